@@ -1,0 +1,112 @@
+//! Owns the requests and their answers: one file per group, one enum for each direction.
+
+mod admin;
+mod check;
+mod codec;
+mod explain;
+mod graph;
+mod map;
+mod page;
+mod read;
+mod session;
+mod space;
+mod write;
+mod written;
+
+pub use admin::{LogStatus, MemoryPart, MemoryUse, NodeStatus, PartitionStatus, StreamStatus};
+pub use check::{ADDRESS_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX};
+pub use explain::{Explain, Explanation, Reason};
+pub use graph::{Counts, Edge, EdgePage, GetCounts, PAGE_USERS_MAX, ScanEdges};
+pub use map::{Map, NodeAddress};
+pub use page::{Budget, EntryView, PAGE_ENTRIES_MAX, Page, ReferenceState, ReferenceView, ShortReason};
+pub use read::{
+    READ_ENTRIES_MAX, READ_FEEDS_MAX, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, WaitDelivered,
+};
+pub use session::{CloseSession, OpenSession, WriteTag};
+pub use space::{AlterSpace, CreateSpace, FanOut, SpaceChanges, SpaceInfo, SpacePolicy};
+pub use write::{
+    APPEND_ITEMS_MAX, Amend, AppendItem, Audience, Edges, EntryName, EntryRef, ExpiryChoice, SetExpiry,
+    Targets, TtlChoice, Write, WriteOp,
+};
+pub use written::{AppendOutcome, WriteResult, Written};
+
+use crate::ids::SessionId;
+use crate::status::Status;
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Answered with `Pong`.
+    Ping,
+    /// Answered with `Map`.
+    GetMap,
+    /// Answered with `Spaces`.
+    ListSpaces,
+    /// Answered with `Space`.
+    CreateSpace(CreateSpace),
+    /// Answered with `Space`.
+    AlterSpace(AlterSpace),
+    /// Answered with `SessionOpened`.
+    OpenSession(OpenSession),
+    /// Answered with `Done`.
+    CloseSession(CloseSession),
+    /// Answered with `Written`.
+    Write(Write),
+    /// Answered with `Done`.
+    WaitDelivered(WaitDelivered),
+    /// Answered with `Page`.
+    ReadTimeline(ReadTimeline),
+    /// Answered with `Entries`.
+    ReadEntries(ReadEntries),
+    /// Answered with `Page`.
+    ReadFeed(ReadFeed),
+    /// Answered with `Pages`.
+    ReadFeeds(ReadFeeds),
+    /// Answered with `Counts`.
+    GetCounts(GetCounts),
+    /// Scans the owners whom a reader follows; answered with `Edges`.
+    ScanFollowees(ScanEdges),
+    /// Scans the readers who follow an owner; answered with `Edges`.
+    ScanFollowers(ScanEdges),
+    /// Answered with `Explanation`.
+    Explain(Explain),
+    /// Answered with `NodeStatus`.
+    GetStatus,
+    /// Waits until the fan-out of every partition of the node has drained; answered with `Done`.
+    WaitDrained,
+    /// Accepts the wall clock after a jump (R2); answered with `Done`.
+    AcceptClock,
+}
+
+/// What a server answers when it does not refuse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// To `Ping`.
+    Pong,
+    /// To requests that have nothing else to say.
+    Done,
+    /// To `GetMap`.
+    Map(Map),
+    /// To `ListSpaces`.
+    Spaces(Vec<SpaceInfo>),
+    /// To `CreateSpace` and `AlterSpace`.
+    Space(SpaceInfo),
+    /// To `OpenSession`.
+    SessionOpened(SessionId),
+    /// To `Write`.
+    Written(Written),
+    /// To `ReadTimeline` and `ReadFeed`.
+    Page(Page),
+    /// To `ReadEntries`, in the order asked; `None` where there is no such entry for the viewer.
+    Entries(Vec<Option<EntryView>>),
+    /// To `ReadFeeds`, in the order asked.
+    Pages(Vec<Result<Page, Status>>),
+    /// To `GetCounts`.
+    Counts(Counts),
+    /// To `ScanFollowees` and `ScanFollowers`.
+    Edges(EdgePage),
+    /// To `Explain`.
+    Explanation(Explanation),
+    /// To `GetStatus`.
+    NodeStatus(NodeStatus),
+}

@@ -1,0 +1,301 @@
+//! Owns the messages for operators: a node's status.
+
+use crate::error::BodyError;
+use crate::field::Field;
+use crate::ids::{ClusterId, NodeId, PartitionId, Stamp};
+use crate::wire::{Reader, Writer, bitmap};
+
+/// The status of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The version of its program.
+    pub version: String,
+    /// How long it has been running, in milliseconds.
+    pub uptime_ms: u64,
+    /// If stamps are held because the wall clock jumped (R2): by how many milliseconds it is ahead.
+    pub clock_held_ms: Option<i64>,
+    /// The partitions it holds a replica of.
+    pub partitions: Vec<PartitionStatus>,
+    /// Its write-ahead log.
+    pub log: LogStatus,
+}
+
+/// The write-ahead log of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogStatus {
+    /// Segments on disk.
+    pub segments: u64,
+    /// Bytes of them in use.
+    pub bytes: u64,
+    /// The position behind the last record.
+    pub last_position: u64,
+}
+
+/// The status of one partition's replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Whether this node leads it.
+    pub is_leader: bool,
+    /// The Raft term.
+    pub term: u64,
+    /// The last log index applied.
+    pub applied: u64,
+    /// The last log index written.
+    pub log_last: u64,
+    /// The last stamp applied.
+    pub stamp: Stamp,
+    /// Live entries.
+    pub entries: u64,
+    /// Feeds held.
+    pub feeds: u64,
+    /// Users homed here.
+    pub users: u64,
+    /// Edges of readers homed here.
+    pub edges: u64,
+    /// Owners whom anyone here follows.
+    pub owners_here: u64,
+    /// Rows of the delivered table.
+    pub rows: u64,
+    /// Deliveries so far: each entry counts once per local follower that it reached.
+    pub deliveries: u64,
+    /// Events in the journal that some destination has not acknowledged.
+    pub undelivered_events: u64,
+    /// Slices of large fan-outs not applied yet.
+    pub pending_slices: u64,
+    /// The first position the journal still holds.
+    pub journal_first: u64,
+    /// The position its next event gets.
+    pub journal_next: u64,
+    /// Open sessions.
+    pub sessions: u64,
+    /// Memory by part, in bytes.
+    pub memory: Vec<MemoryUse>,
+    /// Streams to other partitions.
+    pub streams: Vec<StreamStatus>,
+}
+
+/// Memory used by one part of a partition's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MemoryUse {
+    /// The part.
+    pub part: MemoryPart,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// A part of a partition's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MemoryPart {
+    /// Definitions of spaces.
+    Spaces,
+    /// Entries of the owners homed here.
+    Timelines,
+    /// Whom readers follow, mute and block.
+    Following,
+    /// The posting lists of local followers.
+    FollowersHere,
+    /// Which partitions are subscribed to the owners homed here.
+    Reach,
+    /// Rows.
+    DeliveredTable,
+    /// Row references.
+    Feeds,
+    /// Events for other partitions.
+    Journal,
+    /// Watermarks of other partitions.
+    Inbox,
+    /// Sessions and their results.
+    Sessions,
+    /// Application keys.
+    Keys,
+    /// Records of the log held in memory.
+    Log,
+    /// Everything else.
+    Other,
+}
+
+/// A stream to another partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StreamStatus {
+    /// Where it goes.
+    pub destination: PartitionId,
+    /// Events not acknowledged.
+    pub pending_events: u64,
+    /// The age of the oldest of them, in milliseconds.
+    pub oldest_age_ms: u64,
+    /// The position acknowledged.
+    pub acknowledged: u64,
+}
+
+/// Most partitions of a node.
+const PARTITIONS_MAX: usize = 4_096;
+/// Most streams of a partition: one to each.
+const STREAMS_MAX: usize = 4_096;
+/// Most parts of a partition's memory.
+const MEMORY_PARTS_MAX: usize = 255;
+
+const PARTITION_BYTES_MIN: usize = 20;
+const STREAM_BYTES_MIN: usize = 4;
+const MEMORY_BYTES_MIN: usize = 2;
+
+impl NodeStatus {
+    pub(crate) fn encode(&self, w: &mut Writer) {
+        w.byte(bitmap([self.clock_held_ms.is_some()]));
+        w.number(self.node.0);
+        w.fixed128(self.cluster.0);
+        w.string(&self.version);
+        w.number(self.uptime_ms);
+        if let Some(clock_held_ms) = self.clock_held_ms {
+            w.signed(clock_held_ms);
+        }
+        w.count(self.partitions.len());
+        for partition in &self.partitions {
+            partition.encode(w);
+        }
+        w.number(self.log.segments);
+        w.number(self.log.bytes);
+        w.number(self.log.last_position);
+    }
+
+    pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
+        let at = Field::NodeStatus;
+        let present = r.presence(0b1)?;
+        let node = NodeId(r.number(at)?);
+        let cluster = ClusterId(r.fixed128(Field::ClusterId)?);
+        let version = r.string(at)?;
+        let uptime_ms = r.number(at)?;
+        let clock_held_ms = r.optional(present, 0, |r| r.signed(at))?;
+        let count = r.count(at, PARTITION_BYTES_MIN, PARTITIONS_MAX)?;
+        let partitions = r.items(count, PartitionStatus::decode)?;
+        let log = LogStatus { segments: r.number(at)?, bytes: r.number(at)?, last_position: r.number(at)? };
+        Ok(Self { node, cluster, version, uptime_ms, clock_held_ms, partitions, log })
+    }
+}
+
+impl PartitionStatus {
+    fn encode(&self, w: &mut Writer) {
+        w.number(self.partition.0);
+        w.boolean(self.is_leader);
+        let numbers = [
+            self.term,
+            self.applied,
+            self.log_last,
+            self.stamp.0,
+            self.entries,
+            self.feeds,
+            self.users,
+            self.edges,
+            self.owners_here,
+            self.rows,
+            self.deliveries,
+            self.undelivered_events,
+            self.pending_slices,
+            self.journal_first,
+            self.journal_next,
+            self.sessions,
+        ];
+        for number in numbers {
+            w.number(number);
+        }
+        w.count(self.memory.len());
+        for memory in &self.memory {
+            w.byte(memory.part.code());
+            w.number(memory.bytes);
+        }
+        w.count(self.streams.len());
+        for stream in &self.streams {
+            stream.encode(w);
+        }
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, BodyError> {
+        let at = Field::NodeStatus;
+        Ok(Self {
+            partition: PartitionId(r.number16(at)?),
+            is_leader: r.boolean(at)?,
+            term: r.number(at)?,
+            applied: r.number(at)?,
+            log_last: r.number(at)?,
+            stamp: Stamp(r.number(at)?),
+            entries: r.number(at)?,
+            feeds: r.number(at)?,
+            users: r.number(at)?,
+            edges: r.number(at)?,
+            owners_here: r.number(at)?,
+            rows: r.number(at)?,
+            deliveries: r.number(at)?,
+            undelivered_events: r.number(at)?,
+            pending_slices: r.number(at)?,
+            journal_first: r.number(at)?,
+            journal_next: r.number(at)?,
+            sessions: r.number(at)?,
+            memory: decode_memory(r)?,
+            streams: decode_streams(r)?,
+        })
+    }
+}
+
+fn decode_memory(r: &mut Reader) -> Result<Vec<MemoryUse>, BodyError> {
+    let count = r.count(Field::NodeStatus, MEMORY_BYTES_MIN, MEMORY_PARTS_MAX)?;
+    r.items(count, |r| Ok(MemoryUse { part: MemoryPart::decode(r)?, bytes: r.number(Field::NodeStatus)? }))
+}
+
+fn decode_streams(r: &mut Reader) -> Result<Vec<StreamStatus>, BodyError> {
+    let count = r.count(Field::NodeStatus, STREAM_BYTES_MIN, STREAMS_MAX)?;
+    r.items(count, StreamStatus::decode)
+}
+
+impl StreamStatus {
+    fn encode(self, w: &mut Writer) {
+        w.number(self.destination.0);
+        w.number(self.pending_events);
+        w.number(self.oldest_age_ms);
+        w.number(self.acknowledged);
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, BodyError> {
+        let at = Field::NodeStatus;
+        Ok(Self {
+            destination: PartitionId(r.number16(at)?),
+            pending_events: r.number(at)?,
+            oldest_age_ms: r.number(at)?,
+            acknowledged: r.number(at)?,
+        })
+    }
+}
+
+impl MemoryPart {
+    /// Every part of this version, in the order of their numbers on the wire, which start at 1.
+    pub const ALL: [Self; 13] = [
+        Self::Spaces,
+        Self::Timelines,
+        Self::Following,
+        Self::FollowersHere,
+        Self::Reach,
+        Self::DeliveredTable,
+        Self::Feeds,
+        Self::Journal,
+        Self::Inbox,
+        Self::Sessions,
+        Self::Keys,
+        Self::Log,
+        Self::Other,
+    ];
+
+    fn code(self) -> u8 {
+        self as u8 + 1
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, BodyError> {
+        let code = r.byte(Field::NodeStatus)?;
+        let part = usize::from(code).checked_sub(1).and_then(|at| Self::ALL.get(at));
+        part.copied().ok_or(BodyError::Malformed { field: Field::NodeStatus })
+    }
+}

@@ -1,0 +1,83 @@
+//! Owns the envelope of sealed strings: tokens, cursors and marks, which applications keep but do not read.
+//!
+//! Invariant: a string that was cut, changed, or made for something else is refused.
+//!
+//! Format: `PROTOCOL.md`, "Sealed strings".
+
+use bytes::Bytes;
+
+use crate::error::BodyError;
+use crate::wire::{Reader, Writer};
+
+/// Most bytes of a sealed string.
+pub const SEALED_BYTES_MAX: usize = 64;
+
+const VERSION: u8 = 1;
+const CHECKSUM_BYTES: usize = 4;
+
+/// What a sealed string is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Token = 1,
+    Cursor = 2,
+    Mark = 3,
+}
+
+/// Why bytes are not the sealed string they were taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealedError {
+    /// They are too short, too long, or do not match their checksum.
+    #[error("the bytes are damaged or were cut; use them exactly as they were handed out")]
+    Damaged,
+    /// They are something else, such as a cursor in place of a token.
+    #[error(
+        "the bytes are intact and of another kind; use a token, cursor or mark only as what it was handed out"
+    )]
+    WrongKind,
+    /// They were made by a newer version.
+    #[error("the bytes have version {version}, newer than this program knows; update it")]
+    UnknownVersion {
+        /// The version found.
+        version: u8,
+    },
+}
+
+pub(crate) fn seal(kind: Kind, content: impl FnOnce(&mut Writer)) -> Bytes {
+    let mut w = Writer::default();
+    w.byte(kind as u8);
+    w.byte(VERSION);
+    content(&mut w);
+    w.checksum();
+    let sealed = w.into_bytes();
+    assert!(sealed.len() <= SEALED_BYTES_MAX, "every kind fits the limit with the longest varints");
+    sealed
+}
+
+pub(crate) fn open<T>(
+    kind: Kind,
+    bytes: &[u8],
+    content: impl FnOnce(&mut Reader) -> Result<T, BodyError>,
+) -> Result<T, SealedError> {
+    if bytes.len() > SEALED_BYTES_MAX {
+        return Err(SealedError::Damaged);
+    }
+    let (sealed, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(SealedError::Damaged)?;
+    if crc32fast::hash(sealed) != u32::from_le_bytes(*checksum) {
+        return Err(SealedError::Damaged);
+    }
+    let [found, version, rest @ ..] = sealed else {
+        return Err(SealedError::Damaged);
+    };
+    if *found != kind as u8 {
+        return Err(SealedError::WrongKind);
+    }
+    if *version != VERSION {
+        return Err(SealedError::UnknownVersion { version: *version });
+    }
+    let mut r = Reader::new(Bytes::copy_from_slice(rest));
+    let value = content(&mut r).map_err(|_| SealedError::Damaged)?;
+    r.finish().map_err(|_| SealedError::Damaged)?;
+    Ok(value)
+}

@@ -1,0 +1,417 @@
+//! Owns the primitives that bodies are made of: varints, fixed ids, byte strings, id lists, and their reader.
+//!
+//! Invariants:
+//! - A number has exactly one encoding: longer ones than needed are refused.
+//! - A count is checked against the bytes that are left, and against its limit, before anything is allocated.
+//!
+//! Format: `PROTOCOL.md`, "Primitives".
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::error::BodyError;
+use crate::field::Field;
+use crate::ids::{EntryId, UserId};
+
+/// Writes a body.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    buffer: BytesMut,
+}
+
+impl Writer {
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.buffer.freeze()
+    }
+
+    /// The CRC32 of everything so far.
+    pub(crate) fn checksum(&mut self) {
+        let checksum = crc32fast::hash(&self.buffer);
+        self.buffer.put_u32_le(checksum);
+    }
+
+    pub(crate) fn byte(&mut self, value: u8) {
+        self.buffer.put_u8(value);
+    }
+
+    pub(crate) fn boolean(&mut self, value: bool) {
+        self.byte(u8::from(value));
+    }
+
+    /// LEB128: seven bits a byte, the lowest first, the top bit set on all but the last.
+    pub(crate) fn number(&mut self, value: impl Into<u64>) {
+        let mut rest: u64 = value.into();
+        while rest >= 0x80 {
+            self.byte(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        self.byte(rest as u8);
+    }
+
+    /// Zigzag, then LEB128: small numbers of either sign are short.
+    pub(crate) fn signed(&mut self, value: i64) {
+        self.number((value << 1 ^ value >> 63) as u64);
+    }
+
+    pub(crate) fn fixed64(&mut self, value: u64) {
+        self.buffer.put_u64_le(value);
+    }
+
+    pub(crate) fn fixed128(&mut self, value: u128) {
+        self.buffer.put_u128_le(value);
+    }
+
+    pub(crate) fn bytes(&mut self, value: &[u8]) {
+        self.number(value.len() as u64);
+        self.buffer.put_slice(value);
+    }
+
+    pub(crate) fn string(&mut self, value: &str) {
+        self.bytes(value.as_bytes());
+    }
+
+    pub(crate) fn count(&mut self, items: usize) {
+        self.number(items as u64);
+    }
+
+    /// Users: as differences if ascending, else one by one.
+    pub(crate) fn users(&mut self, users: &[UserId]) {
+        let sorted = users.is_sorted();
+        self.list_header(users.len(), sorted);
+        let mut previous = 0;
+        for user in users {
+            self.number(user.0 - if sorted { previous } else { 0 });
+            previous = user.0;
+        }
+    }
+
+    /// Entry ids: as differences if descending, else one by one.
+    pub(crate) fn entry_ids(&mut self, ids: &[EntryId]) {
+        let sorted = ids.is_sorted_by(|newer, older| newer >= older);
+        self.list_header(ids.len(), sorted);
+        let mut previous = None;
+        for id in ids {
+            self.entry_id_after(*id, previous);
+            previous = sorted.then_some(*id);
+        }
+    }
+
+    /// An entry id as the difference to a newer one, or in full.
+    pub(crate) fn entry_id_after(&mut self, id: EntryId, newer: Option<EntryId>) {
+        match newer {
+            Some(newer) => self.number(newer.0 - id.0),
+            None => self.fixed64(id.0),
+        }
+    }
+
+    pub(crate) fn list_header(&mut self, items: usize, sorted: bool) {
+        self.number((items as u64) << 1 | u64::from(sorted));
+    }
+}
+
+/// Reads a body; byte strings it hands out are slices of it.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    rest: Bytes,
+}
+
+impl Reader {
+    pub(crate) fn new(body: Bytes) -> Self {
+        Self { rest: body }
+    }
+
+    pub(crate) fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Ends the reading; what is left over is an error.
+    pub(crate) fn finish(self) -> Result<(), BodyError> {
+        match self.rest.len() {
+            0 => Ok(()),
+            count => Err(BodyError::TrailingBytes { count }),
+        }
+    }
+
+    pub(crate) fn take(&mut self, count: usize, field: Field) -> Result<Bytes, BodyError> {
+        if count > self.rest.len() {
+            return Err(BodyError::Truncated { field });
+        }
+        Ok(self.rest.split_to(count))
+    }
+
+    fn array<const N: usize>(&mut self, field: Field) -> Result<[u8; N], BodyError> {
+        let bytes = self.take(N, field)?;
+        <[u8; N]>::try_from(bytes.as_ref()).map_err(|_| BodyError::Truncated { field })
+    }
+
+    pub(crate) fn byte(&mut self, field: Field) -> Result<u8, BodyError> {
+        self.array::<1>(field).map(|[byte]| byte)
+    }
+
+    pub(crate) fn boolean(&mut self, field: Field) -> Result<bool, BodyError> {
+        match self.byte(field)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(BodyError::Malformed { field }),
+        }
+    }
+
+    /// A presence bitmap in which only the bits of `known` may be set.
+    pub(crate) fn presence(&mut self, known: u8) -> Result<u8, BodyError> {
+        let bits = self.byte(Field::Presence)?;
+        if bits & !known == 0 { Ok(bits) } else { Err(BodyError::Malformed { field: Field::Presence }) }
+    }
+
+    /// A field whose presence is told by a bit of a bitmap.
+    pub(crate) fn optional<T>(
+        &mut self,
+        present: u8,
+        bit: u8,
+        decode: impl FnOnce(&mut Self) -> Result<T, BodyError>,
+    ) -> Result<Option<T>, BodyError> {
+        if present >> bit & 1 == 1 { decode(self).map(Some) } else { Ok(None) }
+    }
+
+    pub(crate) fn number(&mut self, field: Field) -> Result<u64, BodyError> {
+        let mut value = 0u64;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.byte(field)?;
+            let bits = u64::from(byte & 0x7F);
+            let fits = bits << shift >> shift == bits;
+            let shortest = shift == 0 || byte != 0;
+            if !fits || !shortest {
+                return Err(BodyError::Malformed { field });
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(BodyError::Malformed { field })
+    }
+
+    pub(crate) fn number32(&mut self, field: Field) -> Result<u32, BodyError> {
+        u32::try_from(self.number(field)?).map_err(|_| BodyError::Malformed { field })
+    }
+
+    pub(crate) fn number16(&mut self, field: Field) -> Result<u16, BodyError> {
+        u16::try_from(self.number(field)?).map_err(|_| BodyError::Malformed { field })
+    }
+
+    pub(crate) fn signed(&mut self, field: Field) -> Result<i64, BodyError> {
+        let zigzag = self.number(field)?;
+        Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
+    }
+
+    pub(crate) fn fixed64(&mut self, field: Field) -> Result<u64, BodyError> {
+        self.array(field).map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn fixed128(&mut self, field: Field) -> Result<u128, BodyError> {
+        self.array(field).map(u128::from_le_bytes)
+    }
+
+    pub(crate) fn bytes(&mut self, field: Field) -> Result<Bytes, BodyError> {
+        let length = self.number(field)?;
+        let length = usize::try_from(length).map_err(|_| BodyError::Truncated { field })?;
+        self.take(length, field)
+    }
+
+    pub(crate) fn string(&mut self, field: Field) -> Result<String, BodyError> {
+        let bytes = self.bytes(field)?;
+        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| BodyError::Malformed { field })
+    }
+
+    /// How many items follow, each of at least `item_bytes_min` bytes and at most `limit` of them.
+    pub(crate) fn count(
+        &mut self,
+        field: Field,
+        item_bytes_min: usize,
+        limit: usize,
+    ) -> Result<usize, BodyError> {
+        let count = self.number(field)?;
+        self.justified(count, field, item_bytes_min, limit)
+    }
+
+    /// How many items follow and whether they are sorted.
+    pub(crate) fn list_header(
+        &mut self,
+        field: Field,
+        item_bytes_min: usize,
+        limit: usize,
+    ) -> Result<(usize, bool), BodyError> {
+        let header = self.number(field)?;
+        let count = self.justified(header >> 1, field, item_bytes_min, limit)?;
+        Ok((count, header & 1 == 1))
+    }
+
+    /// The items of a list whose count was justified.
+    pub(crate) fn items<T>(
+        &mut self,
+        count: usize,
+        mut decode: impl FnMut(&mut Self) -> Result<T, BodyError>,
+    ) -> Result<Vec<T>, BodyError> {
+        let mut items = Vec::with_capacity(count);
+        for _ in 0..count {
+            items.push(decode(self)?);
+        }
+        Ok(items)
+    }
+
+    fn justified(
+        &self,
+        count: u64,
+        field: Field,
+        item_bytes_min: usize,
+        limit: usize,
+    ) -> Result<usize, BodyError> {
+        if count > limit as u64 {
+            return Err(BodyError::TooLarge { field, limit: limit as u64 });
+        }
+        if count > (self.remaining() / item_bytes_min) as u64 {
+            return Err(BodyError::Truncated { field });
+        }
+        Ok(count as usize)
+    }
+
+    pub(crate) fn user(&mut self, field: Field) -> Result<UserId, BodyError> {
+        self.number(field).map(UserId)
+    }
+
+    pub(crate) fn entry_id(&mut self, field: Field) -> Result<EntryId, BodyError> {
+        self.fixed64(field).map(EntryId)
+    }
+
+    pub(crate) fn users(&mut self, field: Field, limit: usize) -> Result<Vec<UserId>, BodyError> {
+        let (count, sorted) = self.list_header(field, 1, limit)?;
+        let mut users = Vec::with_capacity(count);
+        let mut previous = 0u64;
+        for _ in 0..count {
+            let number = self.number(field)?;
+            let base = if sorted { previous } else { 0 };
+            previous = base.checked_add(number).ok_or(BodyError::Malformed { field })?;
+            users.push(UserId(previous));
+        }
+        Ok(users)
+    }
+
+    pub(crate) fn entry_ids(&mut self, field: Field, limit: usize) -> Result<Vec<EntryId>, BodyError> {
+        let (count, sorted) = self.list_header(field, 1, limit)?;
+        let mut ids = Vec::with_capacity(count);
+        let mut previous = None;
+        for _ in 0..count {
+            let id = self.entry_id_after(previous, field)?;
+            previous = sorted.then_some(id);
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    pub(crate) fn entry_id_after(
+        &mut self,
+        newer: Option<EntryId>,
+        field: Field,
+    ) -> Result<EntryId, BodyError> {
+        let Some(newer) = newer else {
+            return self.entry_id(field);
+        };
+        let difference = self.number(field)?;
+        newer.0.checked_sub(difference).map(EntryId).ok_or(BodyError::Malformed { field })
+    }
+}
+
+/// One bit per optional field, the first field at the lowest bit.
+pub(crate) fn bitmap<const N: usize>(present: [bool; N]) -> u8 {
+    const { assert!(N <= 8) };
+    present.iter().enumerate().fold(0, |bits, (bit, present)| bits | u8::from(*present) << bit)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn number_of(bytes: &[u8]) -> Result<u64, BodyError> {
+        let mut reader = Reader::new(Bytes::copy_from_slice(bytes));
+        let number = reader.number(Field::Body)?;
+        reader.finish().map(|()| number)
+    }
+
+    #[test]
+    fn numbers_have_one_encoding() {
+        let malformed = Err(BodyError::Malformed { field: Field::Body });
+        assert_eq!(number_of(&[0x00]), Ok(0));
+        assert_eq!(number_of(&[0x80, 0x01]), Ok(128));
+        assert_eq!(number_of(&[0x80, 0x00]), malformed);
+        let mut largest = [0xFF; 10];
+        largest[9] = 0x01;
+        assert_eq!(number_of(&largest), Ok(u64::MAX));
+        largest[9] = 0x02;
+        assert_eq!(number_of(&largest), malformed);
+        largest[9] = 0x81;
+        assert_eq!(number_of(&largest), malformed);
+    }
+
+    #[test]
+    fn count_beyond_the_bytes_left_is_refused_before_allocation() {
+        let mut writer = Writer::default();
+        writer.list_header(1 << 40, true);
+        let mut reader = Reader::new(writer.into_bytes());
+        assert_eq!(
+            reader.users(Field::Owners, usize::MAX),
+            Err(BodyError::Truncated { field: Field::Owners })
+        );
+    }
+
+    #[test]
+    fn difference_below_zero_is_refused() {
+        let mut writer = Writer::default();
+        writer.list_header(2, true);
+        writer.fixed64(5);
+        writer.number(6u64);
+        let mut reader = Reader::new(writer.into_bytes());
+        assert_eq!(
+            reader.entry_ids(Field::EntryIds, 10),
+            Err(BodyError::Malformed { field: Field::EntryIds })
+        );
+    }
+
+    #[test]
+    fn sorted_users_take_a_byte_each() {
+        let users: Vec<UserId> = (1_000_000..1_000_100).map(UserId).collect();
+        let mut writer = Writer::default();
+        writer.users(&users);
+        assert_eq!(writer.into_bytes().len(), 2 + 3 + 99);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_round_trip(unsigned: u64, signed: i64) {
+            let mut writer = Writer::default();
+            writer.number(unsigned);
+            writer.signed(signed);
+            let mut reader = Reader::new(writer.into_bytes());
+            prop_assert_eq!(reader.number(Field::Body), Ok(unsigned));
+            prop_assert_eq!(reader.signed(Field::Body), Ok(signed));
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
+
+        #[test]
+        fn id_lists_round_trip_in_any_order(mut ids: Vec<u64>, order in 0..3) {
+            match order {
+                1 => ids.sort_unstable(),
+                2 => ids.sort_unstable_by(|a, b| b.cmp(a)),
+                _ => {}
+            }
+            let users: Vec<UserId> = ids.iter().copied().map(UserId).collect();
+            let entries: Vec<EntryId> = ids.iter().copied().map(EntryId).collect();
+            let mut writer = Writer::default();
+            writer.users(&users);
+            writer.entry_ids(&entries);
+            let mut reader = Reader::new(writer.into_bytes());
+            prop_assert_eq!(reader.users(Field::Users, ids.len()), Ok(users));
+            prop_assert_eq!(reader.entry_ids(Field::EntryIds, ids.len()), Ok(entries));
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What is well formed and not allowed is refused with the field and its limit (`promises.md`, rows 7 and 14).
+
+use bytes::Bytes;
+use fanfold_protocol::message::{
+    AlterSpace, AppendItem, Audience, CreateSpace, EntryName, ExpiryChoice, FanOut, ReadFeed, SetExpiry,
+    SpaceChanges, SpacePolicy, TtlChoice, Write, WriteOp, WriteTag,
+};
+use fanfold_protocol::{
+    Cursor, CursorScope, EntryId, Field, GraphId, Limits, PartitionId, Request, Sequence, SessionId, SpaceId,
+    Status, UserId,
+};
+
+fn item() -> AppendItem {
+    AppendItem {
+        space: SpaceId(1),
+        owner: UserId(1),
+        author: None,
+        audience: Audience::Public,
+        ttl: TtlChoice::SpaceDefault,
+        key: None,
+        reference: None,
+        payload: Bytes::new(),
+    }
+}
+
+fn write(op: WriteOp) -> Request {
+    let tag = WriteTag { session: SessionId(1), sequence: Sequence(2), lowest_unanswered: Sequence(2) };
+    Request::Write(Write { partition: PartitionId(0), epoch: 1, tag, op })
+}
+
+fn append(item: AppendItem) -> Request {
+    write(WriteOp::Append(vec![item]))
+}
+
+fn feed(limit: u32) -> Request {
+    Request::ReadFeed(ReadFeed {
+        space: SpaceId(1),
+        reader: UserId(1),
+        limit,
+        cursor: None,
+        newer_than: None,
+        hydrate: false,
+        at_least: None,
+    })
+}
+
+fn check(request: &Request) -> Result<(), Status> {
+    request.check(&Limits::default())
+}
+
+#[test]
+fn limit_of_zero_or_above_the_page_is_refused() {
+    for (limit, got) in [(0, 0), (1_001, 1_001), (u32::MAX, i64::from(u32::MAX))] {
+        let refused = Status::OutOfRange { field: Field::Limit, min: 1, max: 1_000, got };
+        assert_eq!(check(&feed(limit)), Err(refused));
+    }
+    assert_eq!(check(&feed(1)), Ok(()));
+    assert_eq!(check(&feed(1_000)), Ok(()));
+}
+
+#[test]
+fn payload_above_the_limit_is_refused() {
+    let limit = Limits::default().payload_bytes_max as usize;
+    let fits = AppendItem { payload: vec![0; limit].into(), ..item() };
+    assert_eq!(check(&append(fits)), Ok(()));
+    let large = AppendItem { payload: vec![0; limit + 1].into(), ..item() };
+    assert_eq!(check(&append(large)), Err(Status::TooLarge { field: Field::Payload, limit: limit as u64 }));
+}
+
+#[test]
+fn key_above_64_bytes_is_refused() {
+    let keyed = |bytes: usize| append(AppendItem { key: Some(vec![1; bytes].into()), ..item() });
+    assert_eq!(check(&keyed(64)), Ok(()));
+    assert_eq!(check(&keyed(65)), Err(Status::TooLarge { field: Field::Key, limit: 64 }));
+    assert_eq!(check(&keyed(0)), Err(Status::OutOfRange { field: Field::Key, min: 1, max: 64, got: 0 }));
+}
+
+#[test]
+fn lifetime_of_zero_or_less_is_refused() {
+    for got in [0, -1, i64::MIN] {
+        let refused = |field| Err(Status::OutOfRange { field, min: 1, max: i64::MAX as u64, got });
+        let ttl = append(AppendItem { ttl: TtlChoice::Ms(got), ..item() });
+        assert_eq!(check(&ttl), refused(Field::Ttl));
+        let entry = EntryName { space: SpaceId(1), owner: UserId(1), id: EntryId(1) };
+        let expiry = write(WriteOp::SetExpiry(SetExpiry { entry, expiry: ExpiryChoice::InMs(got) }));
+        assert_eq!(check(&expiry), refused(Field::Expiry));
+    }
+    assert_eq!(check(&append(AppendItem { ttl: TtlChoice::Ms(1), ..item() })), Ok(()));
+}
+
+#[test]
+fn sequence_below_the_lowest_unanswered_is_refused() {
+    let tagged = |sequence, lowest| {
+        let tag = WriteTag {
+            session: SessionId(1),
+            sequence: Sequence(sequence),
+            lowest_unanswered: Sequence(lowest),
+        };
+        let op = WriteOp::Append(vec![item()]);
+        check(&Request::Write(Write { partition: PartitionId(0), epoch: 1, tag, op }))
+    };
+    assert_eq!(tagged(1, 1), Ok(()));
+    assert!(matches!(tagged(0, 0), Err(Status::OutOfRange { field: Field::Sequence, .. })));
+    assert!(matches!(tagged(5, 6), Err(Status::OutOfRange { field: Field::LowestUnanswered, max: 5, .. })));
+    assert!(matches!(tagged(5, 0), Err(Status::OutOfRange { field: Field::LowestUnanswered, min: 1, .. })));
+}
+
+#[test]
+fn policy_that_cannot_hold_is_refused() {
+    let policy = SpacePolicy {
+        default_ttl_ms: None,
+        feed_cap: 800,
+        horizon_ms: None,
+        fan_out: FanOut::Auto,
+        pull_threshold: 0,
+        payload_bytes_max: 4_096,
+    };
+    let create = |name: &str, policy: SpacePolicy| {
+        check(&Request::CreateSpace(CreateSpace { name: name.to_owned(), graph: None, policy }))
+    };
+    assert_eq!(create("posts", policy.clone()), Ok(()));
+    assert!(matches!(create("", policy.clone()), Err(Status::OutOfRange { field: Field::Name, .. })));
+    let long = "n".repeat(65);
+    assert_eq!(create(&long, policy.clone()), Err(Status::TooLarge { field: Field::Name, limit: 64 }));
+    let no_time = SpacePolicy { default_ttl_ms: Some(0), ..policy.clone() };
+    assert!(matches!(create("posts", no_time), Err(Status::OutOfRange { field: Field::DefaultTtl, .. })));
+    let no_feed = SpacePolicy { feed_cap: 0, ..policy };
+    assert!(matches!(create("posts", no_feed), Err(Status::OutOfRange { field: Field::FeedCap, .. })));
+    let changes = SpaceChanges { payload_bytes_max: Some(u32::MAX), ..SpaceChanges::default() };
+    let alter = Request::AlterSpace(AlterSpace { name: "posts".to_owned(), changes });
+    assert!(matches!(check(&alter), Err(Status::OutOfRange { field: Field::PayloadBytesMax, .. })));
+}
+
+#[test]
+fn cursor_of_another_scan_is_refused() {
+    let scope = CursorScope::Feed(SpaceId(1));
+    let cursor = Cursor { scope, subject: UserId(7), below: EntryId(9), as_of: 0, after: None };
+    assert_eq!(cursor.check(scope, UserId(7)), Ok(()));
+    assert_eq!(cursor.check(scope, UserId(8)), Err(Status::BadCursor));
+    assert_eq!(cursor.check(CursorScope::Feed(SpaceId(2)), UserId(7)), Err(Status::BadCursor));
+    assert_eq!(cursor.check(CursorScope::Timeline(SpaceId(1)), UserId(7)), Err(Status::BadCursor));
+    assert_eq!(cursor.check(CursorScope::Followers(GraphId(1)), UserId(7)), Err(Status::BadCursor));
+}
