@@ -1,0 +1,130 @@
+//! Owns the thread that keeps segments ready: it makes the next one before it is needed and takes back old ones.
+//!
+//! - A segment is taken back only when a durable batch says that it is not needed.
+//! - No room for the next segment is not an error: the log refuses entries until there is room. Any other error ends
+//!   the log.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::failure::Failure;
+use super::make::{give_back, make_segment};
+use super::segment::SegmentHeader;
+use super::shared::{Inner, Next, Phase, Shared};
+
+/// How long to wait before the disk is asked again whether it has room.
+const FULL_RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// The state of the keeper thread.
+pub(super) struct Keeper {
+    pub(super) shared: Arc<Shared>,
+    pub(super) incarnation: u64,
+    pub(super) spares: BTreeSet<PathBuf>,
+}
+
+enum Job {
+    Make(SegmentHeader),
+    TakeBack(u64),
+    Stop,
+}
+
+impl Keeper {
+    /// Works until the log ends.
+    pub(super) fn run(mut self) {
+        loop {
+            let result = match self.next_job() {
+                Job::Make(header) => self.make(header),
+                Job::TakeBack(start) => self.take_back(start),
+                Job::Stop => return,
+            };
+            if let Err(failure) = result {
+                let mut inner = self.shared.lock();
+                if !matches!(inner.phase, Phase::Ended(_)) {
+                    inner.phase = Phase::Ended(failure.into());
+                }
+                drop(inner);
+                self.shared.ready.notify_all();
+                self.shared.work.notify_all();
+                self.shared.room.notify_all();
+                return;
+            }
+        }
+    }
+
+    fn next_job(&self) -> Job {
+        let shared = &self.shared;
+        let mut inner = shared.lock();
+        let mut retry = false;
+        loop {
+            if matches!(inner.phase, Phase::Ended(_)) {
+                return Job::Stop;
+            }
+            let keep_from = inner.keep_from;
+            let oldest = inner.segments.iter().next();
+            if let Some((start, _)) = oldest.filter(|(_, oldest)| oldest.header.sequence < keep_from) {
+                return Job::TakeBack(*start);
+            }
+            match inner.next {
+                Next::Wanted => return Job::Make(self.next_header(&inner)),
+                Next::Full(_) if retry => return Job::Make(self.next_header(&inner)),
+                Next::Full(_) => {
+                    let waited = shared.keeper.wait_timeout(inner, FULL_RETRY_AFTER);
+                    inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    retry = true;
+                }
+                Next::Ready(_) => {
+                    inner = shared.keeper.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    fn next_header(&self, inner: &Inner) -> SegmentHeader {
+        let active = &inner.active.header;
+        SegmentHeader {
+            sequence: active.sequence + 1,
+            start: active.end(),
+            bytes: self.shared.options.segment_bytes(),
+            incarnation: self.incarnation,
+            salt: active.salt,
+            durable_number: inner.durable_number,
+            reused: false,
+            made_at_open: false,
+        }
+    }
+
+    fn make(&mut self, header: SegmentHeader) -> Result<(), Failure> {
+        let shared = Arc::clone(&self.shared);
+        let spare = self.spares.pop_last();
+        let next = match make_segment(&*shared.fs, &shared.dir, header, spare.as_deref(), &[]) {
+            Ok(segment) => Next::Ready(Arc::new(segment)),
+            Err(failure) if is_full(&failure.source) => Next::Full(Arc::new(failure.source)),
+            Err(failure) => return Err(failure),
+        };
+        let mut inner = shared.lock();
+        inner.status.full = matches!(next, Next::Full(_));
+        inner.next = next;
+        drop(inner);
+        shared.ready.notify_all();
+        shared.work.notify_all();
+        Ok(())
+    }
+
+    fn take_back(&mut self, start: u64) -> Result<(), Failure> {
+        let shared = Arc::clone(&self.shared);
+        // A reader may still hold the file; what it reads is checked, and it asks the index again if that fails.
+        let Some(segment) = shared.lock().segments.remove(&start) else { return Ok(()) };
+        let keep = self.spares.len() < shared.options.spare_segments_max;
+        let spare = give_back(&*shared.fs, &shared.dir, segment.header.sequence, keep)?;
+        self.spares.extend(spare);
+        shared.lock().status.recycled_segments += 1;
+        Ok(())
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,303 @@
+//! Owns the write-ahead log of a node: one sequence of records for all groups, durable in the caller's order.
+//!
+//! - Records become durable in the order of [`Log::submit`]; completions run in that order, after one fdatasync for
+//!   everything that gathered.
+//! - A record is readable at once, and durable when its completion ran without an error.
+//! - After an error of a write or sync nothing completes any more; the process has to end.
+//! - A group whose records may be damaged is quarantined; the others go on.
+//!
+//! The bytes on disk are specified in `storage/FORMAT.md`.
+
+mod batch;
+mod error;
+mod failure;
+mod index;
+mod inspect;
+mod keeper;
+mod ledger;
+mod make;
+mod open;
+mod options;
+mod quarantine;
+mod record;
+mod recover;
+mod scan;
+mod segment;
+mod shared;
+mod status;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+
+pub use error::{LogError, OpenError, Operation};
+pub use inspect::{Inspected, InspectedBatch, InspectedRecord, InspectedSegment, inspect};
+pub use options::{BLOCK_BYTES, LogOptions, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+pub use quarantine::{AffectedGroups, Damage};
+pub use record::{CONTROL_BYTES_MAX, Record};
+pub use status::{GroupState, LogStatus, Recovered, TornTail};
+
+use crate::fs::FileSystem;
+use failure::OrFail;
+use index::{Found, Place};
+use keeper::Keeper;
+use open::Opened;
+use segment::Segment;
+use shared::{Inner, Next, Phase, Shared};
+use writer::Writer;
+
+/// The number of a group in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u32);
+
+/// Runs once, on the log's writer thread, when the records of a submission are durable or have failed. It must be
+/// short and must not wait.
+pub type Completion = Box<dyn FnOnce(Result<(), LogError>) + Send>;
+
+/// A handle to an open log. Clones share it; when the last one goes, the log is closed.
+#[derive(Clone)]
+pub struct Log {
+    handle: Arc<Handle>,
+}
+
+/// The log's threads end with it.
+struct Handle {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("dir", &self.handle.shared.dir).finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    /// Opens or makes the log in a directory and starts its threads. Blocks while the log is read; returns when the
+    /// last batch stands in a segment of this run. Nobody else may use the directory meanwhile.
+    pub fn open(
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        options: LogOptions,
+    ) -> Result<(Self, Recovered), OpenError> {
+        let Opened { recovery, active, offset, spares } = open::open(&*fs, dir, &options)?;
+        let active = Arc::new(active);
+        let incarnation = active.header.incarnation;
+        let kept = recovery.segments.into_iter().map(Arc::new).chain([Arc::clone(&active)]);
+        let status =
+            LogStatus { incarnation, durable_position: active.header.start + offset, ..LogStatus::default() };
+        let inner = Inner {
+            index: recovery.index,
+            quarantine: recovery.ledger.quarantine().clone(),
+            queue: VecDeque::new(),
+            urgent: 0,
+            queued_bytes: 0,
+            queued_padded_bytes: 0,
+            tickets: 0,
+            segments: kept.map(|segment| (segment.header.start, segment)).collect::<BTreeMap<_, _>>(),
+            phase: Phase::Running,
+            next: Next::Wanted,
+            active: Arc::clone(&active),
+            active_left_bytes: active.header.bytes - offset,
+            durable_number: recovery.last_number,
+            keep_from: recovery.keep_from,
+            status,
+        };
+        let shared = Arc::new(Shared::new(fs, dir.to_path_buf(), options, inner));
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            ledger: recovery.ledger,
+            active,
+            offset,
+            incarnation,
+            number: recovery.last_number,
+            last_groups: recovery.last_groups,
+            marked: true,
+        };
+        let keeper = Keeper { shared: Arc::clone(&shared), incarnation, spares };
+        let handle = Handle { shared, threads: Mutex::new(Vec::new()) };
+        handle.start("log-writer", move || writer.run())?;
+        handle.start("log-keeper", move || keeper.run())?;
+        Ok((Self { handle: Arc::new(handle) }, recovery.recovered))
+    }
+
+    /// Takes records, in order, all or none. They are readable when this returns, and durable when `done` runs with
+    /// `Ok`; completions run in the order of the submissions. Records without `done` that are all committed positions
+    /// are written with the next ones, or before the log idles.
+    ///
+    /// On an error nothing was taken and `done` never runs. Blocks while the queue is above its limit, except on the
+    /// writer thread itself, where completions run.
+    pub fn submit(&self, records: Vec<Record>, done: Option<Completion>) -> Result<(), LogError> {
+        self.handle.shared.submit(records, done)
+    }
+
+    /// The entries of a group in a range of indexes, in order, as far as they exist and until `bytes_max` is
+    /// reached; the first one is returned whatever its size.
+    ///
+    /// Older entries are read from their segments and their checksums verified. Damage found so quarantines the group.
+    pub fn read(
+        &self,
+        group: GroupId,
+        range: Range<u64>,
+        bytes_max: u64,
+    ) -> Result<Vec<(u64, Bytes)>, LogError> {
+        let found = self.find(group, range, bytes_max)?;
+        let mut entries = Vec::with_capacity(found.len());
+        for (index, found) in found {
+            let data = match found {
+                (Found::InMemory(data), _) => Some(data),
+                (Found::OnDisk(place), segment) => {
+                    self.read_place(group, index, place, segment.as_deref())?
+                }
+            };
+            // An entry that went meanwhile ends what can be read in one piece.
+            let Some(data) = data else { break };
+            entries.push((index, data));
+        }
+        Ok(entries)
+    }
+
+    /// What the log knows of a group, durable or not; an unknown group has an empty state.
+    pub fn group_state(&self, group: GroupId) -> Result<GroupState, LogError> {
+        let inner = self.handle.shared.lock();
+        inner.check_quarantine(group)?;
+        Ok(inner.index.get(group).map(index::GroupIndex::state).unwrap_or_default())
+    }
+
+    /// Whether an entry would be taken now: false on a full disk, after a failure and when closed. For proposers, so
+    /// that writes are refused before Raft sees them.
+    pub fn accepts_appends(&self) -> bool {
+        let shared = &self.handle.shared;
+        let inner = shared.lock();
+        let bytes = shared.gather_bytes_max().min(inner.active.header.bytes / 8);
+        matches!(inner.phase, Phase::Running) && inner.has_room(bytes, true).is_ok()
+    }
+
+    /// Counters and sizes.
+    pub fn status(&self) -> LogStatus {
+        let inner = self.handle.shared.lock();
+        LogStatus {
+            segments: inner.segments.len() as u64,
+            bytes: inner.segments.values().map(|segment| segment.header.bytes).sum(),
+            queued_bytes: inner.queued_bytes,
+            recent_bytes: inner.index.iter().map(|(_, state)| state.recent_bytes()).sum(),
+            ..inner.status.clone()
+        }
+    }
+
+    /// Writes everything queued and the mark of a clean stop, syncs, and ends the threads. Other handles get
+    /// [`LogError::Closed`] from then on. An error if the log had failed before or fails now.
+    pub fn close(self) -> Result<(), LogError> {
+        self.handle.end();
+        match &self.handle.shared.lock().phase {
+            Phase::Ended(LogError::Closed) | Phase::Running | Phase::Closing => Ok(()),
+            Phase::Ended(error) => Err(error.clone()),
+        }
+    }
+
+    /// Looks up a range, with the segments of what is not in memory.
+    #[expect(clippy::type_complexity, reason = "a list for one caller")]
+    fn find(
+        &self,
+        group: GroupId,
+        range: Range<u64>,
+        bytes_max: u64,
+    ) -> Result<Vec<(u64, (Found, Option<Arc<Segment>>))>, LogError> {
+        let inner = self.handle.shared.lock();
+        inner.check_quarantine(group)?;
+        let Some(state) = inner.index.get(group) else { return Ok(Vec::new()) };
+        let mut entries = Vec::new();
+        let mut left_bytes = bytes_max;
+        let start = range.start.max(state.first());
+        for index in start..range.end.min(state.last().map_or(0, |last| last.saturating_add(1))) {
+            let Some(found) = state.find(index) else { break };
+            let (bytes, segment) = match &found {
+                Found::InMemory(data) => (data.len() as u64, None),
+                Found::OnDisk(place) => {
+                    let segment = inner.segments.range(..=place.position).next_back();
+                    (u64::from(place.bytes), segment.map(|(_, segment)| Arc::clone(segment)))
+                }
+            };
+            if bytes > left_bytes && !entries.is_empty() {
+                break;
+            }
+            left_bytes = left_bytes.saturating_sub(bytes);
+            entries.push((index, (found, segment)));
+        }
+        Ok(entries)
+    }
+
+    /// Reads an entry from its segment; none if it was removed meanwhile.
+    fn read_place(
+        &self,
+        group: GroupId,
+        index: u64,
+        place: Place,
+        segment: Option<&Segment>,
+    ) -> Result<Option<Bytes>, LogError> {
+        let Some(segment) = segment else { return Ok(None) };
+        let offset = place.position - segment.header.start;
+        let mut buffer = vec![0; place.bytes as usize];
+        let read = segment.file.read_at(offset, &mut buffer);
+        if read.is_ok() && crc32fast::hash(&buffer) == place.crc {
+            return Ok(Some(Bytes::from(buffer)));
+        }
+        let mut inner = self.handle.shared.lock();
+        if inner.index.get(group).and_then(|state| state.find(index)) != Some(Found::OnDisk(place)) {
+            // The file may have been reused, but only after the entry was purged.
+            return Ok(None);
+        }
+        if let Err(source) = read {
+            let (path, bytes) = (segment.path.clone(), u64::from(place.bytes));
+            return Err(LogError::Read { path, offset, bytes, source: Arc::new(source) });
+        }
+        let groups = AffectedGroups::Listed([group].into());
+        let damage = Damage { path: segment.path.clone(), offset, groups };
+        inner.quarantine.add(damage, segment.header.sequence);
+        inner.check_quarantine(group).map(|()| None)
+    }
+}
+
+impl Handle {
+    fn start(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+        let started = thread::Builder::new().name(name.to_owned()).spawn(run);
+        let thread = started.or_fail(Operation::StartThread, &self.shared.dir)?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+
+    /// Lets the threads finish and waits for them, unless it is one of them that asks.
+    fn end(&self) {
+        let mut inner = self.shared.lock();
+        if matches!(inner.phase, Phase::Running) {
+            inner.phase = Phase::Closing;
+        }
+        drop(inner);
+        self.shared.work.notify_all();
+        self.shared.ready.notify_all();
+        self.shared.room.notify_all();
+        if self.shared.writer.get() == Some(&thread::current().id()) {
+            // The last handle went inside a completion: the writer ends by itself, and the keeper after it.
+            return;
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,269 @@
+//! Owns what the handles and the two threads of a log share, behind one lock that is never held across I/O.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
+
+use super::batch::{self, padded_bytes, record_bytes};
+use super::index::Index;
+use super::options::{BLOCK_BYTES, LogOptions};
+use super::quarantine::Quarantine;
+use super::segment::Segment;
+use super::{CONTROL_BYTES_MAX, Completion, LogError, LogStatus, Record};
+use crate::fs::FileSystem;
+
+/// Room that entries leave to votes, marks and purges when the disk is full.
+const RESERVE_BLOCKS: u64 = 16;
+
+/// Records that were taken and are to be written.
+pub(super) struct Submission {
+    pub(super) records: Vec<Record>,
+    /// The ticket of the first record; the others follow.
+    pub(super) ticket: u64,
+    /// What the records take in a batch.
+    pub(super) bytes: u64,
+    /// Whether somebody waits for it, or needs it durable soon.
+    pub(super) urgent: bool,
+    pub(super) done: Option<Completion>,
+}
+
+/// Whether the log still takes records.
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    Running,
+    Closing,
+    Ended(LogError),
+}
+
+/// The segment that comes after the active one.
+#[derive(Debug)]
+pub(super) enum Next {
+    Wanted,
+    Ready(Arc<Segment>),
+    /// There was no room for it.
+    Full(Arc<io::Error>),
+}
+
+/// Everything behind the lock.
+pub(super) struct Inner {
+    pub(super) index: Index,
+    pub(super) quarantine: Quarantine,
+    pub(super) queue: VecDeque<Submission>,
+    /// Submissions in the queue that must not wait for others.
+    pub(super) urgent: usize,
+    /// What is queued or being written, in bytes of records.
+    pub(super) queued_bytes: u64,
+    /// The same in bytes on disk, if each submission made a batch of its own.
+    pub(super) queued_padded_bytes: u64,
+    pub(super) tickets: u64,
+    /// All segments by the position of their first byte.
+    pub(super) segments: BTreeMap<u64, Arc<Segment>>,
+    pub(super) phase: Phase,
+    pub(super) next: Next,
+    pub(super) active: Arc<Segment>,
+    /// Room in the active segment.
+    pub(super) active_left_bytes: u64,
+    /// The number of the last durable batch.
+    pub(super) durable_number: u64,
+    /// Segments before this one are not needed any more.
+    pub(super) keep_from: u64,
+    pub(super) status: LogStatus,
+}
+
+/// The shared part of a log.
+pub(super) struct Shared {
+    pub(super) fs: Arc<dyn FileSystem>,
+    pub(super) dir: PathBuf,
+    pub(super) options: LogOptions,
+    pub(super) writer: OnceLock<ThreadId>,
+    inner: Mutex<Inner>,
+    /// The writer has work.
+    pub(super) work: Condvar,
+    /// The queue has room, or the log ended.
+    pub(super) room: Condvar,
+    /// The keeper has work.
+    pub(super) keeper: Condvar,
+    /// The next segment is ready, or the log ended.
+    pub(super) ready: Condvar,
+}
+
+impl Shared {
+    pub(super) fn new(fs: Arc<dyn FileSystem>, dir: PathBuf, options: LogOptions, inner: Inner) -> Self {
+        Self {
+            fs,
+            dir,
+            options,
+            writer: OnceLock::new(),
+            inner: Mutex::new(inner),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            keeper: Condvar::new(),
+            ready: Condvar::new(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Sections under the lock are short and end with the state whole; a panic in one is our own error, and the
+        // writer's assertions still hold the disk to what was promised.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The most bytes of records in one batch, so that it fits into every new segment.
+    fn batch_bytes_max(&self) -> u64 {
+        self.options.segment_bytes() - BLOCK_BYTES - batch::HEADER_BYTES as u64
+    }
+
+    /// What one batch gathers at most.
+    pub(super) fn gather_bytes_max(&self) -> u64 {
+        self.options.gather_bytes_max.min(self.batch_bytes_max())
+    }
+
+    /// Takes records, all or none.
+    pub(super) fn submit(&self, records: Vec<Record>, done: Option<Completion>) -> Result<(), LogError> {
+        let bytes: u64 = records.iter().map(record_bytes).sum();
+        self.check_sizes(&records)?;
+        let on_writer = self.writer.get() == Some(&std::thread::current().id());
+        let mut inner = self.lock();
+        loop {
+            inner.check_running()?;
+            if on_writer
+                || inner.queued_bytes == 0
+                || inner.queued_bytes + bytes <= self.options.queue_bytes_max
+            {
+                break;
+            }
+            inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner.check_records(&records)?;
+        let pieces = self.split(records, done);
+        inner.check_room(&pieces)?;
+        for piece in pieces {
+            inner.push(piece, self.options.recent_bytes_max);
+        }
+        // A submission that waits for others still has to restart the wait that ends in an idle mark.
+        self.work.notify_one();
+        Ok(())
+    }
+
+    fn check_sizes(&self, records: &[Record]) -> Result<(), LogError> {
+        for record in records {
+            let bytes = record.data().len() as u64;
+            let limit_bytes = match record {
+                Record::Append { .. } => self.batch_bytes_max() - batch::LINE_BYTES as u64,
+                _ => CONTROL_BYTES_MAX,
+            };
+            if bytes > limit_bytes {
+                return Err(LogError::RecordTooLarge { bytes, limit_bytes });
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts a submission into parts that fit into a batch; the last one completes it.
+    fn split(&self, records: Vec<Record>, done: Option<Completion>) -> Vec<Submission> {
+        let urgent = done.is_some() || records.iter().any(|r| !matches!(r, Record::Committed { .. }));
+        let empty = || Submission { records: Vec::new(), ticket: 0, bytes: 0, urgent, done: None };
+        let mut pieces = Vec::new();
+        let mut piece = empty();
+        for record in records {
+            let bytes = record_bytes(&record);
+            if piece.bytes > 0 && piece.bytes + bytes > self.gather_bytes_max() {
+                pieces.push(std::mem::replace(&mut piece, empty()));
+            }
+            piece.bytes += bytes;
+            piece.records.push(record);
+        }
+        piece.done = done;
+        pieces.push(piece);
+        pieces
+    }
+}
+
+impl Inner {
+    fn check_running(&self) -> Result<(), LogError> {
+        match &self.phase {
+            Phase::Running => Ok(()),
+            Phase::Closing => Err(LogError::Closed),
+            Phase::Ended(error) => Err(error.clone()),
+        }
+    }
+
+    /// Whether the group may be used at all.
+    pub(super) fn check_quarantine(&self, group: super::GroupId) -> Result<(), LogError> {
+        self.quarantine.of(group).map_or(Ok(()), |damage| {
+            Err(LogError::Quarantined { group, path: damage.path.clone(), offset: damage.offset })
+        })
+    }
+
+    fn check_records(&self, records: &[Record]) -> Result<(), LogError> {
+        let mut forgotten = Vec::new();
+        for record in records {
+            if matches!(record, Record::Forget { .. }) {
+                forgotten.push(record.group());
+            } else if !forgotten.contains(&record.group()) {
+                self.check_quarantine(record.group())?;
+            }
+        }
+        self.index.check(records).map_err(|(record, next)| {
+            let index = if let Record::Append { index, .. } = record { *index } else { 0 };
+            LogError::Gap { group: record.group(), index, expected: next.expected }
+        })
+    }
+
+    /// Room in the active segment that is not spoken for.
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.active_left_bytes.saturating_sub(self.queued_padded_bytes)
+    }
+
+    /// Whether submissions of so many bytes on disk fit; entries have to leave a reserve.
+    pub(super) fn has_room(&self, padded: u64, entries: bool) -> Result<(), LogError> {
+        let Next::Full(source) = &self.next else { return Ok(()) };
+        let reserve_bytes = (RESERVE_BLOCKS * BLOCK_BYTES).min(self.active.header.bytes / 4);
+        if padded + if entries { reserve_bytes } else { 0 } <= self.free_bytes() {
+            return Ok(());
+        }
+        Err(LogError::DiskFull { source: Arc::clone(source) })
+    }
+
+    fn check_room(&self, pieces: &[Submission]) -> Result<(), LogError> {
+        let padded = pieces.iter().map(|piece| padded_bytes(piece.bytes)).sum();
+        let entry = |record: &Record| matches!(record, Record::Append { .. });
+        self.has_room(padded, pieces.iter().any(|piece| piece.records.iter().any(entry)))
+    }
+
+    fn push(&mut self, mut piece: Submission, recent_bytes_max: u64) {
+        piece.ticket = self.tickets;
+        for record in &piece.records {
+            let taken = self.index.submit(record, self.tickets);
+            assert!(taken.is_ok(), "the whole submission was checked before");
+            self.tickets += 1;
+            if let Record::Forget { group } = record {
+                self.quarantine.forget(*group);
+            }
+            if let Some(state) = self.index.get_mut(record.group()) {
+                state.shrink(recent_bytes_max);
+            }
+        }
+        self.queued_bytes += piece.bytes;
+        self.queued_padded_bytes += padded_bytes(piece.bytes);
+        self.urgent += usize::from(piece.urgent);
+        self.queue.push_back(piece);
+    }
+
+    /// Takes from the queue what one batch may hold.
+    pub(super) fn gather(&mut self, bytes_max: u64) -> Vec<Submission> {
+        let mut gathered: Vec<Submission> = Vec::new();
+        let mut bytes = 0;
+        while let Some(first) = self.queue.front() {
+            bytes += first.bytes;
+            if !gathered.is_empty() && bytes > bytes_max {
+                break;
+            }
+            self.urgent -= usize::from(first.urgent);
+            gathered.extend(self.queue.pop_front());
+        }
+        gathered
+    }
+}

@@ -1,0 +1,306 @@
+//! Owns what happens when an entry reaches this partition: its row, its chain, and the references in the feeds.
+//!
+//! - One row per space and entry; a second delivery or a backfill finds the first (R5).
+//! - Push or pull decides only whether references are stored; the chain holds every row (R7).
+//! - A large fan-out is served in slices; until they are done, readers take the row from the chain (R12).
+
+use super::Partition;
+use super::delivered::{Involved, Row, RowState};
+use super::feed::Feed;
+use super::owners::{Chain, OwnerIndex};
+use super::relate::leave_to_chain;
+use super::users::UserIndex;
+use crate::entry::Delivery;
+use crate::event::{Event, SpaceBackfill};
+use crate::ids::{EntryId, Generation, GraphId, RowPosition, SpaceId, UserId};
+use crate::space::FanOut;
+
+/// Whose feed in which space.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) space: SpaceId,
+    pub(super) user: UserIndex,
+}
+
+/// A row whose references are not stored in all feeds yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slice {
+    pub(super) row: RowPosition,
+    pub(super) owner: OwnerIndex,
+    pub(super) space: SpaceId,
+    /// The local index of the follower to go on with: a member value, so that follows and unfollows may go on.
+    pub(super) next: u32,
+}
+
+impl Partition {
+    /// Takes an event about an owner whose rows are here; ignored while nobody follows or the rows are not there.
+    pub(super) fn take_owner_event(&mut self, event: &Event) {
+        let (space, owner) = match event {
+            Event::Deliver { space, delivery } | Event::Update { space, delivery } => {
+                (*space, delivery.owner)
+            }
+            Event::Delete { space, owner, .. } => (*space, *owner),
+            _ => return,
+        };
+        let Some(graph) = self.spaces.get(&space).map(|space| space.graph) else { return };
+        let Some(index) = self.owners.find(graph, owner) else { return };
+        let known = self.owners.get(index);
+        if known.followers.len() == 0 || !known.filled {
+            return;
+        }
+        match event {
+            Event::Deliver { delivery, .. } | Event::Update { delivery, .. } => {
+                if let Some(position) = self.place_row(index, space, delivery, false) {
+                    self.push_row(index, space, position, delivery.id);
+                }
+            }
+            Event::Delete { id, .. } => self.kill_row(index, space, *id),
+            _ => {}
+        }
+    }
+
+    /// Puts a row into its chain; none if the entry has one already, or if the chain no longer reaches so far back.
+    fn place_row(
+        &mut self,
+        index: OwnerIndex,
+        space: SpaceId,
+        delivery: &Delivery,
+        backfill: bool,
+    ) -> Option<RowPosition> {
+        let chain = *self.owners.get_mut(index).chain_mut(space);
+        if delivery.id <= chain.floor {
+            return None;
+        }
+        let (mut newer, mut older) = (None, None);
+        for (position, row) in self.delivered.chain(chain.head) {
+            if row.id == delivery.id {
+                self.update_row(position, delivery);
+                return None;
+            }
+            if row.id < delivery.id {
+                older = Some(position);
+                break;
+            }
+            newer = Some(position);
+        }
+        let row = Row {
+            id: delivery.id,
+            owner: index,
+            space,
+            state: RowState::Live,
+            backfill,
+            version: delivery.version,
+            expiry: delivery.expiry,
+            previous: older,
+        };
+        let author = Some(delivery.author).filter(|author| *author != delivery.owner);
+        let involved = Involved { author, referenced_owner: delivery.referenced_owner };
+        let position = self.delivered.push(row, involved);
+        match newer.and_then(|newer| self.delivered.get_mut(newer)) {
+            Some(newer) => newer.previous = Some(position),
+            None => self.owners.get_mut(index).chain_mut(space).head = Some(position),
+        }
+        self.owners.get_mut(index).rows += 1;
+        if let Some(expiry) = delivery.expiry {
+            self.row_expiries.insert((expiry, position));
+        }
+        self.note_for_horizon(space, delivery.id);
+        Some(position)
+    }
+
+    /// Brings a row up to its entry; a swept one returns, a deleted one does not.
+    fn update_row(&mut self, position: RowPosition, delivery: &Delivery) {
+        let Some(row) = self.delivered.get_mut(position).filter(|row| row.state != RowState::Dead) else {
+            return;
+        };
+        let before = row.expiry;
+        (row.version, row.expiry, row.state) = (delivery.version, delivery.expiry, RowState::Live);
+        if let Some(expiry) = before {
+            self.row_expiries.remove(&(expiry, position));
+        }
+        if let Some(expiry) = delivery.expiry {
+            self.row_expiries.insert((expiry, position));
+        }
+    }
+
+    pub(super) fn expire_first_row(&mut self) {
+        if let Some((_, position)) = self.row_expiries.pop_first()
+            && let Some(row) = self.delivered.get_mut(position)
+            && row.state == RowState::Live
+        {
+            row.state = RowState::Expired;
+        }
+    }
+
+    fn kill_row(&mut self, index: OwnerIndex, space: SpaceId, id: EntryId) {
+        let Some(chain) = self.owners.get(index).chain(space) else { return };
+        let found = self.delivered.chain(chain.head).take_while(|(_, row)| row.id >= id).last();
+        if let Some((position, row)) = found
+            && row.id == id
+            && let Some(row) = self.delivered.get_mut(position)
+        {
+            row.state = RowState::Dead;
+        }
+    }
+
+    /// Ends all rows of an owner: its subscription ended or begins anew (R9).
+    pub(super) fn kill_rows(&mut self, index: OwnerIndex) {
+        let owner = self.owners.get_mut(index);
+        owner.filled = false;
+        let heads: Vec<_> = std::mem::take(&mut owner.chains).into_iter().map(|chain| chain.head).collect();
+        for head in heads {
+            let positions: Vec<_> = self.delivered.chain(head).map(|(position, _)| position).collect();
+            for position in positions {
+                if let Some(row) = self.delivered.get_mut(position) {
+                    row.state = RowState::Dead;
+                }
+            }
+        }
+        self.slices.retain(|slice| slice.owner != index);
+    }
+
+    /// Decides between push and pull, with hysteresis so that an owner at the threshold does not swing.
+    fn decide_pull(&mut self, index: OwnerIndex, space: SpaceId) -> &mut Chain {
+        let policy = &self.spaces[&space].policy;
+        let (fan_out, threshold) = (policy.fan_out, policy.pull_threshold);
+        let owner = self.owners.get_mut(index);
+        let followers = owner.followers.len();
+        let chain = owner.chain_mut(space);
+        chain.pulled = match fan_out {
+            FanOut::Push => false,
+            FanOut::Pull => true,
+            FanOut::Auto if chain.pulled => followers > threshold / 2,
+            FanOut::Auto => followers > threshold,
+        };
+        chain
+    }
+
+    /// Stores a new row's reference in the feeds of all local followers, at once or in slices, unless it is pulled.
+    fn push_row(&mut self, index: OwnerIndex, space: SpaceId, row: RowPosition, id: EntryId) {
+        let slice_followers = self.limits.slice_followers;
+        let chain = self.decide_pull(index, space);
+        if chain.pulled {
+            chain.unpushed = chain.unpushed.max(id);
+            return;
+        }
+        let slice = Slice { row, owner: index, space, next: 0 };
+        if self.owners.get(index).followers.len() <= slice_followers {
+            self.store_references(slice, u32::MAX);
+            return;
+        }
+        let chain = self.owners.get_mut(index).chain_mut(space);
+        chain.slicing += 1;
+        chain.slicing_id = chain.slicing_id.max(id);
+        self.slices.push_back(slice);
+    }
+
+    /// Stores the reference for at most `most` followers; answers where to go on, if there are more.
+    fn store_references(&mut self, slice: Slice, most: u32) -> Option<u32> {
+        let Self { owners, feeds, delivered, deliveries_stored, spaces, users, .. } = self;
+        let row = delivered.get(slice.row).filter(|row| row.state != RowState::Dead)?;
+        let cap = spaces[&slice.space].policy.feed_cap;
+        let feeds = feeds.entry(slice.space).or_default();
+        if feeds.len() < users.slots.len() {
+            feeds.resize_with(users.slots.len(), Feed::default);
+        }
+        let mut followers = owners.get(slice.owner).followers.iter_from(slice.next);
+        for follower in followers.by_ref().take(most as usize) {
+            let stored = feeds[follower as usize].push(slice.row, row.id, cap, delivered);
+            *deliveries_stored += u64::from(stored);
+        }
+        followers.next()
+    }
+
+    /// Serves one slice of the oldest fan-out that is not done.
+    pub(super) fn serve_slice(&mut self) {
+        let Some(slice) = self.slices.pop_front() else { return };
+        let next = self.store_references(slice, self.limits.slice_followers);
+        if let Some(next) = next {
+            self.slices.push_back(Slice { next, ..slice });
+        } else {
+            self.end_slices(slice.owner, slice.space);
+        }
+    }
+
+    fn end_slices(&mut self, owner: OwnerIndex, space: SpaceId) {
+        let chain = self.owners.get_mut(owner).chain_mut(space);
+        chain.slicing = chain.slicing.saturating_sub(1);
+        if chain.slicing == 0 {
+            chain.slicing_id = EntryId::ZERO;
+        }
+    }
+
+    /// Takes the newest entries of an owner, in answer to the subscription of this generation (R9).
+    pub(super) fn take_backfill(
+        &mut self,
+        graph: GraphId,
+        owner: UserId,
+        generation: Generation,
+        spaces: &[SpaceBackfill],
+    ) {
+        let Some(index) = self.owners.find(graph, owner) else { return };
+        let known = self.owners.get_mut(index);
+        if known.generation != generation || known.followers.len() == 0 {
+            return;
+        }
+        known.filled = true;
+        for backfill in spaces {
+            let space = backfill.space;
+            let chain = self.owners.get_mut(index).chain_mut(space);
+            chain.floor = chain.floor.max(backfill.floor);
+            let placed = backfill.deliveries.iter();
+            let placed = placed.filter_map(|d| self.place_row(index, space, d, true).map(|p| (p, d.id)));
+            let rows: Vec<_> = placed.collect();
+            self.decide_pull(index, space);
+            let owner = self.owners.get_mut(index);
+            let few = owner.followers.len() <= self.limits.backfill_followers;
+            let chain = owner.chain_mut(space);
+            if chain.pulled || !few {
+                leave_to_chain(chain, &self.delivered);
+                continue;
+            }
+            let followers: Vec<u32> = owner.followers.iter().collect();
+            for follower in followers {
+                self.fill_feed(Place { space, user: UserIndex(follower) }, &rows, EntryId::ZERO);
+            }
+        }
+    }
+
+    /// Adds rows that are no news to a feed; `refused` is the largest id that was left out of them.
+    pub(super) fn fill_feed(&mut self, place: Place, rows: &[(RowPosition, EntryId)], refused: EntryId) {
+        if rows.is_empty() {
+            return;
+        }
+        let cap = self.spaces[&place.space].policy.feed_cap;
+        let feeds = self.feeds.entry(place.space).or_default();
+        let at = place.user.0 as usize;
+        if feeds.len() <= at {
+            feeds.resize_with(at + 1, Feed::default);
+        }
+        feeds[at].floor = feeds[at].floor.max(refused);
+        feeds[at].fill(rows, cap, &self.delivered);
+    }
+
+    /// Lets the oldest rows leave the window; what they said is asked of the timelines from now on.
+    pub(super) fn shrink_window(&mut self) {
+        while self.delivered.rows.len() > self.limits.window_rows as usize {
+            let Some((position, row)) = self.delivered.pop() else { return };
+            if let Some(expiry) = row.expiry {
+                self.row_expiries.remove(&(expiry, position));
+            }
+            if let Some(at) = self.slices.iter().position(|slice| slice.row == position) {
+                self.slices.remove(at);
+                self.end_slices(row.owner, row.space);
+            }
+            let owner = self.owners.get_mut(row.owner);
+            owner.rows -= 1;
+            if let Some(chain) = owner.chains.iter_mut().find(|chain| chain.space == row.space) {
+                chain.floor = chain.floor.max(row.id);
+                if chain.head == Some(position) {
+                    chain.head = None;
+                }
+            }
+            self.owners.release_if_idle(row.owner);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Owns the journal: the events for other partitions, each once, and the outgoing streams that carry them.
+//!
+//! - An event is recorded by the same command that caused it, with the destinations it concerns.
+//! - It leaves only by a command of the log (R8), once every active destination has applied it.
+//! - A destination that was silent for too long is dropped and later resumed in a new epoch (R10, R11).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::event::{Event, StreamAnswer, StreamMessage};
+use crate::ids::{JournalPosition, PartitionId, Stamp, StreamEpoch};
+
+#[derive(Clone, Debug)]
+pub(super) struct Recorded {
+    pub(super) at: Stamp,
+    /// Ascending.
+    pub(super) destinations: Box<[PartitionId]>,
+    pub(super) event: Event,
+}
+
+/// One outgoing stream.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub(super) resets: u64,
+    /// Whether events are kept for the destination.
+    pub(super) active: bool,
+    /// The incarnation of the destination that this epoch speaks to.
+    pub(super) incarnation: u64,
+    /// Events before this position do not belong to this epoch.
+    pub(super) begun: JournalPosition,
+    /// The last event for the destination that was trimmed in this epoch.
+    pub(super) trimmed: JournalPosition,
+}
+
+impl Default for Outgoing {
+    fn default() -> Self {
+        let zero = JournalPosition(0);
+        Self { resets: 0, active: true, incarnation: super::FIRST_INCARNATION, begun: zero, trimmed: zero }
+    }
+}
+
+/// What a stream's destination has not acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// How many events.
+    pub events: u64,
+    /// When the oldest was recorded.
+    pub oldest: Option<Stamp>,
+    /// The position of the last.
+    pub last: Option<JournalPosition>,
+}
+
+/// What the sender of a stream does next, given where the destination stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamVerdict {
+    /// Send what comes after this position.
+    SendAfter(JournalPosition),
+    /// The two ends do not fit: propose [`Command::ResumeDestination`](crate::command::Command) with this incarnation.
+    Resume {
+        /// The destination's incarnation now.
+        incarnation: u64,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Journal {
+    pub(super) events: VecDeque<Recorded>,
+    /// The position of the first event kept.
+    pub(super) first: u64,
+    pub(super) streams: BTreeMap<PartitionId, Outgoing>,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { events: VecDeque::new(), first: 1, streams: BTreeMap::new() }
+    }
+}
+
+impl Journal {
+    pub(super) fn next(&self) -> JournalPosition {
+        JournalPosition(self.first + self.events.len() as u64)
+    }
+
+    /// Records an event for the active ones of `destinations` (ascending).
+    pub(super) fn record(
+        &mut self,
+        at: Stamp,
+        destinations: impl IntoIterator<Item = PartitionId>,
+        event: Event,
+    ) {
+        let destinations: Box<[PartitionId]> =
+            destinations.into_iter().filter(|d| self.streams.entry(*d).or_default().active).collect();
+        if !destinations.is_empty() {
+            self.events.push_back(Recorded { at, destinations, event });
+        }
+    }
+
+    /// Events for `destination` behind `after`, in order.
+    pub(super) fn for_destination(
+        &self,
+        destination: PartitionId,
+        after: JournalPosition,
+    ) -> impl Iterator<Item = (JournalPosition, &Recorded)> {
+        let stream = self.streams.get(&destination).filter(|s| s.active);
+        let from = stream.map_or(self.next(), |s| s.begun.max(JournalPosition(after.0 + 1)));
+        let skip = from.0.saturating_sub(self.first) as usize;
+        let ahead = self.events.range(skip.min(self.events.len())..).enumerate();
+        let ahead = ahead.map(move |(n, e)| (JournalPosition(self.first + (skip + n) as u64), e));
+        ahead.filter(move |(_, e)| e.destinations.binary_search(&destination).is_ok())
+    }
+
+    pub(super) fn trim(&mut self, through: JournalPosition) {
+        while self.first <= through.0 {
+            let Some(event) = self.events.pop_front() else { return };
+            let position = JournalPosition(self.first);
+            self.first += 1;
+            for destination in &event.destinations {
+                let stream = self.streams.entry(*destination).or_default();
+                if stream.active && position >= stream.begun {
+                    stream.trimmed = position;
+                }
+            }
+        }
+    }
+
+    /// Stops keeping events for a destination.
+    pub(super) fn drop_destination(&mut self, destination: PartitionId) {
+        self.streams.entry(destination).or_default().active = false;
+    }
+
+    /// Begins a new epoch: nothing recorded so far belongs to it.
+    pub(super) fn resume(&mut self, destination: PartitionId, incarnation: u64) {
+        let begun = self.next();
+        let stream = self.streams.entry(destination).or_default();
+        *stream = Outgoing {
+            resets: stream.resets + 1,
+            active: true,
+            incarnation,
+            begun,
+            trimmed: JournalPosition(0),
+        };
+    }
+
+    pub(super) fn epoch(&self, destination: PartitionId, incarnation: u64) -> StreamEpoch {
+        StreamEpoch { incarnation, resets: self.streams.get(&destination).map_or(0, |s| s.resets) }
+    }
+
+    /// What to do after `answer` came from `destination`.
+    pub(super) fn verdict(
+        &self,
+        destination: PartitionId,
+        own_incarnation: u64,
+        answer: &StreamAnswer,
+    ) -> StreamVerdict {
+        let stream = self.streams.get(&destination).cloned().unwrap_or_default();
+        let epoch = self.epoch(destination, own_incarnation);
+        let fresh = StreamEpoch { incarnation: super::FIRST_INCARNATION, resets: 0 };
+        // A destination in an older epoch has yet to see the reset that begins this one.
+        let awaits_reset = answer.epoch < epoch && epoch != fresh && stream.trimmed == JournalPosition(0);
+        let goes_on = answer.epoch == epoch && answer.watermark >= stream.trimmed;
+        if !stream.active || answer.incarnation != stream.incarnation || !(awaits_reset || goes_on) {
+            return StreamVerdict::Resume { incarnation: answer.incarnation };
+        }
+        StreamVerdict::SendAfter(if awaits_reset { JournalPosition(0) } else { answer.watermark })
+    }
+
+    /// The message with the events behind `after`, or none if there are none.
+    pub(super) fn message(
+        &self,
+        head: &StreamMessage,
+        destination: PartitionId,
+        after: JournalPosition,
+        events_max: usize,
+        bytes_max: usize,
+    ) -> Option<StreamMessage> {
+        let mut bytes = 0;
+        let fitting = self.for_destination(destination, after).take(events_max).take_while(|(_, e)| {
+            let fits = bytes < bytes_max;
+            bytes += e.event.size_hint();
+            fits
+        });
+        let events: Vec<_> = fitting.map(|(p, e)| (p, e.event.clone())).collect();
+        let begun = self.streams.get(&destination).map_or(JournalPosition(0), |s| s.begun);
+        let previous = if after < begun { JournalPosition(0) } else { after };
+        (!events.is_empty()).then_some(StreamMessage { previous, events, ..head.clone() })
+    }
+
+    pub(super) fn pending(&self, destination: PartitionId, after: JournalPosition) -> Pending {
+        let mut pending = Pending::default();
+        for (position, event) in self.for_destination(destination, after) {
+            pending.events += 1;
+            pending.oldest.get_or_insert(event.at);
+            pending.last = Some(position);
+        }
+        pending
+    }
+
+    /// Bytes of memory it holds.
+    pub(super) fn memory(&self) -> usize {
+        self.events.capacity() * size_of::<Recorded>()
+            + self.events.iter().map(|e| e.event.size_hint() + e.destinations.len() * 2).sum::<usize>()
+    }
+}

@@ -1,0 +1,280 @@
+//! Owns the state of one partition: a deterministic function of the partition's Raft log.
+//!
+//! - Commands come in batches, each under one stamp; nothing here reads a clock, draws a random number or depends
+//!   on the order of a hash map.
+//! - A feed is a query with a cache: what is stored changes only what a read costs, never what it shows.
+//! - Reads answer for the applied stamp (R1) and change nothing.
+
+mod delivered;
+mod explain;
+mod fan_out;
+mod feed;
+mod journal;
+mod map;
+mod news;
+mod owners;
+mod posting;
+mod read;
+mod relate;
+mod sessions;
+mod snapshot;
+mod stream;
+mod timelines;
+mod usage;
+mod users;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub use explain::{OwnerFacts, ReaderFacts};
+pub use journal::{Pending, StreamVerdict};
+pub use read::{FeedQuery, FeedSlice, RemoteSource, Subject, TimelineSlice};
+pub use usage::{MemoryPart, Usage};
+
+use delivered::Delivered;
+use fan_out::Slice;
+use feed::Feed;
+use journal::Journal;
+use map::IdMap;
+use owners::Owners;
+use sessions::{Keys, Sessions};
+use stream::Incoming;
+use timelines::Timelines;
+use users::Users;
+
+use crate::codec::Malformed;
+use crate::command::{Command, Limits, Outcome, Refusal, decode_batch};
+use crate::ids::{EntryId, Generation, GraphId, PartitionId, RowPosition, SpaceId, Stamp, UserId};
+use crate::space::SpaceDefinition;
+
+/// The incarnation a partition is made with.
+const FIRST_INCARNATION: u64 = 1;
+
+/// Expired entries and rows taken out per Raft entry, so that a burst of expiries does not hold up the log.
+const SWEEP_MAX: usize = 4_096;
+
+/// One partition's state machine.
+#[derive(Debug)]
+pub struct Partition {
+    id: PartitionId,
+    partitions: u16,
+    limits: Limits,
+    applied: u64,
+    stamp: Stamp,
+    incarnation: u64,
+    spaces: BTreeMap<SpaceId, SpaceDefinition>,
+    timelines: Timelines,
+    /// Which partitions subscribed to the owners homed here, and under which generation.
+    reach: IdMap<(GraphId, UserId), BTreeMap<PartitionId, Generation>>,
+    users: Users,
+    owners: Owners,
+    last_generation: u64,
+    delivered: Delivered,
+    row_expiries: BTreeSet<(Stamp, RowPosition)>,
+    /// By space, then by the local index of the reader.
+    feeds: BTreeMap<SpaceId, Vec<Feed>>,
+    slices: VecDeque<Slice>,
+    /// References ever stored in feeds.
+    deliveries_stored: u64,
+    journal: Journal,
+    inbox: BTreeMap<PartitionId, Incoming>,
+    sessions: Sessions,
+    keys: Keys,
+    /// Of each space with a horizon, the seconds in which entries known here were made.
+    horizon_seconds: BTreeMap<SpaceId, BTreeSet<u64>>,
+}
+
+impl Partition {
+    /// An empty partition, one of `partitions` (a power of two, at most 4,096).
+    pub fn new(id: PartitionId, partitions: u16) -> Self {
+        assert!(partitions.is_power_of_two() && partitions <= 4_096 && id.0 < partitions);
+        Self {
+            id,
+            partitions,
+            limits: Limits::default(),
+            applied: 0,
+            stamp: Stamp(0),
+            incarnation: FIRST_INCARNATION,
+            spaces: BTreeMap::new(),
+            timelines: Timelines::default(),
+            reach: IdMap::default(),
+            users: Users::default(),
+            owners: Owners::default(),
+            last_generation: 0,
+            delivered: Delivered::default(),
+            row_expiries: BTreeSet::new(),
+            feeds: BTreeMap::new(),
+            slices: VecDeque::new(),
+            deliveries_stored: 0,
+            journal: Journal::default(),
+            inbox: BTreeMap::new(),
+            sessions: Sessions::default(),
+            keys: Keys::default(),
+            horizon_seconds: BTreeMap::new(),
+        }
+    }
+
+    /// Applies the batch of the Raft entry `index`: one outcome per command, in order.
+    ///
+    /// # Errors
+    /// The batch is not one that [`encode_batch`](crate::command::encode_batch) made; nothing was applied.
+    pub fn apply(&mut self, index: u64, batch: &[u8]) -> Result<Vec<Outcome>, Malformed> {
+        let (stamp, commands) = decode_batch(batch)?;
+        assert!(index > self.applied, "Raft entry {index} applied after {}", self.applied);
+        self.applied = index;
+        self.stamp = self.stamp.max(stamp);
+        self.pass_time();
+        let outcomes = commands.into_iter().map(|(command, raw)| self.command(command, raw)).collect();
+        self.shrink_window();
+        Ok(outcomes)
+    }
+
+    fn command(&mut self, command: Command, raw: &[u8]) -> Outcome {
+        match command {
+            Command::OpenSession => {
+                if self.sessions.open.len() >= self.limits.sessions_max as usize {
+                    let what = crate::command::Limited::Sessions;
+                    let limit = self.limits.sessions_max;
+                    return Outcome::Refused { refusal: Refusal::LimitReached { what, limit } };
+                }
+                return Outcome::Session { session: self.sessions.open(self.stamp) };
+            }
+            Command::CloseSession { session } => self.sessions.close(session),
+            Command::Write { tag, write } => return self.write(&tag, write, raw),
+            Command::Configure { limits } => {
+                assert!(limits.window_rows <= delivered::WINDOW_ROWS_MAX, "a window of at most 2^31 rows");
+                self.limits = limits;
+            }
+            Command::DefineSpace { definition } => self.define_space(definition),
+            Command::Stream { message } => return Outcome::Stream { answer: self.receive(message) },
+            Command::Trim { through } => self.journal.trim(through),
+            Command::DropDestination { destination } => self.journal.drop_destination(destination),
+            Command::ResumeDestination { destination, incarnation } => {
+                self.resume_destination(destination, incarnation);
+            }
+            Command::Tick => self.serve_slice(),
+            Command::Reincarnate { incarnation } => self.reincarnate(incarnation),
+        }
+        Outcome::Done
+    }
+
+    fn define_space(&mut self, definition: SpaceDefinition) {
+        let known = self.spaces.get(&definition.id);
+        if known.is_some_and(|known| known.version >= definition.version) {
+            return;
+        }
+        assert!(
+            known.is_none_or(|known| known.graph == definition.graph),
+            "the graph of a space never changes"
+        );
+        let id = definition.id;
+        self.spaces.insert(id, definition);
+        self.recount_horizon(id);
+    }
+
+    /// Lets everything expire that is due at the stamp.
+    fn pass_time(&mut self) {
+        let stamp = self.stamp;
+        self.timelines.sweep(stamp, SWEEP_MAX);
+        for _ in 0..SWEEP_MAX {
+            match self.row_expiries.first() {
+                Some((expiry, _)) if *expiry <= stamp => self.expire_first_row(),
+                _ => break,
+            }
+        }
+        self.sessions.expire(stamp, self.limits.session_life_ms);
+        self.keys.expire(stamp, self.limits.key_window_ms);
+        for (space, seconds) in &mut self.horizon_seconds {
+            let passed =
+                self.spaces[space].policy.horizon_ms.map_or(0, |h| stamp.0.saturating_sub(h) / 1_000);
+            *seconds = seconds.split_off(&passed);
+        }
+    }
+
+    /// The stamp at which a tick is due, because something vanishes then that no write would hide.
+    pub fn next_due(&self) -> Option<Stamp> {
+        let expiry = self.timelines.next_expiry();
+        let row = self.row_expiries.first().map(|(expiry, _)| *expiry);
+        let horizon = self.horizon_seconds.iter().filter_map(|(space, seconds)| {
+            let horizon_ms = self.spaces[space].policy.horizon_ms?;
+            seconds.first().map(|second| Stamp((second + 1) * 1_000 + horizon_ms))
+        });
+        expiry.into_iter().chain(row).chain(horizon).min()
+    }
+
+    /// Notes that an entry of `space` is known here, so that a tick comes when it passes the horizon.
+    fn note_for_horizon(&mut self, space: SpaceId, id: EntryId) {
+        if let Some(seconds) = self.horizon_seconds.get_mut(&space) {
+            seconds.insert(id.time().0 / 1_000);
+        }
+    }
+
+    fn recount_horizon(&mut self, space: SpaceId) {
+        self.horizon_seconds.remove(&space);
+        let Some(horizon_ms) = self.spaces[&space].policy.horizon_ms else { return };
+        let rows = self.delivered.rows.iter().filter(|row| row.space == space).map(|row| row.id);
+        let own = self.timelines.entries.values().filter(|entry| entry.space == space).map(|entry| entry.id);
+        let seconds = rows.chain(own).map(|id| id.time().0 / 1_000);
+        let passed = self.stamp.0.saturating_sub(horizon_ms) / 1_000;
+        let seconds = seconds.filter(|second| *second >= passed).collect();
+        self.horizon_seconds.insert(space, seconds);
+    }
+
+    /// Whether an id is older than the space's horizon.
+    fn below_horizon(&self, space: SpaceId, id: EntryId) -> bool {
+        let horizon_ms = self.spaces.get(&space).and_then(|s| s.policy.horizon_ms);
+        horizon_ms.is_some_and(|h| id.time().0 + h < self.stamp.0)
+    }
+
+    /// Which partition it is.
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// The last Raft entry applied.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Log time: the stamp of the last batch applied.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Changed by every restore and forced recovery (R11).
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The spaces it knows.
+    pub fn spaces(&self) -> impl Iterator<Item = &SpaceDefinition> {
+        self.spaces.values()
+    }
+
+    /// The definition of a space.
+    pub fn space(&self, id: SpaceId) -> Option<&SpaceDefinition> {
+        self.spaces.get(&id)
+    }
+
+    fn home_of(&self, user: UserId) -> PartitionId {
+        PartitionId::of_user(user, self.partitions)
+    }
+
+    fn check_home(&self, user: UserId) -> Result<(), Refusal> {
+        let right = self.home_of(user);
+        if right == self.id { Ok(()) } else { Err(Refusal::WrongPartition { right }) }
+    }
+
+    fn knows_graph(&self, graph: GraphId) -> bool {
+        self.spaces.values().any(|space| space.graph == graph)
+    }
+
+    fn spaces_of(&self, graph: GraphId) -> Vec<SpaceId> {
+        self.spaces.values().filter(|space| space.graph == graph).map(|space| space.id).collect()
+    }
+}

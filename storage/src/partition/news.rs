@@ -1,0 +1,52 @@
+//! Owns "what is new": the entries of a feed that arrived after a mark (R16).
+//!
+//! - New goes by arrival, so that an entry that came late is not missed.
+//! - What a backfill brought is new only if it was made after the mark: that the rows came is this partition's affair.
+
+use super::Partition;
+use super::read::{FeedSlice, RemoteSource};
+use crate::command::Refusal;
+use crate::entry::{Delivery, Entry};
+use crate::ids::{EntryId, RowPosition, SpaceId, UserId};
+
+impl Partition {
+    /// A mark for a later [`Partition::feed_news`]: the place of the next row, and the smallest id of what is made
+    /// later.
+    pub fn feed_mark(&self) -> (RowPosition, EntryId) {
+        let tick = EntryId::first_tick_at(self.stamp).max(self.timelines.last_tick + 1);
+        (self.delivered.next(), EntryId::from_tick(tick, crate::ids::SlotIndex(0)))
+    }
+
+    /// All rows of a feed that are new since a mark, newest first, and the owners whose timelines are to be asked for
+    /// entries from `id_bound` on.
+    ///
+    /// # Errors
+    /// The space is unknown, or the reader is homed elsewhere.
+    pub fn feed_news(
+        &self,
+        space: SpaceId,
+        reader: UserId,
+        mark: RowPosition,
+        id_bound: EntryId,
+    ) -> Result<FeedSlice, Refusal> {
+        let view = self.viewpoint(space, reader)?;
+        let mut rows: Vec<Delivery> = Vec::new();
+        let mut remote = Vec::new();
+        for owner in view.owners() {
+            let floor = owner.floor(space);
+            if floor >= id_bound {
+                remote.push(RemoteSource { owner: owner.id, below: EntryId(floor.0.saturating_add(1)) });
+            }
+            let Some(chain) = owner.chain(space).filter(|_| owner.filled) else { continue };
+            // One owner's entries arrive in the order of their ids, so the new ones lead the chain.
+            let chain = self.delivered.chain(chain.head).take_while(|(_, row)| row.id > floor);
+            let new = chain.take_while(|(p, row)| row.id >= id_bound || (*p >= mark && !row.backfill));
+            rows.extend(new.filter_map(|(position, row)| view.visible(position, row, owner.id)));
+        }
+        let own = self.timelines.newest(space, reader, EntryId::MAX, self.stamp);
+        let own = own.take_while(|entry| entry.id >= id_bound).map(Entry::delivery);
+        rows.extend(own.filter(|delivery| view.admits(delivery)));
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
+        Ok(FeedSlice { rows, remote, more: false })
+    }
+}

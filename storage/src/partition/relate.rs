@@ -1,0 +1,302 @@
+//! Owns the edges, mutes and blocks of the users homed here, and the subscriptions that follow from the edges.
+//!
+//! - The first local follower of an owner subscribes, the last one's leaving ends it (R9).
+//! - A follow across a block is refused, in either direction (R14).
+
+use super::Partition;
+use super::delivered::RowState;
+use super::fan_out::Place;
+use super::owners::{Chain, OwnerIndex};
+use super::users::{Edge, User, UserIndex};
+use crate::command::{Limited, Refusal, WriteResult};
+use crate::entry::{Audience, Entry};
+use crate::event::{Event, SpaceBackfill};
+use crate::ids::{EntryId, Generation, GraphId, PartitionId, UserId};
+
+type Targets = std::collections::BTreeSet<UserId>;
+
+impl Partition {
+    fn local_user(&mut self, id: UserId) -> Result<UserIndex, Refusal> {
+        let limit = self.limits.users_max;
+        if self.users.find(id).is_none() && self.users.len() >= limit as usize {
+            return Err(Refusal::LimitReached { what: Limited::Users, limit });
+        }
+        Ok(self.users.intern(id))
+    }
+
+    fn release_user(&mut self, index: UserIndex) {
+        if self.users.release_if_idle(index) {
+            for feeds in self.feeds.values_mut() {
+                if let Some(feed) = feeds.get_mut(index.0 as usize) {
+                    *feed = super::Feed::default();
+                }
+            }
+        }
+    }
+
+    pub(super) fn follow(
+        &mut self,
+        graph: GraphId,
+        reader: UserId,
+        owners: &[UserId],
+    ) -> Result<WriteResult, Refusal> {
+        self.check_home(reader)?;
+        if !self.knows_graph(graph) {
+            return Err(Refusal::UnknownGraph);
+        }
+        let user = self.local_user(reader)?;
+        let (mut new, mut refused) = (Vec::new(), Vec::new());
+        let limit = self.limits.followees_max;
+        let mut result = Ok(());
+        for owner in owners.iter().copied().filter(|owner| *owner != reader) {
+            if self.users.get(user).blocked(owner) {
+                refused.push(owner);
+                continue;
+            }
+            if self.owners.find(graph, owner).is_some_and(|o| self.users.get(user).edge(graph, o).is_some()) {
+                continue;
+            }
+            if self.users.get(user).edges(graph).len() >= limit as usize {
+                result = Err(Refusal::LimitReached { what: Limited::Followees, limit });
+                break;
+            }
+            new.push(self.add_edge(graph, user, owner));
+        }
+        self.fill_reader(graph, user, &new);
+        self.release_user(user);
+        // What was added before a limit was reached stays: asking again is harmless.
+        result.map(|()| WriteResult::Related { changed: new.len() as u32, refused })
+    }
+
+    fn add_edge(&mut self, graph: GraphId, user: UserIndex, owner: UserId) -> OwnerIndex {
+        let index = self.owners.intern(graph, owner);
+        self.users.get_mut(user).follow(graph, Edge { owner: index, since: self.stamp });
+        self.owners.get_mut(index).followers.insert(user.0);
+        if self.owners.get(index).followers.len() == 1 {
+            self.subscribe(index);
+        }
+        index
+    }
+
+    fn new_generation(&mut self) -> Generation {
+        self.last_generation += 1;
+        Generation(self.last_generation)
+    }
+
+    /// Begins a subscription: filled at once from a local timeline, by a backfill from a remote one.
+    fn subscribe(&mut self, index: OwnerIndex) {
+        let generation = self.new_generation();
+        let owner = self.owners.get_mut(index);
+        owner.generation = generation;
+        let (graph, id) = (owner.graph, owner.id);
+        owner.filled = false;
+        let home = self.home_of(id);
+        if home == self.id {
+            let spaces = self.backfill(graph, id);
+            self.take_backfill(graph, id, generation, &spaces);
+        } else {
+            self.journal.record(self.stamp, [home], Event::Subscribe { graph, owner: id, generation });
+        }
+    }
+
+    /// The newest entries of an owner homed here, for each space of the graph that has any.
+    pub(super) fn backfill(&self, graph: GraphId, owner: UserId) -> Vec<SpaceBackfill> {
+        let spaces = self.spaces.values().filter(|space| space.graph == graph);
+        let filled = spaces.map(|space| {
+            let cap = space.policy.feed_cap as usize;
+            let entries = self.timelines.newest(space.id, owner, EntryId::MAX, self.stamp);
+            let mut public = entries.filter(|e| e.audience != Audience::Private);
+            let mut deliveries: Vec<_> = public.by_ref().take(cap).map(Entry::delivery).collect();
+            deliveries.reverse();
+            let floor = public.next().map_or(EntryId::ZERO, |entry| entry.id);
+            SpaceBackfill { space: space.id, floor, deliveries }
+        });
+        filled.filter(|space| !space.deliveries.is_empty()).collect()
+    }
+
+    pub(super) fn unfollow(
+        &mut self,
+        graph: GraphId,
+        reader: UserId,
+        owners: &[UserId],
+    ) -> Result<WriteResult, Refusal> {
+        self.check_home(reader)?;
+        if !self.knows_graph(graph) {
+            return Err(Refusal::UnknownGraph);
+        }
+        let mut changed = 0;
+        for owner in owners {
+            let (Some(user), Some(index)) = (self.users.find(reader), self.owners.find(graph, *owner)) else {
+                continue;
+            };
+            if self.users.get_mut(user).unfollow(graph, index) {
+                changed += 1;
+                self.owners.get_mut(index).followers.remove(user.0);
+                if self.owners.get(index).followers.len() == 0 {
+                    self.unsubscribe(index);
+                }
+                self.release_user(user);
+            }
+        }
+        Ok(WriteResult::Related { changed, refused: Vec::new() })
+    }
+
+    fn unsubscribe(&mut self, index: OwnerIndex) {
+        self.kill_rows(index);
+        let owner = self.owners.get(index);
+        let (graph, id, generation) = (owner.graph, owner.id, owner.generation);
+        let home = self.home_of(id);
+        if home != self.id {
+            self.journal.record(self.stamp, [home], Event::Unsubscribe { graph, owner: id, generation });
+        }
+        self.owners.release_if_idle(index);
+    }
+
+    /// Begins all subscriptions at `home` anew, because events from or to it were lost (R10, R11).
+    pub(super) fn renew_subscriptions(&mut self, home: PartitionId) {
+        let subscribed = self.owners.iter().filter(|(_, o)| o.followers.len() > 0);
+        let lost: Vec<_> = subscribed.filter(|(_, o)| self.home_of(o.id) == home).map(|(i, _)| i).collect();
+        self.journal.record(self.stamp, [home], Event::ForgetSubscriptions);
+        for index in lost {
+            self.kill_rows(index);
+            self.subscribe(index);
+        }
+    }
+
+    /// Fills what a new reader's feed is to hold of owners whose rows were here before it came.
+    fn fill_reader(&mut self, graph: GraphId, user: UserIndex, owners: &[OwnerIndex]) {
+        for space in self.spaces_of(graph) {
+            let cap = self.spaces[&space].policy.feed_cap as usize;
+            let (mut rows, mut refused) = (Vec::new(), EntryId::ZERO);
+            for owner in owners {
+                let chains = &mut self.owners.get_mut(*owner).chains;
+                let Some(chain) = chains.iter_mut().find(|chain| chain.space == space) else { continue };
+                if chain.pulled {
+                    leave_to_chain(chain, &self.delivered);
+                    continue;
+                }
+                let live = self.delivered.chain(chain.head).filter(|(_, row)| row.state != RowState::Dead);
+                let mut ids = live.map(|(position, row)| (position, row.id));
+                rows.extend(ids.by_ref().take(cap));
+                refused = refused.max(ids.next().map_or(EntryId::ZERO, |(_, id)| id));
+            }
+            self.fill_feed(Place { space, user }, &rows, refused);
+        }
+    }
+
+    pub(super) fn mute(&mut self, user: UserId, targets: &[UserId]) -> Result<WriteResult, Refusal> {
+        self.relate(user, targets, |user| &mut user.mutes)
+    }
+
+    /// Adds targets to one of the user's sets, up to the limit.
+    fn relate(
+        &mut self,
+        user: UserId,
+        targets: &[UserId],
+        set: impl Fn(&mut User) -> &mut Targets,
+    ) -> Result<WriteResult, Refusal> {
+        self.check_home(user)?;
+        let index = self.local_user(user)?;
+        let limit = self.limits.mutes_max;
+        let mut changed = 0;
+        for target in targets.iter().copied().filter(|target| *target != user) {
+            let set = set(self.users.get_mut(index));
+            if set.len() >= limit as usize && !set.contains(&target) {
+                return Err(Refusal::LimitReached { what: Limited::Mutes, limit });
+            }
+            changed += u32::from(set.insert(target));
+        }
+        self.release_user(index);
+        Ok(WriteResult::Related { changed, refused: Vec::new() })
+    }
+
+    pub(super) fn unmute(&mut self, user: UserId, targets: &[UserId]) -> Result<WriteResult, Refusal> {
+        self.check_home(user)?;
+        let Some(index) = self.users.find(user) else { return Ok(unchanged()) };
+        let mutes = &mut self.users.get_mut(index).mutes;
+        let changed = targets.iter().filter(|target| mutes.remove(target)).count() as u32;
+        self.release_user(index);
+        Ok(WriteResult::Related { changed, refused: Vec::new() })
+    }
+
+    pub(super) fn block(&mut self, user: UserId, targets: &[UserId]) -> Result<WriteResult, Refusal> {
+        self.check_home(user)?;
+        let blocked = self.users.by_id(user).map(|u| u.blocks.clone()).unwrap_or_default();
+        let result = self.relate(user, targets, |user| &mut user.blocks);
+        for target in targets.iter().copied().filter(|target| *target != user) {
+            let now = self.users.by_id(user).is_some_and(|u| u.blocks.contains(&target));
+            if now && !blocked.contains(&target) {
+                self.tell_of_block(user, target, true);
+            }
+        }
+        result
+    }
+
+    pub(super) fn unblock(&mut self, user: UserId, targets: &[UserId]) -> Result<WriteResult, Refusal> {
+        self.check_home(user)?;
+        let mut changed = 0;
+        for target in targets {
+            let Some(index) = self.users.find(user) else { break };
+            if self.users.get_mut(index).blocks.remove(target) {
+                changed += 1;
+                self.tell_of_block(user, *target, false);
+                self.release_user(index);
+            }
+        }
+        Ok(WriteResult::Related { changed, refused: Vec::new() })
+    }
+
+    fn tell_of_block(&mut self, blocker: UserId, blocked: UserId, begins: bool) {
+        let home = self.home_of(blocked);
+        if home == self.id {
+            self.note_block(blocker, blocked, begins);
+        } else if begins {
+            self.journal.record(self.stamp, [home], Event::Block { blocker, blocked });
+        } else {
+            self.journal.record(self.stamp, [home], Event::Unblock { blocker, blocked });
+        }
+    }
+
+    /// Notes at the blocked user's home that a block begins or ends.
+    pub(super) fn note_block(&mut self, blocker: UserId, blocked: UserId, begins: bool) {
+        if begins {
+            let index = self.users.intern(blocked);
+            self.users.get_mut(index).blocked_by.insert(blocker);
+        } else if let Some(index) = self.users.find(blocked) {
+            self.users.get_mut(index).blocked_by.remove(&blocker);
+            self.release_user(index);
+        }
+    }
+
+    /// Replaces all blocks by users homed at `source` with `blocks`.
+    pub(super) fn replace_blocks(&mut self, source: PartitionId, blocks: &[(UserId, UserId)]) {
+        let partitions = self.partitions;
+        let elsewhere = |blocker: &UserId| PartitionId::of_user(*blocker, partitions) != source;
+        for (_, user) in self.users.iter_mut() {
+            user.blocked_by.retain(elsewhere);
+        }
+        for (blocker, blocked) in blocks {
+            self.note_block(*blocker, *blocked, true);
+        }
+        let all: Vec<UserIndex> = self.users.iter().map(|(index, _)| index).collect();
+        for index in all {
+            self.release_user(index);
+        }
+    }
+
+    /// All blocks by users homed here that concern users homed at `destination`.
+    pub(super) fn blocks_towards(&self, destination: PartitionId) -> Vec<(UserId, UserId)> {
+        let all = self.users.iter().flat_map(|(_, u)| u.blocks.iter().map(|blocked| (u.id, *blocked)));
+        all.filter(|(_, blocked)| self.home_of(*blocked) == destination).collect()
+    }
+}
+
+fn unchanged() -> WriteResult {
+    WriteResult::Related { changed: 0, refused: Vec::new() }
+}
+
+/// Lets a feed that does not hold a chain's rows read them from the chain.
+pub(super) fn leave_to_chain(chain: &mut Chain, table: &super::Delivered) {
+    let newest = table.chain(chain.head).next().map_or(EntryId::ZERO, |(_, row)| row.id);
+    chain.unpushed = chain.unpushed.max(newest);
+}

@@ -1,0 +1,147 @@
+//! Owns the sessions: which requests were seen, and what they were answered (R18).
+//!
+//! - An unknown session is an error, never a new one.
+//! - A session unused for its life is forgotten by log time.
+//! - Application keys are remembered for their window.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::map::IdMap;
+use crate::command::{Limits, Outcome, Refusal, WriteTag};
+use crate::ids::{EntryId, Sequence, SessionId, SpaceId, Stamp, UserId};
+
+/// A session's use is noted once per this fraction of its life.
+const USE_GRAIN: u64 = 16;
+
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) used: Stamp,
+    /// Results below it are dropped.
+    pub(super) floor: Sequence,
+    /// The hash of the body and the answer.
+    pub(super) results: BTreeMap<Sequence, (u128, Outcome)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    pub(super) open: BTreeMap<SessionId, Session>,
+    by_use: BTreeSet<(Stamp, SessionId)>,
+    pub(super) last: u64,
+}
+
+/// What a session knows of a request.
+pub(super) enum Seen {
+    /// Nothing: run it.
+    New,
+    /// Its answer.
+    Before(Outcome),
+    /// It may not run.
+    Refused(Refusal),
+}
+
+impl Sessions {
+    pub(super) fn open(&mut self, stamp: Stamp) -> SessionId {
+        self.last += 1;
+        let id = SessionId(self.last);
+        self.restore(id, Session { used: stamp, floor: Sequence(0), results: BTreeMap::new() });
+        id
+    }
+
+    pub(super) fn restore(&mut self, id: SessionId, session: Session) {
+        self.by_use.insert((session.used, id));
+        self.open.insert(id, session);
+    }
+
+    pub(super) fn close(&mut self, id: SessionId) {
+        if let Some(session) = self.open.remove(&id) {
+            self.by_use.remove(&(session.used, id));
+        }
+    }
+
+    /// Forgets the sessions unused for longer than their life.
+    pub(super) fn expire(&mut self, stamp: Stamp, life_ms: u64) {
+        while let Some((used, id)) = self.by_use.first().copied() {
+            if used.0 + life_ms > stamp.0 {
+                return;
+            }
+            self.close(id);
+        }
+    }
+
+    /// Looks a request up before it runs.
+    pub(super) fn seen(&mut self, tag: &WriteTag, hash: u128, stamp: Stamp, limits: &Limits) -> Seen {
+        let Some(session) = self.open.get_mut(&tag.session) else {
+            return Seen::Refused(Refusal::UnknownSession);
+        };
+        if session.used.0 + limits.session_life_ms / USE_GRAIN < stamp.0 {
+            self.by_use.remove(&(session.used, tag.session));
+            session.used = stamp;
+            self.by_use.insert((stamp, tag.session));
+        }
+        if tag.lowest_unanswered > session.floor {
+            session.floor = tag.lowest_unanswered;
+            session.results = session.results.split_off(&session.floor);
+        }
+        match session.results.get(&tag.sequence) {
+            _ if tag.sequence < session.floor => Seen::Refused(Refusal::SequenceTooOld),
+            Some((before, outcome)) if *before == hash => Seen::Before(outcome.clone()),
+            Some(_) => Seen::Refused(Refusal::SequenceConflict),
+            None if session.results.len() >= limits.session_requests_max as usize => {
+                Seen::Refused(Refusal::SessionFull)
+            }
+            None => Seen::New,
+        }
+    }
+
+    /// Keeps the answer of a request that ran.
+    pub(super) fn keep(&mut self, tag: &WriteTag, hash: u128, outcome: Outcome) {
+        if let Some(session) = self.open.get_mut(&tag.session) {
+            session.results.insert(tag.sequence, (hash, outcome));
+        }
+    }
+
+    /// Bytes of memory it holds.
+    pub(super) fn memory(&self) -> usize {
+        let results: usize = self.open.values().map(|s| s.results.len()).sum();
+        self.open.len() * size_of::<(SessionId, Session)>() * 2
+            + results * size_of::<(Sequence, (u128, Outcome))>() * 3 / 2
+    }
+}
+
+/// An application key with where it holds.
+pub(super) type Key = (SpaceId, UserId, Bytes);
+
+/// Application keys and the entries they made.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    /// In the order they were made.
+    pub(super) order: VecDeque<(Stamp, Key, EntryId, u128)>,
+    known: IdMap<Key, (EntryId, u128)>,
+}
+
+impl Keys {
+    pub(super) fn find(&self, key: &Key) -> Option<(EntryId, u128)> {
+        self.known.get(key).copied()
+    }
+
+    pub(super) fn keep(&mut self, stamp: Stamp, key: Key, id: EntryId, hash: u128) {
+        self.known.insert(key.clone(), (id, hash));
+        self.order.push_back((stamp, key, id, hash));
+    }
+
+    /// Forgets the keys older than the window.
+    pub(super) fn expire(&mut self, stamp: Stamp, window_ms: u64) {
+        while self.order.front().is_some_and(|(made, ..)| made.0 + window_ms <= stamp.0) {
+            if let Some((_, key, ..)) = self.order.pop_front() {
+                self.known.remove(&key);
+            }
+        }
+    }
+
+    /// Bytes of memory it holds.
+    pub(super) fn memory(&self) -> usize {
+        self.known.len() * (size_of::<(Key, (EntryId, u128))>() * 2 + 32)
+    }
+}

@@ -1,0 +1,121 @@
+//! Owns the timelines homed in this partition: the entries, the source of truth.
+//!
+//! - Ids are made here, strictly increasing within the partition.
+//! - An expired entry is hidden at its stamp and swept soon after, a bounded number per Raft entry.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::map::IdMap;
+use crate::entry::Entry;
+use crate::ids::{EntryId, SlotIndex, SpaceId, Stamp, UserId};
+
+#[derive(Debug, Default)]
+pub(super) struct Timelines {
+    pub(super) entries: BTreeMap<EntryId, Entry>,
+    /// Ids of one owner in one space, ascending.
+    by_owner: IdMap<(SpaceId, UserId), Vec<EntryId>>,
+    expiries: BTreeSet<(Stamp, EntryId)>,
+    /// The tick of the last id made.
+    pub(super) last_tick: u64,
+    payload_bytes: usize,
+}
+
+impl Timelines {
+    /// A new id at `stamp` for an owner in `slot`.
+    pub(super) fn next_id(&mut self, stamp: Stamp, slot: SlotIndex) -> EntryId {
+        self.last_tick = EntryId::first_tick_at(stamp).max(self.last_tick + 1);
+        EntryId::from_tick(self.last_tick, slot)
+    }
+
+    pub(super) fn insert(&mut self, entry: Entry) {
+        if let Some(expiry) = entry.expiry {
+            self.expiries.insert((expiry, entry.id));
+        }
+        self.payload_bytes += entry.payload.len();
+        let ids = self.by_owner.entry((entry.space, entry.owner)).or_default();
+        debug_assert!(ids.last().is_none_or(|last| *last < entry.id));
+        ids.push(entry.id);
+        self.entries.insert(entry.id, entry);
+    }
+
+    pub(super) fn remove(&mut self, id: EntryId) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        if let Some(expiry) = entry.expiry {
+            self.expiries.remove(&(expiry, id));
+        }
+        self.payload_bytes -= entry.payload.len();
+        let key = (entry.space, entry.owner);
+        if let Some(ids) = self.by_owner.get_mut(&key) {
+            if let Ok(at) = ids.binary_search(&id) {
+                ids.remove(at);
+            }
+            if ids.is_empty() {
+                self.by_owner.remove(&key);
+            }
+        }
+        Some(entry)
+    }
+
+    /// The entry, unless it has expired at `stamp`.
+    pub(super) fn live(&self, id: EntryId, stamp: Stamp) -> Option<&Entry> {
+        self.entries.get(&id).filter(|entry| !entry.expired(stamp))
+    }
+
+    pub(super) fn amend(&mut self, id: EntryId, payload: bytes::Bytes) -> Option<&Entry> {
+        let entry = self.entries.get_mut(&id)?;
+        self.payload_bytes = self.payload_bytes + payload.len() - entry.payload.len();
+        entry.payload = payload;
+        entry.version += 1;
+        Some(entry)
+    }
+
+    pub(super) fn set_expiry(&mut self, id: EntryId, expiry: Option<Stamp>) -> Option<&Entry> {
+        let entry = self.entries.get_mut(&id)?;
+        if let Some(old) = entry.expiry {
+            self.expiries.remove(&(old, id));
+        }
+        if let Some(new) = expiry {
+            self.expiries.insert((new, id));
+        }
+        entry.expiry = expiry;
+        Some(entry)
+    }
+
+    /// The live entries of a timeline with ids below `below`, newest first.
+    pub(super) fn newest(
+        &self,
+        space: SpaceId,
+        owner: UserId,
+        below: EntryId,
+        stamp: Stamp,
+    ) -> impl Iterator<Item = &Entry> {
+        let ids = self.by_owner.get(&(space, owner)).map_or(&[][..], Vec::as_slice);
+        let end = ids.partition_point(|id| *id < below);
+        ids[..end].iter().rev().filter_map(move |id| self.live(*id, stamp))
+    }
+
+    /// Takes out at most `most` entries that have expired at `stamp`.
+    pub(super) fn sweep(&mut self, stamp: Stamp, most: usize) {
+        for _ in 0..most {
+            match self.expiries.first() {
+                Some((expiry, id)) if *expiry <= stamp => {
+                    let id = *id;
+                    self.remove(id);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    pub(super) fn next_expiry(&self) -> Option<Stamp> {
+        self.expiries.first().map(|(expiry, _)| *expiry)
+    }
+
+    /// Bytes of memory it holds.
+    pub(super) fn memory(&self) -> usize {
+        self.payload_bytes
+            + self.entries.len() * (size_of::<(EntryId, Entry)>() * 3 / 2 + size_of::<EntryId>())
+            + self.by_owner.capacity() * (size_of::<((SpaceId, UserId), Vec<EntryId>)>() + 1)
+            + self.expiries.len() * size_of::<(Stamp, EntryId)>() * 3 / 2
+    }
+}

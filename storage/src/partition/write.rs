@@ -1,0 +1,198 @@
+//! Owns the writes to the timelines homed here: append, amend, delete and expiry.
+//!
+//! - A write runs once per session and sequence; a retry gets the first answer (R18).
+//! - The event for the followers' partitions is part of the same command as the change.
+//! - This log alone decides whether an entry had expired (R13).
+
+use bytes::Bytes;
+
+use super::Partition;
+use super::sessions::{Key, Seen};
+use crate::codec::{Encoded, Reader};
+use crate::command::{
+    Append, AppendResult, KEY_BYTES_MAX, Outcome, Refusal, TTL_MS_MAX, Ttl, Write, WriteResult, WriteTag,
+};
+use crate::entry::{Audience, Entry};
+use crate::event::Event;
+use crate::ids::{EntryId, JournalPosition, SlotIndex, SpaceId, Stamp, UserId};
+use crate::space::SpaceDefinition;
+
+/// The hash of what a write command says behind its tag, by which a retry is told from another request.
+fn body_hash(raw: &[u8]) -> u128 {
+    let mut from = Reader::new(raw);
+    let body = from.byte().and_then(|_| WriteTag::decode(&mut from)).map(|_| raw.len() - from.left());
+    xxhash_rust::xxh3::xxh3_128(body.map_or(raw, |start| &raw[start..]))
+}
+
+impl Partition {
+    pub(super) fn write(&mut self, tag: &WriteTag, write: Write, raw: &[u8]) -> Outcome {
+        let hash = body_hash(raw);
+        match self.sessions.seen(tag, hash, self.stamp, &self.limits) {
+            Seen::Before(outcome) => return outcome,
+            Seen::Refused(refusal) => return Outcome::Refused { refusal },
+            Seen::New => {}
+        }
+        let before = self.journal.next();
+        let outcome = match self.perform(write) {
+            Ok(result) => {
+                let last = JournalPosition(self.journal.next().0 - 1);
+                Outcome::Written { result, journal: (last >= before).then_some(last) }
+            }
+            Err(refusal) => Outcome::Refused { refusal },
+        };
+        self.sessions.keep(tag, hash, outcome.clone());
+        outcome
+    }
+
+    fn perform(&mut self, write: Write) -> Result<WriteResult, Refusal> {
+        match write {
+            Write::Append { items } => {
+                let items = items.into_iter().map(|item| match self.append(item) {
+                    Ok((id, duplicate)) => AppendResult::Made { id, duplicate },
+                    Err(refusal) => AppendResult::Refused { refusal },
+                });
+                Ok(WriteResult::Appended { items: items.collect() })
+            }
+            Write::Amend { space, owner, id, expected_version, payload } => {
+                self.amend(space, owner, id, expected_version, payload)
+            }
+            Write::Delete { space, owner, id } => self.delete(space, owner, id),
+            Write::SetExpiry { space, owner, id, ttl } => self.set_expiry(space, owner, id, ttl),
+            Write::Follow { graph, reader, owners } => self.follow(graph, reader, &owners),
+            Write::Unfollow { graph, reader, owners } => self.unfollow(graph, reader, &owners),
+            Write::Mute { user, targets } => self.mute(user, &targets),
+            Write::Unmute { user, targets } => self.unmute(user, &targets),
+            Write::Block { user, targets } => self.block(user, &targets),
+            Write::Unblock { user, targets } => self.unblock(user, &targets),
+        }
+    }
+
+    fn space_for_owner(&self, space: SpaceId, owner: UserId) -> Result<&SpaceDefinition, Refusal> {
+        self.check_home(owner)?;
+        self.spaces.get(&space).ok_or(Refusal::UnknownSpace)
+    }
+
+    fn expiry_of(&self, ttl: Ttl, space: &SpaceDefinition) -> Result<Option<Stamp>, Refusal> {
+        let ttl_ms = match ttl {
+            Ttl::SpaceDefault => space.policy.default_ttl_ms,
+            Ttl::Never => None,
+            Ttl::Ms { ttl_ms } if ttl_ms == 0 || ttl_ms > TTL_MS_MAX => return Err(Refusal::TtlOutOfRange),
+            Ttl::Ms { ttl_ms } => Some(ttl_ms),
+        };
+        Ok(ttl_ms.map(|ttl_ms| Stamp(self.stamp.0 + ttl_ms)))
+    }
+
+    fn append(&mut self, item: Append) -> Result<(EntryId, bool), Refusal> {
+        let space = self.space_for_owner(item.space, item.owner)?;
+        if item.payload.len() > space.policy.payload_bytes_max as usize {
+            return Err(Refusal::PayloadTooLarge { limit: space.policy.payload_bytes_max });
+        }
+        let expiry = self.expiry_of(item.ttl, space)?;
+        let key = match &item.key {
+            Some(key) if key.is_empty() || key.len() > KEY_BYTES_MAX => return Err(Refusal::KeyLength),
+            Some(key) => {
+                let mut body = Vec::new();
+                item.encode(&mut body);
+                Some(((item.space, item.owner, key.clone()) as Key, xxhash_rust::xxh3::xxh3_128(&body)))
+            }
+            None => None,
+        };
+        if let Some((key, hash)) = &key {
+            match self.keys.find(key) {
+                Some((existing, before)) if before == *hash => return Ok((existing, true)),
+                Some((existing, _)) => return Err(Refusal::KeyConflict { existing }),
+                None => {}
+            }
+        }
+        let id = self.timelines.next_id(self.stamp, SlotIndex::of(item.owner));
+        if let Some((key, hash)) = key {
+            self.keys.keep(self.stamp, key, id, hash);
+        }
+        let author = item.author.unwrap_or(item.owner);
+        let Append { space, owner, audience, reference, payload, .. } = item;
+        let entry = Entry { id, space, owner, author, audience, version: 1, expiry, reference, payload };
+        let delivery = entry.delivery();
+        self.note_for_horizon(space, id);
+        self.timelines.insert(entry);
+        if audience != Audience::Private {
+            self.publish(space, owner, Event::Deliver { space, delivery });
+        }
+        Ok((id, false))
+    }
+
+    /// The entry, if it is there and the owner's.
+    fn owned(&self, space: SpaceId, owner: UserId, id: EntryId) -> Result<&Entry, Refusal> {
+        self.space_for_owner(space, owner)?;
+        let entry =
+            self.timelines.live(id, self.stamp).filter(|e| e.space == space).ok_or(Refusal::NotFound)?;
+        if entry.owner == owner { Ok(entry) } else { Err(Refusal::NotTheOwner) }
+    }
+
+    fn amend(
+        &mut self,
+        space: SpaceId,
+        owner: UserId,
+        id: EntryId,
+        expected: u32,
+        payload: Bytes,
+    ) -> Result<WriteResult, Refusal> {
+        let limit = self.space_for_owner(space, owner)?.policy.payload_bytes_max;
+        if payload.len() > limit as usize {
+            return Err(Refusal::PayloadTooLarge { limit });
+        }
+        let current = self.owned(space, owner, id)?.version;
+        if current != expected {
+            return Err(Refusal::VersionMismatch { current });
+        }
+        let entry = self.timelines.amend(id, payload).ok_or(Refusal::NotFound)?;
+        let version = entry.version;
+        self.publish_change(id);
+        Ok(WriteResult::Amended { version })
+    }
+
+    fn delete(&mut self, space: SpaceId, owner: UserId, id: EntryId) -> Result<WriteResult, Refusal> {
+        match self.owned(space, owner, id) {
+            Ok(_) => {}
+            Err(Refusal::NotFound) => return Ok(WriteResult::Deleted { existed: false }),
+            Err(refusal) => return Err(refusal),
+        }
+        let entry = self.timelines.remove(id);
+        if entry.is_some_and(|entry| entry.audience != Audience::Private) {
+            self.publish(space, owner, Event::Delete { space, owner, id });
+        }
+        Ok(WriteResult::Deleted { existed: true })
+    }
+
+    fn set_expiry(
+        &mut self,
+        space: SpaceId,
+        owner: UserId,
+        id: EntryId,
+        ttl: Ttl,
+    ) -> Result<WriteResult, Refusal> {
+        let definition = self.space_for_owner(space, owner)?;
+        let expiry = self.expiry_of(ttl, definition)?;
+        self.owned(space, owner, id)?;
+        self.timelines.set_expiry(id, expiry);
+        self.publish_change(id);
+        Ok(WriteResult::ExpirySet { expiry })
+    }
+
+    fn publish_change(&mut self, id: EntryId) {
+        let Some(entry) = self.timelines.entries.get(&id) else { return };
+        if entry.audience != Audience::Private {
+            let (space, owner, delivery) = (entry.space, entry.owner, entry.delivery());
+            self.publish(space, owner, Event::Update { space, delivery });
+        }
+    }
+
+    /// Brings an event about an owner homed here to every partition that follows: this one at once, the others by
+    /// the journal.
+    fn publish(&mut self, space: SpaceId, owner: UserId, event: Event) {
+        let graph = self.spaces[&space].graph;
+        self.take_owner_event(&event);
+        if let Some(reach) = self.reach.get(&(graph, owner)) {
+            self.journal.record(self.stamp, reach.keys().copied(), event);
+        }
+    }
+}

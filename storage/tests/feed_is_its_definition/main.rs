@@ -1,0 +1,119 @@
+//! Random histories over several partitions, with hostile streams, against the oracle.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod node;
+mod system;
+
+use fanfold_storage::entry::Audience;
+use fanfold_storage::space::FanOut;
+use proptest::prelude::*;
+
+use system::{Settings, Step, System};
+
+const USERS: u64 = 9;
+
+fn user() -> impl Strategy<Value = u64> {
+    // Few owners are popular, so that thresholds and slices are passed.
+    prop_oneof![2 => 0..2u64, 3 => 0..USERS]
+}
+
+fn audience() -> impl Strategy<Value = Audience> {
+    prop_oneof![6 => Just(Audience::Public), 2 => Just(Audience::Followers), 1 => Just(Audience::Private)]
+}
+
+fn fan_out() -> impl Strategy<Value = FanOut> {
+    prop_oneof![4 => Just(FanOut::Auto), 1 => Just(FanOut::Push), 1 => Just(FanOut::Pull)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let pair = || (user(), user());
+    prop_oneof![
+        12 => (0..2usize, user(), user(), audience(), prop::option::of(1..6_000u64), any::<u8>())
+            .prop_map(|(space, owner, author, audience, ttl_ms, reference)| Step::Append {
+                space, owner, author, audience, ttl_ms, reference,
+            }),
+        3 => any::<u8>().prop_map(|pick| Step::Amend { pick }),
+        4 => any::<u8>().prop_map(|pick| Step::Delete { pick }),
+        3 => (any::<u8>(), prop::option::of(1..6_000u64)).prop_map(|(pick, ttl_ms)| Step::SetExpiry { pick, ttl_ms }),
+        10 => pair().prop_map(|(a, b)| Step::Follow { reader: a, owners: vec![b] }),
+        3 => (user(), prop::collection::vec(0..USERS, 1..6)).prop_map(|(reader, owners)| Step::Follow { reader, owners }),
+        5 => pair().prop_map(|(a, b)| Step::Unfollow { reader: a, owner: b }),
+        1 => pair().prop_map(|(a, b)| Step::Mute { user: a, target: b }),
+        1 => pair().prop_map(|(a, b)| Step::Unmute { user: a, target: b }),
+        2 => pair().prop_map(|(a, b)| Step::Block { user: a, target: b }),
+        2 => pair().prop_map(|(a, b)| Step::Unblock { user: a, target: b }),
+        1 => Just(Step::RetryLast),
+        4 => (1..3_000u64).prop_map(|ms| Step::Advance { ms }),
+        2 => (0..2usize, 1..7u32, 1..4u32, fan_out(), prop::option::of(1_000..20_000u64))
+            .prop_map(|(space, feed_cap, pull_threshold, fan_out, horizon_ms)| Step::Alter {
+                space, feed_cap, pull_threshold, fan_out, horizon_ms,
+            }),
+        10 => any::<u64>().prop_map(|seed| Step::Streams { seed }),
+        3 => any::<u8>().prop_map(|partition| Step::Slice { partition }),
+        2 => any::<u8>().prop_map(|partition| Step::Restart { partition }),
+        1 => any::<u8>().prop_map(|partition| Step::Image { partition }),
+        1 => (any::<u8>(), any::<u8>()).prop_map(|(source, destination)| Step::DropStream { source, destination }),
+        1 => any::<u8>().prop_map(|partition| Step::Reincarnate { partition }),
+        2 => any::<bool>().prop_map(|slices| Step::Check { slices }),
+        1 => user().prop_map(|reader| Step::Mark { reader }),
+    ]
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    (prop_oneof![Just(1u16), Just(2), Just(4)], 3..40u32, 1..4u32, 0..3u32).prop_map(
+        |(partitions, window_rows, slice_followers, backfill_followers)| Settings {
+            partitions,
+            window_rows,
+            slice_followers,
+            backfill_followers,
+        },
+    )
+}
+
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000)
+}
+
+/// One reader and one owner in two partitions: follows, unfollows, posts and deletes against single events of the two
+/// streams, so that every order of the row 31 of the promises comes up.
+fn pair_step() -> impl Strategy<Value = Step> {
+    let (reader, owner) = system::APART;
+    let event = |from_owner: bool| Step::OneEvent { from_owner };
+    prop_oneof![
+        2 => Just(Step::Append {
+            space: 0, owner, author: owner, audience: Audience::Public, ttl_ms: None, reference: u8::MAX,
+        }),
+        2 => (0..2u8).prop_map(|pick| Step::Delete { pick }),
+        2 => Just(Step::Follow { reader, owners: vec![owner] }),
+        2 => Just(Step::Unfollow { reader, owner }),
+        4 => any::<bool>().prop_map(event),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10 * cases(), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_deleted_entry_never_returns_whatever_the_order(steps in prop::collection::vec(pair_step(), 4..24)) {
+        let settings = Settings { partitions: 2, window_rows: 40, slice_followers: 4, backfill_followers: 4 };
+        let mut system = System::new(&settings, 3);
+        for step in &steps {
+            system.step(step);
+        }
+        system.check(true);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_feed_equals_its_definition(settings in settings(), steps in prop::collection::vec(step(), 1..90)) {
+        let mut system = System::new(&settings, USERS);
+        for step in &steps {
+            system.step(step);
+        }
+        system.check(true);
+        system.check(false);
+    }
+}

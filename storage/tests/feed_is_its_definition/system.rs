@@ -1,0 +1,604 @@
+//! The system under test: partitions, the streams between them at their worst, and the oracle beside them.
+
+use std::collections::{BTreeMap, HashSet};
+
+use fanfold_storage::command::{
+    Append, AppendResult, Command, Limits, Outcome, Refusal, Ttl, Write, WriteResult, WriteTag,
+};
+use fanfold_storage::entry::{Audience, Entry, EntryRef};
+use fanfold_storage::event::StreamMessage;
+use fanfold_storage::ids::{
+    EntryId, GraphId, JournalPosition, PartitionId, RowPosition, Sequence, SessionId, SpaceId, Stamp, UserId,
+};
+use fanfold_storage::oracle::Oracle;
+use fanfold_storage::partition::StreamVerdict;
+use fanfold_storage::space::{FanOut, SpaceDefinition, SpacePolicy};
+
+use crate::node::{Node, home, read_feed, read_news};
+
+const GRAPH: GraphId = GraphId(1);
+const SPACES: [SpaceId; 2] = [SpaceId(1), SpaceId(2)];
+/// Two users that are at home in different ones of two partitions.
+pub const APART: (u64, u64) = (0, 2);
+const START: Stamp = Stamp(840_000_000_000);
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub partitions: u16,
+    pub window_rows: u32,
+    pub slice_followers: u32,
+    pub backfill_followers: u32,
+}
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    Append {
+        space: usize,
+        owner: u64,
+        author: u64,
+        audience: Audience,
+        ttl_ms: Option<u64>,
+        reference: u8,
+    },
+    Amend {
+        pick: u8,
+    },
+    Delete {
+        pick: u8,
+    },
+    SetExpiry {
+        pick: u8,
+        ttl_ms: Option<u64>,
+    },
+    Follow {
+        reader: u64,
+        owners: Vec<u64>,
+    },
+    Unfollow {
+        reader: u64,
+        owner: u64,
+    },
+    Mute {
+        user: u64,
+        target: u64,
+    },
+    Unmute {
+        user: u64,
+        target: u64,
+    },
+    Block {
+        user: u64,
+        target: u64,
+    },
+    Unblock {
+        user: u64,
+        target: u64,
+    },
+    RetryLast,
+    Advance {
+        ms: u64,
+    },
+    Alter {
+        space: usize,
+        feed_cap: u32,
+        pull_threshold: u32,
+        fan_out: FanOut,
+        horizon_ms: Option<u64>,
+    },
+    /// Some stream messages are made, delivered in any order, repeated or dropped.
+    Streams {
+        seed: u64,
+    },
+    /// The next event between the two users of [`APART`] arrives.
+    OneEvent {
+        from_owner: bool,
+    },
+    Slice {
+        partition: u8,
+    },
+    Restart {
+        partition: u8,
+    },
+    Image {
+        partition: u8,
+    },
+    DropStream {
+        source: u8,
+        destination: u8,
+    },
+    Reincarnate {
+        partition: u8,
+    },
+    /// Everything is delivered and compared; with or without the slices done.
+    Check {
+        slices: bool,
+    },
+    Mark {
+        reader: u64,
+    },
+}
+
+struct Mark {
+    row: RowPosition,
+    bound: EntryId,
+    made: usize,
+}
+
+pub struct System {
+    nodes: Vec<Node>,
+    /// Messages on their way.
+    wire: Vec<(PartitionId, StreamMessage)>,
+    oracle: Oracle,
+    spaces: Vec<SpaceDefinition>,
+    now: Stamp,
+    users: u64,
+    sequence: u64,
+    last: Option<(UserId, Command, Outcome)>,
+    /// All entries ever made, in order.
+    made: Vec<(EntryId, SpaceId, UserId)>,
+    /// Entries put back by a change of their expiry count as news or not, depending on what had been swept.
+    touched: HashSet<EntryId>,
+    marks: BTreeMap<UserId, Mark>,
+}
+
+impl System {
+    pub fn new(settings: &Settings, users: u64) -> Self {
+        let limits = Limits {
+            window_rows: settings.window_rows,
+            slice_followers: settings.slice_followers,
+            backfill_followers: settings.backfill_followers,
+            ..Limits::default()
+        };
+        let nodes = (0..settings.partitions).map(|p| Node::new(PartitionId(p), settings.partitions));
+        let spaces = SPACES.map(|id| SpaceDefinition {
+            id,
+            name: format!("space-{id}"),
+            graph: GRAPH,
+            graph_name: "follows".into(),
+            version: 1,
+            policy: SpacePolicy { feed_cap: 3, pull_threshold: 3, ..SpacePolicy::default() },
+        });
+        let mut system = Self {
+            nodes: nodes.collect(),
+            wire: Vec::new(),
+            oracle: Oracle::new(),
+            spaces: spaces.to_vec(),
+            now: START,
+            users,
+            sequence: 0,
+            last: None,
+            made: Vec::new(),
+            touched: HashSet::new(),
+            marks: BTreeMap::new(),
+        };
+        for node in &mut system.nodes {
+            let configure = Command::Configure { limits: limits.clone() };
+            let outcomes = node.propose(START, &[configure, Command::OpenSession]);
+            assert_eq!(outcomes[1], Outcome::Session { session: SessionId(1) });
+        }
+        for definition in system.spaces.clone() {
+            system.define(&definition);
+        }
+        system
+    }
+
+    fn define(&mut self, definition: &SpaceDefinition) {
+        self.oracle.define_space(definition.clone());
+        for node in &mut self.nodes {
+            node.propose(self.now, &[Command::DefineSpace { definition: definition.clone() }]);
+        }
+    }
+
+    fn node_of(&mut self, user: UserId) -> &mut Node {
+        let partition = PartitionId::of_user(user, self.nodes.len() as u16);
+        &mut self.nodes[usize::from(partition.0)]
+    }
+
+    fn write(&mut self, user: UserId, write: Write) -> Result<WriteResult, Refusal> {
+        self.sequence += 1;
+        let tag = WriteTag {
+            session: SessionId(1),
+            sequence: Sequence(self.sequence),
+            lowest_unanswered: Sequence(self.sequence.saturating_sub(5)),
+        };
+        let (now, command) = (self.now, Command::Write { tag, write });
+        let outcome = self.node_of(user).propose(now, std::slice::from_ref(&command)).remove(0);
+        self.last = Some((user, command, outcome.clone()));
+        match outcome {
+            Outcome::Written { result, .. } => Ok(result),
+            Outcome::Refused { refusal } => Err(refusal),
+            other => panic!("a write answered {other:?}"),
+        }
+    }
+
+    pub fn step(&mut self, step: &Step) {
+        let user = |id: u64| UserId(id);
+        match step.clone() {
+            Step::Append { space, owner, author, audience, ttl_ms, reference } => {
+                self.append(SPACES[space], user(owner), user(author), audience, ttl_ms, reference);
+            }
+            Step::Amend { pick } => self.amend(pick),
+            Step::Delete { pick } => self.delete(pick),
+            Step::SetExpiry { pick, ttl_ms } => self.set_expiry(pick, ttl_ms),
+            Step::Follow { reader, owners } => {
+                self.follow(user(reader), owners.into_iter().map(UserId).collect());
+            }
+            Step::Unfollow { reader, owner } => {
+                let (reader, owner) = (user(reader), user(owner));
+                let write = Write::Unfollow { graph: GRAPH, reader, owners: vec![owner] };
+                let existed = self.oracle.follows(GRAPH, reader, owner);
+                assert_eq!(self.write(reader, write), Ok(related(existed)));
+                self.oracle.unfollow(GRAPH, reader, owner);
+            }
+            Step::Mute { user: a, target } => {
+                self.write(user(a), Write::Mute { user: user(a), targets: vec![user(target)] }).unwrap();
+                self.oracle.mute(user(a), user(target));
+            }
+            Step::Unmute { user: a, target } => {
+                self.write(user(a), Write::Unmute { user: user(a), targets: vec![user(target)] }).unwrap();
+                self.oracle.unmute(user(a), user(target));
+            }
+            Step::Block { user: a, target } => {
+                self.write(user(a), Write::Block { user: user(a), targets: vec![user(target)] }).unwrap();
+                self.oracle.block(user(a), user(target));
+            }
+            Step::Unblock { user: a, target } => {
+                self.write(user(a), Write::Unblock { user: user(a), targets: vec![user(target)] }).unwrap();
+                self.oracle.unblock(user(a), user(target));
+            }
+            Step::RetryLast => self.retry_last(),
+            Step::Advance { ms } => self.now.0 += ms,
+            Step::Alter { space, feed_cap, pull_threshold, fan_out, horizon_ms } => {
+                let definition = &mut self.spaces[space];
+                definition.version += 1;
+                let policy =
+                    SpacePolicy { feed_cap, pull_threshold, fan_out, horizon_ms, ..definition.policy };
+                definition.policy = policy;
+                let definition = definition.clone();
+                self.define(&definition);
+            }
+            Step::Streams { seed } => self.streams(seed),
+            Step::OneEvent { from_owner } => {
+                let (reader, owner) = (UserId(APART.0), UserId(APART.1));
+                let (from, to) = if from_owner { (owner, reader) } else { (reader, owner) };
+                self.one_event(from, to);
+            }
+            Step::Slice { partition } => {
+                let now = self.now;
+                self.pick(partition).propose(now, &[Command::Tick]);
+            }
+            Step::Restart { partition } => self.pick(partition).restart(),
+            Step::Image { partition } => self.pick(partition).reload(),
+            Step::DropStream { source, destination } => {
+                let destination = self.pick(destination).partition.id();
+                let now = self.now;
+                let source = self.pick(source);
+                if source.partition.id() != destination {
+                    source.propose(now, &[Command::DropDestination { destination }]);
+                }
+            }
+            Step::Reincarnate { partition } => {
+                let now = self.now;
+                let node = self.pick(partition);
+                let incarnation = node.partition.incarnation() + 1;
+                node.propose(now, &[Command::Reincarnate { incarnation }]);
+            }
+            Step::Check { slices } => self.check(slices),
+            Step::Mark { reader } => self.mark(user(reader)),
+        }
+    }
+
+    fn pick(&mut self, partition: u8) -> &mut Node {
+        let n = usize::from(partition) % self.nodes.len();
+        &mut self.nodes[n]
+    }
+
+    fn picked(&self, pick: u8) -> Option<(EntryId, SpaceId, UserId)> {
+        // Late entries are picked more often, so that changes meet deliveries that are on their way.
+        let n = self.made.len();
+        (n > 0).then(|| self.made[n - 1 - usize::from(pick) % n.min(12)])
+    }
+
+    fn append(
+        &mut self,
+        space: SpaceId,
+        owner: UserId,
+        author: UserId,
+        audience: Audience,
+        ttl_ms: Option<u64>,
+        reference: u8,
+    ) {
+        let reference = if reference < 60 { self.picked(reference) } else { None };
+        let reference = reference.map(|(id, _, owner)| EntryRef { owner, id });
+        let payload = bytes::Bytes::from(format!("entry {}", self.made.len()));
+        let ttl = ttl_ms.map_or(Ttl::SpaceDefault, |ttl_ms| Ttl::Ms { ttl_ms });
+        let author = if author.0.is_multiple_of(3) { author } else { owner };
+        let item = Append {
+            space,
+            owner,
+            author: Some(author),
+            audience,
+            ttl,
+            key: None,
+            reference,
+            payload: payload.clone(),
+        };
+        let Ok(WriteResult::Appended { items }) = self.write(owner, Write::Append { items: vec![item] })
+        else {
+            panic!("an append was refused");
+        };
+        let AppendResult::Made { id, duplicate: false } = items[0] else { panic!("{items:?}") };
+        let expiry = ttl_ms.map(|ttl_ms| Stamp(self.now.0 + ttl_ms));
+        self.made.push((id, space, owner));
+        self.oracle.set_now(self.now);
+        self.oracle.append(Entry {
+            id,
+            space,
+            owner,
+            author,
+            audience,
+            version: 1,
+            expiry,
+            reference,
+            payload,
+        });
+    }
+
+    fn amend(&mut self, pick: u8) {
+        let Some((id, space, owner)) = self.picked(pick) else { return };
+        self.oracle.set_now(self.now);
+        let expected = self.oracle.entry(id).map(|entry| entry.version);
+        let payload = bytes::Bytes::from_static(b"amended");
+        let write = Write::Amend {
+            space,
+            owner,
+            id,
+            expected_version: expected.unwrap_or(1),
+            payload: payload.clone(),
+        };
+        let answer = expected.map(|v| WriteResult::Amended { version: v + 1 }).ok_or(Refusal::NotFound);
+        assert_eq!(self.write(owner, write), answer);
+        if expected.is_some() {
+            self.oracle.amend(id, payload);
+        }
+    }
+
+    fn delete(&mut self, pick: u8) {
+        let Some((id, space, owner)) = self.picked(pick) else { return };
+        self.oracle.set_now(self.now);
+        let existed = self.oracle.entry(id).is_some();
+        assert_eq!(
+            self.write(owner, Write::Delete { space, owner, id }),
+            Ok(WriteResult::Deleted { existed })
+        );
+        self.oracle.delete(id);
+    }
+
+    fn set_expiry(&mut self, pick: u8, ttl_ms: Option<u64>) {
+        let Some((id, space, owner)) = self.picked(pick) else { return };
+        self.oracle.set_now(self.now);
+        let existed = self.oracle.entry(id).is_some();
+        let ttl = ttl_ms.map_or(Ttl::Never, |ttl_ms| Ttl::Ms { ttl_ms });
+        let expiry = ttl_ms.map(|ttl_ms| Stamp(self.now.0 + ttl_ms));
+        let answer = if existed { Ok(WriteResult::ExpirySet { expiry }) } else { Err(Refusal::NotFound) };
+        assert_eq!(self.write(owner, Write::SetExpiry { space, owner, id, ttl }), answer);
+        if existed {
+            self.oracle.set_expiry(id, expiry);
+            self.touched.insert(id);
+        }
+    }
+
+    fn follow(&mut self, reader: UserId, owners: Vec<UserId>) {
+        let write = Write::Follow { graph: GRAPH, reader, owners: owners.clone() };
+        let Ok(WriteResult::Related { refused, .. }) = self.write(reader, write) else {
+            panic!("follow refused")
+        };
+        // While a block is on its way it may or may not be known; afterwards it is (R14).
+        for owner in owners.into_iter().filter(|owner| !refused.contains(owner)) {
+            self.oracle.follow(GRAPH, reader, owner);
+        }
+    }
+
+    fn retry_last(&mut self) {
+        let now = self.now;
+        if let Some((user, command, outcome)) = self.last.clone() {
+            let again = self.node_of(user).propose(now, &[command]).remove(0);
+            assert_eq!(again, outcome, "a retry got another answer");
+        }
+    }
+
+    fn mark(&mut self, reader: UserId) {
+        self.now.0 += 2;
+        self.check(true);
+        let (row, bound) = home(&self.nodes, reader).feed_mark();
+        self.marks.insert(reader, Mark { row, bound, made: self.made.len() });
+        self.now.0 += 2;
+    }
+
+    /// Makes messages from any position and delivers some, in any order.
+    fn streams(&mut self, seed: u64) {
+        let mut random = seed;
+        let mut next = |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % below.max(1)
+        };
+        for _ in 0..6 {
+            let n = next(self.nodes.len());
+            let node = &self.nodes[n];
+            for destination in node.partition.destinations() {
+                let acknowledged = node.acknowledged.get(&destination).copied().unwrap_or_default();
+                let after = JournalPosition(acknowledged.0 + next(4) as u64);
+                if let Some(message) = node.partition.stream_message(destination, after, 1 + next(5), 1 << 20)
+                {
+                    self.wire.push((destination, message));
+                }
+            }
+            for _ in 0..next(4) {
+                if self.wire.is_empty() {
+                    break;
+                }
+                let at = next(self.wire.len());
+                let repeated = next(3) == 0;
+                let (to, message) = if repeated { self.wire[at].clone() } else { self.wire.swap_remove(at) };
+                if next(4) > 0 {
+                    self.deliver(to, message);
+                }
+            }
+        }
+        let n = next(self.nodes.len());
+        self.trim(n);
+    }
+
+    fn one_event(&mut self, from: UserId, to: UserId) {
+        let destination = home(&self.nodes, to).id();
+        let source = home(&self.nodes, from);
+        assert_ne!(source.id(), destination, "the two users live apart");
+        let answer = home(&self.nodes, to).stream_answer(source.id());
+        let StreamVerdict::SendAfter(after) = source.stream_verdict(destination, &answer) else {
+            panic!("a stream that nobody broke wants a reset");
+        };
+        if let Some(message) = source.stream_message(destination, after, 1, 1 << 20) {
+            self.deliver(destination, message);
+        }
+    }
+
+    /// Applies a message at its destination and takes the answer back to the source.
+    fn deliver(&mut self, to: PartitionId, message: StreamMessage) {
+        let (now, source) = (self.now, message.source);
+        let outcomes = self.nodes[usize::from(to.0)].propose(now, &[Command::Stream { message }]);
+        let Outcome::Stream { answer } = outcomes[0] else { panic!("{outcomes:?}") };
+        let node = &mut self.nodes[usize::from(source.0)];
+        match node.partition.stream_verdict(to, &answer) {
+            StreamVerdict::SendAfter(position) => {
+                node.acknowledged.insert(to, position);
+            }
+            StreamVerdict::Resume { incarnation } => {
+                node.propose(now, &[Command::ResumeDestination { destination: to, incarnation }]);
+                node.acknowledged.insert(to, JournalPosition(0));
+            }
+        }
+    }
+
+    /// Trims what every destination has acknowledged.
+    fn trim(&mut self, n: usize) {
+        let (now, node) = (self.now, &mut self.nodes[n]);
+        let mut through = JournalPosition(node.partition.journal_next().0 - 1);
+        for destination in node.partition.destinations() {
+            let acknowledged = node.acknowledged.get(&destination).copied().unwrap_or_default();
+            let pending = node.partition.stream_message(destination, acknowledged, 1, 1);
+            let first = pending.map(|message| message.events[0].0);
+            through = first.map_or(through, |first| through.min(JournalPosition(first.0 - 1)));
+        }
+        node.propose(now, &[Command::Trim { through }]);
+    }
+
+    /// Delivers everything, faithfully.
+    fn drain(&mut self) {
+        for round in 0.. {
+            assert!(round < 200, "the streams do not come to rest");
+            let mut quiet = true;
+            for n in 0..self.nodes.len() {
+                for destination in self.nodes[n].partition.destinations() {
+                    let to = usize::from(destination.0);
+                    let source = self.nodes[n].partition.id();
+                    let answer = self.nodes[to].partition.stream_answer(source);
+                    let after = match self.nodes[n].partition.stream_verdict(destination, &answer) {
+                        StreamVerdict::SendAfter(position) => position,
+                        StreamVerdict::Resume { incarnation } => {
+                            let resume = Command::ResumeDestination { destination, incarnation };
+                            let now = self.now;
+                            self.nodes[n].propose(now, &[resume]);
+                            JournalPosition(0)
+                        }
+                    };
+                    let message = self.nodes[n].partition.stream_message(destination, after, 7, 1 << 20);
+                    if let Some(message) = message {
+                        quiet = false;
+                        self.deliver(destination, message);
+                    }
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    /// Delivers everything and compares every feed, timeline and count with the oracle.
+    pub fn check(&mut self, slices: bool) {
+        self.drain();
+        self.oracle.set_now(self.now);
+        for node in &mut self.nodes {
+            node.propose(self.now, &[Command::Reincarnate { incarnation: 0 }]);
+            while slices && node.partition.slices_pending() {
+                node.propose(self.now, &[Command::Tick]);
+            }
+        }
+        for reader in (0..self.users).map(UserId) {
+            for space in SPACES {
+                let expected = self.oracle.feed(space, reader);
+                for limit in [1, 3, 1_000] {
+                    let feed = read_feed(&self.nodes, space, reader, limit);
+                    assert_eq!(feed, expected, "feed of {reader} in {space}, pages of {limit}");
+                }
+                self.check_timelines(space, reader);
+                self.check_news(space, reader);
+            }
+            let followees: Vec<UserId> = self.oracle.followees(GRAPH, reader).collect();
+            let at_home = home(&self.nodes, reader);
+            assert_eq!(at_home.followee_count(GRAPH, reader), followees.len() as u64);
+            let scanned = at_home.followees(GRAPH, reader, None, 1_000);
+            assert!(scanned.iter().map(|(id, _)| *id).eq(followees));
+            let readers =
+                (0..self.users).map(UserId).filter(|r| self.oracle.follows(GRAPH, *r, reader)).count();
+            let reached = at_home.reach(GRAPH, reader);
+            let counts = reached
+                .iter()
+                .map(|p| self.nodes[usize::from(p.0)].partition.follower_count_here(GRAPH, reader));
+            assert_eq!(counts.sum::<u64>(), readers as u64, "followers of {reader}");
+        }
+    }
+
+    fn check_timelines(&self, space: SpaceId, owner: UserId) {
+        let slice = home(&self.nodes, owner).timeline(space, owner, EntryId::MAX, 1_000);
+        let ids: Vec<EntryId> = slice.entries.iter().map(|entry| entry.id).collect();
+        assert_eq!(ids, self.oracle.timeline(space, owner, None), "timeline of {owner} in {space}");
+        for entry in &slice.entries {
+            assert_eq!(Some(entry), self.oracle.entry(entry.id));
+        }
+        let subjects: Vec<_> = slice
+            .entries
+            .iter()
+            .map(|e| fanfold_storage::partition::Subject {
+                graph: GRAPH,
+                owner,
+                author: e.author,
+                referenced_owner: e.reference.map(|r| r.owner),
+                audience: e.audience,
+            })
+            .collect();
+        for viewer in (0..self.users).map(UserId) {
+            let admitted = home(&self.nodes, viewer).admits(viewer, &subjects);
+            let expected = slice.entries.iter().map(|entry| self.oracle.admits(viewer, entry));
+            assert!(admitted.into_iter().eq(expected), "what {viewer} sees of {owner}");
+        }
+    }
+
+    fn check_news(&self, space: SpaceId, reader: UserId) {
+        let Some(mark) = self.marks.get(&reader) else { return };
+        let settled = |id: &EntryId| !self.touched.contains(id);
+        let before: Vec<EntryId> = self.made[..mark.made].iter().map(|(id, ..)| *id).collect();
+        let expected = self.oracle.feed(space, reader).into_iter().filter(|id| !before.contains(id));
+        let news = read_news(&self.nodes, space, reader, mark.row, mark.bound);
+        let expected: Vec<_> = expected.filter(settled).collect();
+        assert_eq!(
+            news.into_iter().filter(settled).collect::<Vec<_>>(),
+            expected,
+            "news of {reader} in {space}"
+        );
+    }
+}
+
+fn related(changed: bool) -> WriteResult {
+    WriteResult::Related { changed: u32::from(changed), refused: Vec::new() }
+}
