@@ -1,0 +1,165 @@
+//! Owns the catalog's state machine as its Raft group sees it.
+
+use bytes::Bytes;
+use fanfold_storage::codec::{Encoded, Reader};
+
+use super::command::{CatalogOutcome, CatalogRefusal, decode_batch};
+use super::state::CatalogState;
+use crate::raft::{Machine, RestoreError};
+
+/// The catalog's state machine.
+#[derive(Debug, Default)]
+pub(crate) struct CatalogMachine {
+    state: CatalogState,
+    /// The first committed batch that does not decode; from then on nothing is applied.
+    damaged_at: Option<u64>,
+}
+
+impl CatalogMachine {
+    /// What the catalog holds.
+    pub fn state(&self) -> &CatalogState {
+        &self.state
+    }
+
+    #[cfg(test)]
+    pub fn damaged_at(&self) -> Option<u64> {
+        self.damaged_at
+    }
+}
+
+impl Machine for CatalogMachine {
+    type Outcome = Vec<CatalogOutcome>;
+
+    fn apply(&mut self, index: u64, batch: &[u8]) -> Self::Outcome {
+        let commands = match decode_batch(batch) {
+            Ok(commands) => commands,
+            Err(error) => {
+                tracing::error!(index, %error, "a committed batch of the catalog does not decode; it refuses changes");
+                self.damaged_at.get_or_insert(index);
+                return Vec::new();
+            }
+        };
+        if self.damaged_at.is_some() {
+            return commands.iter().map(|_| CatalogOutcome::Refused(CatalogRefusal::Malformed)).collect();
+        }
+        commands.into_iter().map(|command| self.state.apply(command)).collect()
+    }
+
+    fn snapshot(&self) -> Bytes {
+        let mut out = Vec::new();
+        self.state.encode(&mut out);
+        out.into()
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        let mut from = Reader::new(bytes);
+        let state = CatalogState::decode(&mut from).and_then(|state| from.end().map(|()| state));
+        let refused = |source| RestoreError { bytes: bytes.len() as u64, source: Box::new(source) };
+        self.state = state.map_err(refused)?;
+        self.damaged_at = None;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfold_storage::command::{Limits, encode_batch};
+    use fanfold_storage::ids::{GraphId, SpaceId, Stamp};
+    use fanfold_storage::space::SpacePolicy;
+
+    use super::super::command::{CatalogCommand, Founding, SpaceChanges};
+    use super::*;
+
+    fn founded() -> CatalogMachine {
+        let founding = Founding {
+            cluster_id: 7,
+            partitions: 4,
+            node: 1,
+            address: "here:1".into(),
+            limits: Limits::default(),
+            feature_level: 1,
+        };
+        let mut machine = CatalogMachine::default();
+        assert_eq!(run(&mut machine, &CatalogCommand::Found(founding)), CatalogOutcome::Done);
+        machine
+    }
+
+    fn run(machine: &mut CatalogMachine, command: &CatalogCommand) -> CatalogOutcome {
+        machine.apply(1, &encode_batch(Stamp(0), &[command.to_bytes()])).remove(0)
+    }
+
+    fn create(name: &str, graph: &str) -> CatalogCommand {
+        CatalogCommand::CreateSpace { name: name.into(), graph: graph.into(), policy: SpacePolicy::default() }
+    }
+
+    #[test]
+    fn founding_makes_the_first_spaces_once() {
+        let mut machine = founded();
+        let state = machine.state().clone();
+        assert_eq!(state.space("posts").map(|s| (s.id, s.graph)), Some((SpaceId(1), GraphId(1))));
+        assert_eq!(state.space("stories").and_then(|s| s.policy.default_ttl_ms), Some(86_400_000));
+        assert_eq!(state.placement, vec![vec![1]; 4]);
+        let again = Founding {
+            cluster_id: 8,
+            partitions: 8,
+            node: 2,
+            address: String::new(),
+            limits: Limits::default(),
+            feature_level: 1,
+        };
+        let outcome = run(&mut machine, &CatalogCommand::Found(again));
+        assert_eq!(outcome, CatalogOutcome::Refused(CatalogRefusal::Founded));
+        assert_eq!(*machine.state(), state);
+    }
+
+    #[test]
+    fn spaces_share_a_graph_by_name_and_never_a_name() {
+        let mut machine = founded();
+        let CatalogOutcome::Space(notes) = run(&mut machine, &create("notes", "friends")) else { panic!() };
+        let CatalogOutcome::Space(photos) = run(&mut machine, &create("photos", "friends")) else { panic!() };
+        assert_eq!((notes.id, notes.graph), (SpaceId(3), GraphId(2)));
+        assert_eq!((photos.id, photos.graph), (SpaceId(4), GraphId(2)));
+        let epoch = machine.state().epoch;
+        let twice = run(&mut machine, &create("notes", "other"));
+        assert_eq!(twice, CatalogOutcome::Refused(CatalogRefusal::SpaceExists));
+        assert_eq!(machine.state().epoch, epoch);
+        assert_eq!(machine.state().graphs.len(), 2);
+    }
+
+    #[test]
+    fn altering_changes_what_is_named_and_raises_the_version() {
+        let mut machine = founded();
+        let changes = SpaceChanges { feed_cap: Some(2), ..SpaceChanges::default() };
+        let command = CatalogCommand::AlterSpace { name: "stories".into(), changes };
+        let CatalogOutcome::Space(stories) = run(&mut machine, &command) else { panic!() };
+        assert_eq!((stories.version, stories.policy.feed_cap), (2, 2));
+        assert_eq!(stories.policy.default_ttl_ms, Some(86_400_000));
+        let changes = SpaceChanges { feed_cap: Some(0), ..SpaceChanges::default() };
+        let command = CatalogCommand::AlterSpace { name: "stories".into(), changes };
+        let refused = run(&mut machine, &command);
+        assert!(matches!(refused, CatalogOutcome::Refused(CatalogRefusal::Policy(_))));
+        assert_eq!(machine.state().space("stories").map(|s| s.version), Some(2));
+    }
+
+    #[test]
+    fn a_snapshot_restores_the_same_state() {
+        let mut machine = founded();
+        run(&mut machine, &create("notes", "friends"));
+        let mut other = CatalogMachine::default();
+        other.restore(&machine.snapshot()).unwrap();
+        assert_eq!(other.state(), machine.state());
+        assert!(other.restore(&[1, 2, 3]).is_err());
+        assert_eq!(other.state(), machine.state());
+    }
+
+    #[test]
+    fn a_committed_batch_that_does_not_decode_stops_all_changes() {
+        let mut machine = founded();
+        let state = machine.state().clone();
+        assert_eq!(machine.apply(9, b"nonsense"), Vec::new());
+        assert_eq!(machine.damaged_at(), Some(9));
+        let outcome = run(&mut machine, &create("notes", "friends"));
+        assert_eq!(outcome, CatalogOutcome::Refused(CatalogRefusal::Malformed));
+        assert_eq!(*machine.state(), state);
+    }
+}

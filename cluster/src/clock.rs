@@ -1,0 +1,444 @@
+//! Owns time: the two clocks of a node behind a trait, and the stamps that leaders put on batches.
+//!
+//! - A stamp advances at most by the elapsed monotonic time plus [`MARGIN_MS`], and never goes back (R2).
+//! - A larger jump of the wall clock is held: stamps follow the monotonic clock until it is accepted.
+//! - Log time is milliseconds since 2000-01-01T00:00:00Z.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+/// 2000-01-01T00:00:00Z as milliseconds of Unix time: where log time starts.
+pub const LOG_EPOCH_UNIX_MS: i64 = 946_684_800_000;
+
+/// How far the wall clock may be from the last stamp plus the elapsed monotonic time before its jump is held.
+pub const MARGIN_MS: u64 = 1_000;
+
+/// A node's clocks.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The wall clock, in milliseconds of Unix time. It may jump either way.
+    fn wall_unix_ms(&self) -> i64;
+
+    /// Milliseconds since some fixed moment of this process. It never goes back.
+    fn monotonic_ms(&self) -> u64;
+
+    /// Tells of every turn of a clock that only moves when it is turned: whoever waits for a time waits for that
+    /// instead of sleeping. None if the clock moves by itself.
+    fn turned(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+}
+
+/// The clocks of the operating system.
+#[derive(Debug)]
+pub struct SystemClock {
+    started: Instant,
+}
+
+impl SystemClock {
+    /// Starts the monotonic clock at zero.
+    pub fn new() -> Self {
+        Self { started: Instant::now() }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn wall_unix_ms(&self) -> i64 {
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+            Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
+        }
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+/// A clock that only moves when it is turned. Clones share the time.
+#[derive(Debug, Clone)]
+pub struct ManualClock {
+    time: Arc<Mutex<ManualTime>>,
+    /// Counts the turns.
+    turns: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct ManualTime {
+    wall_unix_ms: i64,
+    monotonic_ms: u64,
+}
+
+impl ManualClock {
+    /// A clock that shows this wall time, in milliseconds of Unix time.
+    pub fn new(wall_unix_ms: i64) -> Self {
+        let time = Arc::new(Mutex::new(ManualTime { wall_unix_ms, monotonic_ms: 0 }));
+        Self { time, turns: watch::Sender::new(0) }
+    }
+
+    /// Lets time pass: both clocks move.
+    pub fn advance(&self, by: Duration) {
+        let by_ms = by.as_millis() as u64;
+        let mut time = self.lock();
+        time.wall_unix_ms += by_ms as i64;
+        time.monotonic_ms += by_ms;
+        drop(time);
+        self.turns.send_modify(|turns| *turns += 1);
+    }
+
+    /// Sets the wall clock forward or back by this many milliseconds; no time passes.
+    pub fn jump(&self, by_ms: i64) {
+        self.lock().wall_unix_ms += by_ms;
+        self.turns.send_modify(|turns| *turns += 1);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, ManualTime> {
+        // Both fields are always whole numbers somebody set, whatever happened to the holder of the lock.
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clock for ManualClock {
+    fn wall_unix_ms(&self) -> i64 {
+        self.lock().wall_unix_ms
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.lock().monotonic_ms
+    }
+
+    fn turned(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.turns.subscribe())
+    }
+}
+
+/// Where a proposer gets the stamp of a batch from.
+pub trait StampSource: Send + Sync + 'static {
+    /// The stamp for the next batch, in milliseconds of log time; never below an earlier one.
+    fn next_stamp(&self) -> u64;
+}
+
+/// Makes stamps from a node's clocks as R2 says.
+///
+/// One may serve a single group or all groups of a node; [`Stamps::raise`] tells it of stamps it must not fall behind.
+#[derive(Debug)]
+pub struct Stamps {
+    clock: Arc<dyn Clock>,
+    state: Mutex<StampState>,
+}
+
+#[derive(Debug)]
+struct StampState {
+    /// The last stamp given out, or seeded.
+    last_ms: u64,
+    /// A stamp and the monotonic time it belongs to: what stamps are computed from without the wall clock.
+    anchor_ms: u64,
+    anchor_monotonic_ms: u64,
+    pace: Pace,
+}
+
+/// What stamps follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// The wall clock.
+    Wall,
+    /// The monotonic clock, since the wall clock jumped by more than the margin.
+    Held,
+    /// Half of the monotonic clock, until a wall clock that was accepted as being this far behind has caught up.
+    /// Stamps never go back, and expiry must not stop, so they only slow down.
+    Slowed { behind_ms: u64 },
+}
+
+impl Stamps {
+    /// Stamps that start at or above `last_applied_ms`, the last stamp the machine has applied (0 for a new one).
+    ///
+    /// A wall clock ahead of it is accepted, since the node may have been down; one behind it by more than the margin
+    /// is held.
+    pub fn new(clock: Arc<dyn Clock>, last_applied_ms: u64) -> Self {
+        let wall_ms = log_ms(clock.as_ref());
+        let anchor_monotonic_ms = clock.monotonic_ms();
+        let pace = if wall_ms + MARGIN_MS < last_applied_ms { Pace::Held } else { Pace::Wall };
+        let last_ms = wall_ms.max(last_applied_ms);
+        Self {
+            clock,
+            state: Mutex::new(StampState { last_ms, anchor_ms: last_ms, anchor_monotonic_ms, pace }),
+        }
+    }
+
+    /// The stamp for now, in milliseconds of log time; never below an earlier one.
+    pub fn now(&self) -> u64 {
+        let mut state = self.lock();
+        self.step(&mut state);
+        state.last_ms
+    }
+
+    /// How far the wall clock is from the stamps, in milliseconds (positive: ahead), while a jump is held.
+    pub fn held(&self) -> Option<i64> {
+        let mut state = self.lock();
+        let skew_ms = self.step(&mut state);
+        (state.pace == Pace::Held).then_some(skew_ms)
+    }
+
+    /// Accepts a held jump, and says how large it was, in milliseconds.
+    ///
+    /// After a jump forward stamps continue from the wall clock. After a jump back they run at half speed until the
+    /// wall clock has caught up.
+    pub fn accept(&self) -> Option<i64> {
+        let mut state = self.lock();
+        let skew_ms = self.step(&mut state);
+        if state.pace != Pace::Held {
+            return None;
+        }
+        let now_monotonic_ms = self.clock.monotonic_ms();
+        if skew_ms > 0 {
+            let wall_ms = state.last_ms.saturating_add(skew_ms.unsigned_abs());
+            state.anchor(wall_ms, now_monotonic_ms);
+            state.pace = Pace::Wall;
+        } else {
+            let last_ms = state.last_ms;
+            state.anchor(last_ms, now_monotonic_ms);
+            state.pace = Pace::Slowed { behind_ms: skew_ms.unsigned_abs() };
+        }
+        Some(skew_ms)
+    }
+
+    /// Takes note of a stamp that was applied, in milliseconds of log time: no later stamp is below it.
+    pub fn raise(&self, applied_ms: u64) {
+        let mut state = self.lock();
+        if applied_ms > state.last_ms {
+            state.anchor(applied_ms, self.clock.monotonic_ms());
+        }
+    }
+
+    /// Moves the state to now and returns the skew of the wall clock against what the stamps allow.
+    fn step(&self, state: &mut StampState) -> i64 {
+        let wall_ms = log_ms(self.clock.as_ref());
+        let now_monotonic_ms = self.clock.monotonic_ms();
+        let elapsed_ms = now_monotonic_ms.saturating_sub(state.anchor_monotonic_ms);
+        let highest_ms = state.anchor_ms + elapsed_ms;
+        let lowest_ms = match state.pace {
+            Pace::Wall | Pace::Held => highest_ms,
+            Pace::Slowed { .. } => state.anchor_ms + elapsed_ms / 2,
+        };
+        if wall_ms + MARGIN_MS >= lowest_ms && wall_ms <= highest_ms + MARGIN_MS {
+            state.anchor(wall_ms, now_monotonic_ms);
+            state.pace = Pace::Wall;
+            return 0;
+        }
+        let skew_ms = wall_ms as i64 - highest_ms as i64;
+        if let Pace::Slowed { behind_ms } = state.pace
+            && skew_ms < 0
+            && skew_ms.unsigned_abs() <= behind_ms + MARGIN_MS
+        {
+            state.last_ms = state.last_ms.max(lowest_ms);
+            return skew_ms;
+        }
+        if state.pace != Pace::Held {
+            tracing::error!(
+                skew_ms,
+                "the wall clock jumped; stamps follow the monotonic clock: set it right, or accept the new time"
+            );
+            // From the last stamp, not from the anchor, so that the hold neither stops nor skips.
+            state.anchor(lowest_ms, now_monotonic_ms);
+            state.pace = Pace::Held;
+        }
+        state.last_ms = state.last_ms.max(lowest_ms);
+        wall_ms as i64 - state.last_ms as i64
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, StampState> {
+        // Every assignment leaves a state that gives valid stamps, whatever happened to the holder of the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StampState {
+    fn anchor(&mut self, stamp_ms: u64, monotonic_ms: u64) {
+        self.last_ms = self.last_ms.max(stamp_ms);
+        self.anchor_ms = self.last_ms;
+        self.anchor_monotonic_ms = monotonic_ms;
+    }
+}
+
+impl StampSource for Stamps {
+    fn next_stamp(&self) -> u64 {
+        self.now()
+    }
+}
+
+impl StampSource for Arc<Stamps> {
+    fn next_stamp(&self) -> u64 {
+        self.now()
+    }
+}
+
+/// The wall clock as log time; a clock before the year 2000 shows its start.
+fn log_ms(clock: &dyn Clock) -> u64 {
+    u64::try_from(clock.wall_unix_ms().saturating_sub(LOG_EPOCH_UNIX_MS)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR_MS: i64 = 3_600_000;
+    const START_UNIX_MS: i64 = LOG_EPOCH_UNIX_MS + 100_000_000;
+
+    fn stamps(last_applied_ms: u64) -> (ManualClock, Stamps) {
+        let clock = ManualClock::new(START_UNIX_MS);
+        let stamps = Stamps::new(Arc::new(clock.clone()), last_applied_ms);
+        (clock, stamps)
+    }
+
+    #[test]
+    fn stamps_follow_the_wall_clock_within_the_margin() {
+        let (clock, stamps) = stamps(0);
+        assert_eq!(stamps.now(), 100_000_000);
+        clock.advance(Duration::from_millis(1500));
+        clock.jump(900);
+        assert_eq!(stamps.now(), 100_002_400);
+        clock.jump(-900);
+        assert_eq!(stamps.now(), 100_002_400, "a stamp never goes back");
+        assert_eq!(stamps.held(), None);
+    }
+
+    /// Row 15 of the promises, forward: nothing may expire early, and the alarm is raised.
+    #[test]
+    fn an_hour_forward_is_held_until_accepted() {
+        let (clock, stamps) = stamps(0);
+        clock.jump(HOUR_MS);
+        assert_eq!(stamps.now(), 100_000_000);
+        assert_eq!(stamps.held(), Some(HOUR_MS));
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(stamps.now(), 100_010_000, "expiry goes on by the monotonic clock");
+        assert_eq!(stamps.accept(), Some(HOUR_MS));
+        assert_eq!(stamps.held(), None);
+        assert_eq!(stamps.now(), 100_010_000 + HOUR_MS as u64);
+        assert_eq!(stamps.accept(), None);
+    }
+
+    /// Row 15 of the promises, backward: expiry must not freeze, and nothing may return.
+    #[test]
+    fn an_hour_back_neither_freezes_nor_returns() {
+        let (clock, stamps) = stamps(0);
+        clock.jump(-HOUR_MS);
+        assert_eq!(stamps.held(), Some(-HOUR_MS));
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(stamps.now(), 100_010_000);
+        assert_eq!(stamps.accept(), Some(-HOUR_MS));
+        assert_eq!(stamps.held(), None);
+        assert_eq!(stamps.now(), 100_010_000);
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(stamps.now(), 100_015_000, "half speed until the wall clock has caught up");
+        clock.advance(Duration::from_millis(3 * HOUR_MS as u64));
+        assert_eq!(stamps.held(), None, "the wall clock caught up unobserved");
+        assert_eq!(stamps.now() as i64, clock.wall_unix_ms() - LOG_EPOCH_UNIX_MS);
+    }
+
+    #[test]
+    fn a_second_jump_while_slowed_is_held() {
+        let (clock, stamps) = stamps(0);
+        clock.jump(-HOUR_MS);
+        assert_eq!(stamps.accept(), Some(-HOUR_MS));
+        clock.jump(-HOUR_MS);
+        assert_eq!(stamps.held(), Some(-2 * HOUR_MS));
+        assert_eq!(stamps.accept(), Some(-2 * HOUR_MS));
+        clock.jump(4 * HOUR_MS);
+        assert_eq!(stamps.held(), Some(2 * HOUR_MS));
+    }
+
+    #[test]
+    fn slowed_stamps_meet_the_wall_clock() {
+        let (clock, stamps) = stamps(0);
+        clock.jump(-HOUR_MS);
+        assert_eq!(stamps.accept(), Some(-HOUR_MS));
+        for _ in 0..(2 * HOUR_MS / 500) {
+            clock.advance(Duration::from_millis(500));
+            stamps.now();
+            assert_eq!(stamps.held(), None);
+        }
+        assert_eq!(stamps.now() as i64, clock.wall_unix_ms() - LOG_EPOCH_UNIX_MS);
+    }
+
+    #[test]
+    fn a_clock_set_right_again_ends_the_hold() {
+        let (clock, stamps) = stamps(0);
+        clock.jump(HOUR_MS);
+        assert_eq!(stamps.held(), Some(HOUR_MS));
+        clock.jump(-HOUR_MS);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(stamps.held(), None);
+        assert_eq!(stamps.now(), 100_001_000);
+    }
+
+    #[test]
+    fn start_accepts_a_clock_ahead_and_holds_one_behind() {
+        let (_, ahead) = stamps(5);
+        assert_eq!((ahead.now(), ahead.held()), (100_000_000, None));
+        let (clock, behind) = stamps(100_000_000 + HOUR_MS as u64);
+        assert_eq!(behind.held(), Some(-HOUR_MS));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(behind.now(), 100_001_000 + HOUR_MS as u64);
+        let (_, near) = stamps(100_000_900);
+        assert_eq!((near.now(), near.held()), (100_000_900, None));
+    }
+
+    #[test]
+    fn raised_stamps_stay_raised() {
+        let (clock, stamps) = stamps(0);
+        stamps.raise(100_000_500);
+        assert_eq!(stamps.now(), 100_000_500);
+        clock.advance(Duration::from_millis(600));
+        assert_eq!(stamps.now(), 100_000_600);
+        stamps.raise(7);
+        assert_eq!(stamps.now(), 100_000_600);
+    }
+
+    #[test]
+    fn a_clock_before_2000_gives_the_start_of_log_time() {
+        let clock = ManualClock::new(-5);
+        assert_eq!(Stamps::new(Arc::new(clock), 0).now(), 0);
+    }
+
+    #[test]
+    fn the_system_clock_moves_forward() {
+        let clock = SystemClock::new();
+        let before_ms = clock.monotonic_ms();
+        assert!(clock.wall_unix_ms() > LOG_EPOCH_UNIX_MS);
+        assert!(clock.monotonic_ms() >= before_ms);
+    }
+
+    proptest! {
+        /// R2: whatever the wall clock does, a stamp advances at most by the elapsed monotonic time plus the margin,
+        /// never goes back, and never stands still for longer than the margin while time passes.
+        #[test]
+        fn stamps_are_bounded_by_the_monotonic_clock(
+            steps in prop::collection::vec((0u64..5_000, -2 * HOUR_MS..2 * HOUR_MS, prop::bool::weighted(0.3)), 1..200)
+        ) {
+            let (clock, stamps) = stamps(0);
+            let mut last_ms = stamps.now();
+            for (advance_ms, jump_ms, jumps) in steps {
+                clock.advance(Duration::from_millis(advance_ms));
+                if jumps {
+                    clock.jump(jump_ms);
+                }
+                let stamp_ms = stamps.now();
+                prop_assert!(stamp_ms >= last_ms);
+                prop_assert!(stamp_ms <= last_ms + advance_ms + MARGIN_MS);
+                prop_assert!(stamp_ms + MARGIN_MS >= last_ms + advance_ms);
+                last_ms = stamp_ms;
+            }
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Owns the errors of a node: opening it, using it, and its failure while it runs.
+
+use std::io;
+use std::path::PathBuf;
+
+use fanfold_storage::command::Refusal;
+use fanfold_storage::ids::{GraphId, PartitionId, SpaceId};
+use thiserror::Error;
+
+use crate::raft::{self, ProposeError, ReadError, StopReason};
+
+/// Why a node was not opened. Nothing that was answered before is lost by it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process uses the data directory.
+    #[error("{data_dir:?} is in use by {}; stop that process, or choose another data directory", holder(*pid))]
+    Locked {
+        /// The directory.
+        data_dir: PathBuf,
+        /// The process, if the lock file says.
+        pid: Option<u32>,
+    },
+    /// The number of partitions is no power of two up to 4,096.
+    #[error("{got} partitions are not possible; choose a power of two from 1 to 4096")]
+    PartitionCount {
+        /// What was asked for.
+        got: u16,
+    },
+    /// The data directory was made with another number of partitions.
+    #[error(
+        "{data_dir:?} was made with {found} partitions, not {asked}; the number is fixed when a cluster is made, so \
+         leave the setting out, or choose another data directory"
+    )]
+    PartitionsDiffer {
+        /// The directory.
+        data_dir: PathBuf,
+        /// What it has.
+        found: u16,
+        /// What was asked for.
+        asked: u16,
+    },
+    /// The data directory has another version of the format.
+    #[error(
+        "{data_dir:?} has format version {found}, this program reads version {supported}; start it with the version of \
+         fanfold that made it"
+    )]
+    FormatVersion {
+        /// The directory.
+        data_dir: PathBuf,
+        /// What it has.
+        found: u64,
+        /// What this program reads.
+        supported: u64,
+    },
+    /// The directory holds something else.
+    #[error("{data_dir:?} holds {foreign:?}, which is not of fanfold; choose an empty or new directory")]
+    NotADataDirectory {
+        /// The directory.
+        data_dir: PathBuf,
+        /// One of the things in it.
+        foreign: PathBuf,
+    },
+    /// The node's identity is there, but its log is gone.
+    #[error(
+        "{data_dir:?} belongs to cluster {cluster_id:032x}, but its log is missing; put the `log` directory back, or \
+         start with an empty data directory, which loses what was stored"
+    )]
+    LogMissing {
+        /// The directory.
+        data_dir: PathBuf,
+        /// The cluster it belongs to.
+        cluster_id: u128,
+    },
+    /// Identity and log come from different clusters or nodes.
+    #[error(
+        "the identity in {data_dir:?} is of cluster {identity:032x}, its log of cluster {log:032x}; one of both was \
+         copied here from elsewhere: put the right one back"
+    )]
+    IdentityDiffers {
+        /// The directory.
+        data_dir: PathBuf,
+        /// The cluster of the identity.
+        identity: u128,
+        /// The cluster of the log.
+        log: u128,
+    },
+    /// The address for the map is longer than 256 bytes or empty.
+    #[error("the advertised address has {bytes} bytes; give a host and port of 1 to 256 bytes")]
+    AdvertiseLength {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The operating system refused an operation on a file or directory.
+    #[error("cannot use {path:?}: {source}")]
+    Io {
+        /// On which file or directory.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The identity database cannot be used.
+    #[error("the identity database {path:?} cannot be used: {source}")]
+    Identity {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        source: Box<sled::Error>,
+    },
+    /// The write-ahead log was not opened.
+    #[error(transparent)]
+    Log(#[from] fanfold_storage::log::OpenError),
+    /// The catalog's group was not opened, so that nothing can be served.
+    #[error("the catalog was not opened: {0}")]
+    Catalog(#[source] raft::OpenError),
+    /// A partition's group was not opened.
+    #[error("partition {partition} was not opened: {source}")]
+    Partition {
+        /// Which.
+        partition: PartitionId,
+        /// Why.
+        source: raft::OpenError,
+    },
+    /// The node stopped serving while it was being opened.
+    #[error("the node could not be made ready: {0}")]
+    Setup(#[from] NodeError),
+}
+
+/// For messages to people: who holds the lock.
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// A number that was outside its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RangeField {
+    /// The limit of a page.
+    Limit,
+    /// The number of ids asked for.
+    Ids,
+    /// The number of readers asked for.
+    Readers,
+    /// A policy's default TTL, in milliseconds.
+    DefaultTtlMs,
+    /// A policy's feed cap.
+    FeedCap,
+    /// A policy's horizon, in milliseconds.
+    HorizonMs,
+    /// A policy's threshold between push and pull.
+    PullThreshold,
+    /// A policy's payload limit, in bytes.
+    PayloadBytesMax,
+    /// The bytes of the name of a space or graph.
+    NameBytes,
+}
+
+/// Where the leader of a partition is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderAt {
+    /// The node believed to lead.
+    pub node: u64,
+    /// Its address, `host:port`.
+    pub address: String,
+}
+
+/// Why a node did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The partition's state machine refused the command; it had no effect.
+    #[error("refused: {refusal:?}")]
+    Refused {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// There is no such space.
+    #[error("there is no such space")]
+    UnknownSpace {
+        /// Those that exist.
+        known: Vec<(SpaceId, String)>,
+    },
+    /// There is no such graph.
+    #[error("there is no such graph")]
+    UnknownGraph {
+        /// Those that exist.
+        known: Vec<(GraphId, String)>,
+    },
+    /// A space of that name exists.
+    #[error("a space of that name exists already")]
+    SpaceExists,
+    /// A name has other bytes than `a`-`z`, `0`-`9`, `-` and `_`.
+    #[error("names consist of a-z, 0-9, - and _; byte {at} is something else")]
+    NameByte {
+        /// Which byte.
+        at: usize,
+    },
+    /// No more spaces or graphs can be made.
+    #[error("all {limit} spaces exist already")]
+    SpacesExhausted {
+        /// The limit.
+        limit: u16,
+    },
+    /// A number is outside its range.
+    #[error("{field:?} is {got} and must lie between {min} and {max}")]
+    OutOfRange {
+        /// Which.
+        field: RangeField,
+        /// The smallest accepted value.
+        min: u64,
+        /// The largest accepted value.
+        max: u64,
+        /// What came.
+        got: u64,
+    },
+    /// There is no partition of this number.
+    #[error("there is no partition {partition}")]
+    UnknownPartition {
+        /// The number.
+        partition: PartitionId,
+    },
+    /// This node does not lead the partition.
+    #[error("this node does not lead the partition")]
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<LeaderAt>,
+    },
+    /// A queue is full. Nothing was done.
+    #[error("busy; try again in {delay_ms} ms")]
+    Busy {
+        /// When to try again, in milliseconds.
+        delay_ms: u64,
+    },
+    /// The disk has no room. Nothing was done.
+    #[error("the disk has no room for the log; writes go on when there is room")]
+    DiskFull,
+    /// The command is larger than what is accepted. Nothing was done.
+    #[error("{bytes} bytes are above the limit of {limit_bytes}")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// A partition cannot serve now.
+    #[error("partition {partition} cannot serve now")]
+    Unavailable {
+        /// Which.
+        partition: PartitionId,
+        /// Whether a write may take effect all the same.
+        may_have_applied: bool,
+    },
+    /// The catalog cannot serve now.
+    #[error("the catalog cannot serve now")]
+    CatalogUnavailable {
+        /// Whether a change may take effect all the same.
+        may_have_applied: bool,
+    },
+    /// The node is stopping and did not start on it.
+    #[error("the node is stopping")]
+    ShuttingDown,
+    /// A committed batch of the partition does not decode; it refuses service on this node.
+    #[error("partition {partition} is damaged on this node and refuses service")]
+    Damaged {
+        /// Which.
+        partition: PartitionId,
+    },
+}
+
+impl NodeError {
+    /// Whether the same request can succeed later or elsewhere, unchanged.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::NotLeader { .. }
+                | Self::Busy { .. }
+                | Self::DiskFull
+                | Self::Unavailable { .. }
+                | Self::CatalogUnavailable { .. }
+                | Self::ShuttingDown
+                | Self::Refused { refusal: Refusal::WrongPartition { .. } | Refusal::SessionFull }
+        )
+    }
+
+    /// Whether a write so answered may have taken, or may yet take, effect.
+    pub fn may_have_applied(&self) -> bool {
+        match self {
+            Self::Unavailable { may_have_applied, .. } | Self::CatalogUnavailable { may_have_applied } => {
+                *may_have_applied
+            }
+            Self::Damaged { .. } => true,
+            Self::Refused { refusal } => {
+                matches!(refusal, Refusal::UnknownSession | Refusal::SequenceTooOld)
+            }
+            _ => false,
+        }
+    }
+
+    /// A refusal of a partition's state machine.
+    pub(crate) fn refused(refusal: Refusal) -> Self {
+        Self::Refused { refusal }
+    }
+
+    /// What a proposal to `partition` (none: the catalog) failed with.
+    pub(crate) fn from_proposal(partition: Option<PartitionId>, error: &ProposeError) -> Self {
+        let may_have_applied = error.may_have_applied();
+        match error {
+            ProposeError::NotLeader { hint } => {
+                Self::NotLeader { leader: hint.as_ref().map(LeaderAt::from_hint) }
+            }
+            ProposeError::Busy { delay_ms } => Self::Busy { delay_ms: *delay_ms },
+            ProposeError::DiskFull => Self::DiskFull,
+            ProposeError::TooLarge { bytes, limit_bytes } => {
+                Self::TooLarge { bytes: *bytes, limit_bytes: *limit_bytes }
+            }
+            ProposeError::Lost { .. } | ProposeError::Stopped { .. } => match partition {
+                Some(partition) => Self::Unavailable { partition, may_have_applied },
+                None => Self::CatalogUnavailable { may_have_applied },
+            },
+        }
+    }
+
+    /// What a read of `partition` (none: the catalog) failed with.
+    pub(crate) fn from_read(partition: Option<PartitionId>, error: &ReadError) -> Self {
+        match (error, partition) {
+            (ReadError::NotLeader { hint }, _) => {
+                Self::NotLeader { leader: hint.as_ref().map(LeaderAt::from_hint) }
+            }
+            (_, Some(partition)) => Self::Unavailable { partition, may_have_applied: false },
+            (_, None) => Self::CatalogUnavailable { may_have_applied: false },
+        }
+    }
+}
+
+impl LeaderAt {
+    /// A replica has the number of its node, until replicas move.
+    fn from_hint(hint: &raft::LeaderHint) -> Self {
+        Self { node: hint.replica.0, address: hint.address.0.clone() }
+    }
+}
+
+/// Why a node can no longer serve: the process must end, and a restart is safe.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NodeFailure {
+    /// A Raft group stopped: its log failed, or it panicked.
+    #[error("group {group} failed: {reason}; this process must end, and a restart is safe")]
+    Group {
+        /// The group: 0 is the catalog, partition `n` has `n` + 1.
+        group: u32,
+        /// Why.
+        reason: StopReason,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_leadership_leaves_the_outcome_open() {
+        let lost = NodeError::from_proposal(Some(PartitionId(3)), &ProposeError::Lost { hint: None });
+        assert!(lost.may_have_applied() && lost.is_retryable());
+        let busy = NodeError::from_proposal(Some(PartitionId(3)), &ProposeError::Busy { delay_ms: 5 });
+        assert!(!busy.may_have_applied() && busy.is_retryable());
+        let unknown = NodeError::Refused { refusal: Refusal::UnknownSpace };
+        assert!(!unknown.may_have_applied() && !unknown.is_retryable());
+    }
+
+    #[test]
+    fn a_held_lock_names_directory_and_process() {
+        let message = OpenError::Locked { data_dir: PathBuf::from("/data"), pid: Some(7) }.to_string();
+        assert!(message.contains("/data") && message.contains("process 7"), "{message}");
+    }
+}

@@ -1,0 +1,257 @@
+//! Owns the identity of a node: which node of which cluster a data directory belongs to.
+//!
+//! - It stands in a sled database; sled is beta, so the catalog's log says the same and wins: an unreadable identity
+//!   is set aside and rebuilt from it.
+//! - The database is open only while it is read or written.
+//! - A directory is made in an order in which a stop at any point leaves it empty, or to be finished by the next start.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fanfold_storage::codec::{Encoded, Reader, put_u64};
+use fanfold_storage::fs::FileSystem;
+
+use crate::error::OpenError;
+use crate::lock::LOCK_FILE;
+
+/// The version of the data directory's format.
+pub const FORMAT_VERSION: u64 = 1;
+
+/// The folder of the identity database.
+const IDENTITY_DIR: &str = "identity";
+
+/// Where an unreadable identity database is moved.
+const DAMAGED_DIR: &str = "identity.damaged";
+
+/// The folder of the write-ahead log.
+pub(crate) const LOG_DIR: &str = "log";
+
+/// The one key of the database.
+const KEY: &[u8] = b"identity";
+
+/// The most bytes sled may cache: the content is one small value.
+const CACHE_BYTES: u64 = 64 << 10;
+
+/// Which node of which cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster, drawn at random when it is made.
+    pub cluster_id: u128,
+    /// The node.
+    pub node_id: u64,
+}
+
+/// What the identity database of a data directory says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoredIdentity {
+    /// Which node of which cluster.
+    pub identity: Identity,
+    /// The number of partitions.
+    pub partitions: u16,
+    /// Whether all groups were formed; before, nothing was answered yet and the first start goes on.
+    pub founded: bool,
+}
+
+/// A data directory, locked or not.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+}
+
+impl DataDir {
+    /// Makes the directory if there is none; refuses one that holds something else.
+    pub fn prepare(path: &Path) -> Result<Self, OpenError> {
+        let dir = Self { path: path.to_owned() };
+        fs::create_dir_all(path).map_err(dir.failed(path))?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        dir.sync(parent.unwrap_or(Path::new(".")))?;
+        if !dir.has(IDENTITY_DIR) && !dir.has(LOG_DIR) {
+            for item in fs::read_dir(path).map_err(dir.failed(path))? {
+                let name = item.map_err(dir.failed(path))?.file_name();
+                if ![LOCK_FILE, DAMAGED_DIR].iter().any(|ours| name == *ours) {
+                    let (data_dir, foreign) = (path.to_owned(), name.into());
+                    return Err(OpenError::NotADataDirectory { data_dir, foreign });
+                }
+            }
+        }
+        Ok(dir)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the write-ahead log is.
+    pub fn log(&self) -> PathBuf {
+        self.path.join(LOG_DIR)
+    }
+
+    /// Whether there is a write-ahead log: its folder with something in it.
+    pub fn has_log(&self, fs: &dyn FileSystem) -> bool {
+        fs.list(&self.log()).is_ok_and(|names| !names.is_empty())
+    }
+
+    /// The identity, if there is one. An unreadable one is moved aside, to be rebuilt.
+    pub fn load(&self) -> Result<Option<StoredIdentity>, OpenError> {
+        if !self.has(IDENTITY_DIR) {
+            return Ok(None);
+        }
+        let found = self.open().and_then(|db| db.get(KEY));
+        let stored = match &found {
+            Ok(Some(bytes)) => self.decode(bytes)?,
+            // Made, and stopped before anything was written.
+            Ok(None) => return Ok(None),
+            Err(_) => None,
+        };
+        if stored.is_none() {
+            self.set_aside(found.err().as_ref())?;
+        }
+        Ok(stored)
+    }
+
+    /// Writes the identity and waits until it is durable.
+    pub fn store(&self, stored: &StoredIdentity) -> Result<(), OpenError> {
+        let failed =
+            |error| OpenError::Identity { path: self.path.join(IDENTITY_DIR), source: Box::new(error) };
+        let db = self.open().map_err(failed)?;
+        db.insert(KEY, encode(stored)).map_err(failed)?;
+        db.flush().map_err(failed)?;
+        drop(db);
+        self.sync(&self.path.join(IDENTITY_DIR))?;
+        self.sync(&self.path)
+    }
+
+    fn open(&self) -> sled::Result<sled::Db> {
+        let config = sled::Config::new().path(self.path.join(IDENTITY_DIR)).cache_capacity(CACHE_BYTES);
+        config.flush_every_ms(None).open()
+    }
+
+    /// The value, or none if it is not what it should be. Another version of the format is refused, never rebuilt.
+    fn decode(&self, bytes: &[u8]) -> Result<Option<StoredIdentity>, OpenError> {
+        let Some((body, checksum)) = bytes.split_last_chunk::<4>() else { return Ok(None) };
+        if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
+            return Ok(None);
+        }
+        let mut from = Reader::new(body);
+        let Ok(found) = from.u64() else { return Ok(None) };
+        if found != FORMAT_VERSION {
+            let (data_dir, supported) = (self.path.clone(), FORMAT_VERSION);
+            return Err(OpenError::FormatVersion { data_dir, found, supported });
+        }
+        let mut read = || {
+            let identity = Identity { cluster_id: from.u128()?, node_id: from.u64()? };
+            let stored = StoredIdentity { identity, partitions: from.u16()?, founded: from.flag()? };
+            from.end().map(|()| stored)
+        };
+        Ok(read().ok())
+    }
+
+    fn set_aside(&self, reason: Option<&sled::Error>) -> Result<(), OpenError> {
+        let (from, to) = (self.path.join(IDENTITY_DIR), self.path.join(DAMAGED_DIR));
+        tracing::warn!(?reason, moved_to = ?to, "the identity database is unreadable; it is rebuilt from the log");
+        if to.is_dir() {
+            fs::remove_dir_all(&to).map_err(self.failed(&to))?;
+        }
+        fs::rename(&from, &to).map_err(self.failed(&from))?;
+        self.sync(&self.path)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.path.join(name).exists()
+    }
+
+    fn sync(&self, dir: &Path) -> Result<(), OpenError> {
+        fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(self.failed(dir))
+    }
+
+    #[expect(clippy::unused_self, reason = "reads better at the call")]
+    fn failed(&self, path: &Path) -> impl Fn(std::io::Error) -> OpenError + use<> {
+        let path = path.to_owned();
+        move |source| OpenError::Io { path: path.clone(), source }
+    }
+}
+
+fn encode(stored: &StoredIdentity) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_u64(&mut out, FORMAT_VERSION);
+    out.extend_from_slice(&stored.identity.cluster_id.to_le_bytes());
+    put_u64(&mut out, stored.identity.node_id);
+    stored.partitions.encode(&mut out);
+    stored.founded.encode(&mut out);
+    let checksum = crc32fast::hash(&out);
+    out.extend_from_slice(&checksum.to_le_bytes());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED: StoredIdentity = StoredIdentity {
+        identity: Identity { cluster_id: u128::MAX / 3, node_id: 1 },
+        partitions: 16,
+        founded: true,
+    };
+
+    #[test]
+    fn an_identity_is_found_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::prepare(&temp.path().join("new/data")).unwrap();
+        assert_eq!(dir.load().unwrap(), None);
+        dir.store(&STORED).unwrap();
+        assert_eq!(DataDir::prepare(dir.path()).unwrap().load().unwrap(), Some(STORED));
+    }
+
+    #[test]
+    fn a_directory_of_something_else_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("thesis.txt"), "x").unwrap();
+        let refused = DataDir::prepare(temp.path()).unwrap_err();
+        assert!(
+            matches!(&refused, OpenError::NotADataDirectory { foreign, .. } if foreign.ends_with("thesis.txt"))
+        );
+        assert!(temp.path().join("thesis.txt").exists());
+    }
+
+    #[test]
+    fn every_flipped_bit_of_the_value_is_noticed() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::prepare(temp.path()).unwrap();
+        let bytes = encode(&STORED);
+        assert_eq!(dir.decode(&bytes).unwrap(), Some(STORED));
+        for bit in 0..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(dir.decode(&bytes).unwrap(), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn another_format_version_is_refused_and_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::prepare(temp.path()).unwrap();
+        let mut bytes = encode(&STORED);
+        bytes.truncate(bytes.len() - 4);
+        bytes[0] = FORMAT_VERSION as u8 + 1;
+        let checksum = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        let db = dir.open().unwrap();
+        db.insert(KEY, bytes).unwrap();
+        db.flush().unwrap();
+        drop(db);
+        assert!(matches!(dir.load().unwrap_err(), OpenError::FormatVersion { found: 2, supported: 1, .. }));
+        assert!(dir.has(IDENTITY_DIR));
+    }
+
+    #[test]
+    fn an_unreadable_database_is_set_aside() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::prepare(temp.path()).unwrap();
+        fs::write(temp.path().join(IDENTITY_DIR), "not a directory").unwrap();
+        assert_eq!(dir.load().unwrap(), None);
+        assert!(temp.path().join(DAMAGED_DIR).exists());
+        dir.store(&STORED).unwrap();
+        assert_eq!(dir.load().unwrap(), Some(STORED));
+    }
+}

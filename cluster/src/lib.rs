@@ -1,0 +1,29 @@
+//! Owns what makes nodes one store: Raft groups and their proposers, the catalog, the streams between partitions, and
+//! the coordinators of reads.
+//!
+//! - This is the only crate that names openraft, and only its `raft` module does.
+//! - Time enters a partition only through the stamps of its leader.
+//! - [`node::Node`] is the whole of it: what the server opens, asks and closes.
+
+pub mod catalog;
+pub mod clock;
+pub mod dispatcher;
+pub mod error;
+pub mod identity;
+mod lock;
+pub mod map;
+pub mod node;
+pub mod options;
+mod partition;
+pub mod position;
+pub mod proposer;
+pub mod raft;
+pub mod read;
+pub mod status;
+
+pub use catalog::SpaceChanges;
+pub use error::{NodeError, NodeFailure, OpenError};
+pub use identity::Identity;
+pub use node::Node;
+pub use options::NodeOptions;
+pub use position::{Position, Receipt};

@@ -1,0 +1,182 @@
+//! Owns the entrance of reads: limits are checked, positions awaited, and the home is confirmed before anything is read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use fanfold_storage::command::Refusal;
+use fanfold_storage::ids::{EntryId, GraphId, PartitionId, SpaceId, UserId};
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
+
+use super::Node;
+use crate::error::{NodeError, RangeField};
+use crate::partition::PartitionHandle;
+use crate::position::Position;
+use crate::read::{
+    self, Asker, Counts, EdgePage, EntriesRequest, EntryView, Explanation, FOLLOW_SCAN_LIMIT_MAX,
+    FeedRequest, FeedsRequest, IDS_MAX, LIMIT_MAX, Page, READERS_MAX, ScanAfter, TimelineRequest,
+};
+
+/// Feeds of one request that are read at the same time.
+const FEEDS_AT_ONCE: usize = 16;
+
+impl Node {
+    /// Reads a timeline, newest first.
+    pub async fn read_timeline(&self, request: &TimelineRequest) -> Result<Page, NodeError> {
+        let _pass = self.enter()?;
+        check(RangeField::Limit, u64::from(request.limit), 1..=u64::from(LIMIT_MAX))?;
+        let home = self.ready_home(request.owner, request.at_least.as_ref()).await?;
+        self.check_space(home, request.space)?;
+        read::read_timeline(self.asker(), home, request).await
+    }
+
+    /// Reads entries by id, in the order asked; none where there is no such entry in the space, or not for the viewer.
+    pub async fn read_entries(&self, request: &EntriesRequest) -> Result<Vec<Option<EntryView>>, NodeError> {
+        let _pass = self.enter()?;
+        check(RangeField::Ids, request.ids.len() as u64, 0..=IDS_MAX as u64)?;
+        if !self.catalog.read(|state| state.spaces.contains_key(&request.space)) {
+            return Err(NodeError::UnknownSpace { known: self.catalog.known_spaces() });
+        }
+        read::read_entries(self.asker(), request).await
+    }
+
+    /// Reads the feed of a reader, newest first.
+    pub async fn read_feed(&self, request: &FeedRequest) -> Result<Page, NodeError> {
+        let _pass = self.enter()?;
+        check(RangeField::Limit, u64::from(request.limit), 1..=u64::from(LIMIT_MAX))?;
+        let home = self.ready_home(request.reader, request.at_least.as_ref()).await?;
+        self.feed(home, request).await
+    }
+
+    /// Reads the first pages of many feeds, in the order asked; each partition is confirmed once.
+    pub async fn read_feeds(
+        &self,
+        request: &FeedsRequest,
+    ) -> Result<Vec<Result<Page, NodeError>>, NodeError> {
+        let _pass = self.enter()?;
+        check(RangeField::Limit, u64::from(request.limit), 1..=u64::from(LIMIT_MAX))?;
+        check(RangeField::Readers, request.readers.len() as u64, 0..=READERS_MAX as u64)?;
+        let homes: BTreeSet<PartitionId> = request.readers.iter().map(|r| self.partition_of(*r)).collect();
+        let confirmed = join_all(homes.into_iter().map(|id| async move {
+            let confirmed = match self.partition(id) {
+                Ok(home) => home.confirm().await,
+                Err(error) => Err(error),
+            };
+            confirmed.err().map(|error| (id, error))
+        }));
+        let failed: BTreeMap<_, _> = confirmed.await.into_iter().flatten().collect();
+        let failed = &failed;
+        let pages = request.readers.iter().map(|reader| async move {
+            let home = self.partition_of(*reader);
+            if let Some(error) = failed.get(&home) {
+                return Err(error.clone());
+            }
+            let request = FeedRequest {
+                space: request.space,
+                reader: *reader,
+                limit: request.limit,
+                below: EntryId::MAX,
+                newer_than: None,
+                hydrate: request.hydrate,
+                at_least: None,
+            };
+            self.feed(self.partition(home)?, &request).await
+        });
+        Ok(stream::iter(pages).buffered(FEEDS_AT_ONCE).collect().await)
+    }
+
+    /// How many follow a user and how many the user follows.
+    pub async fn counts(&self, graph: GraphId, user: UserId) -> Result<Counts, NodeError> {
+        let _pass = self.enter()?;
+        self.check_graph(graph)?;
+        read::counts(self.asker(), graph, user).await
+    }
+
+    /// Scans the owners a reader follows, by user id.
+    pub async fn scan_followees(
+        &self,
+        graph: GraphId,
+        reader: UserId,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> Result<EdgePage, NodeError> {
+        let _pass = self.enter()?;
+        check(RangeField::Limit, u64::from(limit), 1..=u64::from(FOLLOW_SCAN_LIMIT_MAX))?;
+        self.check_graph(graph)?;
+        read::scan_followees(self.asker(), graph, reader, after, limit as usize).await
+    }
+
+    /// Scans the readers who follow an owner, by partition, then user id.
+    pub async fn scan_followers(
+        &self,
+        graph: GraphId,
+        owner: UserId,
+        after: Option<ScanAfter>,
+        limit: u32,
+    ) -> Result<EdgePage, NodeError> {
+        let _pass = self.enter()?;
+        check(RangeField::Limit, u64::from(limit), 1..=u64::from(FOLLOW_SCAN_LIMIT_MAX))?;
+        self.check_graph(graph)?;
+        read::scan_followers(self.asker(), graph, owner, after, limit as usize).await
+    }
+
+    /// Explains why an entry is, or is not, in a feed.
+    pub async fn explain(
+        &self,
+        space: SpaceId,
+        reader: UserId,
+        entry: EntryId,
+    ) -> Result<Explanation, NodeError> {
+        let _pass = self.enter()?;
+        self.check_space(self.home(reader)?, space)?;
+        read::explain(self.asker(), space, reader, entry).await
+    }
+
+    fn asker(&self) -> Asker<'_> {
+        Asker::new(&self.partitions)
+    }
+
+    /// The home of a user, once it reflects everything answered before and what `at_least` names.
+    async fn ready_home(
+        &self,
+        user: UserId,
+        at_least: Option<&Position>,
+    ) -> Result<&PartitionHandle, NodeError> {
+        let home = self.home(user)?;
+        if let Some(position) = at_least {
+            self.wait_for(position, home.id()).await?;
+        }
+        home.confirm().await?;
+        Ok(home)
+    }
+
+    async fn feed(&self, home: &PartitionHandle, request: &FeedRequest) -> Result<Page, NodeError> {
+        read::read_feed(self.asker(), home, request).await.map_err(|error| match error {
+            NodeError::Refused { refusal: Refusal::UnknownSpace } => {
+                NodeError::UnknownSpace { known: self.catalog.known_spaces() }
+            }
+            error => error,
+        })
+    }
+
+    fn check_space(&self, home: &PartitionHandle, space: SpaceId) -> Result<(), NodeError> {
+        if home.read(|state| state.space(space).is_some())? {
+            return Ok(());
+        }
+        Err(NodeError::UnknownSpace { known: self.catalog.known_spaces() })
+    }
+
+    fn check_graph(&self, graph: GraphId) -> Result<(), NodeError> {
+        if self.catalog.read(|state| state.graphs.contains_key(&graph)) {
+            return Ok(());
+        }
+        Err(NodeError::UnknownGraph { known: self.catalog.known_graphs() })
+    }
+}
+
+fn check(field: RangeField, got: u64, range: RangeInclusive<u64>) -> Result<(), NodeError> {
+    if range.contains(&got) {
+        return Ok(());
+    }
+    Err(NodeError::OutOfRange { field, min: *range.start(), max: *range.end(), got })
+}

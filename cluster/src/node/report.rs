@@ -1,0 +1,73 @@
+//! Owns the status of a node: gathered from its parts at one call.
+
+use fanfold_storage::ids::PartitionId;
+use fanfold_storage::partition::Partition;
+
+use super::Node;
+use crate::partition::{PartitionHandle, Progress};
+use crate::status::{NodeStatus, PartitionStatus, StreamStatus};
+
+impl Node {
+    /// The figures of the node. Walks all users of all partitions, so it is for people and scrapers.
+    pub fn status(&self) -> NodeStatus {
+        let now_ms = self.stamps.now();
+        NodeStatus {
+            node_id: self.identity.node_id,
+            cluster_id: self.identity.cluster_id,
+            uptime_ms: self.clock.monotonic_ms().saturating_sub(self.started_ms),
+            clock_held_ms: self.stamps.held(),
+            epoch: self.catalog.read(|state| state.epoch),
+            partitions: self
+                .partitions
+                .iter()
+                .flatten()
+                .map(|partition| status_of(partition, now_ms))
+                .collect(),
+            damaged: self
+                .partitions
+                .iter()
+                .enumerate()
+                .filter(|(_, partition)| partition.is_none())
+                .map(|(n, _)| PartitionId(n as u16))
+                .collect(),
+            log: self.log.status(),
+        }
+    }
+}
+
+fn status_of(partition: &PartitionHandle, now_ms: u64) -> PartitionStatus {
+    let metrics = partition.group().metrics();
+    let progress = partition.progress().borrow().clone();
+    partition.group().read(|machine| {
+        let state = machine.state_as_is();
+        let streams: Vec<_> =
+            state.destinations().iter().map(|id| stream_of(state, &progress, *id, now_ms)).collect();
+        PartitionStatus {
+            partition: partition.id(),
+            is_leader: metrics.is_leader,
+            is_damaged: machine.state().is_none(),
+            term: metrics.term,
+            applied: state.applied(),
+            log_last: metrics.last_log_index,
+            stamp: state.stamp(),
+            usage: state.usage(),
+            undelivered_events: streams.iter().map(|stream| stream.pending_events).sum(),
+            journal_len: state.journal_len() as u64,
+            journal_next: state.journal_next(),
+            streams,
+        }
+    })
+}
+
+fn stream_of(state: &Partition, progress: &Progress, id: PartitionId, now_ms: u64) -> StreamStatus {
+    let known = progress.streams.get(&id).copied().unwrap_or_default();
+    let pending = state.pending(id, known.acknowledged.unwrap_or_default());
+    StreamStatus {
+        destination: id,
+        is_active: state.stream_active(id),
+        is_failing: known.is_failing,
+        pending_events: pending.events,
+        oldest_age_ms: pending.oldest.map_or(0, |oldest| now_ms.saturating_sub(oldest.0)),
+        acknowledged: known.acknowledged,
+    }
+}

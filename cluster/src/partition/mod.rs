@@ -1,0 +1,15 @@
+//! Owns a partition on this node: its state machine in its Raft group, and the way to propose to and read from it.
+//!
+//! - A read that must see everything answered before goes through [`PartitionHandle::confirm`] first.
+//! - A committed batch that does not decode is damage: nothing is applied from then on, and service is refused.
+
+mod gate;
+mod handle;
+mod machine;
+mod receive;
+mod ticker;
+
+pub(crate) use handle::{PartitionHandle, Progress, StreamProgress, position_of};
+pub(crate) use machine::{PartitionMachine, background};
+pub(crate) use receive::{ReceiveError, receive};
+pub(crate) use ticker::run as run_ticker;

@@ -1,0 +1,60 @@
+//! Owns the ticker of a partition: it wakes the proposer when something expires while nothing is being written (R1).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfold_storage::ids::Stamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::handle::PartitionHandle;
+use crate::clock::{Clock, Stamps};
+
+/// The longest sleep: the clocks may be set right meanwhile.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// The shortest sleep, so that a due time that cannot be served yet is not asked for in a circle.
+const SLEEP_MIN: Duration = Duration::from_millis(1);
+
+/// Runs until it is stopped: kicks the proposer when its background work is due.
+pub(crate) async fn run(
+    partition: Arc<PartitionHandle>,
+    stamps: Arc<Stamps>,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) {
+    let mut applied = partition.group().watch_applied();
+    let mut turned = clock.turned();
+    loop {
+        applied.borrow_and_update();
+        if let Some(turned) = &mut turned {
+            turned.borrow_and_update();
+        }
+        let Ok((due, slices)) = partition.read(|state| (state.next_due(), state.slices_pending())) else {
+            return;
+        };
+        let now = Stamp(stamps.now());
+        let is_due = due.is_some_and(|due| due <= now);
+        if is_due || slices {
+            partition.proposer().kick();
+        }
+        let wake = due.filter(|_| !is_due);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = applied.changed() => if changed.is_err() { return },
+            () = wait(turned.as_mut(), now, wake) => {}
+        }
+    }
+}
+
+/// Waits until the clocks may have reached `due`; for ever, if nothing is due that was not kicked for already.
+async fn wait(turned: Option<&mut watch::Receiver<u64>>, now: Stamp, due: Option<Stamp>) {
+    let Some(due) = due else { return std::future::pending().await };
+    let Some(turned) = turned else {
+        let left = Duration::from_millis(due.0.saturating_sub(now.0));
+        return tokio::time::sleep(left.clamp(SLEEP_MIN, SLEEP_MAX)).await;
+    };
+    if turned.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,119 @@
+//! Owns what tests of groups share: a machine that keeps lines, and replicas on disks that can lose power.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use fanfold_storage::fs::{FaultFs, FileSystem};
+use fanfold_storage::log::{GroupId, Log, LogOptions};
+
+use super::*;
+
+/// Keeps each command as a line with its stamp; the outcome of a command is its line number.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Notebook {
+    pub lines: Vec<(u64, Bytes)>,
+    /// How many lines came with each batch.
+    pub batches: Vec<usize>,
+}
+
+impl Machine for Notebook {
+    type Outcome = Vec<usize>;
+
+    fn apply(&mut self, _index: u64, batch: &[u8]) -> Vec<usize> {
+        let commands = decode_batch(batch);
+        self.batches.push(commands.len());
+        commands
+            .into_iter()
+            .map(|line| {
+                self.lines.push(line);
+                self.lines.len()
+            })
+            .collect()
+    }
+
+    fn snapshot(&self) -> Bytes {
+        let mut bytes = BytesMut::new();
+        for (stamp_ms, line) in &self.lines {
+            bytes.put(encode_batch(*stamp_ms, std::slice::from_ref(line)));
+        }
+        bytes.freeze()
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        self.lines.clear();
+        let mut rest = bytes;
+        while rest.has_remaining() {
+            let bytes = 12 + (&rest[8..]).get_u32() as usize;
+            self.lines.extend(decode_batch(&rest[..bytes]));
+            rest = &rest[bytes..];
+        }
+        Ok(())
+    }
+}
+
+/// Each command as its stamp, its length and its bytes.
+pub(crate) fn encode_batch(stamp_ms: u64, commands: &[Bytes]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    for command in commands {
+        bytes.put_u64(stamp_ms);
+        bytes.put_u32(command.len() as u32);
+        bytes.put_slice(command);
+    }
+    bytes.freeze()
+}
+
+fn decode_batch(mut bytes: &[u8]) -> Vec<(u64, Bytes)> {
+    let mut commands = Vec::new();
+    while bytes.has_remaining() {
+        let (stamp_ms, length) = (bytes.get_u64(), bytes.get_u32() as usize);
+        commands.push((stamp_ms, bytes.copy_to_bytes(length)));
+    }
+    commands
+}
+
+/// A batch with one line.
+pub(crate) fn line(text: &str) -> Batch {
+    Batch(encode_batch(0, &[Bytes::copy_from_slice(text.as_bytes())]))
+}
+
+/// The texts of all lines.
+pub(crate) fn texts(group: &Group<Notebook>) -> Vec<String> {
+    group.read(|notebook| {
+        notebook.lines.iter().map(|(_, line)| String::from_utf8(line.to_vec()).unwrap()).collect()
+    })
+}
+
+pub(crate) const GROUP: GroupId = GroupId(3);
+
+/// The log of a node on any file system, with segments of this size.
+pub(crate) fn open_log(fs: Arc<dyn FileSystem>, dir: &Path, segment_bytes: u64) -> Log {
+    let options = LogOptions { segment_bytes, salt: 7, ..LogOptions::default() };
+    Log::open(fs, dir, options).unwrap().0
+}
+
+/// The log of a node on a disk in memory.
+pub(crate) fn open_memory_log(disk: &FaultFs) -> Log {
+    open_log(Arc::new(disk.clone()), Path::new("/log"), 2 << 20)
+}
+
+/// Short times, so that tests of elections are quick.
+pub(crate) fn quick() -> RaftSettings {
+    RaftSettings { heartbeat_ms: 50, election_min_ms: 200, election_max_ms: 400, ..RaftSettings::default() }
+}
+
+/// A member list of this many replicas, numbered from 1.
+pub(crate) fn members(count: u64) -> BTreeMap<ReplicaId, ReplicaAddress> {
+    (1..=count).map(|id| (ReplicaId(id), ReplicaAddress(format!("node-{id}")))).collect()
+}
+
+pub(crate) fn spec(replica: u64, count: u64, formation: Formation) -> GroupSpec {
+    GroupSpec { group: GROUP, replica: ReplicaId(replica), members: members(count), formation }
+}
+
+/// Opens a group with a single voter.
+pub(crate) async fn open_single(log: &Log, formation: Formation) -> Result<Group<Notebook>, OpenError> {
+    let transport = Arc::new(InProcessTransport::default());
+    Group::open(log.clone(), spec(1, 1, formation), Notebook::default(), &quick(), transport).await
+}

@@ -1,0 +1,114 @@
+//! Owns the explanation of why an entry is, or is not, in a feed: the facts of both homes and of the stream between.
+
+use fanfold_storage::entry::Audience;
+use fanfold_storage::ids::{EntryId, JournalPosition, PartitionId, SpaceId, Stamp, UserId};
+use fanfold_storage::partition::{OwnerFacts, ReaderFacts};
+
+use super::ask::Asker;
+use super::feed::read_feed;
+use super::request::FeedRequest;
+use super::view::{Explanation, Reason};
+use crate::error::NodeError;
+
+/// Explains an entry in the feed of a reader. Whether it is shown is found by reading the feed there.
+pub(crate) async fn explain(
+    asker: Asker<'_>,
+    space: SpaceId,
+    reader: UserId,
+    id: EntryId,
+) -> Result<Explanation, NodeError> {
+    let home = asker.confirmed_home(reader).await?;
+    let source = asker.partition(asker.home_of_entry(id))?;
+    source.confirm().await?;
+    let owner = source.read(|state| state.explain_owner(id, home.id()))?;
+    let way = on_its_way(&owner, source.id(), {
+        let progress = source.progress().borrow();
+        progress.streams.get(&home.id()).and_then(|stream| stream.acknowledged).unwrap_or_default()
+    });
+    let shown = is_shown(asker, space, reader, id).await?;
+    let entry = owner.entry.as_ref().filter(|entry| entry.space == space);
+    let Some(entry) = entry else {
+        return Ok(Explanation { shown, reasons: std::iter::once(Reason::Deleted).chain(way).collect() });
+    };
+    let delivery = entry.delivery();
+    let read = home.read(|state| {
+        let horizon_ms = state.space(space).and_then(|known| known.policy.horizon_ms);
+        let horizon = horizon_ms.map(|ms| Stamp(state.stamp().0.saturating_sub(ms)));
+        state.explain_reader(space, reader, &delivery).map(|facts| (facts, horizon))
+    })?;
+    let (facts, horizon) = read.map_err(NodeError::refused)?;
+    let mut reasons = exclusions(&facts, horizon, entry.audience, entry.expiry);
+    let arrival = way.filter(|_| !facts.own && facts.followed_since.is_some() && !facts.row);
+    reasons.extend(arrival);
+    reasons.extend(path(&facts, id));
+    Ok(Explanation { shown, reasons })
+}
+
+async fn is_shown(asker: Asker<'_>, space: SpaceId, reader: UserId, id: EntryId) -> Result<bool, NodeError> {
+    let home = asker.partition(asker.home_of(reader))?;
+    let request = FeedRequest {
+        space,
+        reader,
+        limit: 1,
+        below: EntryId(id.0.saturating_add(1)),
+        newer_than: None,
+        hydrate: true,
+        at_least: None,
+    };
+    let page = read_feed(asker, home, &request).await?;
+    Ok(page.entries.first().is_some_and(|entry| entry.id == id))
+}
+
+/// What keeps an entry out of the feed.
+fn exclusions(
+    facts: &ReaderFacts,
+    horizon: Option<Stamp>,
+    audience: Audience,
+    expiry: Option<Stamp>,
+) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    if let Some(at) = expiry.filter(|_| facts.expired) {
+        reasons.push(Reason::Expired { at });
+    }
+    if !facts.own && facts.followed_since.is_none() {
+        reasons.push(Reason::NotFollowed);
+    }
+    if audience == Audience::Private && !facts.own {
+        reasons.push(Reason::AudienceExcludes { audience });
+    }
+    reasons.extend(facts.muted.iter().map(|user| Reason::Muted { user: *user }));
+    reasons.extend(facts.blocked.iter().map(|(blocker, blocked)| {
+        let (blocker, blocked) = (*blocker, *blocked);
+        Reason::Blocked { blocker, blocked }
+    }));
+    if let Some(horizon) = horizon.filter(|_| facts.below_horizon) {
+        reasons.push(Reason::BelowHorizon { horizon });
+    }
+    reasons
+}
+
+/// How an entry comes into the feed.
+fn path(facts: &ReaderFacts, id: EntryId) -> Vec<Reason> {
+    if facts.own {
+        return vec![Reason::OwnEntry];
+    }
+    let Some(since) = facts.followed_since else { return Vec::new() };
+    let mut reasons = vec![Reason::FollowedSince { since }];
+    if !facts.filled {
+        reasons.push(Reason::NotFilledYet);
+    } else if facts.stored {
+        reasons.push(Reason::Pushed);
+    } else if facts.slicing {
+        reasons.push(Reason::PendingSlice);
+    } else if facts.row {
+        reasons.push(Reason::Pulled);
+    } else if id <= facts.floor {
+        reasons.push(Reason::BelowFloor { floor: facts.floor });
+    }
+    reasons
+}
+
+fn on_its_way(facts: &OwnerFacts, source: PartitionId, acknowledged: JournalPosition) -> Option<Reason> {
+    let position = facts.event.filter(|position| *position > acknowledged)?;
+    Some(Reason::OnItsWay { source, position, acknowledged })
+}

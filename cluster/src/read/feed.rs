@@ -1,0 +1,249 @@
+//! Owns the merged read of a feed: slices of the reader's partition, and below its floors the owners' timelines.
+//!
+//! - A round takes a slice, asks each owner's partition once, and accepts what is above the bound to which all of
+//!   them are complete; rounds go on until the page is full or the true end is reached.
+//! - Each round lowers the bound, so that a page that is short can always be continued.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use fanfold_storage::entry::Delivery;
+use fanfold_storage::ids::{EntryId, PartitionId, RowPosition, SpaceId, UserId};
+use fanfold_storage::partition::{FeedQuery, FeedSlice, RemoteSource};
+
+use super::ask::{Asker, OwnersQuery};
+use super::hydrate::{Hydrated, hydrate};
+use super::request::{FeedRequest, Mark};
+use super::view::{Budget, EntryView, Page, ShortReason};
+use crate::error::NodeError;
+use crate::partition::{PartitionHandle, position_of};
+
+/// Owners asked after which no further round begins. A round always asks all it needs, or a reader of more owners
+/// than this could never go on.
+const OWNERS_ASKED_MAX: usize = 4_096;
+
+/// The most rounds of one read.
+const ROUNDS_MAX: u32 = 64;
+
+/// Entries asked of each partition at a time to count what is new.
+const NEWS_LIMIT: usize = 1_000;
+
+/// One read of a feed.
+pub(crate) struct FeedRead<'a> {
+    asker: Asker<'a>,
+    home: &'a PartitionHandle,
+    space: SpaceId,
+    reader: UserId,
+    limit: usize,
+    hydrate: bool,
+    shown: Vec<EntryView>,
+    /// Below it, owners of partitions that did not answer may have more.
+    gap: EntryId,
+    unreachable: BTreeSet<PartitionId>,
+    short_of: BTreeSet<ShortReason>,
+    owners_asked: usize,
+    rounds: u32,
+}
+
+/// What one round found.
+struct Round {
+    /// Newest first, all with ids at or above the bound.
+    rows: Vec<Delivery>,
+    /// Down to it, these are all; zero is the true end.
+    bound: EntryId,
+}
+
+/// Reads a feed at the reader's home, which was confirmed.
+pub(crate) async fn read_feed(
+    asker: Asker<'_>,
+    home: &PartitionHandle,
+    request: &FeedRequest,
+) -> Result<Page, NodeError> {
+    let (mark, position) = home.read(|state| {
+        let (row, id_bound) = state.feed_mark();
+        let (partition, incarnation) = (state.id(), state.incarnation());
+        (Mark { partition, incarnation, row, id_bound }, position_of(state))
+    })?;
+    let mut read = FeedRead {
+        asker,
+        home,
+        space: request.space,
+        reader: request.reader,
+        limit: request.limit as usize,
+        hydrate: request.hydrate,
+        shown: Vec::new(),
+        gap: EntryId::ZERO,
+        unreachable: BTreeSet::new(),
+        short_of: BTreeSet::new(),
+        owners_asked: 0,
+        rounds: 0,
+    };
+    let (bound, new_count) = match request.newer_than {
+        None => (read.scan(request.below).await?, None),
+        Some(since) => {
+            let (bound, count) = read.news(since, &mark, request.below).await?;
+            (bound, Some(count))
+        }
+    };
+    Ok(Page {
+        entries: read.shown,
+        next: (bound > EntryId::ZERO).then_some(bound),
+        complete_to: bound.max(read.gap),
+        short_of: read.short_of.into_iter().collect(),
+        mark: Some(mark),
+        new_count,
+        position,
+    })
+}
+
+impl FeedRead<'_> {
+    /// Fills the page with ids below `below`; returns the bound down to which it is complete.
+    async fn scan(&mut self, mut below: EntryId) -> Result<EntryId, NodeError> {
+        loop {
+            let round = self.round(below).await?;
+            let is_more = self.accept(&round.rows).await?;
+            if is_more || (self.shown.len() == self.limit && round.bound > EntryId::ZERO) {
+                return Ok(self.shown.last().map_or(round.bound, |last| last.id));
+            }
+            if round.bound == EntryId::ZERO {
+                return Ok(EntryId::ZERO);
+            }
+            below = round.bound;
+            if self.is_spent() {
+                return Ok(below);
+            }
+        }
+    }
+
+    async fn round(&mut self, below: EntryId) -> Result<Round, NodeError> {
+        self.rounds += 1;
+        // One more than needed tells whether the page is the last one.
+        let limit = self.limit - self.shown.len() + 1;
+        let query = FeedQuery { space: self.space, reader: self.reader, below, limit };
+        let slice = self.home.read(|state| state.feed_slice(&query))?.map_err(NodeError::refused)?;
+        let local_bound = match slice.rows.last() {
+            Some(last) if slice.more || slice.rows.len() >= limit => last.id,
+            _ => EntryId::ZERO,
+        };
+        let (remote, bound) = self.ask(&slice.remote, EntryId::ZERO, limit).await?;
+        let bound = bound.max(local_bound);
+        let mut rows = by_id(slice, remote);
+        rows.retain(|row| row.id >= bound);
+        Ok(Round { rows, bound })
+    }
+
+    /// What the owners' partitions have for this feed, and the bound down to which that is all.
+    async fn ask(
+        &mut self,
+        sources: &[RemoteSource],
+        from: EntryId,
+        limit: usize,
+    ) -> Result<(Vec<Delivery>, EntryId), NodeError> {
+        let asked: Vec<_> = sources
+            .iter()
+            .filter(|s| !self.unreachable.contains(&self.asker.home_of(s.owner)))
+            .copied()
+            .collect();
+        if asked.is_empty() {
+            return Ok((Vec::new(), EntryId::ZERO));
+        }
+        self.owners_asked += asked.len();
+        let query = OwnersQuery { space: self.space, reader: self.reader, from, limit };
+        let answer = self.asker.owners(query, &asked).await;
+        for (partition, below) in answer.unreachable {
+            self.note_unreachable(partition);
+            self.gap = self.gap.max(below);
+        }
+        let (space, reader) = (self.space, self.reader);
+        let admitted = self.home.read(|state| state.admits_feed(space, reader, &answer.deliveries))?;
+        let admitted = admitted.map_err(NodeError::refused)?;
+        let rows = answer.deliveries.into_iter().zip(admitted).filter(|(_, admitted)| *admitted);
+        Ok((rows.map(|(row, _)| row).collect(), answer.bound))
+    }
+
+    /// Shows rows until the page is full; returns whether some are left.
+    async fn accept(&mut self, mut rows: &[Delivery]) -> Result<bool, NodeError> {
+        while !rows.is_empty() && self.shown.len() < self.limit {
+            let (now, rest) = rows.split_at(rows.len().min(self.limit - self.shown.len()));
+            rows = rest;
+            if !self.hydrate {
+                self.shown.extend(now.iter().map(EntryView::of_delivery));
+                continue;
+            }
+            let ids: Vec<EntryId> = now.iter().map(|row| row.id).collect();
+            let hydrated = hydrate(self.asker, Some(self.reader), &ids).await?;
+            for (row, found) in now.iter().zip(hydrated) {
+                match found {
+                    Hydrated::Live(view) => self.shown.push(view),
+                    Hydrated::Gone => {}
+                    Hydrated::Unreachable(partition) => {
+                        self.note_unreachable(partition);
+                        self.shown.push(EntryView::of_delivery(row));
+                    }
+                }
+            }
+        }
+        Ok(!rows.is_empty())
+    }
+
+    fn note_unreachable(&mut self, partition: PartitionId) {
+        self.unreachable.insert(partition);
+        self.short_of.insert(ShortReason::Unreachable { partition });
+    }
+
+    /// Whether a budget is spent, so that no further round begins.
+    fn is_spent(&mut self) -> bool {
+        let budget = if self.owners_asked >= OWNERS_ASKED_MAX {
+            Budget::OwnersAsked
+        } else if self.rounds >= ROUNDS_MAX {
+            Budget::Rounds
+        } else {
+            return false;
+        };
+        self.short_of.insert(ShortReason::Spent { budget });
+        true
+    }
+
+    /// Shows the newest of what arrived since a mark; returns where to go on (zero: nowhere) and how many there are.
+    async fn news(&mut self, since: Mark, now: &Mark, below: EntryId) -> Result<(EntryId, u64), NodeError> {
+        // Rows of another incarnation have other positions, so only ids count then.
+        let same = (since.partition, since.incarnation) == (now.partition, now.incarnation);
+        let from_row = if same { since.row } else { RowPosition(u64::MAX) };
+        let (space, reader) = (self.space, self.reader);
+        let news = self.home.read(|state| state.feed_news(space, reader, from_row, since.id_bound))?;
+        let mut slice = news.map_err(NodeError::refused)?;
+        let mut sources = std::mem::take(&mut slice.remote);
+        let mut remote = Vec::new();
+        loop {
+            self.rounds += 1;
+            let (rows, bound) = self.ask(&sources, since.id_bound, NEWS_LIMIT).await?;
+            remote.extend(rows);
+            sources.retain(|source| source.below > since.id_bound && bound > since.id_bound);
+            if sources.is_empty() || self.is_spent() {
+                break;
+            }
+            for source in &mut sources {
+                source.below = source.below.min(bound);
+            }
+        }
+        let rows = by_id(slice, remote);
+        let mut count = rows.len() as u64;
+        let page: Vec<_> = rows.into_iter().filter(|row| row.id < below).collect();
+        let before = page.len();
+        let is_more = self.accept(&page).await?;
+        if !is_more {
+            // What was found gone while hydrating is not new either.
+            count -= (before - self.shown.len()) as u64;
+            return Ok((EntryId::ZERO, count));
+        }
+        Ok((self.shown.last().map_or(EntryId::ZERO, |last| last.id), count))
+    }
+}
+
+/// The rows of a slice and those from elsewhere, newest first, each id once.
+fn by_id(slice: FeedSlice, remote: Vec<Delivery>) -> Vec<Delivery> {
+    let mut all: BTreeMap<Reverse<EntryId>, Delivery> = BTreeMap::new();
+    // What the owner's home says is newer than what was delivered.
+    all.extend(slice.rows.into_iter().chain(remote).map(|row| (Reverse(row.id), row)));
+    all.into_values().collect()
+}

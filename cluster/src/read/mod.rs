@@ -1,0 +1,30 @@
+//! Owns the read coordinators: they gather what one answer needs from the partitions that have it.
+//!
+//! - The reader's partition decides what a feed admits; the owners' partitions only say what there is.
+//! - Every partition is asked in batches, once per round; rounds and owners have named budgets.
+//! - A page says down to which id it is complete, and why it is short if it is (R15).
+//! - Reads change nothing.
+
+mod ask;
+mod edges;
+mod explain;
+mod feed;
+mod hydrate;
+mod request;
+mod timeline;
+mod view;
+
+pub(crate) use ask::Asker;
+pub(crate) use edges::{counts, scan_followees, scan_followers};
+pub(crate) use explain::explain;
+pub(crate) use feed::read_feed;
+pub(crate) use timeline::{read_entries, read_timeline};
+
+pub use request::{
+    EntriesRequest, FOLLOW_SCAN_LIMIT_MAX, FeedRequest, FeedsRequest, IDS_MAX, LIMIT_MAX, Mark, READERS_MAX,
+    ScanAfter, TimelineRequest,
+};
+pub use view::{
+    Budget, Counts, Edge, EdgePage, EntryView, Explanation, Page, Reason, ReferenceState, ReferenceView,
+    ShortReason,
+};

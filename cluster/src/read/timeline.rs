@@ -1,0 +1,69 @@
+//! Owns the reads of timelines and of entries by id, through the eyes of a viewer if there is one.
+
+use fanfold_storage::ids::EntryId;
+
+use super::ask::Asker;
+use super::hydrate::{refer, visible};
+use super::request::{EntriesRequest, TimelineRequest};
+use super::view::{Budget, EntryView, Page, ShortReason};
+use crate::error::NodeError;
+use crate::partition::{PartitionHandle, position_of};
+
+/// The most rounds in which a page is filled up after a viewer's filter.
+const ROUNDS_MAX: u32 = 64;
+
+/// Reads a timeline at the owner's home, which was confirmed.
+pub(crate) async fn read_timeline(
+    asker: Asker<'_>,
+    home: &PartitionHandle,
+    request: &TimelineRequest,
+) -> Result<Page, NodeError> {
+    let limit = request.limit as usize;
+    let mut shown: Vec<EntryView> = Vec::new();
+    let (mut below, mut short_of) = (request.below, Vec::new());
+    let position = home.read(position_of)?;
+    let mut rounds = 0;
+    let bound = loop {
+        rounds += 1;
+        let (space, owner, want) = (request.space, request.owner, limit - shown.len());
+        let slice = home.read(|state| state.timeline(space, owner, below, want))?;
+        let bound = slice.entries.last().filter(|_| slice.more).map_or(EntryId::ZERO, |last| last.id);
+        let seen = visible(asker, request.viewer, slice.entries.iter()).await?;
+        let entries = slice.entries.into_iter().filter(|entry| seen.contains(&entry.id));
+        shown.extend(entries.map(|entry| EntryView::of_entry(entry, request.hydrate)));
+        if bound == EntryId::ZERO || shown.len() == limit {
+            break bound;
+        }
+        below = bound;
+        if rounds == ROUNDS_MAX {
+            short_of.push(ShortReason::Spent { budget: Budget::Rounds });
+            break bound;
+        }
+    };
+    if request.hydrate {
+        refer(asker, request.viewer, shown.iter_mut().collect()).await?;
+    }
+    let next = (bound > EntryId::ZERO).then_some(bound);
+    Ok(Page { entries: shown, next, complete_to: bound, short_of, mark: None, new_count: None, position })
+}
+
+/// Reads entries by id, in the order asked; none where there is no such entry in the space, or not for the viewer.
+pub(crate) async fn read_entries(
+    asker: Asker<'_>,
+    request: &EntriesRequest,
+) -> Result<Vec<Option<EntryView>>, NodeError> {
+    let (found, unreachable) =
+        asker.entries(request.ids.iter().map(|id| (asker.home_of_entry(*id), *id))).await;
+    if let Some(partition) = unreachable.first() {
+        return Err(NodeError::Unavailable { partition: *partition, may_have_applied: false });
+    }
+    let in_space = found.values().filter(|entry| entry.space == request.space);
+    let seen = visible(asker, request.viewer, in_space).await?;
+    let view = |id: &EntryId| {
+        let entry = found.get(id).filter(|entry| entry.space == request.space && seen.contains(id))?;
+        Some(EntryView::of_entry(entry.clone(), true))
+    };
+    let mut views: Vec<_> = request.ids.iter().map(view).collect();
+    refer(asker, request.viewer, views.iter_mut().flatten().collect()).await?;
+    Ok(views)
+}

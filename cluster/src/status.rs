@@ -1,0 +1,72 @@
+//! Owns the figures of a node: what operators see of its partitions, streams and log.
+
+use fanfold_storage::ids::{JournalPosition, PartitionId, Stamp};
+use fanfold_storage::log::LogStatus;
+use fanfold_storage::partition::Usage;
+
+/// The status of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// The node.
+    pub node_id: u64,
+    /// Its cluster.
+    pub cluster_id: u128,
+    /// How long it has been running, in milliseconds.
+    pub uptime_ms: u64,
+    /// How far the wall clock is ahead of the stamps, in milliseconds, while a jump is held (R2).
+    pub clock_held_ms: Option<i64>,
+    /// The version of the catalog: counts its changes.
+    pub epoch: u64,
+    /// The partitions it serves a replica of, by id.
+    pub partitions: Vec<PartitionStatus>,
+    /// Partitions that this node should hold and refuses to serve, because the log is damaged where they are.
+    pub damaged: Vec<PartitionId>,
+    /// Its write-ahead log.
+    pub log: LogStatus,
+}
+
+/// The status of one partition's replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Whether this node leads it.
+    pub is_leader: bool,
+    /// Whether a committed batch did not decode, so that it refuses service.
+    pub is_damaged: bool,
+    /// The Raft term.
+    pub term: u64,
+    /// The last log index applied.
+    pub applied: u64,
+    /// The last log index written; none while the log is empty.
+    pub log_last: Option<u64>,
+    /// The last stamp applied.
+    pub stamp: Stamp,
+    /// What it holds, and the memory that takes.
+    pub usage: Usage,
+    /// Events in the journal that some destination has not acknowledged; one event counts once per destination.
+    pub undelivered_events: u64,
+    /// Events kept in the journal.
+    pub journal_len: u64,
+    /// The position its next event gets.
+    pub journal_next: JournalPosition,
+    /// Streams to other partitions.
+    pub streams: Vec<StreamStatus>,
+}
+
+/// A stream to another partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamStatus {
+    /// Where it goes.
+    pub destination: PartitionId,
+    /// Whether events are kept for it; not while it has been dropped for its silence (R10).
+    pub is_active: bool,
+    /// Whether the last attempt to reach it failed.
+    pub is_failing: bool,
+    /// Events not acknowledged.
+    pub pending_events: u64,
+    /// The age of the oldest of them, in milliseconds.
+    pub oldest_age_ms: u64,
+    /// The position acknowledged; none before the first answer since the start.
+    pub acknowledged: Option<JournalPosition>,
+}

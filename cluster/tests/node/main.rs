@@ -1,0 +1,9 @@
+//! A node from end to end, in one process: writes, fan-out, reads, restarts.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod fan_out;
+mod lifecycle;
+mod reads;
+mod streams;
+mod support;
