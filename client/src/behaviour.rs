@@ -1,0 +1,7 @@
+//! Owns the tests of the client against a scripted server: what crosses the wire, and what the caller is told.
+
+mod appends;
+mod connection;
+mod deadlines;
+mod reads;
+mod writes;

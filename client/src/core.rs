@@ -1,0 +1,315 @@
+//! Owns what the handles of one client share, and the two ways to the server: asking and writing.
+//!
+//! Invariants:
+//! - Everything that is sent goes through here, under one deadline per call.
+//! - A write keeps session, sequence and content through all its attempts. It changes to a new session only while it
+//!   certainly had no effect (R18); otherwise a forgotten session is an error.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fanfold_protocol::message::{CloseSession, OpenSession, SpaceInfo, Write, WriteOp, Written};
+use fanfold_protocol::{
+    Call, Field, GraphId, NodeId, PartitionId, Request, Response, SpaceId, Status, UserId,
+};
+use tokio::time::timeout_at;
+
+use crate::attempts::Attempts;
+pub(crate) use crate::attempts::Effect;
+use crate::client::ClientBuilder;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::names::Names;
+use crate::pending::Unanswered;
+use crate::renewable::Renewable;
+use crate::router::{Router, Routes, Target};
+use crate::session::{Lane, Lanes, Session, Ticket};
+
+/// What all clones of a client share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    deadline: Duration,
+    router: Router,
+    names: Renewable<Names>,
+    lanes: Lanes,
+    closed: AtomicBool,
+}
+
+impl Core {
+    /// Fetches the map, so that a wrong address is found now and not by the first call.
+    pub async fn connect(builder: ClientBuilder) -> Result<Arc<Self>, Error> {
+        let core = Self {
+            deadline: builder.deadline,
+            router: Router::new(builder.seeds),
+            names: Renewable::new(),
+            lanes: Lanes::default(),
+            closed: AtomicBool::new(false),
+        };
+        let deadline = core.deadline(None);
+        match timeout_at(deadline.at(), core.router.routes(deadline)).await {
+            Ok(routes) => routes.map(|_| ())?,
+            Err(_) => return Err(Attempts::new(Effect::None, deadline).expired()),
+        }
+        Ok(Arc::new(core))
+    }
+
+    /// The deadline of a call that starts now.
+    pub fn deadline(&self, given: Option<Duration>) -> Deadline {
+        Deadline::within(given.unwrap_or(self.deadline))
+    }
+
+    /// Sends a request to where it belongs, again if need be, and waits for its answer.
+    pub async fn ask(
+        &self,
+        target: Target,
+        request: &Request,
+        effect: Effect,
+        deadline: Deadline,
+    ) -> Result<Response, Error> {
+        let mut attempts = Attempts::new(effect, deadline);
+        let asked =
+            timeout_at(deadline.at(), self.ask_until_done(target, request, deadline, &mut attempts)).await;
+        asked.unwrap_or_else(|_| Err(attempts.expired()))
+    }
+
+    async fn ask_until_done(
+        &self,
+        target: Target,
+        request: &Request,
+        deadline: Deadline,
+        attempts: &mut Attempts,
+    ) -> Result<Response, Error> {
+        loop {
+            match self.attempt(target, request.clone(), deadline, attempts).await {
+                Ok(response) => return Ok(response),
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
+    }
+
+    /// Sends a request once. What it finds out about the map is noted.
+    async fn attempt(
+        &self,
+        target: Target,
+        request: Request,
+        deadline: Deadline,
+        attempts: &mut Attempts,
+    ) -> Result<Response, Error> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let routes = self.router.routes(deadline).await?;
+        let link = self.router.link(&routes, target, attempts.count());
+        let call = Call { deadline_ms: Some(deadline.remaining_ms()), request };
+        let answer = link.exchange(&call, attempts.start()).await;
+        let sent = attempts.end();
+        let address = || link.address().to_owned();
+        let error = match answer.map(|frame| frame.decode_reply()) {
+            Ok(Ok(Ok(response))) => return Ok(response),
+            Ok(Ok(Err(status))) => {
+                let may_have_applied = sent && status.may_have_applied();
+                Error::Refused { status, may_have_applied }
+            }
+            Ok(Err(error)) => {
+                let field = match error.to_status() {
+                    Status::Malformed { field } | Status::TooLarge { field, .. } => field,
+                    _ => Field::Body,
+                };
+                Error::BadAnswer { address: address(), field, may_have_applied: sent }
+            }
+            Err(Unanswered::NotConnected(source)) => Error::Connect { address: address(), source },
+            Err(Unanswered::TooLarge { bytes, limit }) => Error::RequestTooLarge { bytes, limit },
+            Err(Unanswered::Lost(source)) => {
+                Error::ConnectionLost { address: address(), may_have_applied: sent, source }
+            }
+        };
+        self.learn(&error, &routes);
+        Err(error)
+    }
+
+    /// Drops the map if a failure shows that it may be old.
+    fn learn(&self, error: &Error, routes: &Arc<Routes>) {
+        match error {
+            Error::Refused { status: Status::NotLeader { hint }, .. } => {
+                if let Some(hint) = hint {
+                    self.router.hint(&hint.address);
+                }
+                self.router.renew(routes);
+            }
+            Error::Refused { status: Status::WrongEpoch { .. } | Status::WrongPartition { .. }, .. }
+            | Error::Connect { .. } => self.router.renew(routes),
+            _ => {}
+        }
+    }
+
+    /// Makes a change at the home of a user, exactly once.
+    pub async fn write(&self, home: UserId, op: WriteOp, deadline: Deadline) -> Result<Written, Error> {
+        let mut attempts = Attempts::new(Effect::Idempotent, deadline);
+        let written =
+            timeout_at(deadline.at(), self.write_until_done(home, op, deadline, &mut attempts)).await;
+        written.unwrap_or_else(|_| Err(attempts.expired()))
+    }
+
+    async fn write_until_done(
+        &self,
+        home: UserId,
+        op: WriteOp,
+        deadline: Deadline,
+        attempts: &mut Attempts,
+    ) -> Result<Written, Error> {
+        let partition = self.router_partition(home, deadline, attempts).await?;
+        let lane = self.lanes.of(partition);
+        let _permit = lane.permits.acquire().await.expect("the semaphore is never closed");
+        let mut ticket = self.ticket(&lane, partition, deadline, attempts).await?;
+        loop {
+            let routes = self.router.routes(deadline).await;
+            let sent = match routes {
+                Ok(routes) => {
+                    let write = Write { partition, epoch: routes.epoch(), tag: ticket.tag(), op: op.clone() };
+                    self.attempt(Target::Partition(partition), Request::Write(write), deadline, attempts)
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            match sent {
+                Ok(Response::Written(written)) => return Ok(written),
+                Ok(_) => return Err(Error::UnexpectedAnswer { may_have_applied: true }),
+                Err(Error::Refused { status: Status::UnknownSession, .. }) => {
+                    let session = ticket.session().clone();
+                    lane.session.renew(&session);
+                    if attempts.uncertain() {
+                        return Err(Error::SessionForgotten { partition, session: session.id() });
+                    }
+                    ticket = self.ticket(&lane, partition, deadline, attempts).await?;
+                }
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
+    }
+
+    /// The home of a user; the number of partitions of a cluster never changes.
+    async fn router_partition(
+        &self,
+        home: UserId,
+        deadline: Deadline,
+        attempts: &mut Attempts,
+    ) -> Result<PartitionId, Error> {
+        loop {
+            match self.router.routes(deadline).await {
+                Ok(routes) => return Ok(routes.partition_of(home)),
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
+    }
+
+    /// A number in the partition's session, which is opened if there is none with room.
+    async fn ticket(
+        &self,
+        lane: &Lane,
+        partition: PartitionId,
+        deadline: Deadline,
+        attempts: &mut Attempts,
+    ) -> Result<Ticket, Error> {
+        loop {
+            let session = lane.session.get(|| self.open_session(partition, deadline)).await;
+            match session {
+                Ok(session) => match session.ticket() {
+                    Some(ticket) => return Ok(ticket),
+                    None => lane.session.renew(&session),
+                },
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
+    }
+
+    /// Opens a session with a partition. A session opened for nothing expires unused.
+    async fn open_session(&self, partition: PartitionId, deadline: Deadline) -> Result<Session, Error> {
+        let request = Request::OpenSession(OpenSession { partition });
+        match self.ask(Target::Partition(partition), &request, Effect::None, deadline).await? {
+            Response::SessionOpened(id) => Ok(Session::new(id)),
+            _ => Err(Error::unexpected_read()),
+        }
+    }
+
+    /// All spaces, as they stand now.
+    pub async fn list_spaces(&self, deadline: Deadline) -> Result<Vec<SpaceInfo>, Error> {
+        match self.ask(Target::AnyNode, &Request::ListSpaces, Effect::None, deadline).await? {
+            Response::Spaces(spaces) => Ok(spaces),
+            _ => Err(Error::unexpected_read()),
+        }
+    }
+
+    /// The id of a space.
+    pub async fn space_id(&self, name: &str, deadline: Deadline) -> Result<SpaceId, Error> {
+        self.named(deadline, |names| names.space(name)).await
+    }
+
+    /// The id of a graph.
+    pub async fn graph_id(&self, name: &str, deadline: Deadline) -> Result<GraphId, Error> {
+        self.named(deadline, |names| names.graph(name)).await
+    }
+
+    /// Looks a name up, and once more in a new list if it is not in the one at hand.
+    async fn named<T>(
+        &self,
+        deadline: Deadline,
+        find: impl Fn(&Names) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let at_hand = self.names.peek();
+        let names = self.names(deadline).await?;
+        match find(&names) {
+            Err(_) if at_hand.is_some() => {
+                self.names.renew(&names);
+                find(&*self.names(deadline).await?)
+            }
+            found => found,
+        }
+    }
+
+    async fn names(&self, deadline: Deadline) -> Result<Arc<Names>, Error> {
+        let got = self.names.get(|| async { self.list_spaces(deadline).await.map(Names::new) });
+        // The fetch under way may be another call's, with a longer deadline than this one's.
+        match timeout_at(deadline.at(), got).await {
+            Ok(names) => names,
+            Err(_) => Err(Attempts::new(Effect::None, deadline).expired()),
+        }
+    }
+
+    /// The list of spaces has changed.
+    pub fn forget_names(&self) {
+        self.names.clear();
+    }
+
+    /// The map.
+    pub async fn map(&self, deadline: Deadline) -> Result<Arc<Routes>, Error> {
+        let mut attempts = Attempts::new(Effect::None, deadline);
+        let got = timeout_at(deadline.at(), async {
+            loop {
+                match self.router.routes(deadline).await {
+                    Ok(routes) => return Ok(routes),
+                    Err(error) => attempts.pause(error).await?,
+                }
+            }
+        });
+        let got = got.await;
+        got.unwrap_or_else(|_| Err(attempts.expired()))
+    }
+
+    /// The nodes of the cluster.
+    pub async fn nodes(&self, deadline: Deadline) -> Result<Vec<NodeId>, Error> {
+        Ok(self.map(deadline).await?.nodes().collect())
+    }
+
+    /// Closes all sessions; from here on every call fails.
+    pub async fn close(&self) -> Result<(), Error> {
+        let deadline = self.deadline(None);
+        let closes = self.lanes.drain().into_iter().map(|(partition, session)| async move {
+            let request = Request::CloseSession(CloseSession { partition, session });
+            self.ask(Target::Partition(partition), &request, Effect::Idempotent, deadline).await
+        });
+        let closed = futures_util::future::join_all(closes).await;
+        self.closed.store(true, Ordering::Release);
+        closed.into_iter().try_for_each(|answer| answer.map(|_| ()))
+    }
+}

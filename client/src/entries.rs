@@ -1,0 +1,87 @@
+//! Owns the read of entries by id, spread over the nodes that hold them.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfold_protocol::message::{EntryView, ReadEntries};
+use fanfold_protocol::{EntryId, PartitionId, Request, Response, SpaceId, UserId};
+use futures_util::future::{BoxFuture, try_join_all};
+
+use crate::core::{Core, Effect};
+use crate::deadline::Deadline;
+use crate::defaults;
+use crate::error::Error;
+use crate::router::Target;
+use crate::spread::{Part, spread};
+
+/// A read of entries by id, made when it is awaited. The answers stand in the order of the ids.
+#[derive(Debug, Clone)]
+#[must_use = "entries are only read when this is awaited"]
+pub struct EntriesRead {
+    core: Arc<Core>,
+    space: Arc<str>,
+    ids: Vec<EntryId>,
+    viewer: Option<UserId>,
+    deadline: Option<Duration>,
+}
+
+impl EntriesRead {
+    pub(crate) fn new(core: Arc<Core>, space: Arc<str>, ids: Vec<EntryId>) -> Self {
+        Self { core, space, ids, viewer: None, deadline: None }
+    }
+
+    /// Whose eyes: audience, mutes and blocks apply. Default: everything is shown.
+    pub fn viewer(mut self, viewer: UserId) -> Self {
+        self.viewer = Some(viewer);
+        self
+    }
+
+    /// How long this call may take.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    async fn read(self, deadline: Deadline) -> Result<Vec<Option<EntryView>>, Error> {
+        let space = self.core.space_id(&self.space, deadline).await?;
+        let map = self.core.map(deadline).await?;
+        let mut views: Vec<Option<EntryView>> = self.ids.iter().map(|_| None).collect();
+        let home = |id: &EntryId| map.leader(PartitionId::of_slot(id.slot(), map.partitions()));
+        let parts = spread(self.ids, home, defaults::ENTRY_IDS_MAX);
+        let asks = parts.into_iter().map(|part| ask_part(&self.core, space, self.viewer, part, deadline));
+        for (places, answers) in try_join_all(asks).await? {
+            for (place, view) in places.into_iter().zip(answers) {
+                views[place] = view;
+            }
+        }
+        Ok(views)
+    }
+}
+
+/// Asks one node for its part; the node is named by the home of the part's first id, so that a retry follows it.
+async fn ask_part(
+    core: &Core,
+    space: SpaceId,
+    viewer: Option<UserId>,
+    part: Part<EntryId>,
+    deadline: Deadline,
+) -> Result<(Vec<usize>, Vec<Option<EntryView>>), Error> {
+    let slot = part.items[0].slot();
+    let count = part.items.len();
+    let request = Request::ReadEntries(ReadEntries { space, ids: part.items, viewer });
+    match core.ask(Target::Slot(slot), &request, Effect::None, deadline).await? {
+        Response::Entries(views) if views.len() == count => Ok((part.places, views)),
+        _ => Err(Error::unexpected_read()),
+    }
+}
+
+impl IntoFuture for EntriesRead {
+    type Output = Result<Vec<Option<EntryView>>, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let deadline = self.core.deadline(self.deadline);
+        Box::pin(self.read(deadline))
+    }
+}

@@ -1,0 +1,166 @@
+//! The client of Fanfold, a timeline server: one call posts, one call reads a merged feed.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use fanfold_client::{Audience, Client, UserId};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), fanfold_client::Error> {
+//! let client = Client::connect("127.0.0.1:7117").await?;
+//! let (posts, stories) = (client.space("posts"), client.space("stories"));
+//! let (ada, ben) = (UserId(7), UserId(9));
+//!
+//! client.follows().follow(ben, ada).await?;
+//! let hello = posts.append(ada, "hello").key("request-1").await?;
+//! stories.append(ada, "for an hour").ttl(Duration::from_secs(3_600)).audience(Audience::Followers).await?;
+//!
+//! // Ben's feed shows the post, at the latest when its delivery is done.
+//! client.wait_delivered(&hello.token).await?;
+//! let page = posts.feed(ben).limit(20).hydrate().await?;
+//! assert_eq!(page.entries[0].id, hello.id);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it behaves
+//!
+//! - A [`Client`] is cheap to clone; all clones share **one connection per node**. Calls made at the same time are
+//!   pipelined and gathered into few frames by themselves: run them concurrently, and batch only what is a list anyway
+//!   ([`Space::append_many`], [`Graph::follow_many`], [`Space::feeds`]).
+//! - A call is sent when it is awaited. Everything optional is a method on the call before that.
+//! - Every call has one **deadline** that covers connecting, waiting for room, and all attempts. There is no call
+//!   without one.
+//! - **Retries** happen within the deadline: after a lost connection, `Busy` (not before the delay it names), a change
+//!   of leader. A write keeps its session and sequence, so that it has one effect however often it is sent.
+//! - An [`Error`] says whether trying again can help ([`Error::is_retryable`]) and whether the call may have had its
+//!   effect ([`Error::may_have_applied`]; `false` is certain). After a "maybe", repeat an append under its
+//!   [`key`](Append::key); everything else may simply be repeated.
+//! - Dropping a call's future gives up on its answer. If the request was still queued it is never sent; otherwise a
+//!   write may still take effect.
+//! - A [`Token`] comes with every write and page. A read with [`at_least`](FeedRead::at_least) sees at least what it
+//!   stands for, [`Client::wait_delivered`] waits until everybody does. Tokens, [`Cursor`]s and [`Mark`]s turn into
+//!   bytes and back (`to_bytes`, `from_bytes`), to be kept anywhere.
+//!
+//! # Errors
+//!
+//! ```no_run
+//! use fanfold_client::{Client, Status, UserId};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), fanfold_client::Error> {
+//! # let client = Client::connect("127.0.0.1:7117").await?;
+//! # let (posts, ada) = (client.space("posts"), UserId(7));
+//! match posts.append(ada, "hello").key("request-2").await {
+//!     Ok(appended) => println!("entry {}", appended.id),
+//!     Err(error) if matches!(error.status(), Some(Status::TooLarge { .. })) => println!("too long: {error}"),
+//!     Err(error) if error.is_retryable() => println!("tell the user to try again: {error}"),
+//!     Err(error) => return Err(error),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Pages
+//!
+//! ```no_run
+//! use fanfold_client::{Client, UserId};
+//! use futures_util::TryStreamExt;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), fanfold_client::Error> {
+//! # let client = Client::connect("127.0.0.1:7117").await?;
+//! # let (posts, ben) = (client.space("posts"), UserId(9));
+//! let mut pages = posts.feed(ben).limit(100).hydrate().pages();
+//! while let Some(page) = pages.try_next().await? {
+//!     for entry in page.entries {
+//!         println!("{} by {}: {:?}", entry.id, entry.author, entry.payload);
+//!     }
+//! }
+//!
+//! // What is new since a page was read, with a count that misses nothing.
+//! let page = posts.feed(ben).limit(20).await?;
+//! if let Some(mark) = page.mark {
+//!     let news = posts.feed(ben).newer_than(mark).limit(20).await?;
+//!     println!("{} new", news.new_count.unwrap_or_default());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # In your own tests
+//!
+//! `fanfold_server::TestNode` starts a whole node inside your test, on a free port, with a clock that you turn:
+//! connect to its address, append a story, turn the clock by a day, and see it gone. Nothing waits.
+//!
+//! More: [what you did with Redis → what you call here](from_redis), and `examples/social_feed.rs`.
+//!
+#![doc = include_str!("docs/defaults.md")]
+
+mod admin;
+mod append;
+mod append_many;
+mod attempts;
+mod backoff;
+mod batch;
+#[cfg(test)]
+mod behaviour;
+mod call;
+mod claim;
+mod client;
+mod connection;
+mod core;
+mod deadline;
+mod defaults;
+mod duration;
+mod edges;
+mod entries;
+mod error;
+mod feed;
+mod feeds;
+mod graph;
+mod link;
+mod lock;
+mod names;
+mod new_entry;
+mod pages;
+mod pending;
+mod related;
+mod renewable;
+mod router;
+#[cfg(test)]
+mod scripted;
+mod session;
+mod space;
+mod spaces;
+mod spread;
+mod timeline;
+
+pub use crate::append::{Append, Appended};
+pub use crate::append_many::AppendMany;
+pub use crate::call::Call;
+pub use crate::client::{Client, ClientBuilder};
+pub use crate::edges::EdgeScan;
+pub use crate::entries::EntriesRead;
+pub use crate::error::{Error, Loss};
+pub use crate::feed::FeedRead;
+pub use crate::feeds::FeedsRead;
+pub use crate::graph::Graph;
+pub use crate::new_entry::NewEntry;
+pub use crate::related::Related;
+pub use crate::space::{Amended, Deleted, ExpirySet, Space};
+pub use crate::spaces::{CreateSpaceCall, Spaces};
+pub use crate::timeline::TimelineRead;
+
+pub use fanfold_protocol::message::{
+    Audience, Budget, Counts, Edge, EdgePage, EntryRef, EntryView, Explanation, FanOut, LogStatus, Map,
+    MemoryPart, MemoryUse, NodeAddress, NodeStatus, Page, PartitionStatus, Reason, ReferenceState,
+    ReferenceView, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StreamStatus,
+};
+pub use fanfold_protocol::{
+    ClusterId, Cursor, EntryId, Field, GraphId, LimitKind, Mark, NodeId, PartitionId, SealedError, SessionId,
+    SlotIndex, SpaceId, Stamp, Status, Token, UserId,
+};
+
+#[doc = include_str!("docs/redis.md")]
+pub mod from_redis {}

@@ -1,0 +1,240 @@
+//! Owns the way from what a request is about to the node that must get it: the map, and the links.
+//!
+//! Invariants:
+//! - The map is fetched once by whoever needs it first, and again when a refusal or a lost node shows that it is old.
+//! - There is one link per address.
+//! - Only maps of one cluster are taken: sessions, tokens and ids mean nothing to another.
+//! - A cluster of one node is reached under the address that the application gave, whatever the node calls itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use fanfold_protocol::message::Map;
+use fanfold_protocol::{Call, ClusterId, Field, NodeId, PartitionId, Request, Response, SlotIndex, UserId};
+
+use crate::claim::Claim;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::link::Link;
+use crate::lock::lock;
+use crate::pending::Unanswered;
+use crate::renewable::Renewable;
+
+/// What a request is about, which decides the node that gets it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    AnyNode,
+    Node(NodeId),
+    Partition(PartitionId),
+    Slot(SlotIndex),
+    User(UserId),
+}
+
+/// A map, with the address of each node.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    map: Map,
+    addresses: BTreeMap<NodeId, String>,
+}
+
+impl Routes {
+    /// The routes of a map; refuses a map that names no leader for a partition, or no address for a leader.
+    fn new(map: Map, asked: &str) -> Option<Self> {
+        let mut addresses: BTreeMap<_, _> =
+            map.nodes.iter().map(|node| (node.node, node.address.clone())).collect();
+        if let (1, Some(only)) = (addresses.len(), addresses.first_entry()) {
+            asked.clone_into(only.into_mut());
+        }
+        let sound = !addresses.is_empty()
+            && map.partitions.is_power_of_two()
+            && map.leaders.len() == usize::from(map.partitions)
+            && map.leaders.iter().all(|leader| addresses.contains_key(leader));
+        sound.then_some(Self { map, addresses })
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.map.epoch
+    }
+
+    pub fn partitions(&self) -> u16 {
+        self.map.partitions
+    }
+
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.addresses.keys().copied()
+    }
+
+    pub fn partition_of(&self, user: UserId) -> PartitionId {
+        PartitionId::of_user(user, self.map.partitions)
+    }
+
+    /// The node that leads a partition; for a partition that does not exist, any node, which will refuse it.
+    pub fn leader(&self, partition: PartitionId) -> NodeId {
+        let leader = self.map.leaders.get(usize::from(partition.0)).copied();
+        leader.or_else(|| self.nodes().next()).unwrap_or_default()
+    }
+
+    /// The address to send to; `attempt` goes round the nodes where any will do.
+    fn address(&self, target: Target, attempt: usize) -> &str {
+        let node = match target {
+            Target::AnyNode => None,
+            Target::Node(node) => Some(node),
+            Target::Partition(partition) => Some(self.leader(partition)),
+            Target::Slot(slot) => Some(self.leader(PartitionId::of_slot(slot, self.map.partitions))),
+            Target::User(user) => Some(self.leader(self.partition_of(user))),
+        };
+        let named = node.and_then(|node| self.addresses.get(&node));
+        let any = || self.addresses.values().cycle().nth(attempt % self.addresses.len());
+        named.or_else(any).expect("routes have at least one node")
+    }
+}
+
+/// The way to all nodes of one cluster.
+#[derive(Debug)]
+pub(crate) struct Router {
+    seeds: Vec<String>,
+    routes: Renewable<Routes>,
+    /// Where a map may be had: the nodes of the last one, and hints since then.
+    known: Mutex<Vec<String>>,
+    links: Mutex<HashMap<String, Link>>,
+    /// The cluster that the first map was of.
+    cluster: OnceLock<ClusterId>,
+}
+
+impl Router {
+    pub fn new(seeds: Vec<String>) -> Self {
+        Self {
+            seeds,
+            routes: Renewable::new(),
+            known: Mutex::default(),
+            links: Mutex::default(),
+            cluster: OnceLock::new(),
+        }
+    }
+
+    /// The map, fetched from the first node that answers if there is none.
+    pub async fn routes(&self, deadline: Deadline) -> Result<Arc<Routes>, Error> {
+        self.routes.get(|| self.fetch(deadline)).await
+    }
+
+    /// The map was found old.
+    pub fn renew(&self, stale: &Arc<Routes>) {
+        self.routes.renew(stale);
+    }
+
+    /// Where a partition's leader was last seen: the next map is asked for there first.
+    pub fn hint(&self, address: &str) {
+        let mut known = lock(&self.known);
+        known.retain(|other| other != address);
+        known.insert(0, address.to_owned());
+    }
+
+    /// The link to the node that a request is for.
+    pub fn link(&self, routes: &Routes, target: Target, attempt: usize) -> Link {
+        self.link_to(routes.address(target, attempt))
+    }
+
+    fn link_to(&self, address: &str) -> Link {
+        let mut links = lock(&self.links);
+        if let Some(link) = links.get(address) {
+            return link.clone();
+        }
+        let link = Link::new(address);
+        links.insert(address.to_owned(), link.clone());
+        link
+    }
+
+    /// Asks one node after the other for the map; the error is that of the last.
+    async fn fetch(&self, deadline: Deadline) -> Result<Routes, Error> {
+        let mut addresses = lock(&self.known).clone();
+        for seed in &self.seeds {
+            if !addresses.contains(seed) {
+                addresses.push(seed.clone());
+            }
+        }
+        let mut last = Error::Closed;
+        for address in addresses {
+            match self.fetch_from(&address, deadline).await {
+                Ok(routes) => {
+                    *lock(&self.known) = routes.addresses.values().cloned().collect();
+                    return Ok(routes);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn fetch_from(&self, address: &str, deadline: Deadline) -> Result<Routes, Error> {
+        let call = Call { deadline_ms: Some(deadline.remaining_ms()), request: Request::GetMap };
+        let answer = self.link_to(address).exchange(&call, Claim::new()).await;
+        let frame = answer.map_err(|unanswered| not_answered(unanswered, address))?;
+        let bad = |field| Error::BadAnswer { address: address.to_owned(), field, may_have_applied: false };
+        match frame.decode_reply() {
+            Ok(Ok(Response::Map(map))) => {
+                let (expected, found) = (*self.cluster.get_or_init(|| map.cluster), map.cluster);
+                if found != expected {
+                    return Err(Error::OtherCluster { address: address.to_owned(), expected, found });
+                }
+                Routes::new(map, address).ok_or_else(|| bad(Field::Leaders))
+            }
+            Ok(Ok(_)) | Err(_) => Err(bad(Field::Body)),
+            Ok(Err(status)) => Err(Error::Refused { status, may_have_applied: false }),
+        }
+    }
+}
+
+/// The error of a request that had no effect whatever became of it.
+fn not_answered(unanswered: Unanswered, address: &str) -> Error {
+    let address = address.to_owned();
+    match unanswered {
+        Unanswered::NotConnected(source) => Error::Connect { address, source },
+        Unanswered::TooLarge { bytes, limit } => Error::RequestTooLarge { bytes, limit },
+        Unanswered::Lost(source) => Error::ConnectionLost { address, may_have_applied: false, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfold_protocol::message::NodeAddress;
+
+    use super::*;
+
+    fn map(nodes: &[(u64, &str)], leaders: &[u64]) -> Map {
+        Map {
+            cluster: ClusterId(1),
+            epoch: 1,
+            partitions: leaders.len() as u16,
+            nodes: nodes
+                .iter()
+                .map(|(node, address)| NodeAddress { node: NodeId(*node), address: (*address).to_owned() })
+                .collect(),
+            leaders: leaders.iter().copied().map(NodeId).collect(),
+        }
+    }
+
+    #[test]
+    fn user_is_routed_to_the_leader_of_its_partition() {
+        let routes = Routes::new(map(&[(1, "a:1"), (2, "b:1")], &[1, 2]), "a:1").expect("sound");
+        for user in (0..100).map(UserId) {
+            let expected = if SlotIndex::of(user).0 < 2_048 { "a:1" } else { "b:1" };
+            assert_eq!(routes.address(Target::User(user), 0), expected);
+        }
+        let round: Vec<_> = (0..3).map(|attempt| routes.address(Target::AnyNode, attempt)).collect();
+        assert_eq!(round, ["a:1", "b:1", "a:1"]);
+    }
+
+    #[test]
+    fn single_node_is_reached_where_it_was_asked() {
+        let routes = Routes::new(map(&[(1, "0.0.0.0:7117")], &[1]), "10.0.0.9:7117").expect("sound");
+        assert_eq!(routes.address(Target::Partition(PartitionId(0)), 0), "10.0.0.9:7117");
+    }
+
+    #[test]
+    fn unsound_maps_are_refused() {
+        assert!(Routes::new(map(&[], &[1]), "a:1").is_none());
+        assert!(Routes::new(map(&[(1, "a:1")], &[2]), "a:1").is_none());
+        assert!(Routes::new(map(&[(1, "a:1")], &[1, 1, 1]), "a:1").is_none());
+        assert!(Routes::new(Map { partitions: 2, ..map(&[(1, "a:1")], &[1]) }, "a:1").is_none());
+    }
+}
