@@ -77,6 +77,22 @@ impl DataDir {
         Ok(dir)
     }
 
+    /// The directory at `path`, as it is.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// The identity, if there is a readable one; nothing is made or moved.
+    pub fn peek(&self) -> Result<Option<StoredIdentity>, OpenError> {
+        if !self.has(IDENTITY_DIR) {
+            return Ok(None);
+        }
+        match self.open().and_then(|db| db.get(KEY)) {
+            Ok(Some(bytes)) => self.decode(&bytes),
+            _ => Ok(None),
+        }
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path

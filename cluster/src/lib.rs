@@ -10,6 +10,7 @@ pub mod clock;
 pub mod dispatcher;
 pub mod error;
 pub mod identity;
+pub mod inspect;
 mod lock;
 pub mod map;
 pub mod node;

@@ -329,6 +329,8 @@ const HAS_AUTHOR: u8 = 1;
 const HAS_REFERENCE: u8 = 2;
 const HAS_VERSION: u8 = 4;
 const HAS_EXPIRY: u8 = 8;
+const FOR_FOLLOWERS: u8 = 16;
+const IS_PRIVATE: u8 = 32;
 
 /// A delivery is the record that travels once per partition, so what is usual takes no room in it.
 impl Encoded for Delivery {
@@ -338,7 +340,9 @@ impl Encoded for Delivery {
             flag(self.author != self.owner, HAS_AUTHOR)
                 | flag(self.referenced_owner.is_some(), HAS_REFERENCE)
                 | flag(self.version != 1, HAS_VERSION)
-                | flag(self.expiry.is_some(), HAS_EXPIRY),
+                | flag(self.expiry.is_some(), HAS_EXPIRY)
+                | flag(self.audience == Audience::Followers, FOR_FOLLOWERS)
+                | flag(self.audience == Audience::Private, IS_PRIVATE),
         );
         self.id.encode(out);
         self.owner.encode(out);
@@ -358,7 +362,13 @@ impl Encoded for Delivery {
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let flags = from.byte()?;
-        if flags > 15 {
+        let audience = match flags & (FOR_FOLLOWERS | IS_PRIVATE) {
+            0 => Audience::Public,
+            FOR_FOLLOWERS => Audience::Followers,
+            IS_PRIVATE => Audience::Private,
+            _ => return Err(from.malformed("delivery flags")),
+        };
+        if flags > 63 {
             return Err(from.malformed("delivery flags"));
         }
         let id = EntryId::decode(from)?;
@@ -367,7 +377,7 @@ impl Encoded for Delivery {
         let referenced_owner = (flags & HAS_REFERENCE != 0).then(|| UserId::decode(from)).transpose()?;
         let version = if flags & HAS_VERSION != 0 { from.u32()? } else { 1 };
         let expiry = (flags & HAS_EXPIRY != 0).then(|| Stamp::decode(from)).transpose()?;
-        Ok(Self { id, owner, author, referenced_owner, version, expiry })
+        Ok(Self { id, owner, author, audience, referenced_owner, version, expiry })
     }
 }
 
@@ -398,8 +408,15 @@ mod tests {
     fn a_plain_delivery_is_small() {
         let id = EntryId::from_tick(EntryId::first_tick_at(Stamp(848_000_000_000)), crate::ids::SlotIndex(7));
         let owner = UserId(1_000_000);
-        let delivery =
-            Delivery { id, owner, author: owner, referenced_owner: None, version: 1, expiry: None };
+        let delivery = Delivery {
+            id,
+            owner,
+            author: owner,
+            audience: Audience::Public,
+            referenced_owner: None,
+            version: 1,
+            expiry: None,
+        };
         let mut out = Vec::new();
         delivery.encode(&mut out);
         assert!(out.len() <= 14, "{}", out.len());

@@ -55,6 +55,7 @@ impl Entry {
             id: self.id,
             owner: self.owner,
             author: self.author,
+            audience: self.audience,
             referenced_owner: self.reference.map(|r| r.owner),
             version: self.version,
             expiry: self.expiry,
@@ -76,6 +77,8 @@ pub struct Delivery {
     pub owner: UserId,
     /// Who wrote it.
     pub author: UserId,
+    /// Who may see it; what is private stays at home.
+    pub audience: Audience,
     /// The owner of the entry it refers to.
     pub referenced_owner: Option<UserId>,
     /// The version of its payload.

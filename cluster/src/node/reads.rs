@@ -66,14 +66,14 @@ impl Node {
         }));
         let failed: BTreeMap<_, _> = confirmed.await.into_iter().flatten().collect();
         let failed = &failed;
-        let pages = request.readers.iter().map(|reader| async move {
-            let home = self.partition_of(*reader);
+        let pages = request.readers.iter().copied().map(|reader| async move {
+            let home = self.partition_of(reader);
             if let Some(error) = failed.get(&home) {
                 return Err(error.clone());
             }
             let request = FeedRequest {
                 space: request.space,
-                reader: *reader,
+                reader,
                 limit: request.limit,
                 below: EntryId::MAX,
                 newer_than: None,

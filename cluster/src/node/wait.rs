@@ -1,5 +1,6 @@
 //! Owns the waits: for an index, for a delivery, and for the fan-out to drain.
 
+use fanfold_storage::command::Command;
 use fanfold_storage::ids::{JournalPosition, PartitionId};
 
 use super::Node;
@@ -44,6 +45,16 @@ impl Node {
             }
         })
         .await
+    }
+
+    /// Lets every partition apply a tick at the clock's time: what expires by then is hidden everywhere.
+    pub async fn pass_time(&self) -> Result<(), NodeError> {
+        let _pass = self.enter()?;
+        let ticks = self.partitions.iter().flatten().map(|partition| partition.propose(&Command::Tick));
+        for tick in futures_util::future::join_all(ticks).await {
+            tick?;
+        }
+        Ok(())
     }
 
     /// Waits until a read at `reader` sees what `position` names (R17).

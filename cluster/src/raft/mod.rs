@@ -10,6 +10,7 @@ mod error;
 mod group;
 mod in_process;
 mod log_store;
+mod look;
 mod machine;
 mod message;
 mod network;
@@ -28,6 +29,7 @@ pub use error::{LeaderHint, OpenError, ProposeError, ReadError, StopReason, Stor
 pub use group::{BATCH_BYTES_MAX, Formation, Group, GroupMetrics, GroupSpec, InFlight, Leadership, Proposed};
 pub use in_process::InProcessTransport;
 pub use log_store::{LogStoreError, READ_BYTES_MAX};
+pub use look::{Look, look};
 pub use machine::{Machine, RestoreError};
 pub use settings::RaftSettings;
 pub use transport::{EndpointError, MessageKind, PeerEndpoint, PeerRequest, PeerTransport, TransportError};

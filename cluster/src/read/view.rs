@@ -59,8 +59,8 @@ pub struct EntryView {
     pub owner: UserId,
     /// Who wrote it.
     pub author: UserId,
-    /// Who may see it; none when not hydrated, since a delivery does not carry it.
-    pub audience: Option<Audience>,
+    /// Who may see it.
+    pub audience: Audience,
     /// The version of its payload, from 1.
     pub version: u32,
     /// When it expires; none is never.
@@ -102,7 +102,7 @@ impl EntryView {
             id: delivery.id,
             owner: delivery.owner,
             author: delivery.author,
-            audience: None,
+            audience: delivery.audience,
             version: delivery.version,
             expiry: delivery.expiry,
             payload: None,
@@ -120,7 +120,7 @@ impl EntryView {
             id: entry.id,
             owner: entry.owner,
             author: entry.author,
-            audience: Some(entry.audience),
+            audience: entry.audience,
             version: entry.version,
             expiry: entry.expiry,
             payload: hydrate.then_some(entry.payload),

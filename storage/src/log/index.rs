@@ -241,7 +241,10 @@ impl Index {
     }
 
     /// Whether records could be taken one after the other; changes nothing. On an error, the first that could not.
-    pub(super) fn check<'a>(&self, records: &'a [Record]) -> Result<(), (&'a Record, NotNext)> {
+    pub(super) fn check<'a>(
+        &self,
+        records: impl Iterator<Item = &'a Record>,
+    ) -> Result<(), (&'a Record, NotNext)> {
         let mut tails: HashMap<GroupId, Tail> = HashMap::new();
         for record in records {
             let group = record.group();

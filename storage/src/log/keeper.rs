@@ -110,6 +110,7 @@ impl Keeper {
         drop(inner);
         shared.ready.notify_all();
         shared.work.notify_all();
+        shared.room.notify_all();
         Ok(())
     }
 

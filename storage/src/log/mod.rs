@@ -139,8 +139,8 @@ impl Log {
         self.handle.shared.submit(records, done)
     }
 
-    /// The entries of a group in a range of indexes, in order, as far as they exist and until `bytes_max` is
-    /// reached; the first one is returned whatever its size.
+    /// The entries of a group that there are in a range of indexes, in order, until `bytes_max` is reached; the first
+    /// one is returned whatever its size.
     ///
     /// Older entries are read from their segments and their checksums verified. Damage found so quarantines the group.
     pub fn read(

@@ -124,21 +124,19 @@ impl Shared {
     pub(super) fn submit(&self, records: Vec<Record>, done: Option<Completion>) -> Result<(), LogError> {
         let bytes: u64 = records.iter().map(record_bytes).sum();
         self.check_sizes(&records)?;
+        let pieces = self.split(records, done);
         let on_writer = self.writer.get() == Some(&std::thread::current().id());
         let mut inner = self.lock();
         loop {
             inner.check_running()?;
-            if on_writer
-                || inner.queued_bytes == 0
-                || inner.queued_bytes + bytes <= self.options.queue_bytes_max
-            {
+            let after_bytes = inner.queued_bytes + bytes;
+            let queue_has_room = inner.queued_bytes == 0 || after_bytes <= self.options.queue_bytes_max;
+            if on_writer || queue_has_room && inner.has_room_for(&pieces)? {
                 break;
             }
             inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
-        inner.check_records(&records)?;
-        let pieces = self.split(records, done);
-        inner.check_room(&pieces)?;
+        inner.check_records(pieces.iter().flat_map(|piece| &piece.records))?;
         for piece in pieces {
             inner.push(piece, self.options.recent_bytes_max);
         }
@@ -197,9 +195,9 @@ impl Inner {
         })
     }
 
-    fn check_records(&self, records: &[Record]) -> Result<(), LogError> {
+    fn check_records<'a>(&self, records: impl Iterator<Item = &'a Record> + Clone) -> Result<(), LogError> {
         let mut forgotten = Vec::new();
-        for record in records {
+        for record in records.clone() {
             if matches!(record, Record::Forget { .. }) {
                 forgotten.push(record.group());
             } else if !forgotten.contains(&record.group()) {
@@ -213,24 +211,37 @@ impl Inner {
     }
 
     /// Room in the active segment that is not spoken for.
-    pub(super) fn free_bytes(&self) -> u64 {
+    fn free_bytes(&self) -> u64 {
         self.active_left_bytes.saturating_sub(self.queued_padded_bytes)
     }
 
-    /// Whether submissions of so many bytes on disk fit; entries have to leave a reserve.
-    pub(super) fn has_room(&self, padded: u64, entries: bool) -> Result<(), LogError> {
-        let Next::Full(source) = &self.next else { return Ok(()) };
-        let reserve_bytes = (RESERVE_BLOCKS * BLOCK_BYTES).min(self.active.header.bytes / 4);
-        if padded + if entries { reserve_bytes } else { 0 } <= self.free_bytes() {
-            return Ok(());
-        }
-        Err(LogError::DiskFull { source: Arc::clone(source) })
+    fn reserve_bytes(&self) -> u64 {
+        (RESERVE_BLOCKS * BLOCK_BYTES).min(self.active.header.bytes / 4)
     }
 
-    fn check_room(&self, pieces: &[Submission]) -> Result<(), LogError> {
+    /// Whether submissions of so many bytes on disk fit; entries have to leave a reserve. False as long as the next
+    /// segment is being made and may decide it; an error if there is no room for one.
+    pub(super) fn has_room(&self, padded: u64, entries: bool) -> Result<bool, LogError> {
+        let reserve_bytes = if entries { self.reserve_bytes() } else { 0 };
+        let fits = padded + reserve_bytes <= self.free_bytes();
+        match &self.next {
+            Next::Ready(_) => Ok(true),
+            Next::Wanted => Ok(fits),
+            Next::Full(_) if fits => Ok(true),
+            Next::Full(source) => Err(LogError::DiskFull { source: Arc::clone(source) }),
+        }
+    }
+
+    fn has_room_for(&self, pieces: &[Submission]) -> Result<bool, LogError> {
         let padded = pieces.iter().map(|piece| padded_bytes(piece.bytes)).sum();
         let entry = |record: &Record| matches!(record, Record::Append { .. });
         self.has_room(padded, pieces.iter().any(|piece| piece.records.iter().any(entry)))
+    }
+
+    /// Whether a mark can be written without taking room that is needed for something else.
+    pub(super) fn has_room_for_mark(&self) -> bool {
+        let reserve_bytes = if matches!(self.phase, Phase::Closing) { 0 } else { self.reserve_bytes() };
+        matches!(self.next, Next::Ready(_)) || BLOCK_BYTES + reserve_bytes <= self.free_bytes()
     }
 
     fn push(&mut self, mut piece: Submission, recent_bytes_max: u64) {

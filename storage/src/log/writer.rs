@@ -84,9 +84,8 @@ impl Writer {
             if inner.urgent > 0 || pressed && !inner.queue.is_empty() {
                 return Job::Batch(inner.gather(shared.gather_bytes_max()));
             }
-            // On a full disk marks would use up what is left for purges.
-            let full = matches!(inner.next, Next::Full(_));
-            let quiet = inner.queue.is_empty() && (self.marked || full);
+            // Near a full disk marks would use up what is left for purges.
+            let quiet = inner.queue.is_empty() && (self.marked || !inner.has_room_for_mark());
             match (&inner.phase, quiet) {
                 (Phase::Running, true) => {
                     inner = shared.work.wait(inner).unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::map::IdMap;
 use super::owners::OwnerIndex;
-use crate::entry::Delivery;
+use crate::entry::{Audience, Delivery};
 use crate::ids::{EntryId, RowPosition, SpaceId, Stamp, UserId};
 
 /// The largest window, so that the low half of a position tells its place (R6).
@@ -31,6 +31,7 @@ pub(super) struct Row {
     pub(super) owner: OwnerIndex,
     pub(super) space: SpaceId,
     pub(super) state: RowState,
+    pub(super) audience: Audience,
     /// It came by backfill, so its arrival says nothing of when it was new.
     pub(super) backfill: bool,
     pub(super) version: u32,
@@ -106,6 +107,7 @@ impl Delivered {
             id: row.id,
             owner,
             author: involved.author.unwrap_or(owner),
+            audience: row.audience,
             referenced_owner: involved.referenced_owner,
             version: row.version,
             expiry: row.expiry,

@@ -88,6 +88,7 @@ impl Partition {
             owner: index,
             space,
             state: RowState::Live,
+            audience: delivery.audience,
             backfill,
             version: delivery.version,
             expiry: delivery.expiry,

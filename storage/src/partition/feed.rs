@@ -136,6 +136,7 @@ mod tests {
                 owner: OwnerIndex(0),
                 space: SpaceId(1),
                 state: RowState::Live,
+                audience: crate::entry::Audience::Public,
                 backfill: false,
                 version: 1,
                 expiry: None,

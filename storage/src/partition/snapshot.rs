@@ -22,7 +22,7 @@ use crate::ids::{EntryId, GraphId, PartitionId, RowPosition, SessionId, SpaceId,
 const IMAGE_VERSION: u8 = 1;
 
 encoded_enum!(RowState, "row state" { 0 => Live, 1 => Expired, 2 => Dead });
-encoded_struct!(Row { id, owner, space, state, backfill, version, expiry, previous });
+encoded_struct!(Row { id, owner, space, state, audience, backfill, version, expiry, previous });
 encoded_struct!(Involved { author, referenced_owner });
 encoded_struct!(Edge { owner, since });
 encoded_struct!(Chain { space, head, floor, pulled, unpushed, slicing, slicing_id });

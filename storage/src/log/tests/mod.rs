@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -60,6 +60,15 @@ fn submit(log: &Log, records: Vec<Record>) -> Result<Receiver<Result<(), LogErro
 
 fn submit_and_wait(log: &Log, records: Vec<Record>) -> Result<(), LogError> {
     submit(log, records)?.recv().expect("a completion always runs")
+}
+
+/// Waits for what another thread does; far longer than it can take, so that only a fault fails the test.
+fn eventually(holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < deadline, "it never came");
+        std::thread::yield_now();
+    }
 }
 
 fn bytes(text: impl Into<String>) -> Bytes {

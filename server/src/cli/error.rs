@@ -1,0 +1,98 @@
+//! Owns how a command fails: the message for the person who called it, and the exit code.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+use crate::logging::LoggingError;
+use crate::server::StartError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// The settings are not usable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Logging could not be set up.
+    #[error(transparent)]
+    Logging(#[from] LoggingError),
+    /// The node could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The node failed while it ran, and the process has to end.
+    #[error("the node failed: {0}; nothing that was answered is lost, start it again once the cause is gone")]
+    Failed(fanfold_cluster::NodeFailure),
+    /// Nobody listens at the address.
+    #[error(
+        "no node listens on {address} ({source}); start one with `fanfold start`, or name another with --address"
+    )]
+    NoNode {
+        /// The address.
+        address: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A call failed.
+    #[error("{address}: {source}")]
+    Call {
+        /// The node that was asked.
+        address: String,
+        /// What it, or the client, said.
+        source: fanfold_client::Error,
+    },
+    /// A space was to be altered and nothing was named to change.
+    #[error("nothing to change; name what to change, for example `fanfold space alter posts --feed-cap 400`")]
+    NothingToChange,
+    /// A user was refused, for instance because of a block.
+    #[error("{refused} of {asked} were refused, because of a block or a limit; see `refused` in the output")]
+    SomeRefused {
+        /// How many.
+        refused: usize,
+        /// Of how many.
+        asked: usize,
+    },
+    /// What is on disk cannot be looked into.
+    #[error(transparent)]
+    Inspect(#[from] crate::cli::inspect::InspectError),
+    /// The log on disk is damaged; the report says where.
+    #[error("the log in {} is damaged in {places} places; the output says which file, offset and groups", dir.display())]
+    Damaged {
+        /// The directory of the log.
+        dir: PathBuf,
+        /// How many places.
+        places: usize,
+    },
+    /// The demo failed.
+    #[error(transparent)]
+    Demo(crate::demo::DemoError),
+    /// The process could not be set up, or its output not be written.
+    #[error("{doing} failed: {source}")]
+    Process {
+        /// What was attempted.
+        doing: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+impl CliError {
+    /// Whether the reader of stdout went away, as `head` does; that is no failure.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Process { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Says on stderr what happened.
+    pub fn tell(&self) {
+        eprintln!("fanfold: {self}");
+    }
+
+    /// 2 for misuse, otherwise 1.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Logging(_) | Self::NothingToChange => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Owns the command `start`: a node from its settings to its clean stop.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+use super::error::CliError;
+use super::output::line;
+use crate::config::{Config, ConfigFlags};
+use crate::logging;
+use crate::server::Server;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  fanfold start\n  fanfold start --data-dir /var/lib/fanfold --listen 127.0.0.1:7117 --log-format json\n\nIt is ready when it prints `listening ADDR http ADDR`, and stops cleanly on SIGINT and SIGTERM.")]
+pub(super) struct StartArgs {
+    /// File with settings; `fanfold config --print-default` shows one.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+/// Runs a node until a signal stops it.
+pub(super) fn run(args: &StartArgs) -> Result<(), CliError> {
+    let config = Config::load(args.config.as_deref(), &args.flags)?;
+    config.check()?;
+    logging::init(config.log_format, &config.log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| CliError::Process { doing: "starting the runtime", source })?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), CliError> {
+    let setup = |source| CliError::Process { doing: "waiting for signals", source };
+    // Taken before the node opens, so that a signal during a long recovery is not lost.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(setup)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(setup)?;
+    let server = tokio::select! {
+        server = Server::start(config) => server?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
+    let http = server.http_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
+    line(&format!("listening {} http {http}", server.address()))?;
+    tokio::select! {
+        _ = interrupt.recv() => info!(signal = "SIGINT", "stopping"),
+        _ = terminate.recv() => info!(signal = "SIGTERM", "stopping"),
+        failure = server.failed() => return Err(CliError::Failed(failure)),
+    }
+    server.stop().await.map_err(CliError::Start)
+}

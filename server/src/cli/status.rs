@@ -1,0 +1,179 @@
+//! Owns the command `status`: how a node is, once or again and again.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use clap::Args;
+use fanfold_protocol::message::{NodeStatus, PartitionStatus};
+use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::error::CliError;
+use super::output::{bytes, duration, id, line, table, text, time};
+use super::remote::Remote;
+use crate::names::part_name;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  fanfold status\n  fanfold status --watch --every 2s\n  fanfold status --output json | jq '.[0].partitions[0].applied'")]
+pub(super) struct StatusArgs {
+    /// Shows it again and again, until interrupted.
+    #[arg(long)]
+    watch: bool,
+    /// How often, such as `2s`.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    every: Duration,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Asks and shows.
+pub(super) async fn run(args: StatusArgs) -> Result<(), CliError> {
+    let client = args.remote.connect().await?;
+    // A period of zero has no meaning to a timer; the shortest one asks a thousand times a second.
+    let mut ticks = interval(args.every.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let nodes = client.status().await.map_err(|error| args.remote.failed(error))?;
+        if args.watch && io::stdout().is_terminal() {
+            // Home, and clear what is below: the terminal does not flicker as it would when cleared whole.
+            line("\x1b[H\x1b[J")?;
+        }
+        args.remote.output.show(
+            || Value::Array(nodes.iter().map(node_json).collect()),
+            || nodes.iter().map(node_text).collect::<Vec<_>>().join("\n\n"),
+        )?;
+        if !args.watch {
+            return Ok(());
+        }
+    }
+}
+
+fn node_text(node: &NodeStatus) -> String {
+    let clock = node.clock_held_ms.map_or_else(
+        || "follows the wall clock".to_owned(),
+        |ms| format!("HELD: the wall clock jumped by {ms} ms; if it is right now, run `fanfold clock accept`"),
+    );
+    let head = format!(
+        "node {} of cluster {}, version {}, up {}\nclock: {clock}\nlog: {} segments, {}, position {}",
+        node.node,
+        node.cluster,
+        node.version,
+        duration(node.uptime_ms / 1_000 * 1_000),
+        node.log.segments,
+        bytes(node.log.bytes),
+        node.log.last_position,
+    );
+    [head, partitions(&node.partitions), streams(&node.partitions), memory(&node.partitions)].join("\n\n")
+}
+
+fn partitions(partitions: &[PartitionStatus]) -> String {
+    let heads = [
+        "partition", "role", "term", "applied", "log", "stamp", "entries", "feeds", "users", "edges", "rows",
+        "deliveries", "undelivered", "slices", "sessions",
+    ];
+    let mut rows = table(heads);
+    for p in partitions {
+        rows.add_row([
+            p.partition.to_string(),
+            if p.is_leader { "leader" } else { "follower" }.to_owned(),
+            p.term.to_string(),
+            p.applied.to_string(),
+            p.log_last.to_string(),
+            time(p.stamp),
+            p.entries.to_string(),
+            p.feeds.to_string(),
+            p.users.to_string(),
+            p.edges.to_string(),
+            p.rows.to_string(),
+            p.deliveries.to_string(),
+            p.undelivered_events.to_string(),
+            p.pending_slices.to_string(),
+            p.sessions.to_string(),
+        ]);
+    }
+    text(&rows)
+}
+
+fn streams(partitions: &[PartitionStatus]) -> String {
+    let mut rows = table(["source", "destination", "undelivered", "oldest", "acknowledged"]);
+    for p in partitions {
+        for stream in p.streams.iter().filter(|s| s.pending_events > 0) {
+            rows.add_row([
+                p.partition.to_string(),
+                stream.destination.to_string(),
+                stream.pending_events.to_string(),
+                duration(stream.oldest_age_ms),
+                stream.acknowledged.to_string(),
+            ]);
+        }
+    }
+    if rows.is_empty() { "streams: everything is delivered".to_owned() } else { text(&rows) }
+}
+
+fn memory(partitions: &[PartitionStatus]) -> String {
+    let mut rows = table(["memory", "bytes", "all partitions"]);
+    let mut sums: Vec<(&'static str, u64)> = Vec::new();
+    for used in partitions.iter().flat_map(|p| &p.memory) {
+        let name = part_name(used.part);
+        match sums.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, sum)) => *sum += used.bytes,
+            None => sums.push((name, used.bytes)),
+        }
+    }
+    for (name, sum) in sums {
+        rows.add_row([name.to_owned(), sum.to_string(), bytes(sum)]);
+    }
+    text(&rows)
+}
+
+fn node_json(node: &NodeStatus) -> Value {
+    json!({
+        "node": id(node.node),
+        "cluster": node.cluster.to_string(),
+        "version": node.version,
+        "uptime_ms": node.uptime_ms,
+        "clock_held_ms": node.clock_held_ms,
+        "log": {
+            "segments": node.log.segments,
+            "bytes": node.log.bytes,
+            "last_position": node.log.last_position,
+        },
+        "partitions": node.partitions.iter().map(partition_json).collect::<Vec<_>>(),
+    })
+}
+
+fn partition_json(p: &PartitionStatus) -> Value {
+    let streams = p.streams.iter().map(|s| {
+        json!({
+            "destination": s.destination.0,
+            "pending_events": s.pending_events,
+            "oldest_age_ms": s.oldest_age_ms,
+            "acknowledged": s.acknowledged,
+        })
+    });
+    let memory: serde_json::Map<String, Value> =
+        p.memory.iter().map(|m| (part_name(m.part).to_owned(), m.bytes.into())).collect();
+    json!({
+        "partition": p.partition.0,
+        "is_leader": p.is_leader,
+        "term": p.term,
+        "applied": p.applied,
+        "log_last": p.log_last,
+        "stamp": time(p.stamp),
+        "entries": p.entries,
+        "feeds": p.feeds,
+        "users": p.users,
+        "edges": p.edges,
+        "owners_here": p.owners_here,
+        "rows": p.rows,
+        "deliveries": p.deliveries,
+        "undelivered_events": p.undelivered_events,
+        "pending_slices": p.pending_slices,
+        "journal_first": p.journal_first,
+        "journal_next": p.journal_next,
+        "sessions": p.sessions,
+        "memory_bytes": memory,
+        "streams": streams.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,402 @@
+//! Owns the settings of a node: their defaults, the flags, and the config file.
+//!
+//! - Every key of the file is a flag of the same name with `-` for `_`, and the other way round; a test holds them together.
+//! - Flags win over the file, and the file over the defaults.
+//! - An unknown key is refused by name, never ignored.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The settings of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "each key is documented once, at its flag, where help and config file take it from")]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub listen: String,
+    pub http: String,
+    pub partitions: u16,
+    pub insecure_listen_without_tls: bool,
+    pub log_format: LogFormat,
+    pub log_level: String,
+    pub connections_max: u32,
+    pub http_connections_max: u32,
+    pub handshake_timeout_ms: u64,
+    pub frame_timeout_ms: u64,
+    pub write_timeout_ms: u64,
+    pub request_timeout_ms: u64,
+    pub stop_timeout_ms: u64,
+    pub slow_request_ms: u64,
+    pub frame_bytes_max: u32,
+    pub connection_requests_max: u32,
+    pub connection_bytes_max: u32,
+    pub node_bytes_max: u32,
+    pub log_segment_bytes: u64,
+}
+
+/// The flags that set what the config file sets; each is optional and wins over the file.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+pub struct ConfigFlags {
+    /// Directory with everything the node keeps; made at first start, used by one process at a time.
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Address for clients, `ip:port`; port 0 chooses a free one.
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// Address for /metrics, /livez and /readyz, `ip:port`; port 0 chooses a free one, `off` turns it off.
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// Number of partitions, a power of two up to 4096; counts when the data directory is made and never changes.
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u16>,
+    /// Accept addresses off loopback although there is neither TLS nor a token: whoever reaches them owns the data.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub insecure_listen_without_tls: Option<bool>,
+    /// How log lines on stderr look: `text` or `json`.
+    #[arg(long, value_name = "FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged: `error`, `warn`, `info`, `debug` or `trace`, or directives such as `info,fanfold_cluster=debug`.
+    #[arg(long, value_name = "LEVEL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<String>,
+    /// Client connections at a time; more are refused with a typed error.
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_max: Option<u32>,
+    /// HTTP connections at a time; more wait.
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_connections_max: Option<u32>,
+    /// A new connection must have sent its hello after this many milliseconds.
+    #[arg(long, value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handshake_timeout_ms: Option<u64>,
+    /// A frame must be complete this many milliseconds after its first byte; idle connections are not closed.
+    #[arg(long, value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame_timeout_ms: Option<u64>,
+    /// A client must have taken the answers written to it after this many milliseconds.
+    #[arg(long, value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_timeout_ms: Option<u64>,
+    /// The longest deadline of a request in milliseconds; also the deadline of requests that carry none.
+    #[arg(long, value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_timeout_ms: Option<u64>,
+    /// How long a clean stop waits for requests in flight, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_timeout_ms: Option<u64>,
+    /// Requests that take longer than this many milliseconds are logged with their id.
+    #[arg(long, value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_request_ms: Option<u64>,
+    /// Bytes of one frame, 4 KiB to 64 MiB.
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame_bytes_max: Option<u32>,
+    /// Requests in flight on one connection; beyond that, the connection is not read.
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_requests_max: Option<u32>,
+    /// Bytes of requests and expected answers in flight on one connection; beyond that, the connection is not read.
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_bytes_max: Option<u32>,
+    /// Bytes of requests and expected answers in flight on all connections; beyond that, requests are answered `Busy`.
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_bytes_max: Option<u32>,
+    /// Size of one segment file of the write-ahead log; a record must fit into one.
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_segment_bytes: Option<u64>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./fanfold-data"),
+            listen: "127.0.0.1:7117".to_owned(),
+            http: "127.0.0.1:7118".to_owned(),
+            partitions: 16,
+            insecure_listen_without_tls: false,
+            log_format: LogFormat::Text,
+            log_level: "info".to_owned(),
+            connections_max: 4_096,
+            http_connections_max: 64,
+            handshake_timeout_ms: 5_000,
+            frame_timeout_ms: 10_000,
+            write_timeout_ms: 10_000,
+            request_timeout_ms: 300_000,
+            stop_timeout_ms: 5_000,
+            slow_request_ms: 1_000,
+            frame_bytes_max: 4 * 1024 * 1024,
+            connection_requests_max: 1_024,
+            connection_bytes_max: 16 * 1024 * 1024,
+            node_bytes_max: 256 * 1024 * 1024,
+            log_segment_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Why there are no usable settings.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The config file cannot be read.
+    #[error("the config file {} cannot be read: {source}; check --config", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The config file is not valid.
+    #[error(
+        "the config file {} is not valid: {source}\n`fanfold config --print-default` shows every key", path.display()
+    )]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and key.
+        source: Box<toml::de::Error>,
+    },
+    /// An address is not `ip:port`.
+    #[error("{key} is {value:?}, which is not an address such as 127.0.0.1:7117")]
+    Address {
+        /// The key.
+        key: &'static str,
+        /// What it holds.
+        value: String,
+    },
+    /// An address is reachable from elsewhere and nothing protects it.
+    #[error(
+        "{key} is {address}, which others can reach, and there is neither TLS nor a token yet; \
+         use a loopback address such as 127.0.0.1, or say --insecure-listen-without-tls"
+    )]
+    OffLoopback {
+        /// The key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A number is outside its range.
+    #[error("{key} is {got} and must lie between {min} and {max}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// Smallest accepted value.
+        min: u64,
+        /// Largest accepted value.
+        max: u64,
+        /// What it holds.
+        got: u64,
+    },
+    /// The number of partitions is not a power of two.
+    #[error("partitions is {got} and must be a power of two from 1 to 4096")]
+    Partitions {
+        /// What it holds.
+        got: u16,
+    },
+}
+
+impl Config {
+    /// The settings of the defaults, then `file` if there is one, then `flags`; not yet checked.
+    pub fn load(file: Option<&Path>, flags: &ConfigFlags) -> Result<Self, ConfigError> {
+        let parse = |path: &Path, source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) };
+        let base = match file {
+            None => Self::default(),
+            Some(path) => {
+                let read = |source| ConfigError::Read { path: path.to_owned(), source };
+                let text = std::fs::read_to_string(path).map_err(read)?;
+                toml::from_str(&text).map_err(|source| parse(path, source))?
+            }
+        };
+        let mut merged = table(&base);
+        merged.extend(table(flags));
+        toml::Value::Table(merged).try_into().map_err(|source| parse(Path::new("(flags)"), source))
+    }
+
+    /// Checks what the types cannot say.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.partitions.is_power_of_two() || self.partitions > 4_096 {
+            return Err(ConfigError::Partitions { got: self.partitions });
+        }
+        self.listen_address()?;
+        self.http_address()?;
+        let ranges = [
+            ("connections_max", u64::from(self.connections_max), 1, 1 << 20),
+            ("http_connections_max", u64::from(self.http_connections_max), 1, 1 << 16),
+            ("frame_bytes_max", u64::from(self.frame_bytes_max), 4 << 10, 64 << 20),
+            ("connection_requests_max", u64::from(self.connection_requests_max), 1, 1 << 20),
+            ("connection_bytes_max", u64::from(self.connection_bytes_max), 4 << 10, 1 << 30),
+            ("node_bytes_max", u64::from(self.node_bytes_max), 1 << 20, u64::from(u32::MAX)),
+            ("log_segment_bytes", self.log_segment_bytes, 1 << 20, 1 << 30),
+            ("handshake_timeout_ms", self.handshake_timeout_ms, 1, TIMEOUT_MS_MAX),
+            ("frame_timeout_ms", self.frame_timeout_ms, 1, TIMEOUT_MS_MAX),
+            ("write_timeout_ms", self.write_timeout_ms, 1, TIMEOUT_MS_MAX),
+            ("request_timeout_ms", self.request_timeout_ms, 1, TIMEOUT_MS_MAX),
+            ("stop_timeout_ms", self.stop_timeout_ms, 1, TIMEOUT_MS_MAX),
+        ];
+        for (key, got, min, max) in ranges {
+            if got < min || got > max {
+                return Err(ConfigError::Range { key, min, max, got });
+            }
+        }
+        Ok(())
+    }
+
+    /// The address for clients; off loopback only with the insecure flag.
+    pub fn listen_address(&self) -> Result<SocketAddr, ConfigError> {
+        self.address("listen", &self.listen)
+    }
+
+    /// The HTTP address; none if it is off.
+    pub fn http_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.http == "off" {
+            return Ok(None);
+        }
+        self.address("http", &self.http).map(Some)
+    }
+
+    fn address(&self, key: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
+        let address: SocketAddr =
+            value.parse().map_err(|_| ConfigError::Address { key, value: value.to_owned() })?;
+        if !address.ip().is_loopback() && !self.insecure_listen_without_tls {
+            return Err(ConfigError::OffLoopback { key, address });
+        }
+        Ok(address)
+    }
+
+    /// These settings as a config file, without comments.
+    pub fn to_toml(&self) -> String {
+        table(self).to_string()
+    }
+
+    /// The default config file, each key with its comment.
+    pub fn default_file() -> String {
+        let defaults = table(&Self::default());
+        let mut out = String::from("# Settings of a Fanfold node. Every key is also a flag of `fanfold start`.\n");
+        for arg in FlagsOnly::command().get_arguments() {
+            let key = arg.get_id().as_str();
+            let Some(value) = defaults.get(key) else { continue };
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            out.push_str(&format!("\n# {help}.\n{key} = {value}\n"));
+        }
+        out
+    }
+}
+
+/// The longest timeout: a day, in milliseconds.
+const TIMEOUT_MS_MAX: u64 = 24 * 3_600 * 1_000;
+
+/// A duration of a setting in milliseconds.
+pub(crate) fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn table(of: &impl Serialize) -> toml::Table {
+    toml::Table::try_from(of).expect("settings are a flat table of strings, numbers and booleans")
+}
+
+#[derive(Parser)]
+struct FlagsOnly {
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn flags(args: &[&str]) -> ConfigFlags {
+        FlagsOnly::try_parse_from(std::iter::once(&"fanfold").chain(args)).unwrap().flags
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn every_key_has_a_flag_and_every_flag_a_key() {
+        let keys: BTreeSet<String> = table(&Config::default()).keys().cloned().collect();
+        let command = FlagsOnly::command();
+        let ids: BTreeSet<String> = command.get_arguments().map(|a| a.get_id().to_string()).collect();
+        assert_eq!(keys, ids);
+        for arg in command.get_arguments() {
+            assert_eq!(arg.get_long().unwrap().replace('-', "_"), arg.get_id().as_str());
+        }
+    }
+
+    #[test]
+    fn printed_default_is_the_default_with_a_comment_on_each_key() {
+        let text = Config::default_file();
+        assert_eq!(toml::from_str::<Config>(&text).unwrap(), Config::default());
+        for key in table(&Config::default()).keys() {
+            let at = text.find(&format!("\n{key} = ")).unwrap_or_else(|| panic!("{key} is missing"));
+            let comment = text[..at].rsplit('\n').next().unwrap();
+            assert!(comment.len() > 20 && comment.starts_with("# "), "{key} has no comment");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_the_defaults() {
+        let file = file("partitions = 4\nconnections_max = 7\n");
+        let config = Config::load(Some(file.path()), &flags(&["--partitions", "8"])).unwrap();
+        assert_eq!((config.partitions, config.connections_max), (8, 7));
+        assert_eq!(config.listen, Config::default().listen);
+    }
+
+    #[test]
+    fn unknown_key_is_refused_by_name() {
+        let file = file("partition_count = 4\n");
+        let error = Config::load(Some(file.path()), &ConfigFlags::default()).unwrap_err().to_string();
+        assert!(error.contains("partition_count"), "{error}");
+    }
+
+    #[test]
+    fn off_loopback_needs_the_insecure_flag_on_both_ports() {
+        for key in ["--listen", "--http"] {
+            for address in ["0.0.0.0:7117", "192.0.2.1:1", "[::]:7117"] {
+                let open = Config::load(None, &flags(&[key, address])).unwrap();
+                assert!(matches!(open.check(), Err(ConfigError::OffLoopback { .. })), "{key} {address}");
+                let named = flags(&[key, address, "--insecure-listen-without-tls"]);
+                Config::load(None, &named).unwrap().check().unwrap();
+            }
+        }
+        Config::load(None, &flags(&["--listen", "[::1]:0", "--http", "off"])).unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_by_name() {
+        let partitions = Config { partitions: 12, ..Config::default() };
+        assert!(matches!(partitions.check(), Err(ConfigError::Partitions { got: 12 })));
+        let frame = Config { frame_bytes_max: 1, ..Config::default() };
+        assert!(frame.check().unwrap_err().to_string().starts_with("frame_bytes_max is 1"));
+    }
+}

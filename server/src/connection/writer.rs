@@ -1,0 +1,126 @@
+//! Owns the way of answers to the client: what waits is packed together and flushed once.
+//!
+//! - Answers that the client does not take in time end the connection.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use fanfold_protocol::Status;
+use fanfold_protocol::call::BATCH_ITEMS_MAX;
+use fanfold_protocol::frame::Frame;
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::ms;
+use crate::listener::Shared;
+
+/// Answers are packed into one batch up to about so many bytes.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// An answer, and what its request held until it is written.
+pub(super) struct Answer {
+    pub(super) frame: Frame,
+    #[expect(dead_code, reason = "it is held, and given back when the answer is dropped")]
+    pub(super) held: Option<[OwnedSemaphorePermit; 3]>,
+}
+
+pub(super) struct Writer {
+    broken: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Writer {
+    /// Starts the task that writes; it ends when all senders are gone or the client takes nothing.
+    pub(super) fn spawn(outgoing: OwnedWriteHalf, shared: Arc<Shared>) -> (mpsc::Sender<Answer>, Self) {
+        let (answers, waiting) = mpsc::channel(shared.config.connection_requests_max as usize);
+        let broken = CancellationToken::new();
+        let task = tokio::spawn(write(outgoing, waiting, shared, broken.clone()));
+        (answers, Self { broken, task })
+    }
+
+    /// Returns when nothing can be written any more.
+    pub(super) async fn broken(&self) {
+        self.broken.cancelled().await;
+    }
+
+    /// Waits until every answer is written, or none can be.
+    pub(super) async fn finish(self) {
+        if let Err(error) = self.task.await
+            && error.is_panic()
+        {
+            tracing::error!(%error, "a connection's writer ended badly");
+        }
+    }
+}
+
+async fn write(
+    mut outgoing: OwnedWriteHalf,
+    mut waiting: mpsc::Receiver<Answer>,
+    shared: Arc<Shared>,
+    broken: CancellationToken,
+) {
+    let _broken = broken.drop_guard();
+    let mut out = BytesMut::new();
+    let mut gathered = Vec::new();
+    while waiting.recv_many(&mut gathered, BATCH_ITEMS_MAX).await > 0 {
+        out.clear();
+        encode(&gathered, shared.limits.frame_bytes_max, &mut out);
+        let written = timeout(ms(shared.config.write_timeout_ms), outgoing.write_all(&out)).await;
+        match written {
+            Ok(Ok(())) => shared.metrics.sent_bytes.inc_by(out.len() as u64),
+            Ok(Err(_)) => return,
+            Err(_) => {
+                tracing::info!("connection closed: the client does not take its answers");
+                shared.metrics.closed(&Status::TooSlow);
+                return;
+            }
+        };
+        // What the requests held is free once their answers are written.
+        gathered.clear();
+    }
+    if let Err(error) = outgoing.shutdown().await {
+        tracing::debug!(%error, "the client was gone first");
+    }
+}
+
+/// Packs small answers into batches; a large one travels alone.
+fn encode(answers: &[Answer], frame_bytes_max: u32, out: &mut BytesMut) {
+    let mut batch: Vec<Frame> = Vec::new();
+    let mut batch_bytes = 0;
+    for answer in answers {
+        let bytes = answer.frame.encoded_len();
+        let alone = answer.frame.is_batch() || answer.frame.is_connection_refusal();
+        if alone || batch_bytes + bytes > BATCH_BYTES.min(frame_bytes_max as usize) {
+            flush(&mut batch, frame_bytes_max, out);
+            batch_bytes = 0;
+        }
+        if alone {
+            put(&answer.frame, frame_bytes_max, out);
+        } else {
+            batch.push(answer.frame.clone());
+            batch_bytes += bytes;
+        }
+    }
+    flush(&mut batch, frame_bytes_max, out);
+}
+
+fn flush(batch: &mut Vec<Frame>, frame_bytes_max: u32, out: &mut BytesMut) {
+    match batch.as_slice() {
+        [] => {}
+        [one] => put(one, frame_bytes_max, out),
+        many => put(&Frame::batch(many), frame_bytes_max, out),
+    }
+    batch.clear();
+}
+
+fn put(frame: &Frame, frame_bytes_max: u32, out: &mut BytesMut) {
+    if let Err(error) = frame.encode_into(out, frame_bytes_max) {
+        tracing::error!(request = frame.request_id.0, %error, "an answer does not fit a frame");
+        let refusal = Frame::refusal(frame.opcode, frame.request_id, &Status::Internal);
+        refusal.encode_into(out, frame_bytes_max).expect("a refusal fits the smallest frame");
+    }
+}

@@ -1,0 +1,149 @@
+//! Owns the HTTP port: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever watches the process.
+//!
+//! - It listens before the node is open, so that a long recovery is seen as alive and not ready.
+//! - It has connections of its own, so that clients cannot crowd it out.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::serve::Listener;
+use fanfold_cluster::Node;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::translate;
+
+/// The type of the answer to `/metrics`: OpenMetrics, as Prometheus asks for it.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone)]
+struct Site {
+    metrics: Arc<Metrics>,
+    node: Arc<OnceLock<Arc<Node>>>,
+}
+
+/// A bound HTTP port.
+pub(crate) struct Http {
+    socket: TcpListener,
+    address: SocketAddr,
+    connections_max: u32,
+}
+
+/// Where the node is put once it is open.
+pub(crate) struct HttpNode(Arc<OnceLock<Arc<Node>>>);
+
+impl HttpNode {
+    pub(crate) fn set(&self, node: Arc<Node>) {
+        assert!(self.0.set(node).is_ok(), "a server opens one node");
+    }
+}
+
+impl Http {
+    pub(crate) async fn bind(address: SocketAddr, connections_max: u32) -> std::io::Result<Self> {
+        let socket = TcpListener::bind(address).await?;
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address, connections_max })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`; not ready until a node is set.
+    pub(crate) fn serve(self, metrics: Arc<Metrics>, stop: CancellationToken) -> HttpNode {
+        let node = Arc::new(OnceLock::new());
+        let site = Site { metrics, node: node.clone() };
+        let router = Router::new()
+            .route("/livez", get(async || "alive\n"))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(figures))
+            .with_state(site);
+        let permits = Arc::new(Semaphore::new(self.connections_max as usize));
+        let limited = Limited { socket: self.socket, permits };
+        tokio::spawn(async move {
+            let serving = axum::serve(limited, router).with_graceful_shutdown(stop.cancelled_owned());
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the HTTP port is served no more");
+            }
+        });
+        HttpNode(node)
+    }
+}
+
+async fn ready(State(site): State<Site>) -> impl IntoResponse {
+    let Some(node) = site.node.get() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "starting: the log is being read back\n".to_owned());
+    };
+    let damaged = node.status().damaged;
+    if damaged.is_empty() {
+        return (StatusCode::OK, "ready\n".to_owned());
+    }
+    let damaged: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+    let text = format!("partitions {} are damaged and refuse service\n", damaged.join(", "));
+    (StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+async fn figures(State(site): State<Site>) -> impl IntoResponse {
+    let status = site.node.get().map(|node| translate::node_status(&node.status()));
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], site.metrics.text(status.as_ref()))
+}
+
+
+/// A listener that accepts only while fewer connections than its limit are open.
+struct Limited {
+    socket: TcpListener,
+    permits: Arc<Semaphore>,
+}
+
+impl Listener for Limited {
+    type Io = Counted;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Counted, SocketAddr) {
+        // The semaphore is never closed; without a permit the connection would only not be counted.
+        let permit = self.permits.clone().acquire_owned().await.ok();
+        let (stream, peer) = Listener::accept(&mut self.socket).await;
+        (Counted { stream, _permit: permit }, peer)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+/// A connection that counts while it is open.
+struct Counted {
+    stream: TcpStream,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

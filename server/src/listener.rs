@@ -1,0 +1,123 @@
+//! Owns the accepting of client connections, and what all of them share.
+//!
+//! - At most `connections_max` are open; one more is told so and closed. The HTTP port has its own limit.
+//! - The bytes of requests in flight on all connections are bounded; beyond, the answer is `Busy`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfold_cluster::Node;
+use fanfold_protocol::Status;
+use fanfold_protocol::handshake::Limits;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::config::Config;
+use crate::connection;
+use crate::metrics::Metrics;
+
+/// How long the listener rests after the operating system refused to accept, for instance for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The largest payload that any space may allow, in bytes.
+const PAYLOAD_BYTES_MAX: u32 = 1 << 20;
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) node: Arc<Node>,
+    pub(crate) config: Config,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Bytes that requests in flight may still take, on all connections.
+    pub(crate) bytes: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Shared {
+    pub(crate) fn new(node: Arc<Node>, config: Config, metrics: Arc<Metrics>) -> Self {
+        let limits = Limits {
+            frame_bytes_max: config.frame_bytes_max,
+            pipelined_max: config.connection_requests_max,
+            payload_bytes_max: PAYLOAD_BYTES_MAX.min(config.frame_bytes_max / 2),
+            ..Limits::default()
+        };
+        Self {
+            node,
+            limits,
+            metrics,
+            bytes: Arc::new(Semaphore::new(config.node_bytes_max as usize)),
+            connections: Arc::new(Semaphore::new(config.connections_max as usize)),
+            config,
+            stopping: CancellationToken::new(),
+        }
+    }
+}
+
+/// The task that accepts.
+pub(crate) struct Listener {
+    shared: Arc<Shared>,
+    /// Ends what is still open after the stop's timeout.
+    ending: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Listener {
+    pub(crate) fn spawn(socket: TcpListener, shared: Arc<Shared>) -> Self {
+        let ending = CancellationToken::new();
+        let task = tokio::spawn(accept(socket, shared.clone(), ending.clone()));
+        Self { shared, ending, task }
+    }
+
+    /// Accepts no more, lets requests in flight be answered for `timeout`, then closes what is left.
+    pub(crate) async fn stop(mut self, timeout: Duration) {
+        self.shared.stopping.cancel();
+        if tokio::time::timeout(timeout, &mut self.task).await.is_err() {
+            self.ending.cancel();
+            if let Err(error) = self.task.await {
+                tracing::error!(%error, "the listener ended badly");
+            }
+        }
+    }
+}
+
+async fn accept(socket: TcpListener, shared: Arc<Shared>, ending: CancellationToken) {
+    let mut open = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            Some(_) = open.join_next() => continue,
+            () = shared.stopping.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let shared = shared.clone();
+                let span = tracing::info_span!("connection", %peer);
+                open.spawn(serve(stream, shared).instrument(span));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(socket);
+    tokio::select! {
+        () = async { while open.join_next().await.is_some() {} } => {}
+        () = ending.cancelled() => open.shutdown().await,
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    let permit: Result<OwnedSemaphorePermit, _> = shared.connections.clone().try_acquire_owned();
+    let Ok(_permit) = permit else {
+        connection::refuse(stream, &shared, &Status::TooManyConnections).await;
+        return;
+    };
+    shared.metrics.connections.inc();
+    connection::serve(stream, &shared).await;
+    shared.metrics.connections.dec();
+}

@@ -1,0 +1,139 @@
+//! Owns the metrics of a node: what the listener counts, and what the node's status says when asked.
+//!
+//! - Names and labels are for operators and stay; a label never holds a user, an entry or an address.
+//! - What the node knows itself is read when `/metrics` is asked, not counted twice.
+
+mod node;
+
+use std::fmt::Write as _;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::names::status_name;
+use fanfold_protocol::Status;
+use fanfold_protocol::message::NodeStatus;
+
+/// What came of requests of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    kind: &'static str,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabel {
+    status: &'static str,
+}
+
+/// The bounds of the latency histograms, in seconds.
+const LATENCY_BOUNDS_SECONDS: [f64; 14] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// What the listener counts. Shared by all connections.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    latency: Family<KindLabel, Histogram, fn() -> Histogram>,
+    closed: Family<StatusLabel, Counter>,
+    /// Connections open now.
+    pub connections: Gauge,
+    /// Requests read and not answered yet.
+    pub in_flight: Gauge,
+    /// Bytes read from clients.
+    pub received_bytes: Counter,
+    /// Bytes written to clients.
+    pub sent_bytes: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let latency: fn() -> Histogram = || Histogram::new(LATENCY_BOUNDS_SECONDS);
+        let metrics = Self {
+            registry: Registry::with_prefix("fanfold"),
+            requests: Family::default(),
+            latency: Family::new_with_constructor(latency),
+            closed: Family::default(),
+            connections: Gauge::default(),
+            in_flight: Gauge::default(),
+            received_bytes: Counter::default(),
+            sent_bytes: Counter::default(),
+        };
+        metrics.registered()
+    }
+}
+
+impl Metrics {
+    fn registered(mut self) -> Self {
+        let r = &mut self.registry;
+        r.register("requests", "Requests answered, by kind and status", self.requests.clone());
+        r.register(
+            "request_seconds",
+            "Time from the decoded request to its answer, by kind",
+            self.latency.clone(),
+        );
+        r.register("connections_refused", "Connections closed by the node, by status", self.closed.clone());
+        r.register("connections", "Client connections open now", self.connections.clone());
+        r.register("requests_in_flight", "Requests read and not answered yet", self.in_flight.clone());
+        r.register("received_bytes", "Bytes read from clients", self.received_bytes.clone());
+        r.register("sent_bytes", "Bytes written to clients", self.sent_bytes.clone());
+        self
+    }
+
+    /// Counts one answered request.
+    pub fn answered(&self, kind: &'static str, refused: Option<&Status>, seconds: f64) {
+        let status = refused.map_or("ok", status_name);
+        self.requests.get_or_create(&RequestLabels { kind, status }).inc();
+        self.latency.get_or_create(&KindLabel { kind }).observe(seconds);
+    }
+
+    /// Counts one connection that the node closed for a reason it told the client.
+    pub fn closed(&self, status: &Status) {
+        self.closed.get_or_create(&StatusLabel { status: status_name(status) }).inc();
+    }
+
+    /// Everything in the text format of Prometheus (OpenMetrics 1.0).
+    pub fn text(&self, status: Option<&NodeStatus>) -> String {
+        let mut out = String::new();
+        let mut write = || -> std::fmt::Result {
+            encode_registry(&mut out, &self.registry)?;
+            if let Some(status) = status {
+                encode_registry(&mut out, &node::registry(status))?;
+            }
+            encode_eof(&mut out)
+        };
+        if write().is_err() {
+            // Writing to a string cannot fail; an encoder that does says so in a comment.
+            let _ = writeln!(out, "# the metrics could not be encoded");
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answered_requests_are_counted_by_kind_and_status() {
+        let metrics = Metrics::default();
+        metrics.answered("read_feed", None, 0.000_2);
+        metrics.answered("read_feed", Some(&Status::BadCursor), 0.000_2);
+        let text = metrics.text(None);
+        assert!(text.contains(r#"fanfold_requests_total{kind="read_feed",status="ok"} 1"#), "{text}");
+        assert!(text.contains(r#"fanfold_requests_total{kind="read_feed",status="bad_cursor"} 1"#), "{text}");
+        assert!(text.contains(r#"fanfold_request_seconds_count{kind="read_feed"} 2"#), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+}

@@ -1,0 +1,111 @@
+//! Owns the metrics that come from the node's status, made anew each time they are asked.
+//!
+//! - Streams between partitions are many (the square of the partitions); only those with undelivered events are named.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::names::part_name;
+use fanfold_protocol::message::{NodeStatus, PartitionStatus};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartitionLabel {
+    partition: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StreamLabels {
+    source: u16,
+    destination: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartLabels {
+    partition: u16,
+    part: &'static str,
+}
+
+/// What is told of each partition: name, help, value.
+type PartitionMetric = (&'static str, &'static str, fn(&PartitionStatus) -> u64);
+
+const PARTITION_METRICS: [PartitionMetric; 12] = [
+    ("applied_index", "Last log index applied", |p| p.applied),
+    ("log_last_index", "Last log index written", |p| p.log_last),
+    ("entries", "Live entries", |p| p.entries),
+    ("feeds", "Feeds held", |p| p.feeds),
+    ("users", "Users homed in the partition", |p| p.users),
+    ("edges", "Edges of readers homed in the partition", |p| p.edges),
+    ("rows", "Rows of the delivered table", |p| p.rows),
+    ("deliveries", "Deliveries so far", |p| p.deliveries),
+    ("sessions", "Open sessions", |p| p.sessions),
+    ("pending_slices", "Slices of large fan-outs not applied yet", |p| p.pending_slices),
+    ("undelivered_events", "Events in the journal that some destination has not acknowledged", |p| {
+        p.undelivered_events
+    }),
+    ("journal_events", "Events the journal holds", |p| p.journal_next.saturating_sub(p.journal_first)),
+];
+
+/// The metrics of `status`.
+pub(super) fn registry(status: &NodeStatus) -> Registry {
+    let mut registry = Registry::with_prefix("fanfold");
+    node(&mut registry, status);
+    for (name, help, value) in PARTITION_METRICS {
+        let family = Family::<PartitionLabel, Gauge>::default();
+        for partition in &status.partitions {
+            let label = PartitionLabel { partition: partition.partition.0 };
+            family.get_or_create(&label).set(gauge(value(partition)));
+        }
+        registry.register(name, help, family);
+    }
+    streams(&mut registry, status);
+    memory(&mut registry, status);
+    registry
+}
+
+fn node(registry: &mut Registry, status: &NodeStatus) {
+    let held = status.clock_held_ms;
+    let single = [
+        ("uptime_ms", "Milliseconds since the node started", gauge(status.uptime_ms)),
+        ("clock_held", "1 while stamps are held because the wall clock jumped", i64::from(held.is_some())),
+        ("clock_skew_ms", "Milliseconds by which the wall clock is ahead of held stamps", held.unwrap_or(0)),
+        ("log_segments", "Segments of the write-ahead log on disk", gauge(status.log.segments)),
+        ("log_bytes", "Bytes of the write-ahead log in use", gauge(status.log.bytes)),
+        ("log_position", "Position behind the last record of the log", gauge(status.log.last_position)),
+    ];
+    for (name, help, value) in single {
+        let metric: Gauge = Gauge::default();
+        metric.set(value);
+        registry.register(name, help, metric);
+    }
+}
+
+fn streams(registry: &mut Registry, status: &NodeStatus) {
+    let events = Family::<StreamLabels, Gauge>::default();
+    let ages = Family::<StreamLabels, Gauge>::default();
+    for partition in &status.partitions {
+        for stream in partition.streams.iter().filter(|s| s.pending_events > 0) {
+            let labels = StreamLabels { source: partition.partition.0, destination: stream.destination.0 };
+            events.get_or_create(&labels).set(gauge(stream.pending_events));
+            ages.get_or_create(&labels).set(gauge(stream.oldest_age_ms));
+        }
+    }
+    registry.register("stream_pending_events", "Events not acknowledged, by source and destination", events);
+    registry.register("stream_oldest_age_ms", "Age of the oldest event not acknowledged", ages);
+}
+
+fn memory(registry: &mut Registry, status: &NodeStatus) {
+    let family = Family::<PartLabels, Gauge>::default();
+    for partition in &status.partitions {
+        for used in &partition.memory {
+            let labels = PartLabels { partition: partition.partition.0, part: part_name(used.part) };
+            family.get_or_create(&labels).set(gauge(used.bytes));
+        }
+    }
+    registry.register("memory_bytes", "Memory of the state machine, by partition and part", family);
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

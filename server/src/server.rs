@@ -1,0 +1,149 @@
+//! Owns a running server: the node, its listener and its HTTP port, from start to stop.
+//!
+//! - The ports are bound before the node opens, so that an address in use is known at once; `/readyz` says when the
+//!   node serves.
+//! - When the node fails (its log cannot be written), the process ends: nothing that was not durable was answered.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfold_cluster::clock::{Clock, SystemClock};
+use fanfold_cluster::{Node, NodeFailure, NodeOptions, OpenError};
+use fanfold_storage::log::{LogError, LogOptions};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ConfigError, ms};
+use crate::http::Http;
+use crate::listener::{Listener, Shared};
+use crate::metrics::Metrics;
+
+/// Why a server did not start or stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting is not usable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} ({source}); is another node running? choose another address with --{flag}")]
+    Listen {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The node cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The log could not be closed.
+    #[error("the log was not closed cleanly: {0}; what was answered is safe, the next start reads the log back")]
+    Close(#[from] LogError),
+}
+
+/// A running server.
+pub struct Server {
+    node: Arc<Node>,
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    http_address: Option<SocketAddr>,
+    stop_timeout: Duration,
+    listener: Listener,
+    http_stop: CancellationToken,
+}
+
+impl Server {
+    /// Starts a server on the machine's clock.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, Arc::new(SystemClock::new())).await
+    }
+
+    /// Starts a server on a clock of the caller's.
+    pub async fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        config.check()?;
+        let socket = bind("listen", config.listen_address()?).await?;
+        let address = socket.local_addr().map_err(|source| listen_error("listen", config.listen_address(), source))?;
+        let metrics = Arc::new(Metrics::default());
+        let http_stop = CancellationToken::new();
+        let http = match config.http_address()? {
+            Some(wanted) => Some(Http::bind(wanted, config.http_connections_max).await.map_err(|source| {
+                StartError::Listen { flag: "http", address: wanted, source }
+            })?),
+            None => None,
+        };
+        let http_address = http.as_ref().map(Http::address);
+        let http_node = http.map(|http| http.serve(metrics.clone(), http_stop.clone()));
+        let options = NodeOptions {
+            // The default is for a new directory; one that exists knows its number.
+            partitions: Some(config.partitions).filter(|n| *n != Config::default().partitions),
+            clock,
+            advertise: address.to_string(),
+            log: LogOptions { segment_bytes: config.log_segment_bytes, ..LogOptions::default() },
+            ..NodeOptions::new(&config.data_dir)
+        };
+        let node = Node::open(options).await?;
+        if let Some(http_node) = &http_node {
+            http_node.set(node.clone());
+        }
+        let stop_timeout = ms(config.stop_timeout_ms);
+        let shared = Arc::new(Shared::new(node.clone(), config, metrics));
+        let listener = Listener::spawn(socket, shared.clone());
+        tracing::info!(%address, http = ?http_address, cluster = %format!("{:032x}", node.identity().cluster_id), "serving");
+        Ok(Self { node, shared, address, http_address, stop_timeout, listener, http_stop })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where HTTP is served, if it is.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
+    /// The node behind it.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Returns when the node has failed and the process has to end.
+    pub async fn failed(&self) -> NodeFailure {
+        self.node.failed().await
+    }
+
+    /// Stops cleanly: no new requests, those in flight are answered or run into the timeout, the log is closed.
+    pub async fn stop(self) -> Result<(), StartError> {
+        self.http_stop.cancel();
+        self.listener.stop(self.stop_timeout).await;
+        drop(self.shared);
+        self.node.close().await?;
+        Ok(())
+    }
+
+    /// Stops at once, as if the process had been killed: nothing is finished, flushed or marked.
+    pub async fn abandon(self) {
+        self.http_stop.cancel();
+        self.listener.stop(Duration::ZERO).await;
+        drop(self.shared);
+        self.node.abandon().await;
+    }
+}
+
+async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { flag, address, source })
+}
+
+fn listen_error(
+    flag: &'static str,
+    address: Result<SocketAddr, ConfigError>,
+    source: std::io::Error,
+) -> StartError {
+    match address {
+        Ok(address) => StartError::Listen { flag, address, source },
+        Err(error) => error.into(),
+    }
+}

@@ -1,0 +1,90 @@
+//! Owns the mapping of a node's figures and its map.
+
+use fanfold_cluster::map::ClusterMap;
+use fanfold_cluster::status as stored;
+use fanfold_protocol::ids::{ClusterId, NodeId};
+use fanfold_protocol::message as wire;
+use fanfold_storage::partition::MemoryPart;
+
+use super::{partition_id_to_wire, stamp_to_wire};
+
+/// The map, to the wire.
+pub fn map(map: ClusterMap) -> wire::Map {
+    let address = |node: fanfold_cluster::map::NodeAddress| wire::NodeAddress {
+        node: NodeId(node.node),
+        address: node.address,
+    };
+    wire::Map {
+        cluster: ClusterId(map.cluster_id),
+        epoch: map.epoch,
+        partitions: map.partitions,
+        nodes: map.nodes.into_iter().map(address).collect(),
+        leaders: map.leaders.into_iter().map(|leader| NodeId(leader.unwrap_or(0))).collect(),
+    }
+}
+
+/// The figures of a node, to the wire.
+pub fn node_status(status: &stored::NodeStatus) -> wire::NodeStatus {
+    wire::NodeStatus {
+        node: NodeId(status.node_id),
+        cluster: ClusterId(status.cluster_id),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_ms: status.uptime_ms,
+        clock_held_ms: status.clock_held_ms,
+        partitions: status.partitions.iter().map(partition).collect(),
+        log: wire::LogStatus {
+            segments: status.log.segments,
+            bytes: status.log.bytes,
+            last_position: status.log.durable_position,
+        },
+    }
+}
+
+fn partition(status: &stored::PartitionStatus) -> wire::PartitionStatus {
+    let usage = &status.usage;
+    let memory = usage.memory.iter().map(|(part, bytes)| wire::MemoryUse { part: memory_part(*part), bytes: *bytes });
+    wire::PartitionStatus {
+        partition: partition_id_to_wire(status.partition),
+        is_leader: status.is_leader,
+        term: status.term,
+        applied: status.applied,
+        log_last: status.log_last.unwrap_or(0),
+        stamp: stamp_to_wire(status.stamp),
+        entries: usage.entries,
+        feeds: usage.feeds,
+        users: usage.users,
+        edges: usage.edges,
+        owners_here: usage.owners,
+        rows: usage.rows,
+        deliveries: usage.deliveries_stored,
+        undelivered_events: status.undelivered_events,
+        pending_slices: usage.slices,
+        journal_first: status.journal_next.0.saturating_sub(status.journal_len),
+        journal_next: status.journal_next.0,
+        sessions: usage.sessions,
+        memory: memory.collect(),
+        streams: status.streams.iter().map(stream).collect(),
+    }
+}
+
+fn stream(status: &stored::StreamStatus) -> wire::StreamStatus {
+    wire::StreamStatus {
+        destination: partition_id_to_wire(status.destination),
+        pending_events: status.pending_events,
+        oldest_age_ms: status.oldest_age_ms,
+        acknowledged: status.acknowledged.map_or(0, |position| position.0),
+    }
+}
+
+fn memory_part(part: MemoryPart) -> wire::MemoryPart {
+    match part {
+        MemoryPart::Timelines => wire::MemoryPart::Timelines,
+        MemoryPart::Following => wire::MemoryPart::Following,
+        MemoryPart::FollowersHere => wire::MemoryPart::FollowersHere,
+        MemoryPart::Reach => wire::MemoryPart::Reach,
+        MemoryPart::Delivered => wire::MemoryPart::DeliveredTable,
+        MemoryPart::Feeds => wire::MemoryPart::Feeds,
+        MemoryPart::Journal => wire::MemoryPart::Journal,
+        MemoryPart::Sessions => wire::MemoryPart::Sessions,
+    }
+}

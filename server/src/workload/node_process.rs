@@ -1,0 +1,255 @@
+//! Owns a node in a process of its own, for workloads that end it the hard way.
+//!
+//! - Its data lies in a temporary directory of its own.
+//! - The process is ended when this is dropped.
+//! - A restarted node listens on the port it had, so that clients carry on with their sessions.
+//! - Readiness is the one line the node prints on stdout; nothing is guessed from time.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// Ports for nodes: below those that systems give to outgoing connections. A client that tries again and again to
+/// reach a stopped node on its own machine could otherwise be given that very port and connect to itself.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+const PORT_TRIES: usize = 64;
+/// The file that receives the node's log.
+const LOG_FILE: &str = "node.log";
+/// Bytes of the readiness line at most.
+const READY_LINE_BYTES_MAX: u64 = 1_024;
+/// Bytes of the node's log shown when it fails.
+const LOG_TAIL_BYTES: usize = 2_000;
+
+/// How to run a node.
+#[derive(Debug, Clone)]
+pub struct NodeProcessOptions {
+    /// The program.
+    pub program: PathBuf,
+    /// Arguments before `start`; none for `fanfold` itself.
+    pub arguments: Vec<OsString>,
+    /// Arguments after those given here anyway, such as `--partitions 4`.
+    pub start_arguments: Vec<OsString>,
+    /// How long a start may take, the replay of its log included.
+    pub ready_timeout: Duration,
+}
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeProcessError {
+    /// No port could be bound.
+    #[error("no free port was found between {} and {}; see what occupies them", PORTS.start, PORTS.end)]
+    NoFreePort,
+    /// The program could not be run.
+    #[error("{} could not be run: {source}; build it or name another program", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its directory, or the file for its log, could not be made.
+    #[error("{} could not be made: {source}; make room or set TMPDIR", path.display())]
+    Directory {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ended, or said something else, before it was ready.
+    #[error("the node did not become ready, it said {said:?}; the end of its log:\n{log_tail}")]
+    NotReady {
+        /// What it printed instead of the readiness line.
+        said: String,
+        /// The end of its log.
+        log_tail: String,
+    },
+    /// It took too long.
+    #[error("the node was not ready after {waited:?}; the end of its log:\n{log_tail}")]
+    TooSlow {
+        /// How long it had.
+        waited: Duration,
+        /// The end of its log.
+        log_tail: String,
+    },
+    /// It ended though nobody ended it.
+    #[error("the node ended by itself ({status}); the end of its log:\n{log_tail}")]
+    Ended {
+        /// How.
+        status: String,
+        /// The end of its log.
+        log_tail: String,
+    },
+    /// The process could not be ended.
+    #[error("the node's process could not be ended: {source}")]
+    Kill {
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct NodeProcess {
+    options: NodeProcessOptions,
+    address: SocketAddr,
+    child: Child,
+    /// Held open so that the node can write to its stdout.
+    stdout: BufReader<ChildStdout>,
+    /// After the process, so that it is removed last.
+    directory: TempDir,
+}
+
+impl NodeProcess {
+    /// Starts a node on a free port of this machine and waits until it is ready.
+    pub async fn start(options: NodeProcessOptions) -> Result<Self, NodeProcessError> {
+        let address = free_address()?;
+        let failed = |source| NodeProcessError::Directory { path: std::env::temp_dir(), source };
+        let directory = tempfile::Builder::new().prefix("fanfold-node-").tempdir().map_err(failed)?;
+        let (child, stdout) = spawn_ready(&options, directory.path(), address).await?;
+        Ok(Self { options, address, child, stdout, directory })
+    }
+
+    /// Waits for ever, unless the node ends by itself: then how.
+    pub async fn watch(&mut self) -> NodeProcessError {
+        let status = match self.child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        NodeProcessError::Ended { status, log_tail: log_tail(self.directory.path()) }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Main memory that the process holds now, if the system tells.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        let kib: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        kib.checked_mul(1024)
+    }
+
+    /// Ends the node with SIGKILL, reaps it, and starts it again with the same data on the same port.
+    ///
+    /// Answers how long the start took, from the new process to its readiness.
+    pub async fn kill_and_restart(&mut self) -> Result<Duration, NodeProcessError> {
+        self.child.kill().await.map_err(|source| NodeProcessError::Kill { source })?;
+        let begun = Instant::now();
+        let (child, stdout) = spawn_ready(&self.options, self.directory.path(), self.address).await?;
+        self.child = child;
+        self.stdout = stdout;
+        Ok(begun.elapsed())
+    }
+
+    /// Ends the node with SIGKILL and reaps it.
+    pub async fn end(mut self) -> Result<(), NodeProcessError> {
+        self.child.kill().await.map_err(|source| NodeProcessError::Kill { source })
+    }
+}
+
+/// Finds a port that nobody listens on now.
+fn free_address() -> Result<SocketAddr, NodeProcessError> {
+    let mut rng = rand::rng();
+    (0..PORT_TRIES)
+        .map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, rng.random_range(PORTS))))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .ok_or(NodeProcessError::NoFreePort)
+}
+
+async fn spawn_ready(
+    options: &NodeProcessOptions,
+    directory: &Path,
+    address: SocketAddr,
+) -> Result<(Child, BufReader<ChildStdout>), NodeProcessError> {
+    let log_file = directory.join(LOG_FILE);
+    let log = File::options().create(true).append(true).open(&log_file);
+    let log = log.map_err(|source| NodeProcessError::Directory { path: log_file, source })?;
+    let spawn_error = |source| NodeProcessError::Spawn { program: options.program.clone(), source };
+    let mut child = Command::new(&options.program)
+        .args(&options.arguments)
+        .args(["start", "--http", "off", "--listen"])
+        .arg(address.to_string())
+        .arg("--data-dir")
+        .arg(directory.join("data"))
+        .args(&options.start_arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(spawn_error)?;
+    let stdout = child.stdout.take().ok_or_else(|| spawn_error(io::ErrorKind::BrokenPipe.into()))?;
+    let mut stdout = BufReader::new(stdout);
+    let mut said = String::new();
+    let mut bounded = (&mut stdout).take(READY_LINE_BYTES_MAX);
+    let read = bounded.read_line(&mut said);
+    match tokio::time::timeout(options.ready_timeout, read).await {
+        Ok(Ok(_)) if said.starts_with(&format!("listening {address}")) => Ok((child, stdout)),
+        Ok(_) => Err(NodeProcessError::NotReady { said, log_tail: log_tail(directory) }),
+        Err(_) => {
+            Err(NodeProcessError::TooSlow { waited: options.ready_timeout, log_tail: log_tail(directory) })
+        }
+    }
+}
+
+fn log_tail(directory: &Path) -> String {
+    let bytes = std::fs::read(directory.join(LOG_FILE)).unwrap_or_default();
+    let start = bytes.len().saturating_sub(LOG_TAIL_BYTES);
+    String::from_utf8_lossy(&bytes[start..]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(script: &str) -> NodeProcessOptions {
+        NodeProcessOptions {
+            program: "/bin/sh".into(),
+            // The script sees the arguments of a start as its own: $5 is the address.
+            arguments: vec!["-c".into(), script.into(), "sh".into()],
+            start_arguments: Vec::new(),
+            ready_timeout: Duration::from_secs(30),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_keeps_its_address_over_a_restart() {
+        let script = "echo listening $5; exec sleep 1000";
+        let mut node = NodeProcess::start(options(script)).await.unwrap();
+        let (address, first) = (node.address(), node.child.id());
+        node.kill_and_restart().await.unwrap();
+        assert_eq!(node.address(), address);
+        assert_ne!(node.child.id(), first);
+        node.end().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_that_ends_by_itself_is_noticed() {
+        let mut node = NodeProcess::start(options("echo listening $5; exit 3")).await.unwrap();
+        assert!(matches!(node.watch().await, NodeProcessError::Ended { status, .. } if status.contains('3')));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_ends_early_is_reported_with_its_log() {
+        let error = NodeProcess::start(options("echo the disk is gone >&2")).await.unwrap_err();
+        match error {
+            NodeProcessError::NotReady { said, log_tail, .. } => {
+                assert_eq!(said, "");
+                assert!(log_tail.contains("the disk is gone"));
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
