@@ -1,13 +1,16 @@
 //! The client of Fanfold, a timeline server: one call posts, one call reads a merged feed.
 //!
-//! ```no_run
+//! ```
 //! use std::time::Duration;
 //!
 //! use fanfold_client::{Audience, Client, UserId};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), fanfold_client::Error> {
-//! let client = Client::connect("127.0.0.1:7117").await?;
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let address = "127.0.0.1:7117";
+//! # let node = fanfold_server::TestNode::start().await?;
+//! # let address = node.address();
+//! let client = Client::connect(address).await?;
 //! let (posts, stories) = (client.space("posts"), client.space("stories"));
 //! let (ada, ben) = (UserId(7), UserId(9));
 //!
@@ -44,18 +47,19 @@
 //!
 //! # Errors
 //!
-//! ```no_run
+//! ```
 //! use fanfold_client::{Client, Status, UserId};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), fanfold_client::Error> {
-//! # let client = Client::connect("127.0.0.1:7117").await?;
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let node = fanfold_server::TestNode::start().await?;
+//! # let client = Client::connect(node.address()).await?;
 //! # let (posts, ada) = (client.space("posts"), UserId(7));
 //! match posts.append(ada, "hello").key("request-2").await {
 //!     Ok(appended) => println!("entry {}", appended.id),
 //!     Err(error) if matches!(error.status(), Some(Status::TooLarge { .. })) => println!("too long: {error}"),
 //!     Err(error) if error.is_retryable() => println!("tell the user to try again: {error}"),
-//!     Err(error) => return Err(error),
+//!     Err(error) => return Err(error.into()),
 //! }
 //! # Ok(())
 //! # }
@@ -63,13 +67,14 @@
 //!
 //! # Pages
 //!
-//! ```no_run
+//! ```
 //! use fanfold_client::{Client, UserId};
 //! use futures_util::TryStreamExt;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), fanfold_client::Error> {
-//! # let client = Client::connect("127.0.0.1:7117").await?;
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let node = fanfold_server::TestNode::start().await?;
+//! # let client = Client::connect(node.address()).await?;
 //! # let (posts, ben) = (client.space("posts"), UserId(9));
 //! let mut pages = posts.feed(ben).limit(100).hydrate().pages();
 //! while let Some(page) = pages.try_next().await? {
@@ -164,3 +169,8 @@ pub use fanfold_protocol::{
 
 #[doc = include_str!("docs/redis.md")]
 pub mod from_redis {}
+
+/// The examples of the repository's front page, compiled and run with those above.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

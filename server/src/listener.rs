@@ -22,6 +22,9 @@ use crate::metrics::Metrics;
 /// How long the listener rests after the operating system refused to accept, for instance for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections that are told at the same time that there are too many; more are closed without a word.
+const FAREWELLS_MAX: usize = 64;
+
 /// The largest payload that any space may allow, in bytes.
 const PAYLOAD_BYTES_MAX: u32 = 1 << 20;
 
@@ -34,6 +37,7 @@ pub(crate) struct Shared {
     /// Bytes that requests in flight may still take, on all connections.
     pub(crate) bytes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    farewells: Semaphore,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -51,6 +55,7 @@ impl Shared {
             metrics,
             bytes: Arc::new(Semaphore::new(config.node_bytes_max as usize)),
             connections: Arc::new(Semaphore::new(config.connections_max as usize)),
+            farewells: Semaphore::new(FAREWELLS_MAX),
             config,
             stopping: CancellationToken::new(),
         }
@@ -114,6 +119,7 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>, ending: CancellationTo
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let permit: Result<OwnedSemaphorePermit, _> = shared.connections.clone().try_acquire_owned();
     let Ok(_permit) = permit else {
+        let Ok(_farewell) = shared.farewells.try_acquire() else { return };
         connection::refuse(stream, &shared, &Status::TooManyConnections).await;
         return;
     };

@@ -84,7 +84,10 @@ impl Server {
             log: LogOptions { segment_bytes: config.log_segment_bytes, ..LogOptions::default() },
             ..NodeOptions::new(&config.data_dir)
         };
+        // A node that does not open leaves no port behind.
+        let unopened = http_stop.clone().drop_guard();
         let node = Node::open(options).await?;
+        unopened.disarm();
         if let Some(http_node) = &http_node {
             http_node.set(node.clone());
         }

@@ -64,7 +64,7 @@ impl Requests {
             return Err(End::Refused(error.to_status()));
         }
         tracing::debug!(request = refusal.request_id.0, %error, "request refused");
-        self.answer(Answer { frame: refusal, held: None }).await
+        self.answer(Answer { frame: refusal, held: Vec::new() }).await
     }
 
     async fn answer(&mut self, answer: Answer) -> Result<(), End> {
@@ -78,45 +78,61 @@ impl Requests {
             Ok(call) => call,
             Err(error) => return self.refuse(Frame::refusal(opcode, id, &error.to_status()), &error).await,
         };
-        let cost = cost(&call, &frame).min(self.shared.config.connection_bytes_max as usize) as u32;
+        let cost = self.cost(&call, &frame);
         let slot = self.slots.clone().acquire_owned().await.map_err(|_| End::Closed)?;
         let bytes = self.bytes.clone().acquire_many_owned(cost).await.map_err(|_| End::Closed)?;
         let Ok(of_node) = self.shared.bytes.clone().try_acquire_many_owned(cost) else {
             let busy = Status::Busy { delay_ms: BUSY_DELAY_MS };
-            return self.answer(Answer { frame: Frame::refusal(opcode, id, &busy), held: None }).await;
+            return self.answer(Answer { frame: Frame::refusal(opcode, id, &busy), held: Vec::new() }).await;
         };
         let (shared, answers) = (self.shared.clone(), self.answers.clone());
+        // A write that was done is answered so, whatever the size of its answer, which is small.
+        let is_write = matches!(call.request, Request::Write(_));
         let span = tracing::debug_span!("request", id = id.0);
         let run = async move {
             shared.metrics.in_flight.inc();
-            let frame = dispatch::answer(&shared, call, opcode, id, received).await;
+            let mut frame = dispatch::answer(&shared, call, opcode, id, received).await;
             shared.metrics.in_flight.dec();
+            let mut held = vec![slot, bytes, of_node];
+            // An answer may be larger than was expected of it; what it really takes counts until it is written.
+            let beyond = (frame.encoded_len() as u32).saturating_sub(cost);
+            match shared.bytes.clone().try_acquire_many_owned(beyond) {
+                Ok(more) => held.push(more),
+                Err(_) if is_write => {}
+                Err(_) => frame = Frame::refusal(opcode, id, &Status::Busy { delay_ms: BUSY_DELAY_MS }),
+            }
             // A connection that has ended needs no answer.
-            let _ = answers.send(Answer { frame, held: Some([slot, bytes, of_node]) }).await;
+            let _ = answers.send(Answer { frame, held }).await;
         };
         tokio::spawn(run.instrument(span));
         Ok(())
     }
 
+    /// About how many bytes a request and its answer take while it is in flight; never more than can be had.
+    fn cost(&self, call: &Call, frame: &Frame) -> u32 {
+        let limits = &self.shared.limits;
+        let page = |limit: u32, hydrate: bool| {
+            // A limit above the largest page is refused; until then it must not hold up what is in flight.
+            let entries = limit.min(limits.page_entries_max) as usize;
+            entries * if hydrate { HYDRATED_ENTRY_BYTES } else { ENTRY_BYTES }
+        };
+        let answer = match &call.request {
+            Request::ReadFeed(read) => page(read.limit, read.hydrate),
+            Request::ReadTimeline(read) => page(read.limit, read.hydrate),
+            Request::ReadFeeds(read) => page(read.limit, read.hydrate).saturating_mul(read.readers.len()),
+            Request::ReadEntries(read) => read.ids.len() * HYDRATED_ENTRY_BYTES,
+            Request::ScanFollowees(scan) | Request::ScanFollowers(scan) => page(scan.limit, false),
+            _ => ENTRY_BYTES,
+        };
+        let config = &self.shared.config;
+        let most = config.connection_bytes_max.min(config.node_bytes_max);
+        let cost = frame.encoded_len().saturating_add(answer.min(limits.frame_bytes_max as usize));
+        u32::try_from(cost).unwrap_or(most).min(most)
+    }
     /// Says why the connection ends.
     pub(super) async fn refuse_connection(&mut self, status: &Status) {
         let frame = Frame::connection_refusal(status);
-        let _ = self.answer(Answer { frame, held: None }).await;
+        let _ = self.answer(Answer { frame, held: Vec::new() }).await;
     }
 }
 
-/// About how many bytes a request and its answer take while it is in flight.
-fn cost(call: &Call, frame: &Frame) -> usize {
-    let entry = |hydrate: bool| if hydrate { HYDRATED_ENTRY_BYTES } else { ENTRY_BYTES };
-    let answer = match &call.request {
-        Request::ReadFeed(read) => read.limit as usize * entry(read.hydrate),
-        Request::ReadTimeline(read) => read.limit as usize * entry(read.hydrate),
-        Request::ReadFeeds(read) => {
-            (read.limit as usize * entry(read.hydrate)).saturating_mul(read.readers.len())
-        }
-        Request::ReadEntries(read) => read.ids.len() * HYDRATED_ENTRY_BYTES,
-        Request::ScanFollowees(scan) | Request::ScanFollowers(scan) => scan.limit as usize * ENTRY_BYTES,
-        _ => ENTRY_BYTES,
-    };
-    frame.encoded_len().saturating_add(answer)
-}

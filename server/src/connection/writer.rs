@@ -21,11 +21,14 @@ use crate::listener::Shared;
 /// Answers are packed into one batch up to about so many bytes.
 const BATCH_BYTES: usize = 64 << 10;
 
+/// What a batch takes besides its items, at most: its header and the number of items.
+const BATCH_HEAD_BYTES: usize = 32;
+
 /// An answer, and what its request held until it is written.
 pub(super) struct Answer {
     pub(super) frame: Frame,
     #[expect(dead_code, reason = "it is held, and given back when the answer is dropped")]
-    pub(super) held: Option<[OwnedSemaphorePermit; 3]>,
+    pub(super) held: Vec<OwnedSemaphorePermit>,
 }
 
 pub(super) struct Writer {
@@ -91,10 +94,11 @@ async fn write(
 fn encode(answers: &[Answer], frame_bytes_max: u32, out: &mut BytesMut) {
     let mut batch: Vec<Frame> = Vec::new();
     let mut batch_bytes = 0;
+    let batch_bytes_max = BATCH_BYTES.min(frame_bytes_max as usize - BATCH_HEAD_BYTES);
     for answer in answers {
         let bytes = answer.frame.encoded_len();
         let alone = answer.frame.is_batch() || answer.frame.is_connection_refusal();
-        if alone || batch_bytes + bytes > BATCH_BYTES.min(frame_bytes_max as usize) {
+        if alone || batch_bytes + bytes > batch_bytes_max {
             flush(&mut batch, frame_bytes_max, out);
             batch_bytes = 0;
         }
@@ -122,5 +126,34 @@ fn put(frame: &Frame, frame_bytes_max: u32, out: &mut BytesMut) {
         tracing::error!(request = frame.request_id.0, %error, "an answer does not fit a frame");
         let refusal = Frame::refusal(frame.opcode, frame.request_id, &Status::Internal);
         refusal.encode_into(out, frame_bytes_max).expect("a refusal fits the smallest frame");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfold_protocol::ids::RequestId;
+    use fanfold_protocol::opcode::Opcode;
+
+    use super::*;
+
+    fn answer(id: u64, bytes: usize) -> Answer {
+        let frame = Frame::response(Opcode::GetMap.code(), RequestId(id), &fanfold_protocol::Response::Done);
+        Answer { frame: Frame { body: vec![0; bytes].into(), ..frame }, held: Vec::new() }
+    }
+
+    #[test]
+    fn no_answer_is_lost_whatever_their_sizes() {
+        const FRAME_BYTES_MAX: u32 = 4_096;
+        for bytes in 1_980..2_080 {
+            let answers: Vec<Answer> = (0..3).map(|n| answer(u64::MAX - n, bytes)).collect();
+            let mut out = BytesMut::new();
+            encode(&answers, FRAME_BYTES_MAX, &mut out);
+            let mut items = Vec::new();
+            while let Some(frame) = Frame::decode_from(&mut out, FRAME_BYTES_MAX).unwrap() {
+                items.extend(frame.into_items(BATCH_ITEMS_MAX as u32).unwrap());
+            }
+            let sent: Vec<Frame> = answers.into_iter().map(|answer| answer.frame).collect();
+            assert_eq!(items, sent, "{bytes}");
+        }
     }
 }

@@ -49,7 +49,12 @@ pub(crate) async fn answer(
     match reply {
         Ok(response) => Frame::response(opcode, id, &response),
         Err(status) => {
-            tracing::debug!(kind, %status, "refused");
+            if status == Status::Internal {
+                // The client is told to look for the request's number here.
+                tracing::warn!(request = id.0, kind, %status, "refused");
+            } else {
+                tracing::debug!(request = id.0, kind, %status, "refused");
+            }
             Frame::refusal(opcode, id, &status)
         }
     }

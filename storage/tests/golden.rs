@@ -1,0 +1,162 @@
+//! Holds the encoding of commands to the golden file, byte for byte.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use bytes::Bytes;
+use fanfold_storage::command::{Append, Command, Limits, Ttl, Write, WriteTag, decode_batch, encode_batch};
+use fanfold_storage::entry::{Audience, Delivery, EntryRef};
+use fanfold_storage::event::{Event, SpaceBackfill, StreamMessage};
+use fanfold_storage::ids::{
+    EntryId, Generation, GraphId, JournalPosition, PartitionId, Sequence, SessionId, SpaceId, Stamp,
+    StreamEpoch, UserId,
+};
+use fanfold_storage::space::{FanOut, SpaceDefinition, SpacePolicy};
+
+const GOLDEN: &str = include_str!("../testdata/v1/batch.hex");
+
+const SPACE: SpaceId = SpaceId(2);
+const OWNER: UserId = UserId(300);
+const ENTRY: EntryId = EntryId(0x1234_5678_9ABC);
+
+fn writes() -> Vec<Write> {
+    let full = Append {
+        space: SPACE,
+        owner: OWNER,
+        author: Some(UserId(7)),
+        audience: Audience::Followers,
+        ttl: Ttl::Ms { ttl_ms: 86_400_000 },
+        key: Some(Bytes::from_static(b"key")),
+        reference: Some(EntryRef { owner: UserId(9), id: ENTRY }),
+        payload: Bytes::from_static(b"hello"),
+    };
+    let plain = Append {
+        author: None,
+        audience: Audience::Public,
+        ttl: Ttl::SpaceDefault,
+        key: None,
+        reference: None,
+        ..full.clone()
+    };
+    let (graph, owners) = (GraphId(1), vec![UserId(1), UserId(128)]);
+    vec![
+        Write::Append { items: vec![full, plain] },
+        Write::Amend { space: SPACE, owner: OWNER, id: ENTRY, expected_version: 3, payload: Bytes::new() },
+        Write::Delete { space: SPACE, owner: OWNER, id: ENTRY },
+        Write::SetExpiry { space: SPACE, owner: OWNER, id: ENTRY, ttl: Ttl::Never },
+        Write::Follow { graph, reader: OWNER, owners: owners.clone() },
+        Write::Unfollow { graph, reader: OWNER, owners: owners.clone() },
+        Write::Mute { user: OWNER, targets: owners.clone() },
+        Write::Unmute { user: OWNER, targets: owners.clone() },
+        Write::Block { user: OWNER, targets: owners.clone() },
+        Write::Unblock { user: OWNER, targets: owners },
+    ]
+}
+
+fn events() -> Vec<Event> {
+    let plain = Delivery {
+        id: ENTRY,
+        owner: OWNER,
+        author: OWNER,
+        audience: Audience::Public,
+        referenced_owner: None,
+        version: 1,
+        expiry: None,
+    };
+    let full = Delivery {
+        author: UserId(7),
+        audience: Audience::Followers,
+        referenced_owner: Some(UserId(9)),
+        version: 2,
+        expiry: Some(Stamp(850_000_000_000)),
+        ..plain
+    };
+    let (graph, owner, generation) = (GraphId(1), OWNER, Generation(5));
+    let deliveries = vec![plain, full];
+    vec![
+        Event::Deliver { space: SPACE, delivery: plain },
+        Event::Update { space: SPACE, delivery: full },
+        Event::Delete { space: SPACE, owner, id: ENTRY },
+        Event::Subscribe { graph, owner, generation },
+        Event::Unsubscribe { graph, owner, generation },
+        Event::Backfill {
+            graph,
+            owner,
+            generation,
+            spaces: vec![SpaceBackfill { space: SPACE, floor: ENTRY, deliveries }],
+        },
+        Event::Block { blocker: owner, blocked: UserId(8) },
+        Event::Unblock { blocker: owner, blocked: UserId(8) },
+        Event::Reset { blocks: vec![(owner, UserId(8))] },
+        Event::ForgetSubscriptions,
+    ]
+}
+
+fn commands() -> Vec<Command> {
+    let tag = WriteTag { session: SessionId(4), sequence: Sequence(1_000), lowest_unanswered: Sequence(990) };
+    let policy = SpacePolicy {
+        default_ttl_ms: Some(86_400_000),
+        feed_cap: 800,
+        horizon_ms: None,
+        fan_out: FanOut::Pull,
+        pull_threshold: 10_000,
+        payload_bytes_max: 65_536,
+    };
+    let definition = SpaceDefinition {
+        id: SPACE,
+        name: "stories".into(),
+        graph: GraphId(1),
+        graph_name: "follows".into(),
+        version: 3,
+        policy,
+    };
+    let positioned =
+        events().into_iter().enumerate().map(|(n, event)| (JournalPosition(10 + n as u64), event));
+    let message = StreamMessage {
+        source: PartitionId(3),
+        epoch: StreamEpoch { incarnation: 1, resets: 2 },
+        destination_incarnation: 1,
+        previous: JournalPosition(9),
+        events: positioned.collect(),
+    };
+    let mut commands = vec![Command::OpenSession, Command::CloseSession { session: SessionId(4) }];
+    commands.extend(writes().into_iter().map(|write| Command::Write { tag, write }));
+    commands.extend([
+        Command::Configure { limits: Limits::default() },
+        Command::DefineSpace { definition },
+        Command::Stream { message },
+        Command::Trim { through: JournalPosition(9) },
+        Command::DropDestination { destination: PartitionId(15) },
+        Command::ResumeDestination { destination: PartitionId(15), incarnation: 2 },
+        Command::Tick,
+        Command::Reincarnate { incarnation: 2 },
+    ]);
+    commands
+}
+
+#[test]
+fn a_batch_has_the_golden_bytes() {
+    let encoded: Vec<Bytes> = commands().iter().map(Command::to_bytes).collect();
+    let batch = encode_batch(Stamp(848_000_000_123), &encoded);
+    let hex: Vec<String> =
+        batch.chunks(32).map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
+    assert_eq!(hex.join("\n"), GOLDEN.trim_end(), "the encoding of commands changed");
+    let (stamp, decoded) = decode_batch(&batch).unwrap();
+    assert_eq!(stamp, Stamp(848_000_000_123));
+    assert_eq!(decoded.into_iter().map(|(command, _)| command).collect::<Vec<_>>(), commands());
+}
+
+#[test]
+fn a_batch_cut_or_flipped_anywhere_is_refused_or_still_well_formed() {
+    let encoded: Vec<Bytes> = commands().iter().map(Command::to_bytes).collect();
+    let batch = encode_batch(Stamp(1), &encoded);
+    for end in 0..batch.len() {
+        assert!(decode_batch(&batch[..end]).is_err(), "cut at {end}");
+    }
+    for bit in 0..batch.len() * 8 {
+        let mut flipped = batch.to_vec();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        // A flipped bit may give another well-formed batch; the log's checksum is what finds it. It never panics.
+        if let Ok((_, commands)) = decode_batch(&flipped) {
+            assert!(commands.len() <= flipped.len());
+        }
+    }
+}
