@@ -30,6 +30,9 @@ impl Partition {
         id_bound: EntryId,
     ) -> Result<FeedSlice, Refusal> {
         let view = self.viewpoint(space, reader)?;
+        // A position that was never given out is not of this table, and says nothing of what had arrived. Otherwise a row
+        // that was here already is not new, though its id may be: other partitions' clocks run ahead of this one's stamp.
+        let by_id = mark > self.delivered.next();
         let mut rows: Vec<Delivery> = Vec::new();
         let mut remote = Vec::new();
         for owner in view.owners() {
@@ -40,7 +43,10 @@ impl Partition {
             let Some(chain) = owner.chain(space).filter(|_| owner.filled) else { continue };
             // One owner's entries arrive in the order of their ids, so the new ones lead the chain.
             let chain = self.delivered.chain(chain.head).take_while(|(_, row)| row.id > floor);
-            let new = chain.take_while(|(p, row)| row.id >= id_bound || (*p >= mark && !row.backfill));
+            let new = chain.take_while(|(position, row)| {
+                let is_made_since = row.id >= id_bound;
+                if by_id { is_made_since } else { *position >= mark && (is_made_since || !row.backfill) }
+            });
             rows.extend(new.filter_map(|(position, row)| view.visible(position, row, owner.id)));
         }
         let own = self.timelines.newest(space, reader, EntryId::MAX, self.stamp);

@@ -123,6 +123,10 @@ impl Partition {
     /// The entry, if it is there and the owner's.
     fn owned(&self, space: SpaceId, owner: UserId, id: EntryId) -> Result<&Entry, Refusal> {
         self.space_for_owner(space, owner)?;
+        // The slot in an id says so even of an entry that another partition holds.
+        if id.slot() != SlotIndex::of(owner) {
+            return Err(Refusal::NotTheOwner);
+        }
         let entry =
             self.timelines.live(id, self.stamp).filter(|e| e.space == space).ok_or(Refusal::NotFound)?;
         if entry.owner == owner { Ok(entry) } else { Err(Refusal::NotTheOwner) }
