@@ -24,7 +24,10 @@ pub enum LogFormat {
 /// The settings of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "each key is documented once, at its flag, where help and config file take it from")]
+#[expect(
+    missing_docs,
+    reason = "each key is documented once, at its flag, where help and config file take it from"
+)]
 pub struct Config {
     pub data_dir: PathBuf,
     pub listen: String,
@@ -224,7 +227,8 @@ pub enum ConfigError {
 impl Config {
     /// The settings of the defaults, then `file` if there is one, then `flags`; not yet checked.
     pub fn load(file: Option<&Path>, flags: &ConfigFlags) -> Result<Self, ConfigError> {
-        let parse = |path: &Path, source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) };
+        let parse =
+            |path: &Path, source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) };
         let base = match file {
             None => Self::default(),
             Some(path) => {
@@ -297,12 +301,15 @@ impl Config {
     /// The default config file, each key with its comment.
     pub fn default_file() -> String {
         let defaults = table(&Self::default());
-        let mut out = String::from("# Settings of a Fanfold node. Every key is also a flag of `fanfold start`.\n");
+        let mut out =
+            String::from("# Settings of a Fanfold node. Every key is also a flag of `fanfold start`.\n");
         for arg in FlagsOnly::command().get_arguments() {
             let key = arg.get_id().as_str();
             let Some(value) = defaults.get(key) else { continue };
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-            out.push_str(&format!("\n# {help}.\n{key} = {value}\n"));
+            for part in ["\n# ", &help, ".\n", key, " = ", &value.to_string(), "\n"] {
+                out.push_str(part);
+            }
         }
         out
     }

@@ -99,7 +99,6 @@ async fn figures(State(site): State<Site>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, METRICS_TYPE)], site.metrics.text(status.as_ref()))
 }
 
-
 /// A listener that accepts only while fewer connections than its limit are open.
 struct Limited {
     socket: TcpListener,
@@ -129,7 +128,11 @@ struct Counted {
 }
 
 impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

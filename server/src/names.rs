@@ -1,7 +1,7 @@
 //! Owns the short names by which metrics, logs and JSON output call statuses, requests and parts of memory.
 
-use fanfold_protocol::message::{MemoryPart, Request, WriteOp};
 use fanfold_protocol::Status;
+use fanfold_protocol::message::{MemoryPart, Request, WriteOp};
 
 /// The name of a status, as in `fanfold_requests_total{status="busy"}`.
 pub fn status_name(status: &Status) -> &'static str {

@@ -27,7 +27,9 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} ({source}); is another node running? choose another address with --{flag}")]
+    #[error(
+        "cannot listen on {address} ({source}); is another node running? choose another address with --{flag}"
+    )]
     Listen {
         /// The flag that names it.
         flag: &'static str,
@@ -40,7 +42,9 @@ pub enum StartError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The log could not be closed.
-    #[error("the log was not closed cleanly: {0}; what was answered is safe, the next start reads the log back")]
+    #[error(
+        "the log was not closed cleanly: {0}; what was answered is safe, the next start reads the log back"
+    )]
     Close(#[from] LogError),
 }
 
@@ -65,13 +69,16 @@ impl Server {
     pub async fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         config.check()?;
         let socket = bind("listen", config.listen_address()?).await?;
-        let address = socket.local_addr().map_err(|source| listen_error("listen", config.listen_address(), source))?;
+        let address =
+            socket.local_addr().map_err(|source| listen_error("listen", config.listen_address(), source))?;
         let metrics = Arc::new(Metrics::default());
         let http_stop = CancellationToken::new();
         let http = match config.http_address()? {
-            Some(wanted) => Some(Http::bind(wanted, config.http_connections_max).await.map_err(|source| {
-                StartError::Listen { flag: "http", address: wanted, source }
-            })?),
+            Some(wanted) => Some(
+                Http::bind(wanted, config.http_connections_max)
+                    .await
+                    .map_err(|source| StartError::Listen { flag: "http", address: wanted, source })?,
+            ),
             None => None,
         };
         let http_address = http.as_ref().map(Http::address);

@@ -35,7 +35,9 @@ pub(super) async fn clock(args: ClockArgs) -> Result<(), CliError> {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  fanfold config --print-default > fanfold.toml\n  fanfold config --config fanfold.toml")]
+#[command(
+    after_help = "Examples:\n  fanfold config --print-default > fanfold.toml\n  fanfold config --config fanfold.toml"
+)]
 pub(super) struct ConfigArgs {
     /// Shows the defaults, as a config file with comments.
     #[arg(long)]

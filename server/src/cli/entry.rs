@@ -24,7 +24,9 @@ enum AudienceChoice {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  fanfold post 2 'hello'\n  fanfold post 2 'gone tomorrow' --space stories --ttl 24h")]
+#[command(
+    after_help = "Examples:\n  fanfold post 2 'hello'\n  fanfold post 2 'gone tomorrow' --space stories --ttl 24h"
+)]
 pub(super) struct PostArgs {
     /// Whose timeline it is appended to.
     owner: u64,
@@ -67,7 +69,9 @@ pub(super) struct DeleteArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  fanfold expire 2 3557000000000000123 never --space stories    # a story becomes a highlight")]
+#[command(
+    after_help = "Example:\n  fanfold expire 2 3557000000000000123 never --space stories    # a story becomes a highlight"
+)]
 pub(super) struct ExpireArgs {
     /// The owner of the entry.
     owner: u64,
@@ -133,7 +137,13 @@ pub(super) async fn post(args: PostArgs) -> Result<(), CliError> {
     let appended = call.await.map_err(|error| args.remote.failed(error))?;
     args.remote.output.show(
         || json!({ "id": id(appended.id), "duplicate": appended.duplicate, "time": made(appended.id) }),
-        || format!("{}{}", appended.id, if appended.duplicate { " (made earlier under this key)" } else { "" }),
+        || {
+            format!(
+                "{}{}",
+                appended.id,
+                if appended.duplicate { " (made earlier under this key)" } else { "" }
+            )
+        },
     )
 }
 

@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 use fanfold_client::{Error, Page};
-use fanfold_protocol::message::{Audience, EntryView, ReferenceState, ReferenceView, ShortReason};
 use fanfold_protocol::UserId;
+use fanfold_protocol::message::{Audience, EntryView, ReferenceState, ReferenceView, ShortReason};
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
 
@@ -97,7 +97,7 @@ async fn show(
         let page = page.map_err(|error| remote.failed(error))?;
         remote.output.show(|| page_json(&page), || page_text(&page))?;
         for reason in &page.short_of {
-            eprintln!("fanfold: the page is short: {}", short(reason));
+            eprintln!("fanfold: the page is short: {}", short(*reason));
         }
     }
     Ok(())
@@ -128,7 +128,7 @@ fn page_json(page: &Page) -> Value {
         "entries": page.entries.iter().map(entry_json).collect::<Vec<_>>(),
         "complete_to": id(page.complete_to),
         "more": page.next.is_some(),
-        "short_of": page.short_of.iter().map(short).collect::<Vec<_>>(),
+        "short_of": page.short_of.iter().copied().map(short).collect::<Vec<_>>(),
     })
 }
 
@@ -183,7 +183,7 @@ pub(super) fn audience(audience: Audience) -> &'static str {
     }
 }
 
-fn short(reason: &ShortReason) -> String {
+fn short(reason: ShortReason) -> String {
     match reason {
         ShortReason::Unreachable(partition) => format!("partition {partition} could not be asked"),
         ShortReason::Spent(budget) => format!("a budget of the read was spent ({budget:?})"),

@@ -103,9 +103,10 @@ fn log(place: &Place, records: bool) -> Result<(), CliError> {
         let item = totals.see(found);
         let is_wanted = records || !matches!(found, Inspected::Record(_) | Inspected::Batch(_));
         match (place.output, item) {
-            (_, None) => {}
             (Output::Json, Some(item)) => items.extend(is_wanted.then_some(item)),
-            (Output::Table, Some(item)) if is_wanted && failed.is_none() => failed = line(&words(&item)).err(),
+            (Output::Table, Some(item)) if is_wanted && failed.is_none() => {
+                failed = line(&words(&item)).err();
+            }
             _ => {}
         }
     };
@@ -113,7 +114,7 @@ fn log(place: &Place, records: bool) -> Result<(), CliError> {
     if let Some(error) = failed {
         return Err(error);
     }
-    place.output.show(|| totals.json(items), || totals.table())?;
+    place.output.show(|| totals.json(&items), || totals.table())?;
     if totals.places > 0 {
         return Err(CliError::Damaged { dir, places: totals.places });
     }
@@ -198,7 +199,7 @@ impl Totals {
         item
     }
 
-    fn json(&self, items: Vec<Value>) -> Value {
+    fn json(&self, items: &[Value]) -> Value {
         json!({ "segments": self.segments, "batches": self.batches, "records": self.records,
             "bad_records": self.bad_records, "damaged_places": self.places, "kinds": self.kinds,
             "commands": self.commands, "items": items })
@@ -230,13 +231,14 @@ fn data_dir(place: &Place) -> Result<(), CliError> {
     let inspection = begin(place)?;
     let facts = inspection.facts().map_err(InspectError::from)?;
     let mut totals = Totals::default();
-    inspect(&RealFs, &inspection.log_dir(), &mut |found| drop(totals.see(found))).map_err(InspectError::from)?;
+    inspect(&RealFs, &inspection.log_dir(), &mut |found| drop(totals.see(found)))
+        .map_err(InspectError::from)?;
     let cluster = facts.identity.map(|identity| format!("{:032x}", identity.cluster_id));
     let node = facts.identity.map(|identity| identity.node_id);
     place.output.show(
         || {
             json!({ "data_dir": place.data_dir, "cluster": cluster, "node": node, "partitions": facts.partitions,
-                "founded": facts.is_founded, "log": totals.json(Vec::new()) })
+                "founded": facts.is_founded, "log": totals.json(&[]) })
         },
         || {
             let unknown = || "unknown (the identity is missing or unreadable; the log has it too)".to_owned();

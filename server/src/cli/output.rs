@@ -23,7 +23,11 @@ pub(super) enum Output {
 
 impl Output {
     /// Shows a result in the chosen shape.
-    pub(super) fn show(self, json: impl FnOnce() -> Value, table: impl FnOnce() -> String) -> Result<(), CliError> {
+    pub(super) fn show(
+        self,
+        json: impl FnOnce() -> Value,
+        table: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
         match self {
             Self::Table => line(&table()),
             Self::Json => line(&json().to_string()),
@@ -42,7 +46,10 @@ pub(super) fn line(text: &str) -> Result<(), CliError> {
 /// A table with these column heads, without borders, so that it can be read and cut.
 pub(super) fn table<const N: usize>(heads: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(heads);
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(heads);
     table
 }
 
@@ -99,7 +106,10 @@ mod tests {
         assert_eq!(time(Stamp(0)), "2000-01-01T00:00:00.000Z");
         assert_eq!(time(Stamp(848_000_000_123)), "2026-11-14T19:33:20.123Z");
         assert!(time(Stamp(u64::MAX)).starts_with("after 9999"));
-        assert!(time(Stamp(YEAR_9999_MS - 1)).starts_with("9998") || time(Stamp(YEAR_9999_MS - 1)).starts_with("9997"));
+        assert!(
+            time(Stamp(YEAR_9999_MS - 1)).starts_with("9998")
+                || time(Stamp(YEAR_9999_MS - 1)).starts_with("9997")
+        );
     }
 
     #[test]

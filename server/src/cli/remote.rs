@@ -42,7 +42,9 @@ impl Remote {
 /// The operating system's refusal to connect, if that is what is behind an error.
 fn refused_connection(error: &fanfold_client::Error) -> Option<io::Error> {
     match error {
-        fanfold_client::Error::Connect { source, .. } => Some(io::Error::new(source.kind(), source.to_string())),
+        fanfold_client::Error::Connect { source, .. } => {
+            Some(io::Error::new(source.kind(), source.to_string()))
+        }
         fanfold_client::Error::DeadlineExceeded { last: Some(last), .. } => refused_connection(last),
         _ => None,
     }

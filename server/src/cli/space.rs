@@ -160,17 +160,21 @@ pub(super) async fn run(args: SpaceArgs) -> Result<(), CliError> {
 }
 
 fn show(remote: &Remote, space: &SpaceInfo) -> Result<(), CliError> {
-    remote.output.show(|| space_json(space), || {
-        let mut rows = table(["rule", "value"]);
-        for (rule, value) in rules(space) {
-            rows.add_row([rule.to_owned(), value]);
-        }
-        text(&rows)
-    })
+    remote.output.show(
+        || space_json(space),
+        || {
+            let mut rows = table(["rule", "value"]);
+            for (rule, value) in rules(space) {
+                rows.add_row([rule.to_owned(), value]);
+            }
+            text(&rows)
+        },
+    )
 }
 
 fn list(spaces: &[SpaceInfo]) -> String {
-    let mut rows = table(["space", "graph", "default ttl", "feed cap", "horizon", "fan-out", "threshold", "payload"]);
+    let mut rows =
+        table(["space", "graph", "default ttl", "feed cap", "horizon", "fan-out", "threshold", "payload"]);
     for space in spaces {
         let policy = &space.policy;
         rows.add_row([

@@ -13,7 +13,9 @@ use crate::logging;
 use crate::server::Server;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  fanfold start\n  fanfold start --data-dir /var/lib/fanfold --listen 127.0.0.1:7117 --log-format json\n\nIt is ready when it prints `listening ADDR http ADDR`, and stops cleanly on SIGINT and SIGTERM.")]
+#[command(
+    after_help = "Examples:\n  fanfold start\n  fanfold start --data-dir /var/lib/fanfold --listen 127.0.0.1:7117 --log-format json\n\nIt is ready when it prints `listening ADDR http ADDR`, and stops cleanly on SIGINT and SIGTERM."
+)]
 pub(super) struct StartArgs {
     /// File with settings; `fanfold config --print-default` shows one.
     #[arg(long, value_name = "FILE")]
@@ -27,11 +29,28 @@ pub(super) fn run(args: &StartArgs) -> Result<(), CliError> {
     let config = Config::load(args.config.as_deref(), &args.flags)?;
     config.check()?;
     logging::init(config.log_format, &config.log_level)?;
+    raise_open_files(config.connections_max);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|source| CliError::Process { doing: "starting the runtime", source })?;
     runtime.block_on(serve(config))
+}
+
+/// Files besides connections: the log, the HTTP port, and room to breathe.
+const OTHER_FILES: u64 = 256;
+
+/// Lets the process have as many open files as its connections need, as far as the system allows.
+fn raise_open_files(connections_max: u32) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = u64::from(connections_max) + OTHER_FILES;
+    let Some(current) = limit.current.filter(|current| *current < wanted) else { return };
+    let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let set = setrlimit(Resource::Nofile, Rlimit { current: Some(raised.max(current)), maximum: limit.maximum });
+    if set.is_err() || raised < wanted {
+        tracing::warn!(open_files = raised, wanted, "the limit of open files is below what connections_max needs");
+    }
 }
 
 async fn serve(config: Config) -> Result<(), CliError> {

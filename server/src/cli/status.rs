@@ -14,7 +14,9 @@ use super::remote::Remote;
 use crate::names::part_name;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  fanfold status\n  fanfold status --watch --every 2s\n  fanfold status --output json | jq '.[0].partitions[0].applied'")]
+#[command(
+    after_help = "Examples:\n  fanfold status\n  fanfold status --watch --every 2s\n  fanfold status --output json | jq '.[0].partitions[0].applied'"
+)]
 pub(super) struct StatusArgs {
     /// Shows it again and again, until interrupted.
     #[arg(long)]
@@ -52,7 +54,9 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), CliError> {
 fn node_text(node: &NodeStatus) -> String {
     let clock = node.clock_held_ms.map_or_else(
         || "follows the wall clock".to_owned(),
-        |ms| format!("HELD: the wall clock jumped by {ms} ms; if it is right now, run `fanfold clock accept`"),
+        |ms| {
+            format!("HELD: the wall clock jumped by {ms} ms; if it is right now, run `fanfold clock accept`")
+        },
     );
     let head = format!(
         "node {} of cluster {}, version {}, up {}\nclock: {clock}\nlog: {} segments, {}, position {}",
@@ -69,8 +73,21 @@ fn node_text(node: &NodeStatus) -> String {
 
 fn partitions(partitions: &[PartitionStatus]) -> String {
     let heads = [
-        "partition", "role", "term", "applied", "log", "stamp", "entries", "feeds", "users", "edges", "rows",
-        "deliveries", "undelivered", "slices", "sessions",
+        "partition",
+        "role",
+        "term",
+        "applied",
+        "log",
+        "stamp",
+        "entries",
+        "feeds",
+        "users",
+        "edges",
+        "rows",
+        "deliveries",
+        "undelivered",
+        "slices",
+        "sessions",
     ];
     let mut rows = table(heads);
     for p in partitions {

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use fanfold_protocol::Status;
 use fanfold_protocol::error::DecodeError;
 use fanfold_protocol::frame::Frame;
 use fanfold_protocol::handshake::Hello;
-use fanfold_protocol::Status;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;

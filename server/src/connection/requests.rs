@@ -18,9 +18,7 @@ use super::End;
 use super::writer::Answer;
 use crate::dispatch;
 use crate::listener::Shared;
-
-/// What a client is told to wait when the node has too many bytes in flight.
-const BUSY_DELAY_MS: u32 = 20;
+use crate::names::request_name;
 
 /// About the bytes an unhydrated entry of a page takes.
 const ENTRY_BYTES: usize = 48;
@@ -82,25 +80,24 @@ impl Requests {
         let slot = self.slots.clone().acquire_owned().await.map_err(|_| End::Closed)?;
         let bytes = self.bytes.clone().acquire_many_owned(cost).await.map_err(|_| End::Closed)?;
         let Ok(of_node) = self.shared.bytes.clone().try_acquire_many_owned(cost) else {
-            let busy = Status::Busy { delay_ms: BUSY_DELAY_MS };
+            let busy = Status::Busy { delay_ms: dispatch::BUSY_DELAY_MS };
+            let kind = request_name(&call.request);
+            self.shared.metrics.answered(kind, Some(&busy), received.elapsed().as_secs_f64());
             return self.answer(Answer { frame: Frame::refusal(opcode, id, &busy), held: Vec::new() }).await;
         };
         let (shared, answers) = (self.shared.clone(), self.answers.clone());
-        // A write that was done is answered so, whatever the size of its answer, which is small.
-        let is_write = matches!(call.request, Request::Write(_));
         let span = tracing::debug_span!("request", id = id.0);
         let run = async move {
             shared.metrics.in_flight.inc();
-            let mut frame = dispatch::answer(&shared, call, opcode, id, received).await;
-            shared.metrics.in_flight.dec();
             let mut held = vec![slot, bytes, of_node];
             // An answer may be larger than was expected of it; what it really takes counts until it is written.
-            let beyond = (frame.encoded_len() as u32).saturating_sub(cost);
-            match shared.bytes.clone().try_acquire_many_owned(beyond) {
-                Ok(more) => held.push(more),
-                Err(_) if is_write => {}
-                Err(_) => frame = Frame::refusal(opcode, id, &Status::Busy { delay_ms: BUSY_DELAY_MS }),
-            }
+            let has_room = |answer_bytes: usize| {
+                let beyond = (answer_bytes as u32).saturating_sub(cost);
+                let more = shared.bytes.clone().try_acquire_many_owned(beyond);
+                more.map(|more| held.push(more)).is_ok()
+            };
+            let frame = dispatch::answer(&shared, call, opcode, id, received, has_room).await;
+            shared.metrics.in_flight.dec();
             // A connection that has ended needs no answer.
             let _ = answers.send(Answer { frame, held }).await;
         };
@@ -135,4 +132,3 @@ impl Requests {
         let _ = self.answer(Answer { frame, held: Vec::new() }).await;
     }
 }
-

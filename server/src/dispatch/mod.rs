@@ -23,31 +23,43 @@ use crate::listener::Shared;
 use crate::names::request_name;
 use crate::translate::{Refused, error_to_status};
 
-/// Answers a request.
+/// What a client is told to wait when the node has too many bytes in flight.
+pub(crate) const BUSY_DELAY_MS: u32 = 20;
+
+/// Answers a request; with `Busy` if it is a read and `has_room` says that there is none for the bytes of its answer.
 pub(crate) async fn answer(
     shared: &Arc<Shared>,
     call: Call,
     opcode: u16,
     id: RequestId,
     received: Instant,
+    has_room: impl FnOnce(usize) -> bool,
 ) -> Frame {
+    // Only reads can be told to come again: what has taken effect is answered so, and its answer is small.
+    let is_read = matches!(
+        call.request,
+        Request::ReadFeed(_) | Request::ReadFeeds(_) | Request::ReadTimeline(_) | Request::ReadEntries(_)
+    );
     let kind = request_name(&call.request);
     let longest = ms(shared.config.request_timeout_ms);
     let wanted = call.deadline_ms.map_or(longest, |ms| Duration::from_millis(u64::from(ms)).min(longest));
-    let reply = match call.request.check(&shared.limits) {
-        Err(status) => Err(status),
-        Ok(()) => {
-            let replied = timeout_at(received + wanted, reply(shared, call.request)).await;
-            replied.unwrap_or(Err(Status::DeadlineExceeded))
-        }
+    let reply = if let Err(status) = call.request.check(&shared.limits) {
+        Err(status)
+    } else {
+        let replied = timeout_at(received + wanted, reply(shared, call.request)).await;
+        replied.unwrap_or(Err(Status::DeadlineExceeded))
     };
+    let reply = reply.map(|response| Frame::response(opcode, id, &response)).and_then(|frame| {
+        let fits = has_room(frame.encoded_len()) || !is_read;
+        if fits { Ok(frame) } else { Err(Status::Busy { delay_ms: BUSY_DELAY_MS }) }
+    });
     let took = received.elapsed();
     shared.metrics.answered(kind, reply.as_ref().err(), took.as_secs_f64());
     if took >= ms(shared.config.slow_request_ms) && !kind.starts_with("wait") {
         tracing::warn!(request = id.0, kind, took_ms = took.as_millis() as u64, "slow request");
     }
     match reply {
-        Ok(response) => Frame::response(opcode, id, &response),
+        Ok(frame) => frame,
         Err(status) => {
             if status == Status::Internal {
                 // The client is told to look for the request's number here.

@@ -74,7 +74,8 @@ pub(super) async fn entries(shared: &Arc<Shared>, read: ReadEntries) -> Reply {
         viewer: read.viewer.map(translate::user),
     };
     let entries = shared.node.read_entries(&request).await.map_err(|error| failed(shared, error))?;
-    let bytes: usize = entries.iter().flatten().map(|e| e.payload.as_ref().map_or(0, bytes::Bytes::len)).sum();
+    let bytes: usize =
+        entries.iter().flatten().map(|e| e.payload.as_ref().map_or(0, bytes::Bytes::len)).sum();
     let limit = page_bytes(shared);
     if bytes > limit {
         // Ids are answered one for one, so the caller has to ask for fewer.
@@ -95,7 +96,7 @@ pub(super) async fn followees(shared: &Arc<Shared>, scan: ScanEdges) -> Reply {
     let (graph, reader) = (translate::graph_id(scan.graph), translate::user(scan.user));
     let page = shared.node.scan_followees(graph, reader, after, scan.limit).await;
     let page = page.map_err(|error| failed(shared, error))?;
-    Ok(Response::Edges(translate::edge_page(page, scope, scan.user)))
+    Ok(Response::Edges(translate::edge_page(&page, scope, scan.user)))
 }
 
 pub(super) async fn followers(shared: &Arc<Shared>, scan: ScanEdges) -> Reply {
@@ -104,7 +105,7 @@ pub(super) async fn followers(shared: &Arc<Shared>, scan: ScanEdges) -> Reply {
     let (graph, owner) = (translate::graph_id(scan.graph), translate::user(scan.user));
     let page = shared.node.scan_followers(graph, owner, after, scan.limit).await;
     let page = page.map_err(|error| failed(shared, error))?;
-    Ok(Response::Edges(translate::edge_page(page, scope, scan.user)))
+    Ok(Response::Edges(translate::edge_page(&page, scope, scan.user)))
 }
 
 pub(super) async fn explain(shared: &Arc<Shared>, explain: Explain) -> Reply {

@@ -7,6 +7,7 @@ use fanfold_protocol::ids::SessionId;
 use fanfold_protocol::message::{
     CloseSession, OpenSession, Response, WaitDelivered, Write, WriteOp, Written,
 };
+use fanfold_storage::command::WriteResult;
 use fanfold_storage::ids as stored;
 
 use super::failed;
@@ -25,18 +26,11 @@ pub(super) async fn write(shared: &Arc<Shared>, write: Write) -> Reply {
     let spaces = || shared.node.spaces();
     match ran {
         Ok(Ok(receipt)) => {
-            let result = match &receipt.result {
-                // The spaces are needed only to word a refusal.
-                fanfold_storage::command::WriteResult::Appended { .. } => {
-                    let spaces = spaces();
-                    let refused = Refused { spaces: &spaces, ttls_ms: &ttls_ms, expiry };
-                    translate::write_result_to_wire(receipt.result, &refused)
-                }
-                _ => {
-                    let refused = Refused { spaces: &[], ttls_ms: &ttls_ms, expiry };
-                    translate::write_result_to_wire(receipt.result, &refused)
-                }
-            };
+            // The spaces are needed only to word the refusal of an item.
+            let has_items = matches!(receipt.result, WriteResult::Appended { .. });
+            let spaces = if has_items { spaces() } else { Vec::new() };
+            let refused = Refused { spaces: &spaces, ttls_ms: &ttls_ms, expiry };
+            let result = translate::write_result_to_wire(receipt.result, &refused);
             Ok(Response::Written(Written { token: translate::token(&receipt.position), result }))
         }
         Ok(Err(error)) => {
@@ -66,4 +60,3 @@ pub(super) async fn wait_delivered(shared: &Arc<Shared>, wait: &WaitDelivered) -
     let waited = shared.node.wait_delivered(&translate::position(&wait.token)).await;
     waited.map(|()| Response::Done).map_err(|error| failed(shared, error))
 }
-

@@ -42,7 +42,8 @@ pub fn node_status(status: &stored::NodeStatus) -> wire::NodeStatus {
 
 fn partition(status: &stored::PartitionStatus) -> wire::PartitionStatus {
     let usage = &status.usage;
-    let memory = usage.memory.iter().map(|(part, bytes)| wire::MemoryUse { part: memory_part(*part), bytes: *bytes });
+    let memory =
+        usage.memory.iter().map(|(part, bytes)| wire::MemoryUse { part: memory_part(*part), bytes: *bytes });
     wire::PartitionStatus {
         partition: partition_id_to_wire(status.partition),
         is_leader: status.is_leader,

@@ -99,7 +99,7 @@ pub fn page(
         Some(last) => (Some(last), page.complete_to.max(last)),
         None => (page.next, page.complete_to),
     };
-    let mut short_of: Vec<_> = page.short_of.iter().map(short_reason).collect();
+    let mut short_of: Vec<_> = page.short_of.iter().copied().map(short_reason).collect();
     if is_cut {
         short_of.push(answer::ShortReason::Spent(answer::Budget::Bytes));
     }
@@ -129,10 +129,10 @@ fn entry_bytes(entry: &stored::EntryView) -> usize {
     ENTRY_OVERHEAD_BYTES + entry.payload.as_ref().map_or(0, bytes::Bytes::len) + referenced
 }
 
-fn short_reason(reason: &stored::ShortReason) -> answer::ShortReason {
+fn short_reason(reason: stored::ShortReason) -> answer::ShortReason {
     match reason {
         stored::ShortReason::Unreachable { partition } => {
-            answer::ShortReason::Unreachable(partition_id_to_wire(*partition))
+            answer::ShortReason::Unreachable(partition_id_to_wire(partition))
         }
         stored::ShortReason::Spent { budget: stored::Budget::OwnersAsked } => {
             answer::ShortReason::Spent(answer::Budget::OwnersAsked)
@@ -173,11 +173,14 @@ fn reference_state(state: stored::ReferenceState) -> answer::ReferenceState {
 
 /// A page of edges, to the wire.
 pub fn edge_page(
-    page: stored::EdgePage,
+    page: &stored::EdgePage,
     scope: wire::CursorScope,
     subject: wire::UserId,
 ) -> answer::EdgePage {
-    let edge = |edge: &stored::Edge| answer::Edge { user: user_to_wire(edge.user), since: stamp_to_wire(edge.since) };
+    let edge = |edge: &stored::Edge| answer::Edge {
+        user: user_to_wire(edge.user),
+        since: stamp_to_wire(edge.since),
+    };
     let next = page.next.map(|after| wire::Cursor {
         scope,
         subject,

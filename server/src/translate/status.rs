@@ -107,9 +107,11 @@ pub fn error_to_status(error: NodeError, refused: &Refused<'_>, wrote: bool) -> 
         },
         NodeError::Busy { delay_ms } => {
             Status::Busy { delay_ms: u32::try_from(delay_ms).unwrap_or(u32::MAX) }
-        },
+        }
         NodeError::DiskFull => Status::Busy { delay_ms: DISK_FULL_DELAY_MS },
-        NodeError::TooLarge { limit_bytes, .. } => Status::TooLarge { field: Field::Operation, limit: limit_bytes },
+        NodeError::TooLarge { limit_bytes, .. } => {
+            Status::TooLarge { field: Field::Operation, limit: limit_bytes }
+        }
         NodeError::Unavailable { partition, .. } => {
             Status::Unavailable { partition: partition_id_to_wire(partition) }
         }
@@ -117,7 +119,9 @@ pub fn error_to_status(error: NodeError, refused: &Refused<'_>, wrote: bool) -> 
         NodeError::Damaged { partition } => {
             Status::DamagedPartition { partition: partition_id_to_wire(partition) }
         }
-        NodeError::CatalogUnavailable { may_have_applied: false } => Status::Busy { delay_ms: DISK_FULL_DELAY_MS },
+        NodeError::CatalogUnavailable { may_have_applied: false } => {
+            Status::Busy { delay_ms: DISK_FULL_DELAY_MS }
+        }
         error => {
             tracing::warn!(%error, "a call failed in a way that has no status of its own");
             Status::Internal

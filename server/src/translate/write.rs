@@ -6,8 +6,8 @@ use fanfold_storage::entry::EntryRef;
 use fanfold_storage::ids::{Sequence, SessionId};
 
 use super::{
-    Refused, audience, entry_id, entry_id_to_wire, graph_id, refusal_to_status, space_id, stamp_to_wire, user,
-    user_to_wire, users,
+    Refused, audience, entry_id, entry_id_to_wire, graph_id, refusal_to_status, space_id, stamp_to_wire,
+    user, user_to_wire, users,
 };
 
 /// What makes a write recognisable, from the wire.
@@ -46,12 +46,16 @@ pub fn write(op: wire::WriteOp) -> stored::Write {
                 wire::ExpiryChoice::InMs(ms) => in_ms(ms),
             },
         },
-        wire::WriteOp::Follow(e) => {
-            stored::Write::Follow { graph: graph_id(e.graph), reader: user(e.reader), owners: users(e.owners) }
-        }
-        wire::WriteOp::Unfollow(e) => {
-            stored::Write::Unfollow { graph: graph_id(e.graph), reader: user(e.reader), owners: users(e.owners) }
-        }
+        wire::WriteOp::Follow(e) => stored::Write::Follow {
+            graph: graph_id(e.graph),
+            reader: user(e.reader),
+            owners: users(e.owners),
+        },
+        wire::WriteOp::Unfollow(e) => stored::Write::Unfollow {
+            graph: graph_id(e.graph),
+            reader: user(e.reader),
+            owners: users(e.owners),
+        },
         wire::WriteOp::Mute(t) => stored::Write::Mute { user: user(t.user), targets: users(t.targets) },
         wire::WriteOp::Unmute(t) => stored::Write::Unmute { user: user(t.user), targets: users(t.targets) },
         wire::WriteOp::Block(t) => stored::Write::Block { user: user(t.user), targets: users(t.targets) },
@@ -105,10 +109,9 @@ pub fn write_result_to_wire(result: stored::WriteResult, refused: &Refused<'_>) 
         stored::WriteResult::ExpirySet { expiry } => {
             wire::WriteResult::ExpirySet { expiry: expiry.map(stamp_to_wire) }
         }
-        stored::WriteResult::Related { changed, refused } => wire::WriteResult::Related {
-            changed,
-            refused: refused.into_iter().map(user_to_wire).collect(),
-        },
+        stored::WriteResult::Related { changed, refused } => {
+            wire::WriteResult::Related { changed, refused: refused.into_iter().map(user_to_wire).collect() }
+        }
     }
 }
 

@@ -1,16 +1,17 @@
 //! Owns the comparison of everything a node shows with the oracle.
 //!
 //! - Every user's feed is read in full, page by page to the true end, and compared id by id, in order.
+//! - The first page of each is read again, hydrated, and compared in payloads and references.
 //! - Every user's timeline is read in full and hydrated, and compared in ids, payloads and references.
 //! - Every user's counts of followers and followees are compared.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fanfold_client::{EntryView, ReferenceState};
+use fanfold_client::{EntryView, Page, ReferenceState};
 use fanfold_protocol::{EntryId, UserId};
 use fanfold_storage::entry::Entry;
-use futures_util::stream::TryStreamExt;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 use tokio::task::JoinSet;
 
@@ -24,6 +25,8 @@ use super::words::stored_audience;
 const UNDER_WAY: usize = 64;
 /// Entries on a page: the most the protocol allows.
 const PAGE_LIMIT: u32 = 1_000;
+/// Entries on a first page that is read again, hydrated.
+const FIRST_PAGE_LIMIT: u32 = 20;
 /// Differences described in full; further ones are only counted.
 pub const DIFFERENCES_KEPT_MAX: usize = 5;
 
@@ -67,9 +70,9 @@ impl Comparison {
         self.differences.extend(other.differences.into_iter().take(room));
     }
 
-    fn keep(&mut self, difference: Difference) {
+    fn keep(&mut self, difference: Option<Difference>, mirror: &Mirror) {
         if self.differences.len() < DIFFERENCES_KEPT_MAX {
-            self.differences.push(difference);
+            self.differences.extend(difference.map(|difference| difference.with_owners(mirror)));
         }
     }
 }
@@ -112,72 +115,82 @@ async fn compare_user(
     found: &mut Comparison,
 ) -> Result<(), WorkloadError> {
     let failed = |source| WorkloadError::Read { user, source };
-    compare_feed(access, mirror, user, found).await.map_err(failed)?;
-    compare_timeline(access, mirror, user, found).await.map_err(failed)?;
-    let counts = access.graph.counts(user).await.map_err(failed)?;
-    if (Degree { followers: counts.followers, followees: counts.followees }) != mirror.degree(user) {
-        found.counts_mismatched += 1;
-    }
-    Ok(())
-}
-
-async fn compare_feed(
-    access: &Access,
-    mirror: &Mirror,
-    reader: UserId,
-    found: &mut Comparison,
-) -> Result<(), fanfold_client::Error> {
-    let mut pages = access.space.feed(reader).limit(PAGE_LIMIT).pages();
-    let mut got = Vec::new();
-    while let Some(page) = pages.try_next().await? {
-        found.pages_short += u64::from(!page.short_of.is_empty());
-        got.extend(page.entries.iter().map(|entry| entry.id));
-    }
+    let feed = access.space.feed(user).limit(PAGE_LIMIT).pages();
+    let feed = collect(feed, Compare::Ids, mirror, found).await.map_err(failed)?;
     found.feeds_checked += 1;
-    found.feed_entries += got.len() as u64;
-    if let Some(difference) = difference(Compared::Feed, reader, &mirror.feed(reader), &got) {
-        found.feeds_mismatched += 1;
-        found.keep(difference.with_owners(mirror));
+    found.feed_entries += feed.ids.len() as u64;
+    let mut differs = difference(Compared::Feed, user, &mirror.feed(user), &feed.ids);
+    if differs.is_none() && !feed.ids.is_empty() {
+        let page = access.space.feed(user).limit(FIRST_PAGE_LIMIT).hydrate().into_future();
+        let page = stream::once(page).boxed();
+        let first = collect(page, Compare::Contents(Some(user)), mirror, found).await.map_err(failed)?;
+        let expected = &feed.ids[..feed.ids.len().min(FIRST_PAGE_LIMIT as usize)];
+        differs = difference(Compared::Feed, user, expected, &first.ids)
+            .or_else(|| Difference::altered(Compared::Feed, user, &first.altered));
     }
+    found.feeds_mismatched += u64::from(differs.is_some());
+    found.keep(differs, mirror);
+
+    let timeline = access.space.timeline(user).limit(PAGE_LIMIT).hydrate().pages();
+    let timeline = collect(timeline, Compare::Contents(None), mirror, found).await.map_err(failed)?;
+    found.timelines_checked += 1;
+    let differs = difference(Compared::Timeline, user, &mirror.timeline(user), &timeline.ids)
+        .or_else(|| Difference::altered(Compared::Timeline, user, &timeline.altered));
+    found.timelines_mismatched += u64::from(differs.is_some());
+    found.keep(differs, mirror);
+
+    let counts = access.graph.counts(user).await.map_err(failed)?;
+    let degree = Degree { followers: counts.followers, followees: counts.followees };
+    found.counts_mismatched += u64::from(degree != mirror.degree(user));
     Ok(())
 }
 
-async fn compare_timeline(
-    access: &Access,
+/// What is compared of the entries on pages.
+#[derive(Debug, Clone, Copy)]
+enum Compare {
+    /// Their ids.
+    Ids,
+    /// Everything, with references as far as this viewer may see them. The pages must be hydrated.
+    Contents(Option<UserId>),
+}
+
+/// What pages held.
+#[derive(Debug, Default)]
+struct Collected {
+    ids: Vec<EntryId>,
+    /// Entries shown otherwise than they are; only of hydrated pages.
+    altered: Vec<EntryId>,
+}
+
+async fn collect(
+    mut pages: BoxStream<'static, Result<Page, fanfold_client::Error>>,
+    compare: Compare,
     mirror: &Mirror,
-    owner: UserId,
     found: &mut Comparison,
-) -> Result<(), fanfold_client::Error> {
-    let mut pages = access.space.timeline(owner).limit(PAGE_LIMIT).hydrate().pages();
-    let (mut got, mut altered) = (Vec::new(), Vec::new());
+) -> Result<Collected, fanfold_client::Error> {
+    let mut collected = Collected::default();
     while let Some(page) = pages.try_next().await? {
         found.pages_short += u64::from(!page.short_of.is_empty());
         for view in page.entries {
-            got.push(view.id);
+            collected.ids.push(view.id);
             // An entry that the oracle has not is extra, not altered.
-            if mirror.entry(view.id).is_some_and(|entry| !shows(&view, entry, mirror)) {
-                altered.push(view.id);
+            if let (Compare::Contents(viewer), Some(entry)) = (compare, mirror.entry(view.id))
+                && !shows(&view, entry, viewer, mirror)
+            {
+                collected.altered.push(view.id);
             }
         }
     }
-    found.timelines_checked += 1;
-    let expected: Vec<EntryId> = mirror.timeline(owner);
-    let differs = difference(Compared::Timeline, owner, &expected, &got);
-    let difference = differs.or_else(|| Difference::altered(owner, &altered));
-    if let Some(difference) = difference {
-        found.timelines_mismatched += 1;
-        found.keep(difference.with_owners(mirror));
-    }
-    Ok(())
+    Ok(collected)
 }
 
-/// Whether a hydrated view shows an entry as it is, with what it refers to.
-fn shows(view: &EntryView, entry: &Entry, mirror: &Mirror) -> bool {
+/// Whether a hydrated view shows an entry as it is, with what it refers to as far as the viewer may see it.
+fn shows(view: &EntryView, entry: &Entry, viewer: Option<UserId>, mirror: &Mirror) -> bool {
     shows_alone(view, entry)
         && match (&view.reference, &entry.reference) {
             (None, None) => true,
             (Some(shown), Some(wanted)) => {
-                let target = mirror.entry(shown.id);
+                let target = mirror.entry(shown.id).filter(|target| mirror.admits(viewer, target));
                 let state = match (&shown.state, target) {
                     (ReferenceState::Live(view), Some(target)) => shows_alone(view, target),
                     (ReferenceState::Gone, None) => true,
@@ -196,4 +209,69 @@ fn shows_alone(view: &EntryView, entry: &Entry) -> bool {
         && stored_audience(view.audience) == entry.audience
         && view.version == entry.version
         && view.payload.as_ref() == Some(&entry.payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use fanfold_protocol::message::Audience;
+
+    use super::*;
+    use crate::TestNode;
+    use crate::workload::driver::Driver;
+    use crate::workload::operation::{AppendNumber, Made, Operation, Post};
+
+    fn post(owner: u64, reference: Option<Made>) -> Operation {
+        let (owner, payload) = (UserId(owner), Bytes::from_static(b"text"));
+        Operation::Append(Post { owner, author: None, audience: Audience::Public, reference, payload })
+    }
+
+    fn operations() -> Vec<Operation> {
+        let of_9 = Made { owner: UserId(9), by: AppendNumber(0) };
+        let follow =
+            |reader| Operation::Follow { reader: UserId(reader), owners: vec![UserId(9), UserId(8)] };
+        vec![follow(1), follow(2), follow(3), post(9, None), post(8, Some(of_9)), post(9, None)]
+    }
+
+    async fn compared(access: &Access, mirror: &Arc<Mirror>) -> Comparison {
+        access.wait_drained().await.unwrap();
+        compare_all(access, mirror, &ProgressBar::hidden()).await.unwrap()
+    }
+
+    /// A comparison that cannot fail would prove nothing: each thing done behind the mirror's back must show.
+    #[tokio::test]
+    async fn what_the_mirror_did_not_see_is_found() {
+        let node = TestNode::start().await.unwrap();
+        let access = Access::connect(&node.address(), Duration::from_secs(60)).await.unwrap();
+        let mut mirror = Mirror::new(access.definition().await.unwrap());
+        let mut driver = Driver::new(access.clone(), 4);
+        driver.run(operations(), &mut mirror, &ProgressBar::hidden()).await.unwrap();
+        let mirror = Arc::new(mirror);
+
+        let clean = compared(&access, &mirror).await;
+        assert!(clean.is_clean(), "{:?}", clean.differences);
+        assert_eq!((clean.feeds_checked, clean.timelines_checked, clean.feed_entries), (5, 5, 12));
+
+        let of_9 = mirror.timeline(UserId(9));
+        access.space.amend(UserId(9), of_9[0], 1, "other").await.unwrap();
+        let found = compared(&access, &mirror).await;
+        // The owner and three readers see it on their first pages.
+        assert_eq!((found.feeds_mismatched, found.timelines_mismatched), (4, 1));
+
+        access.space.delete(UserId(9), of_9[1]).await.unwrap();
+        let found = compared(&access, &mirror).await;
+        // The reply to it stands in the timeline of 8, with a reference that is gone.
+        assert_eq!((found.feeds_mismatched, found.timelines_mismatched), (5, 2));
+
+        access.space.append(UserId(2), "extra").await.unwrap();
+        access.graph.unfollow(UserId(2), UserId(8)).await.unwrap();
+        let found = compared(&access, &mirror).await;
+        assert_eq!((found.timelines_mismatched, found.counts_mismatched), (3, 2));
+        assert_eq!(found.differences.len(), DIFFERENCES_KEPT_MAX);
+        let named = found.differences.iter().any(|d| d.to_string().contains("shown: "));
+        assert!(named, "{:?}", found.differences);
+        node.stop().await.unwrap();
+    }
 }

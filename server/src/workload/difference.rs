@@ -31,7 +31,7 @@ pub struct Difference {
     pub missing: Listed,
     /// Entries that the node showed and the oracle has not, or that were shown again.
     pub extra: Listed,
-    /// Entries shown with another payload or version.
+    /// Entries shown with another payload, version, author, audience or reference.
     pub altered: Listed,
     /// Whether the same entries were shown in another order.
     pub disordered: bool,
@@ -78,10 +78,10 @@ pub(super) fn difference(
 }
 
 impl Difference {
-    /// A timeline whose entries have other payloads or versions, if there are any.
-    pub(super) fn altered(user: UserId, altered: &[EntryId]) -> Option<Self> {
+    /// The right entries with other contents, if there are any.
+    pub(super) fn altered(compared: Compared, user: UserId, altered: &[EntryId]) -> Option<Self> {
         (!altered.is_empty()).then(|| Self {
-            compared: Compared::Timeline,
+            compared,
             user,
             missing: Listed::default(),
             extra: Listed::default(),

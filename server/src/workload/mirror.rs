@@ -137,6 +137,11 @@ impl Mirror {
         self.oracle.entry(stored::EntryId(id.0))
     }
 
+    /// Whether a viewer may see an entry; without a viewer, everybody may.
+    pub fn admits(&self, viewer: Option<UserId>, entry: &Entry) -> bool {
+        viewer.is_none_or(|viewer| self.oracle.admits(stored_user(viewer), entry))
+    }
+
     /// Everybody named by an operation, ascending.
     pub fn users(&self) -> impl Iterator<Item = UserId> {
         self.users.keys().copied()

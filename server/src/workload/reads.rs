@@ -1,7 +1,6 @@
 //! Owns measuring how fast first pages of feeds are read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use fanfold_protocol::UserId;
@@ -55,13 +54,14 @@ pub async fn measure(
     plan: ReadPlan,
     progress: &ProgressBar,
 ) -> Result<ReadFigures, WorkloadError> {
-    let left = Arc::new(AtomicU64::new(plan.reads));
     let begun = Instant::now();
     let mut tasks = JoinSet::new();
     for task in 0..UNDER_WAY {
-        let (access, users, left, progress) = (access.clone(), users.clone(), left.clone(), progress.clone());
-        let rng = ChaCha8Rng::seed_from_u64(plan.seed ^ task);
-        tasks.spawn(async move { read_some(&access, &users, &left, plan.hydrate, rng, &progress).await });
+        let (access, users, progress) = (access.clone(), users.clone(), progress.clone());
+        // Every task has its share, so that the same seed reads the same feeds.
+        let reads = plan.reads / UNDER_WAY + u64::from(task < plan.reads % UNDER_WAY);
+        let share = ReadPlan { reads, seed: plan.seed.wrapping_add(task), ..plan };
+        tasks.spawn(async move { read_share(&access, &users, share, &progress).await });
     }
     let (mut latencies, mut entries) = (histogram(), 0);
     while let Some(done) = tasks.join_next().await {
@@ -78,19 +78,18 @@ pub async fn measure(
     })
 }
 
-async fn read_some(
+async fn read_share(
     access: &Access,
     users: &[UserId],
-    left: &AtomicU64,
-    hydrate: bool,
-    mut rng: ChaCha8Rng,
+    share: ReadPlan,
     progress: &ProgressBar,
 ) -> Result<(Histogram<u64>, u64), WorkloadError> {
+    let mut rng = ChaCha8Rng::seed_from_u64(share.seed);
     let (mut latencies, mut entries) = (histogram(), 0);
-    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+    for _ in 0..share.reads {
         let user = users[rng.random_range(0..users.len())];
         let mut read = access.space.feed(user).limit(PAGE_LIMIT);
-        if hydrate {
+        if share.hydrate {
             read = read.hydrate();
         }
         let begun = Instant::now();

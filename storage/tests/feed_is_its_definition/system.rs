@@ -529,7 +529,8 @@ impl System {
         self.drain();
         self.oracle.set_now(self.now);
         for node in &mut self.nodes {
-            node.propose(self.now, &[Command::Reincarnate { incarnation: 0 }]);
+            // A command without an effect: time passes, and no slice is served.
+            node.propose(self.now, &[Command::Trim { through: JournalPosition(0) }]);
             while slices && node.partition.slices_pending() {
                 node.propose(self.now, &[Command::Tick]);
             }

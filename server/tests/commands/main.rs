@@ -1,0 +1,9 @@
+//! The binary as an operator meets it: commands against a node in a process of its own, signals, files and ports.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod by_hand;
+mod memory;
+mod observe;
+mod process;
+mod start;
+mod stop;
