@@ -74,7 +74,8 @@ impl Client {
         relate(&self.core, user, vec![target], WriteOp::Block)
     }
 
-    /// Undoes a block; without one it is accepted and has no effect. Follows that it ended do not come back.
+    /// Undoes a block; without one it is accepted and has no effect. Follows made before the block count again. Answered
+    /// when both users' partitions have applied it.
     pub fn unblock(&self, user: UserId, target: UserId) -> Call<Related> {
         relate(&self.core, user, vec![target], WriteOp::Unblock)
     }

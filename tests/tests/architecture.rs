@@ -1,5 +1,7 @@
 //! The rules of the architecture that a reader could break without noticing.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,7 +48,11 @@ fn dependencies_run_one_way() {
             for (other, _) in MAY_IMPORT {
                 let named = code(&text).any(|line| line.contains(&format!("fanfold_{other}::")));
                 let own = other == folder;
-                assert!(!named || own || allowed.contains(&other), "{} names fanfold_{other}", path.display());
+                assert!(
+                    !named || own || allowed.contains(&other),
+                    "{} names fanfold_{other}",
+                    path.display()
+                );
             }
         }
     }
@@ -56,7 +62,8 @@ fn dependencies_run_one_way() {
 fn openraft_is_named_only_by_the_raft_layer() {
     for (folder, _) in MAY_IMPORT {
         for (path, text) in sources(&root().join(folder).join("src")) {
-            let named = code(&text).any(|line| line.contains("openraft"));
+            // Its name in a string, such as a log filter's, is no dependency.
+            let named = code(&text).any(|line| line.contains("openraft::") || line.contains("use openraft"));
             assert!(!named || path.starts_with(root().join("cluster/src/raft")), "{}", path.display());
         }
     }
@@ -64,7 +71,11 @@ fn openraft_is_named_only_by_the_raft_layer() {
 
 #[test]
 fn storage_knows_no_clock_no_chance_and_no_runtime() {
-    for (path, text) in sources(&root().join("storage/src")) {
+    let is_test = |path: &Path| path.components().any(|part| part.as_os_str() == "tests");
+    for (path, text) in sources(&root().join("storage/src"))
+        .into_iter()
+        .filter(|(path, _)| !is_test(path.strip_prefix(root()).expect("sources are below the root")))
+    {
         for word in ["tokio", "SystemTime", "Instant::now", "rand::", "RandomState", "async fn"] {
             assert!(!code(&text).any(|line| line.contains(word)), "{} names {word}", path.display());
         }

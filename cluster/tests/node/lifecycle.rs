@@ -45,6 +45,7 @@ async fn everything_is_found_again_after_a_hard_stop_and_after_a_clean_one() {
         test = if round % 2 == 0 { test.restart_hard().await } else { test.restart().await };
         assert_eq!(test.node.identity(), identity);
         assert_eq!(test.node.spaces().len(), 3);
+        test.drained().await;
         assert_eq!(test.feed(reader).await, expected);
         expected.insert(0, test.post(owner, "more").await);
         // Not drained: what is on its way must survive the next stop.

@@ -1,0 +1,14 @@
+//! What `promises.md` says of one node's answers, held against a whole node over real sockets.
+//!
+//! The numbers in the tests' comments are the rows of its table "Bad inputs and faults".
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod entries;
+mod feeds;
+mod model;
+mod relations;
+mod sessions;
+mod time;
+mod wire;
+mod world;
