@@ -26,7 +26,7 @@ pub enum LoggingError {
 pub fn init(format: LogFormat, level: &str) -> Result<(), LoggingError> {
     // openraft reports every step at `info`; what an operator needs of it is told by the cluster crate.
     let directives =
-        if level.contains("openraft") { level.to_owned() } else { format!("{level},openraft=warn") };
+        if level.contains("openraft") { level.to_owned() } else { format!("{level},openraft=error") };
     let filter = EnvFilter::builder()
         .parse(&directives)
         .map_err(|source| LoggingError::Level { level: level.to_owned(), source })?;

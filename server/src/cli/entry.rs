@@ -50,6 +50,9 @@ pub(super) struct PostArgs {
     /// The entry it replies to or repeats, as OWNER:ENTRY.
     #[arg(long, value_name = "OWNER:ENTRY", value_parser = entry_ref)]
     refer_to: Option<EntryRef>,
+    /// Return when it is durable, not only when it has reached every feed.
+    #[arg(long)]
+    no_wait: bool,
     #[command(flatten)]
     remote: Remote,
 }
@@ -64,6 +67,9 @@ pub(super) struct DeleteArgs {
     /// The space.
     #[arg(long, default_value = "posts")]
     space: String,
+    /// Return when it is durable, not only when it has left every feed.
+    #[arg(long)]
+    no_wait: bool,
     #[command(flatten)]
     remote: Remote,
 }
@@ -135,6 +141,9 @@ pub(super) async fn post(args: PostArgs) -> Result<(), CliError> {
         call = call.refer_to(reference);
     }
     let appended = call.await.map_err(|error| args.remote.failed(error))?;
+    if !args.no_wait {
+        client.wait_delivered(&appended.token).await.map_err(|error| args.remote.failed(error))?;
+    }
     args.remote.output.show(
         || json!({ "id": id(appended.id), "duplicate": appended.duplicate, "time": made(appended.id) }),
         || {
@@ -152,6 +161,9 @@ pub(super) async fn delete(args: DeleteArgs) -> Result<(), CliError> {
     let client = args.remote.connect().await?;
     let call = client.space(args.space.as_str()).delete(UserId(args.owner), EntryId(args.entry));
     let deleted = call.await.map_err(|error| args.remote.failed(error))?;
+    if !args.no_wait {
+        client.wait_delivered(&deleted.token).await.map_err(|error| args.remote.failed(error))?;
+    }
     args.remote.output.show(
         || json!({ "existed": deleted.existed }),
         || if deleted.existed { "deleted".to_owned() } else { "was gone already".to_owned() },

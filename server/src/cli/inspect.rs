@@ -123,13 +123,14 @@ fn log(place: &Place, records: bool) -> Result<(), CliError> {
 
 /// One line for people: the values of an item in the order in which it names them.
 fn words(item: &Value) -> String {
+    let what = item["what"].as_str().unwrap_or_default().to_owned();
     let fields = item.as_object().into_iter().flatten();
+    let fields = fields.filter(|(key, value)| *key != "what" && !value.is_null());
     let words = fields.map(|(key, value)| match value {
-        Value::String(text) if key == "what" => text.clone(),
         Value::String(text) => format!("{key}={text}"),
         other => format!("{key}={other}"),
     });
-    words.collect::<Vec<_>>().join(" ")
+    std::iter::once(what).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 impl Totals {

@@ -47,9 +47,14 @@ fn raise_open_files(connections_max: u32) {
     let wanted = u64::from(connections_max) + OTHER_FILES;
     let Some(current) = limit.current.filter(|current| *current < wanted) else { return };
     let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let set = setrlimit(Resource::Nofile, Rlimit { current: Some(raised.max(current)), maximum: limit.maximum });
+    let set =
+        setrlimit(Resource::Nofile, Rlimit { current: Some(raised.max(current)), maximum: limit.maximum });
     if set.is_err() || raised < wanted {
-        tracing::warn!(open_files = raised, wanted, "the limit of open files is below what connections_max needs");
+        tracing::warn!(
+            open_files = raised,
+            wanted,
+            "the limit of open files is below what connections_max needs"
+        );
     }
 }
 

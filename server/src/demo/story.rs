@@ -22,7 +22,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(60);
 /// How long the node may take to start.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// First pages of feeds measured, plain and again hydrated.
-const READS: u64 = 30_000;
+const READS: u64 = 10_000;
 /// Posts per user, if nothing else was asked for.
 const POSTS_PER_USER: u64 = 2;
 /// An owner is pulled where more than one in this many of a partition's users follow.
