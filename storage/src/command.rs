@@ -267,7 +267,7 @@ pub enum Outcome {
     Written {
         /// What it did.
         result: WriteResult,
-        /// The last journal event it made, if any.
+        /// The last journal event when it was done: its own, or one at or behind that of the write it repeats.
         journal: Option<JournalPosition>,
     },
     /// The command had no effect.

@@ -28,7 +28,10 @@ pub(crate) async fn explain(
     let shown = is_shown(asker, space, reader, id).await?;
     let entry = owner.entry.as_ref().filter(|entry| entry.space == space);
     let Some(entry) = entry else {
-        return Ok(Explanation { shown, reasons: std::iter::once(Reason::Deleted).chain(way).collect() });
+        // The owner's home forgets what expired; the reader's may still have the row.
+        let expired = home.read(|state| state.expired_at(space, id))?.map(|at| Reason::Expired { at });
+        let gone = expired.unwrap_or(Reason::Deleted);
+        return Ok(Explanation { shown, reasons: std::iter::once(gone).chain(way).collect() });
     };
     let delivery = entry.delivery();
     let read = home.read(|state| {
@@ -100,10 +103,10 @@ fn path(facts: &ReaderFacts, id: EntryId) -> Vec<Reason> {
         reasons.push(Reason::Pushed);
     } else if facts.slicing {
         reasons.push(Reason::PendingSlice);
-    } else if facts.row {
+    } else if facts.row && id > facts.feed_floor && id <= facts.walk_to {
         reasons.push(Reason::Pulled);
-    } else if id <= facts.floor {
-        reasons.push(Reason::BelowFloor { floor: facts.floor });
+    } else if id <= facts.feed_floor.max(facts.owner_floor) {
+        reasons.push(Reason::BelowFloor { floor: facts.feed_floor.max(facts.owner_floor) });
     }
     reasons
 }

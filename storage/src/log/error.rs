@@ -87,7 +87,7 @@ pub enum LogError {
         source: Arc<io::Error>,
     },
     /// The group may have lost records to damage on disk; it neither votes nor serves.
-    #[error("group {group} is quarantined: damage in {path:?} at offset {offset}; rebuild this replica from its peers", group = group.0)]
+    #[error("group {group} is quarantined: damage in {path:?} at offset {offset}; rebuild this replica from its peers, or, if it has none, restore a backup", group = group.0)]
     Quarantined {
         /// The group.
         group: GroupId,

@@ -24,8 +24,12 @@ pub struct ReaderFacts {
     pub pulled: bool,
     /// Whether the row is still being stored in slices.
     pub slicing: bool,
-    /// At or below it, the timelines are asked.
-    pub floor: EntryId,
+    /// The feed's floor: at or below it, the stored references are not asked.
+    pub feed_floor: EntryId,
+    /// The owner's floor: at or below it, the owner's timeline is asked.
+    pub owner_floor: EntryId,
+    /// Up to this id the owner's rows are read from the chain, whether they are stored or not.
+    pub walk_to: EntryId,
     /// Of owner, author and referenced owner, those the reader has muted.
     pub muted: Vec<UserId>,
     /// Blocks (blocker, blocked) between the reader and those.
@@ -87,13 +91,21 @@ impl Partition {
             stored: row.is_some_and(|row| stored.is_some_and(|feed| feed.positions().any(|p| p == row))),
             pulled: chain.is_some_and(|chain| chain.pulled),
             slicing: row.is_some_and(|row| self.slices.iter().any(|slice| slice.row == row)),
-            floor: stored.map_or(EntryId::ZERO, |feed| feed.floor),
+            feed_floor: stored.map_or(EntryId::ZERO, |feed| feed.floor),
+            owner_floor: chain.map_or(EntryId::ZERO, |chain| chain.floor),
+            walk_to: chain.map_or(EntryId::ZERO, super::owners::Chain::walk_to),
             muted,
             blocked: blocks.collect(),
             expired: subject.expiry.is_some_and(|expiry| expiry <= self.stamp),
             below_horizon: self.below_horizon(space, subject.id),
             stamp: self.stamp,
         })
+    }
+
+    /// When the row of an entry expired here, if that is why it is not shown; looks at the whole window.
+    pub fn expired_at(&self, space: SpaceId, id: EntryId) -> Option<Stamp> {
+        let row = self.delivered.rows.iter().rev().find(|row| row.id == id && row.space == space)?;
+        row.expiry.filter(|expiry| row.state != RowState::Dead && *expiry <= self.stamp)
     }
 
     /// The facts at the entry's home, about its way to `destination`.

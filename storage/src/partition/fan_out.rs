@@ -68,9 +68,6 @@ impl Partition {
         backfill: bool,
     ) -> Option<RowPosition> {
         let chain = *self.owners.get_mut(index).chain_mut(space);
-        if delivery.id <= chain.floor {
-            return None;
-        }
         let (mut newer, mut older) = (None, None);
         for (position, row) in self.delivered.chain(chain.head) {
             if row.id == delivery.id {
@@ -82,6 +79,9 @@ impl Partition {
                 break;
             }
             newer = Some(position);
+        }
+        if delivery.id <= chain.floor {
+            return None;
         }
         let row = Row {
             id: delivery.id,
@@ -296,7 +296,10 @@ impl Partition {
             let owner = self.owners.get_mut(row.owner);
             owner.rows -= 1;
             if let Some(chain) = owner.chains.iter_mut().find(|chain| chain.space == row.space) {
-                chain.floor = chain.floor.max(row.id);
+                // A dead row is missed by nobody; it may even be of a subscription that ended.
+                if row.state != RowState::Dead {
+                    chain.floor = chain.floor.max(row.id);
+                }
                 if chain.head == Some(position) {
                     chain.head = None;
                 }

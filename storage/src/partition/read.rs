@@ -126,8 +126,8 @@ impl<'a> Viewpoint<'a> {
         stored.map_or(EntryId::ZERO, |feed| feed.floor)
     }
 
-    /// All rows above `floor` and below `below`: the stored references, and the chains that are not all stored.
-    fn above_floor(&self, floor: EntryId, below: EntryId) -> BTreeMap<EntryId, Delivery> {
+    /// The stored references with ids above `floor` and below `below`.
+    fn stored(&self, floor: EntryId, below: EntryId) -> BTreeMap<EntryId, Delivery> {
         let mut found = BTreeMap::new();
         let within = |id: EntryId| id > floor && id < below;
         let stored = self.user.and_then(|user| self.partition.users.find(user.id));
@@ -146,24 +146,29 @@ impl<'a> Viewpoint<'a> {
                 found.extend(self.visible(position, row, owner).map(|delivery| (row.id, delivery)));
             }
         }
-        for owner in self.owners().filter(|owner| owner.filled) {
-            let Some(chain) = owner.chain(self.space).filter(|chain| chain.walk_to() > floor) else {
-                continue;
-            };
-            let rows = self.partition.delivered.chain(chain.head).take_while(|(_, row)| row.id > floor);
-            for (position, row) in rows.filter(|(_, row)| row.id < below) {
-                found.extend(self.visible(position, row, owner.id).map(|delivery| (row.id, delivery)));
-            }
-        }
         found
     }
 
-    /// The largest ids below `below` out of all chains: a merge of as many sorted lists as owners are followed.
-    fn merged_chains(&self, below: EntryId) -> Merge<'_, 'a> {
+    /// The rows with ids above `floor` and below `below` of the chains that say more than the stored references, newest
+    /// first: a merge that goes only as far as it is asked.
+    fn chains_above(&self, floor: EntryId, below: EntryId) -> Merge<'_, 'a> {
+        self.merge(below, |chain| (chain.walk_to() > floor).then_some(chain.floor.max(floor)))
+    }
+
+    /// The rows of all chains with ids below `below`, newest first.
+    fn chains_up_to(&self, below: EntryId) -> Merge<'_, 'a> {
+        self.merge(below, |chain| Some(chain.floor))
+    }
+
+    fn merge(
+        &self,
+        below: EntryId,
+        floor: impl Fn(&super::owners::Chain) -> Option<EntryId>,
+    ) -> Merge<'_, 'a> {
         let chains = self.owners().filter(|owner| owner.filled).filter_map(|owner| {
             let chain = owner.chain(self.space)?;
             let rows = self.partition.delivered.chain(chain.head);
-            Some(Source { owner, rows, floor: chain.floor, below })
+            Some(Source { owner, rows, floor: floor(chain)?, below })
         });
         let mut sources: Vec<_> = chains.collect();
         let heads = sources.iter_mut().enumerate();
@@ -262,11 +267,12 @@ impl Partition {
     pub fn feed_slice(&self, query: &FeedQuery) -> Result<FeedSlice, Refusal> {
         let view = self.viewpoint(query.space, query.reader)?;
         let (limit, floor) = (query.limit, view.floor());
-        let above = view.above_floor(floor, query.below).into_values().rev();
+        let stored = view.stored(floor, query.below).into_values().rev();
+        let above = newest_first(stored, view.chains_above(floor, query.below));
         let beneath = query.below.min(EntryId(floor.0.saturating_add(1)));
-        // The merge below the floor is prepared only when the page is not full without it.
+        // The merge at and below the floor is prepared only when the page is not full without it.
         let below_floor =
-            std::iter::once(()).flat_map(|()| view.merged_chains(beneath).collect_up_to(limit + 1));
+            std::iter::once(()).flat_map(|()| view.chains_up_to(beneath).collect_up_to(limit + 1));
         let mut others = above.chain(below_floor).peekable();
         let mut own = view.own(query.below).peekable();
         let mut rows: Vec<Delivery> = Vec::with_capacity(limit.min(64));
@@ -368,6 +374,15 @@ impl Merge<'_, '_> {
     fn collect_up_to(self, most: usize) -> Vec<Delivery> {
         self.take(most).collect()
     }
+}
+
+/// Merges two lists, each newest first.
+fn newest_first(
+    a: impl Iterator<Item = Delivery>,
+    b: impl Iterator<Item = Delivery>,
+) -> impl Iterator<Item = Delivery> {
+    let (mut a, mut b) = (a.peekable(), b.peekable());
+    std::iter::from_fn(move || newer(&mut a, &mut b))
 }
 
 /// The newer of the heads of two lists.

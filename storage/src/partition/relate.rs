@@ -13,6 +13,9 @@ use crate::entry::{Audience, Entry};
 use crate::event::{Event, SpaceBackfill};
 use crate::ids::{EntryId, Generation, GraphId, PartitionId, UserId};
 
+/// The most deliveries of one backfill, so that it fits into a command; what is left out is asked of the timeline.
+const BACKFILL_DELIVERIES_MAX: usize = 8_192;
+
 type Targets = std::collections::BTreeSet<UserId>;
 
 impl Partition {
@@ -102,8 +105,9 @@ impl Partition {
     /// The newest entries of an owner homed here, for each space of the graph that has any.
     pub(super) fn backfill(&self, graph: GraphId, owner: UserId) -> Vec<SpaceBackfill> {
         let spaces = self.spaces.values().filter(|space| space.graph == graph);
+        let most = BACKFILL_DELIVERIES_MAX / spaces.clone().count().max(1);
         let filled = spaces.map(|space| {
-            let cap = space.policy.feed_cap as usize;
+            let cap = most.min(space.policy.feed_cap as usize);
             let entries = self.timelines.newest(space.id, owner, EntryId::MAX, self.stamp);
             let mut public = entries.filter(|e| e.audience != Audience::Private);
             let mut deliveries: Vec<_> = public.by_ref().take(cap).map(Entry::delivery).collect();

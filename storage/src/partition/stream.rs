@@ -9,6 +9,9 @@ use super::{FIRST_INCARNATION, Partition, Pending, StreamVerdict};
 use crate::event::{Event, StreamAnswer, StreamMessage};
 use crate::ids::{JournalPosition, PartitionId, StreamEpoch};
 
+/// The most blocks that a reset carries, so that it fits into a command; the others follow it one by one.
+const RESET_BLOCKS_MAX: usize = 16_384;
+
 /// Where an incoming stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Incoming {
@@ -95,8 +98,12 @@ impl Partition {
     /// Begins the stream to `destination` in a new epoch, with all that an earlier one may have lost.
     pub(super) fn resume_destination(&mut self, destination: PartitionId, incarnation: u64) {
         self.journal.resume(destination, incarnation);
-        let blocks = self.blocks_towards(destination);
+        let mut blocks = self.blocks_towards(destination);
+        let rest = blocks.split_off(blocks.len().min(RESET_BLOCKS_MAX));
         self.journal.record(self.stamp, [destination], Event::Reset { blocks });
+        for (blocker, blocked) in rest {
+            self.journal.record(self.stamp, [destination], Event::Block { blocker, blocked });
+        }
         self.renew_subscriptions(destination);
     }
 

@@ -32,11 +32,11 @@ impl Partition {
             Seen::Refused(refusal) => return Outcome::Refused { refusal },
             Seen::New => {}
         }
-        let before = self.journal.next();
         let outcome = match self.perform(write) {
             Ok(result) => {
+                // A write that repeats an earlier one made no event; the earlier one's may still be on its way.
                 let last = JournalPosition(self.journal.next().0 - 1);
-                Outcome::Written { result, journal: (last >= before).then_some(last) }
+                Outcome::Written { result, journal: (last.0 > 0).then_some(last) }
             }
             Err(refusal) => Outcome::Refused { refusal },
         };

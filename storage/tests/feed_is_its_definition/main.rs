@@ -117,3 +117,32 @@ proptest! {
         system.check(false);
     }
 }
+
+/// Rows of a subscription that ended must not raise the floor of the one that follows it.
+#[test]
+fn an_expiry_reaches_rows_of_a_renewed_subscription() {
+    let settings = Settings { partitions: 1, window_rows: 6, slice_followers: 4, backfill_followers: 4 };
+    let mut system = System::new(&settings, 4);
+    let append = |owner| Step::Append {
+        space: 0,
+        owner,
+        author: owner,
+        audience: Audience::Public,
+        ttl_ms: None,
+        reference: u8::MAX,
+    };
+    let follow = |owner| Step::Follow { reader: 1, owners: vec![owner] };
+    let mut steps = vec![follow(2), append(2), append(2), append(2)];
+    steps.extend([
+        Step::Unfollow { reader: 1, owner: 2 },
+        follow(2),
+        follow(3),
+        append(3),
+        append(3),
+        append(3),
+    ]);
+    // The newest entry of the first owner is the fourth from the end.
+    steps.extend([Step::SetExpiry { pick: 3, ttl_ms: Some(100) }, Step::Advance { ms: 3_000 }]);
+    steps.iter().for_each(|step| system.step(step));
+    system.check(true);
+}
