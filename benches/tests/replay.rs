@@ -1,5 +1,7 @@
 //! The replay runs with tiny inputs, against a real process that is killed under it, and finds no mismatch.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -4,6 +4,8 @@
 //! - The map is fetched once by whoever needs it first, and again when a refusal or a lost node shows that it is old.
 //! - There is one link per address.
 //! - Only maps of one cluster are taken: sessions, tokens and ids mean nothing to another.
+//! - What is about a partition without a leader goes to any node, and the next attempt to another: they answer with a
+//!   status that says whether to try again.
 //! - A cluster of one node is reached under the address that the application gave, whatever the node calls itself.
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,17 +40,19 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// The routes of a map; refuses a map that names no leader for a partition, or no address for a leader.
+    /// The routes of a map; refuses a map that says nothing about the leader of a partition, or names one without an
+    /// address. A partition may have no leader.
     fn new(map: Map, asked: &str) -> Option<Self> {
         let mut addresses: BTreeMap<_, _> =
             map.nodes.iter().map(|node| (node.node, node.address.clone())).collect();
         if let (1, Some(only)) = (addresses.len(), addresses.first_entry()) {
             asked.clone_into(only.into_mut());
         }
+        let known = |leader: &NodeId| *leader == Map::NO_LEADER || addresses.contains_key(leader);
         let sound = !addresses.is_empty()
             && map.partitions.is_power_of_two()
             && map.leaders.len() == usize::from(map.partitions)
-            && map.leaders.iter().all(|leader| addresses.contains_key(leader));
+            && map.leaders.iter().all(known);
         sound.then_some(Self { map, addresses })
     }
 
@@ -68,10 +72,15 @@ impl Routes {
         PartitionId::of_user(user, self.map.partitions)
     }
 
-    /// The node that leads a partition; for a partition that does not exist, any node, which will refuse it.
+    /// The node to ask about a partition: the one that leads it, or any node for a partition that has no leader or does
+    /// not exist, which that node will say.
     pub fn leader(&self, partition: PartitionId) -> NodeId {
+        self.known_leader(partition).or_else(|| self.nodes().next()).unwrap_or_default()
+    }
+
+    fn known_leader(&self, partition: PartitionId) -> Option<NodeId> {
         let leader = self.map.leaders.get(usize::from(partition.0)).copied();
-        leader.or_else(|| self.nodes().next()).unwrap_or_default()
+        leader.filter(|leader| *leader != Map::NO_LEADER)
     }
 
     /// The address to send to; `attempt` goes round the nodes where any will do.
@@ -79,9 +88,9 @@ impl Routes {
         let node = match target {
             Target::AnyNode => None,
             Target::Node(node) => Some(node),
-            Target::Partition(partition) => Some(self.leader(partition)),
-            Target::Slot(slot) => Some(self.leader(PartitionId::of_slot(slot, self.map.partitions))),
-            Target::User(user) => Some(self.leader(self.partition_of(user))),
+            Target::Partition(partition) => self.known_leader(partition),
+            Target::Slot(slot) => self.known_leader(PartitionId::of_slot(slot, self.map.partitions)),
+            Target::User(user) => self.known_leader(self.partition_of(user)),
         };
         let named = node.and_then(|node| self.addresses.get(&node));
         let any = || self.addresses.values().cycle().nth(attempt % self.addresses.len());
@@ -228,6 +237,21 @@ mod tests {
     fn single_node_is_reached_where_it_was_asked() {
         let routes = Routes::new(map(&[(1, "0.0.0.0:7117")], &[1]), "10.0.0.9:7117").expect("sound");
         assert_eq!(routes.address(Target::Partition(PartitionId(0)), 0), "10.0.0.9:7117");
+    }
+
+    #[test]
+    fn partition_without_a_leader_is_asked_for_at_any_node() {
+        let routes = Routes::new(map(&[(1, "a:1"), (2, "b:1")], &[0, 2]), "a:1").expect("sound");
+        let (orphan, led) = (PartitionId(0), PartitionId(1));
+        let asked = |partition| [0, 1].map(|attempt| routes.address(Target::Partition(partition), attempt));
+        assert_eq!(asked(orphan), ["a:1", "b:1"]);
+        assert_eq!(asked(led), ["b:1", "b:1"]);
+        assert_eq!((routes.leader(orphan), routes.leader(led)), (NodeId(1), NodeId(2)));
+        let slot = SlotIndex::of(UserId(1));
+        let nobody = Routes::new(map(&[(1, "0.0.0.0:1")], &[0]), "c:1").expect("sound");
+        for target in [Target::User(UserId(1)), Target::Slot(slot)] {
+            assert_eq!(nobody.address(target, 0), "c:1");
+        }
     }
 
     #[test]

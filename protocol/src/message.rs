@@ -14,7 +14,9 @@ mod write;
 mod written;
 
 pub use admin::{LogStatus, MemoryPart, MemoryUse, NodeStatus, PartitionStatus, StreamStatus};
-pub use check::{ADDRESS_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX};
+pub use check::{
+    ADDRESS_BYTES_MAX, FEED_CAP_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, SPACE_PAYLOAD_BYTES_MAX, TTL_MS_MAX,
+};
 pub use explain::{Explain, Explanation, Reason};
 pub use graph::{Counts, Edge, EdgePage, GetCounts, PAGE_USERS_MAX, ScanEdges};
 pub use map::{Map, NodeAddress};

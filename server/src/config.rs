@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, ValueEnum};
+use fanfold_cluster::options::PARTITIONS_DEFAULT;
 use serde::{Deserialize, Serialize};
 
 /// How log lines look.
@@ -32,7 +33,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub listen: String,
     pub http: String,
-    pub partitions: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u16>,
     pub insecure_listen_without_tls: bool,
     pub log_format: LogFormat,
     pub log_level: String,
@@ -66,7 +68,8 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
-    /// Number of partitions, a power of two up to 4096; counts when the data directory is made and never changes.
+    /// Number of partitions, a power of two up to 4096. It counts when the data directory is made and never changes: a
+    /// directory of another number is refused, and without one a directory keeps the number it has.
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partitions: Option<u16>,
@@ -130,7 +133,7 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_bytes_max: Option<u32>,
-    /// Size of one segment file of the write-ahead log; a record must fit into one.
+    /// Size of one segment file of the write-ahead log, 8 MiB to 1 GiB; a batch of records must fit into one.
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_segment_bytes: Option<u64>,
@@ -142,7 +145,7 @@ impl Default for Config {
             data_dir: PathBuf::from("./fanfold-data"),
             listen: "127.0.0.1:7117".to_owned(),
             http: "127.0.0.1:7118".to_owned(),
-            partitions: 16,
+            partitions: None,
             insecure_listen_without_tls: false,
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
@@ -244,8 +247,8 @@ impl Config {
 
     /// Checks what the types cannot say.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !self.partitions.is_power_of_two() || self.partitions > 4_096 {
-            return Err(ConfigError::Partitions { got: self.partitions });
+        if let Some(got) = self.partitions.filter(|n| !n.is_power_of_two() || *n > 4_096) {
+            return Err(ConfigError::Partitions { got });
         }
         self.listen_address()?;
         self.http_address()?;
@@ -256,7 +259,7 @@ impl Config {
             ("connection_requests_max", u64::from(self.connection_requests_max), 1, 1 << 20),
             ("connection_bytes_max", u64::from(self.connection_bytes_max), 4 << 10, 1 << 30),
             ("node_bytes_max", u64::from(self.node_bytes_max), 1 << 20, u64::from(u32::MAX)),
-            ("log_segment_bytes", self.log_segment_bytes, 1 << 20, 1 << 30),
+            ("log_segment_bytes", self.log_segment_bytes, LOG_SEGMENT_BYTES_MIN, 1 << 30),
             ("handshake_timeout_ms", self.handshake_timeout_ms, 1, TIMEOUT_MS_MAX),
             ("frame_timeout_ms", self.frame_timeout_ms, 1, TIMEOUT_MS_MAX),
             ("write_timeout_ms", self.write_timeout_ms, 1, TIMEOUT_MS_MAX),
@@ -298,22 +301,33 @@ impl Config {
         table(self).to_string()
     }
 
-    /// The default config file, each key with its comment.
+    /// The defaults, with a value also where none is set.
+    fn every_key() -> Self {
+        Self { partitions: Some(PARTITIONS_DEFAULT), ..Self::default() }
+    }
+
+    /// The default config file, each key with its comment. A key that is not set by default is commented out, with what
+    /// a new data directory gets.
     pub fn default_file() -> String {
-        let defaults = table(&Self::default());
+        let defaults = table(&Self::every_key());
+        let set = table(&Self::default());
         let mut out =
             String::from("# Settings of a Fanfold node. Every key is also a flag of `fanfold start`.\n");
         for arg in FlagsOnly::command().get_arguments() {
             let key = arg.get_id().as_str();
             let Some(value) = defaults.get(key) else { continue };
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-            for part in ["\n# ", &help, ".\n", key, " = ", &value.to_string(), "\n"] {
+            let mark = if set.contains_key(key) { "" } else { "# " };
+            for part in ["\n# ", &help, ".\n", mark, key, " = ", &value.to_string(), "\n"] {
                 out.push_str(part);
             }
         }
         out
     }
 }
+
+/// The smallest segment of the log: a batch of a partition, up to 4 MiB, must fit into one with room to spare.
+const LOG_SEGMENT_BYTES_MIN: u64 = 8 << 20;
 
 /// The longest timeout: a day, in milliseconds.
 const TIMEOUT_MS_MAX: u64 = 24 * 3_600 * 1_000;
@@ -351,7 +365,7 @@ mod tests {
 
     #[test]
     fn every_key_has_a_flag_and_every_flag_a_key() {
-        let keys: BTreeSet<String> = table(&Config::default()).keys().cloned().collect();
+        let keys: BTreeSet<String> = table(&Config::every_key()).keys().cloned().collect();
         let command = FlagsOnly::command();
         let ids: BTreeSet<String> = command.get_arguments().map(|a| a.get_id().to_string()).collect();
         assert_eq!(keys, ids);
@@ -364,18 +378,25 @@ mod tests {
     fn printed_default_is_the_default_with_a_comment_on_each_key() {
         let text = Config::default_file();
         assert_eq!(toml::from_str::<Config>(&text).unwrap(), Config::default());
-        for key in table(&Config::default()).keys() {
-            let at = text.find(&format!("\n{key} = ")).unwrap_or_else(|| panic!("{key} is missing"));
+        let set = table(&Config::default());
+        for key in table(&Config::every_key()).keys() {
+            let mark = if set.contains_key(key) { "" } else { "# " };
+            let at = text.find(&format!("\n{mark}{key} = ")).unwrap_or_else(|| panic!("{key} is missing"));
             let comment = text[..at].rsplit('\n').next().unwrap();
             assert!(comment.len() > 20 && comment.starts_with("# "), "{key} has no comment");
         }
+        assert!(text.contains("\n# partitions = 16\n"), "{text}");
+        assert_eq!(
+            toml::from_str::<Config>(&text.replace("# partitions", "partitions")).unwrap(),
+            Config::every_key()
+        );
     }
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_the_defaults() {
         let file = file("partitions = 4\nconnections_max = 7\n");
         let config = Config::load(Some(file.path()), &flags(&["--partitions", "8"])).unwrap();
-        assert_eq!((config.partitions, config.connections_max), (8, 7));
+        assert_eq!((config.partitions, config.connections_max), (Some(8), 7));
         assert_eq!(config.listen, Config::default().listen);
     }
 
@@ -401,9 +422,20 @@ mod tests {
 
     #[test]
     fn numbers_out_of_range_are_refused_by_name() {
-        let partitions = Config { partitions: 12, ..Config::default() };
+        let partitions = Config { partitions: Some(12), ..Config::default() };
         assert!(matches!(partitions.check(), Err(ConfigError::Partitions { got: 12 })));
         let frame = Config { frame_bytes_max: 1, ..Config::default() };
         assert!(frame.check().unwrap_err().to_string().starts_with("frame_bytes_max is 1"));
+        let segment = Config { log_segment_bytes: (8 << 20) - 1, ..Config::default() };
+        assert!(segment.check().unwrap_err().to_string().contains("between 8388608 and"));
+        Config { log_segment_bytes: 8 << 20, ..Config::default() }.check().unwrap();
+    }
+
+    #[test]
+    fn number_of_partitions_is_set_only_by_who_names_it() {
+        assert_eq!(Config::load(None, &flags(&[])).unwrap().partitions, None);
+        assert_eq!(Config::load(None, &flags(&["--partitions", "16"])).unwrap().partitions, Some(16));
+        let named = file("partitions = 16\n");
+        assert_eq!(Config::load(Some(named.path()), &flags(&[])).unwrap().partitions, Some(16));
     }
 }

@@ -84,8 +84,7 @@ impl Server {
         let http_address = http.as_ref().map(Http::address);
         let http_node = http.map(|http| http.serve(metrics.clone(), http_stop.clone()));
         let options = NodeOptions {
-            // The default is for a new directory; one that exists knows its number.
-            partitions: Some(config.partitions).filter(|n| *n != Config::default().partitions),
+            partitions: config.partitions,
             clock,
             advertise: address.to_string(),
             log: LogOptions { segment_bytes: config.log_segment_bytes, ..LogOptions::default() },

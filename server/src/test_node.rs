@@ -65,7 +65,7 @@ pub enum TestNodeError {
 impl TestNode {
     /// Starts a node with the spaces `posts` and `stories`.
     pub async fn start() -> Result<Self, TestNodeError> {
-        Self::start_with(Config { partitions: PARTITIONS, ..Config::default() }).await
+        Self::start_with(Config { partitions: Some(PARTITIONS), ..Config::default() }).await
     }
 
     /// Starts a node with these settings; directory, addresses and segment size are the test node's own.

@@ -65,7 +65,7 @@ async fn three_kills_under_load_lose_and_repeat_nothing() {
     let mut node = NodeProcess::start(NodeProcessOptions {
         program: env!("CARGO_BIN_EXE_fanfold-tests-node").into(),
         arguments: Vec::new(),
-        start_arguments: ["--partitions", "4", "--log-segment-bytes", "4194304"].map(Into::into).to_vec(),
+        start_arguments: ["--partitions", "4", "--log-segment-bytes", "8388608"].map(Into::into).to_vec(),
         ready_timeout: Duration::from_secs(60),
     })
     .await

@@ -14,6 +14,12 @@ use crate::status::Status;
 pub const NAME_BYTES_MAX: usize = 64;
 /// Most bytes of an application key.
 pub const KEY_BYTES_MAX: usize = 64;
+/// Most milliseconds of a time to live, an expiry or a horizon: 100 years of 366 days.
+pub const TTL_MS_MAX: u64 = 100 * 366 * 24 * 3_600 * 1_000;
+/// Most references of a feed.
+pub const FEED_CAP_MAX: u32 = 100_000;
+/// Most bytes of the payload limit of a space.
+pub const SPACE_PAYLOAD_BYTES_MAX: u32 = 1 << 20;
 /// Most bytes of a node's address.
 pub const ADDRESS_BYTES_MAX: usize = 256;
 
@@ -26,11 +32,11 @@ impl Request {
                 if let Some(graph) = &create.graph {
                     check_name(graph, Field::Graph)?;
                 }
-                check_policy(&create.policy, limits)
+                check_policy(&create.policy)
             }
             Self::AlterSpace(alter) => {
                 check_name(&alter.name, Field::Name)?;
-                check_changes(&alter.changes, limits)
+                check_changes(&alter.changes)
             }
             Self::Write(write) => check_write(write, limits),
             Self::ReadTimeline(read) => check_limit(read.limit, limits),
@@ -68,37 +74,33 @@ fn check_not_empty(got: usize, limit: usize, field: Field) -> Result<(), Status>
     check_size(got, limit, field)
 }
 
-fn check_policy(policy: &SpacePolicy, limits: &Limits) -> Result<(), Status> {
-    check_changes(
-        &SpaceChanges {
-            default_ttl_ms: Some(policy.default_ttl_ms),
-            feed_cap: Some(policy.feed_cap),
-            horizon_ms: Some(policy.horizon_ms),
-            fan_out: Some(policy.fan_out),
-            pull_threshold: Some(policy.pull_threshold),
-            payload_bytes_max: Some(policy.payload_bytes_max),
-        },
-        limits,
-    )
+fn check_policy(policy: &SpacePolicy) -> Result<(), Status> {
+    check_changes(&SpaceChanges {
+        default_ttl_ms: Some(policy.default_ttl_ms),
+        feed_cap: Some(policy.feed_cap),
+        horizon_ms: Some(policy.horizon_ms),
+        fan_out: Some(policy.fan_out),
+        pull_threshold: Some(policy.pull_threshold),
+        payload_bytes_max: Some(policy.payload_bytes_max),
+    })
 }
 
-fn check_changes(changes: &SpaceChanges, limits: &Limits) -> Result<(), Status> {
-    if let Some(Some(default_ttl_ms)) = changes.default_ttl_ms {
-        check_range(default_ttl_ms, 1, i64::MAX as u64, Field::DefaultTtl)?;
-    }
-    if let Some(Some(horizon_ms)) = changes.horizon_ms {
-        check_range(horizon_ms, 1, i64::MAX as u64, Field::Horizon)?;
-    }
-    if let Some(feed_cap) = changes.feed_cap {
-        check_range(u64::from(feed_cap), 1, u64::from(u32::MAX), Field::FeedCap)?;
-    }
-    if let Some(payload_bytes_max) = changes.payload_bytes_max {
-        check_range(
-            u64::from(payload_bytes_max),
-            0,
-            u64::from(limits.payload_bytes_max),
+fn check_changes(changes: &SpaceChanges) -> Result<(), Status> {
+    let ranges = [
+        (Field::DefaultTtl, changes.default_ttl_ms.flatten(), TTL_MS_MAX),
+        (Field::FeedCap, changes.feed_cap.map(u64::from), u64::from(FEED_CAP_MAX)),
+        (Field::Horizon, changes.horizon_ms.flatten(), TTL_MS_MAX),
+        (Field::PullThreshold, changes.pull_threshold.map(u64::from), u64::from(u32::MAX)),
+        (
             Field::PayloadBytesMax,
-        )?;
+            changes.payload_bytes_max.map(u64::from),
+            u64::from(SPACE_PAYLOAD_BYTES_MAX),
+        ),
+    ];
+    for (field, got, max) in ranges {
+        if let Some(got) = got {
+            check_range(got, 1, max, field)?;
+        }
     }
     Ok(())
 }
@@ -137,10 +139,10 @@ fn check_item(item: &AppendItem, limits: &Limits) -> Result<(), Status> {
 }
 
 fn check_duration(duration_ms: i64, field: Field) -> Result<(), Status> {
-    if duration_ms >= 1 {
+    if u64::try_from(duration_ms).is_ok_and(|ms| (1..=TTL_MS_MAX).contains(&ms)) {
         return Ok(());
     }
-    Err(Status::OutOfRange { field, min: 1, max: i64::MAX as u64, got: duration_ms })
+    Err(Status::OutOfRange { field, min: 1, max: TTL_MS_MAX, got: duration_ms })
 }
 
 fn check_range(got: u64, min: u64, max: u64, field: Field) -> Result<(), Status> {

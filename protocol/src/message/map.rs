@@ -16,7 +16,8 @@ pub struct Map {
     pub partitions: u16,
     /// The nodes.
     pub nodes: Vec<NodeAddress>,
-    /// The leader of each partition, by partition id; as many as there are partitions.
+    /// The leader of each partition, by partition id; as many as there are partitions. [`Map::NO_LEADER`] stands for
+    /// a partition that has none that the node knows of.
     pub leaders: Vec<NodeId>,
 }
 
@@ -35,6 +36,9 @@ const PARTITIONS_MAX: usize = 4_096;
 const NODES_MAX: usize = 4_096;
 
 impl Map {
+    /// Stands in `leaders` for a partition without a known leader; no node has this id.
+    pub const NO_LEADER: NodeId = NodeId(0);
+
     pub(crate) fn encode(&self, w: &mut Writer) {
         w.fixed128(self.cluster.0);
         w.number(self.epoch);

@@ -76,16 +76,19 @@ fn key_above_64_bytes_is_refused() {
 }
 
 #[test]
-fn lifetime_of_zero_or_less_is_refused() {
-    for got in [0, -1, i64::MIN] {
-        let refused = |field| Err(Status::OutOfRange { field, min: 1, max: i64::MAX as u64, got });
+fn lifetime_that_is_no_time_or_above_a_hundred_years_is_refused() {
+    let longest = 100 * 366 * 24 * 3_600 * 1_000;
+    for got in [0, -1, i64::MIN, longest + 1, i64::MAX] {
+        let refused = |field| Err(Status::OutOfRange { field, min: 1, max: longest as u64, got });
         let ttl = append(AppendItem { ttl: TtlChoice::Ms(got), ..item() });
         assert_eq!(check(&ttl), refused(Field::Ttl));
         let entry = EntryName { space: SpaceId(1), owner: UserId(1), id: EntryId(1) };
         let expiry = write(WriteOp::SetExpiry(SetExpiry { entry, expiry: ExpiryChoice::InMs(got) }));
         assert_eq!(check(&expiry), refused(Field::Expiry));
     }
-    assert_eq!(check(&append(AppendItem { ttl: TtlChoice::Ms(1), ..item() })), Ok(()));
+    for ttl_ms in [1, longest] {
+        assert_eq!(check(&append(AppendItem { ttl: TtlChoice::Ms(ttl_ms), ..item() })), Ok(()));
+    }
 }
 
 #[test]
@@ -112,7 +115,7 @@ fn policy_that_cannot_hold_is_refused() {
         feed_cap: 800,
         horizon_ms: None,
         fan_out: FanOut::Auto,
-        pull_threshold: 0,
+        pull_threshold: 1,
         payload_bytes_max: 4_096,
     };
     let create = |name: &str, policy: SpacePolicy| {
@@ -122,13 +125,42 @@ fn policy_that_cannot_hold_is_refused() {
     assert!(matches!(create("", policy.clone()), Err(Status::OutOfRange { field: Field::Name, .. })));
     let long = "n".repeat(65);
     assert_eq!(create(&long, policy.clone()), Err(Status::TooLarge { field: Field::Name, limit: 64 }));
-    let no_time = SpacePolicy { default_ttl_ms: Some(0), ..policy.clone() };
-    assert!(matches!(create("posts", no_time), Err(Status::OutOfRange { field: Field::DefaultTtl, .. })));
     let no_feed = SpacePolicy { feed_cap: 0, ..policy };
     assert!(matches!(create("posts", no_feed), Err(Status::OutOfRange { field: Field::FeedCap, .. })));
-    let changes = SpaceChanges { payload_bytes_max: Some(u32::MAX), ..SpaceChanges::default() };
-    let alter = Request::AlterSpace(AlterSpace { name: "posts".to_owned(), changes });
-    assert!(matches!(check(&alter), Err(Status::OutOfRange { field: Field::PayloadBytesMax, .. })));
+}
+
+/// The change that sets one rule to a number.
+type Change<'a> = &'a dyn Fn(u64) -> SpaceChanges;
+
+#[test]
+fn value_of_a_policy_out_of_range_is_refused_with_its_range() {
+    let longest = 100 * 366 * 24 * 3_600 * 1_000;
+    let none = SpaceChanges::default();
+    let alter =
+        |changes: SpaceChanges| check(&Request::AlterSpace(AlterSpace { name: "posts".to_owned(), changes }));
+    let ttl = |ms| SpaceChanges { default_ttl_ms: Some(Some(ms)), ..none.clone() };
+    let horizon = |ms| SpaceChanges { horizon_ms: Some(Some(ms)), ..none.clone() };
+    let feed_cap = |cap| SpaceChanges { feed_cap: Some(cap as u32), ..none.clone() };
+    let threshold = |count| SpaceChanges { pull_threshold: Some(count as u32), ..none.clone() };
+    let payload = |bytes| SpaceChanges { payload_bytes_max: Some(bytes as u32), ..none.clone() };
+    let rules: [(Field, u64, Change<'_>); 5] = [
+        (Field::DefaultTtl, longest, &ttl),
+        (Field::Horizon, longest, &horizon),
+        (Field::FeedCap, 100_000, &feed_cap),
+        (Field::PullThreshold, u64::from(u32::MAX), &threshold),
+        (Field::PayloadBytesMax, 1 << 20, &payload),
+    ];
+    for (field, max, changes) in rules {
+        assert_eq!(alter(changes(1)), Ok(()), "{field}");
+        assert_eq!(alter(changes(max)), Ok(()), "{field}");
+        let refused = |got: u64| Err(Status::OutOfRange { field, min: 1, max, got: got as i64 });
+        assert_eq!(alter(changes(0)), refused(0), "{field}");
+        if max != u64::from(u32::MAX) {
+            assert_eq!(alter(changes(max + 1)), refused(max + 1), "{field}");
+        }
+    }
+    let forever = SpaceChanges { default_ttl_ms: Some(None), horizon_ms: Some(None), ..none.clone() };
+    assert_eq!(alter(forever), Ok(()));
 }
 
 #[test]

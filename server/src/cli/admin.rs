@@ -29,9 +29,14 @@ enum ClockCommand {
 /// Runs a command about the clock.
 pub(super) async fn clock(args: ClockArgs) -> Result<(), CliError> {
     let ClockCommand::Accept { remote } = args.command;
-    let client = remote.connect().await?;
-    client.accept_clock().await.map_err(|error| remote.failed(error))?;
-    remote.output.show(|| json!({ "accepted": true }), || "the node follows its wall clock again".to_owned())
+    remote
+        .with_client(async |client| {
+            client.accept_clock().await.map_err(|error| remote.failed(error))?;
+            remote
+                .output
+                .show(|| json!({ "accepted": true }), || "the node follows its wall clock again".to_owned())
+        })
+        .await
 }
 
 #[derive(Debug, Args)]

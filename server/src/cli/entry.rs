@@ -118,33 +118,34 @@ fn entry_ref(text: &str) -> Result<EntryRef, &'static str> {
 
 /// Appends one entry.
 pub(super) async fn post(args: PostArgs) -> Result<(), CliError> {
-    let client = args.remote.connect().await?;
-    let space = client.space(args.space.as_str());
-    let audience = match args.audience {
-        AudienceChoice::Public => Audience::Public,
-        AudienceChoice::Followers => Audience::Followers,
-        AudienceChoice::Private => Audience::Private,
-    };
-    let mut call = space.append(UserId(args.owner), args.text).audience(audience);
-    call = match args.ttl {
-        None => call,
-        Some(Lifetime::Never) => call.never_expires(),
-        Some(Lifetime::For(ttl)) => call.ttl(ttl),
-    };
-    if let Some(author) = args.author {
-        call = call.author(UserId(author));
-    }
-    if let Some(key) = args.key {
-        call = call.key(key);
-    }
-    if let Some(reference) = args.refer_to {
-        call = call.refer_to(reference);
-    }
-    let appended = call.await.map_err(|error| args.remote.failed(error))?;
-    if !args.no_wait {
-        client.wait_delivered(&appended.token).await.map_err(|error| args.remote.failed(error))?;
-    }
-    args.remote.output.show(
+    args.remote
+        .with_client(async |client| {
+            let space = client.space(args.space.as_str());
+            let audience = match args.audience {
+                AudienceChoice::Public => Audience::Public,
+                AudienceChoice::Followers => Audience::Followers,
+                AudienceChoice::Private => Audience::Private,
+            };
+            let mut call = space.append(UserId(args.owner), args.text).audience(audience);
+            call = match args.ttl {
+                None => call,
+                Some(Lifetime::Never) => call.never_expires(),
+                Some(Lifetime::For(ttl)) => call.ttl(ttl),
+            };
+            if let Some(author) = args.author {
+                call = call.author(UserId(author));
+            }
+            if let Some(key) = args.key {
+                call = call.key(key);
+            }
+            if let Some(reference) = args.refer_to {
+                call = call.refer_to(reference);
+            }
+            let appended = call.await.map_err(|error| args.remote.failed(error))?;
+            if !args.no_wait {
+                client.wait_delivered(&appended.token).await.map_err(|error| args.remote.failed(error))?;
+            }
+            args.remote.output.show(
         || json!({ "id": id(appended.id), "duplicate": appended.duplicate, "time": made(appended.id) }),
         || {
             format!(
@@ -154,34 +155,42 @@ pub(super) async fn post(args: PostArgs) -> Result<(), CliError> {
             )
         },
     )
+        })
+        .await
 }
 
 /// Deletes one entry.
 pub(super) async fn delete(args: DeleteArgs) -> Result<(), CliError> {
-    let client = args.remote.connect().await?;
-    let call = client.space(args.space.as_str()).delete(UserId(args.owner), EntryId(args.entry));
-    let deleted = call.await.map_err(|error| args.remote.failed(error))?;
-    if !args.no_wait {
-        client.wait_delivered(&deleted.token).await.map_err(|error| args.remote.failed(error))?;
-    }
-    args.remote.output.show(
-        || json!({ "existed": deleted.existed }),
-        || if deleted.existed { "deleted".to_owned() } else { "was gone already".to_owned() },
-    )
+    args.remote
+        .with_client(async |client| {
+            let call = client.space(args.space.as_str()).delete(UserId(args.owner), EntryId(args.entry));
+            let deleted = call.await.map_err(|error| args.remote.failed(error))?;
+            if !args.no_wait {
+                client.wait_delivered(&deleted.token).await.map_err(|error| args.remote.failed(error))?;
+            }
+            args.remote.output.show(
+                || json!({ "existed": deleted.existed }),
+                || if deleted.existed { "deleted".to_owned() } else { "was gone already".to_owned() },
+            )
+        })
+        .await
 }
 
 /// Sets or clears the expiry of one entry.
 pub(super) async fn expire(args: ExpireArgs) -> Result<(), CliError> {
-    let client = args.remote.connect().await?;
-    let space = client.space(args.space.as_str());
-    let (owner, entry) = (UserId(args.owner), EntryId(args.entry));
-    let set = match args.after {
-        Lifetime::Never => space.clear_expiry(owner, entry).await,
-        Lifetime::For(after) => space.set_expiry(owner, entry, after).await,
-    };
-    let expiry = set.map_err(|error| args.remote.failed(error))?.expiry.map(time);
-    args.remote.output.show(
-        || json!({ "expiry": expiry }),
-        || expiry.clone().map_or_else(|| "never expires".to_owned(), |t| format!("expires {t}")),
-    )
+    args.remote
+        .with_client(async |client| {
+            let space = client.space(args.space.as_str());
+            let (owner, entry) = (UserId(args.owner), EntryId(args.entry));
+            let set = match args.after {
+                Lifetime::Never => space.clear_expiry(owner, entry).await,
+                Lifetime::For(after) => space.set_expiry(owner, entry, after).await,
+            };
+            let expiry = set.map_err(|error| args.remote.failed(error))?.expiry.map(time);
+            args.remote.output.show(
+                || json!({ "expiry": expiry }),
+                || expiry.clone().map_or_else(|| "never expires".to_owned(), |t| format!("expires {t}")),
+            )
+        })
+        .await
 }

@@ -42,6 +42,11 @@ pub enum CliError {
         /// What it, or the client, said.
         source: fanfold_client::Error,
     },
+    /// A name is not one that a space or graph can have.
+    #[error(
+        "the name of a space or graph is 1 to 64 of the characters a-z, 0-9, - and _; choose another one"
+    )]
+    Name,
     /// A space was to be altered and nothing was named to change.
     #[error("nothing to change; name what to change, for example `fanfold space alter posts --feed-cap 400`")]
     NothingToChange,

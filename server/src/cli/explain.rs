@@ -25,13 +25,16 @@ pub(super) struct ExplainArgs {
 
 /// Asks and shows.
 pub(super) async fn run(args: ExplainArgs) -> Result<(), CliError> {
-    let client = args.remote.connect().await?;
-    let call = client.space(&*args.space).explain(UserId(args.reader), EntryId(args.entry));
-    let explanation = call.await.map_err(|error| args.remote.failed(error))?;
-    args.remote.output.show(
-        || json!({ "shown": explanation.shown, "reasons": reasons(&explanation) }),
-        || explained(args.reader, args.entry, &explanation),
-    )
+    args.remote
+        .with_client(async |client| {
+            let call = client.space(&*args.space).explain(UserId(args.reader), EntryId(args.entry));
+            let explanation = call.await.map_err(|error| args.remote.failed(error))?;
+            args.remote.output.show(
+                || json!({ "shown": explanation.shown, "reasons": reasons(&explanation) }),
+                || explained(args.reader, args.entry, &explanation),
+            )
+        })
+        .await
 }
 
 fn reasons(explanation: &Explanation) -> Vec<Value> {

@@ -66,13 +66,16 @@ enum FeedCommand {
 
 /// Shows a timeline.
 pub(super) async fn timeline(args: TimelineArgs) -> Result<(), CliError> {
-    let client = args.remote.connect().await?;
-    let space = client.space(&*args.paging.space);
-    let mut read = space.timeline(UserId(args.owner)).limit(args.paging.limit).hydrate();
-    if let Some(viewer) = args.viewer {
-        read = read.viewer(UserId(viewer));
-    }
-    show(&args.remote, read.pages(), args.paging.pages).await
+    args.remote
+        .with_client(async |client| {
+            let space = client.space(&*args.paging.space);
+            let mut read = space.timeline(UserId(args.owner)).limit(args.paging.limit).hydrate();
+            if let Some(viewer) = args.viewer {
+                read = read.viewer(UserId(viewer));
+            }
+            show(&args.remote, read.pages(), args.paging.pages).await
+        })
+        .await
 }
 
 /// Shows a feed, or explains one entry of it.
@@ -80,10 +83,13 @@ pub(super) async fn feed(args: FeedArgs) -> Result<(), CliError> {
     if let Some(FeedCommand::Explain(args)) = args.command {
         return explain::run(args).await;
     }
-    let client = args.remote.connect().await?;
-    let reader = UserId(args.reader.expect("clap requires a reader where there is no subcommand"));
-    let read = client.space(&*args.paging.space).feed(reader).limit(args.paging.limit).hydrate();
-    show(&args.remote, read.pages(), args.paging.pages).await
+    args.remote
+        .with_client(async |client| {
+            let reader = UserId(args.reader.expect("clap requires a reader where there is no subcommand"));
+            let read = client.space(&*args.paging.space).feed(reader).limit(args.paging.limit).hydrate();
+            show(&args.remote, read.pages(), args.paging.pages).await
+        })
+        .await
 }
 
 /// Shows pages as they come; as JSON, one object a page and line.

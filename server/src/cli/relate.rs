@@ -46,37 +46,43 @@ pub(super) enum Relation {
 
 /// Changes edges.
 pub(super) async fn edges(args: EdgeArgs, relation: Relation) -> Result<(), CliError> {
-    let client = args.remote.connect().await?;
-    let graph = client.graph(args.graph.as_str());
-    let owners: Vec<UserId> = args.owners.iter().copied().map(UserId).collect();
-    let asked = owners.len();
-    let related = if relation == Relation::Follow {
-        graph.follow_many(UserId(args.reader), owners).await
-    } else {
-        graph.unfollow_many(UserId(args.reader), owners).await
-    };
-    let related = related.map_err(|error| args.remote.failed(error))?;
-    show(&args.remote, related.changed, &related.refused, asked)
+    args.remote
+        .with_client(async |client| {
+            let graph = client.graph(args.graph.as_str());
+            let owners: Vec<UserId> = args.owners.iter().copied().map(UserId).collect();
+            let asked = owners.len();
+            let related = if relation == Relation::Follow {
+                graph.follow_many(UserId(args.reader), owners).await
+            } else {
+                graph.unfollow_many(UserId(args.reader), owners).await
+            };
+            let related = related.map_err(|error| args.remote.failed(error))?;
+            show(&args.remote, related.changed, &related.refused, asked)
+        })
+        .await
 }
 
 /// Changes mutes or blocks.
 pub(super) async fn targets(args: TargetArgs, relation: Relation) -> Result<(), CliError> {
-    let client = args.remote.connect().await?;
-    let asked = args.targets.len();
-    let (mut changed, mut refused) = (0, Vec::new());
-    for target in args.targets.iter().copied().map(UserId) {
-        let user = UserId(args.user);
-        let related = match relation {
-            Relation::Mute => client.mute(user, target).await,
-            Relation::Unmute => client.unmute(user, target).await,
-            Relation::Block => client.block(user, target).await,
-            _ => client.unblock(user, target).await,
-        };
-        let related = related.map_err(|error| args.remote.failed(error))?;
-        changed += related.changed;
-        refused.extend(related.refused);
-    }
-    show(&args.remote, changed, &refused, asked)
+    args.remote
+        .with_client(async |client| {
+            let asked = args.targets.len();
+            let (mut changed, mut refused) = (0, Vec::new());
+            for target in args.targets.iter().copied().map(UserId) {
+                let user = UserId(args.user);
+                let related = match relation {
+                    Relation::Mute => client.mute(user, target).await,
+                    Relation::Unmute => client.unmute(user, target).await,
+                    Relation::Block => client.block(user, target).await,
+                    _ => client.unblock(user, target).await,
+                };
+                let related = related.map_err(|error| args.remote.failed(error))?;
+                changed += related.changed;
+                refused.extend(related.refused);
+            }
+            show(&args.remote, changed, &refused, asked)
+        })
+        .await
 }
 
 fn show(remote: &Remote, changed: u32, refused: &[UserId], asked: usize) -> Result<(), CliError> {

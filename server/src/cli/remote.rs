@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use clap::Args;
 use fanfold_client::Client;
+use fanfold_protocol::{Field, Status};
 
 use super::error::CliError;
 use super::output::Output;
+
+/// How long a command that is done waits for its sessions to be closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the node is, and how results are shown.
 #[derive(Debug, Clone, Args)]
@@ -24,14 +28,24 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Connects to the node.
-    pub(super) async fn connect(&self) -> Result<Client, CliError> {
-        let client = Client::builder(&self.address).deadline(self.deadline).connect().await;
-        client.map_err(|error| self.failed(error))
+    /// Connects to the node, runs a command with the client, and closes the client whatever came of the command.
+    pub(super) async fn with_client(
+        &self,
+        command: impl AsyncFnOnce(&Client) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let connected = Client::builder(&self.address).deadline(self.deadline).connect().await;
+        let client = connected.map_err(|error| self.failed(error))?;
+        let done = command(&client).await;
+        // What cannot be closed expires on its own, and takes nothing from what the command did.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, client.close()).await;
+        done
     }
 
     /// The error of a call, as the caller's message.
     pub(super) fn failed(&self, source: fanfold_client::Error) -> CliError {
+        if let Some(Status::Malformed { field: Field::Name | Field::Graph }) = source.status() {
+            return CliError::Name;
+        }
         match refused_connection(&source) {
             Some(source) => CliError::NoNode { address: self.address.clone(), source },
             None => CliError::Call { address: self.address.clone(), source },

@@ -1,6 +1,7 @@
 //! Owns the commands about spaces: create, list, show, alter.
 
 use clap::{Args, Subcommand, ValueEnum};
+use fanfold_client::Client;
 use fanfold_protocol::message::{FanOut, SpaceChanges, SpaceInfo, SpacePolicy};
 use serde_json::{Value, json};
 
@@ -132,29 +133,37 @@ fn default_policy() -> SpacePolicy {
 pub(super) async fn run(args: SpaceArgs) -> Result<(), CliError> {
     match args.command {
         SpaceCommand::Create { name, graph, rules, remote } => {
-            let client = remote.connect().await?;
-            let made = client.spaces().create(name, rules.policy()).graph(graph).await;
-            show(&remote, &made.map_err(|error| remote.failed(error))?)
+            let create = async |client: &Client| {
+                let made = client.spaces().create(name, rules.policy()).graph(graph).await;
+                show(&remote, &made.map_err(|error| remote.failed(error))?)
+            };
+            remote.with_client(create).await
         }
         SpaceCommand::List { remote } => {
-            let client = remote.connect().await?;
-            let spaces = client.spaces().list().await.map_err(|error| remote.failed(error))?;
-            let json = || Value::Array(spaces.iter().map(space_json).collect());
-            remote.output.show(json, || list(&spaces))
+            let list_all = async |client: &Client| {
+                let spaces = client.spaces().list().await.map_err(|error| remote.failed(error))?;
+                let json = || Value::Array(spaces.iter().map(space_json).collect());
+                remote.output.show(json, || list(&spaces))
+            };
+            remote.with_client(list_all).await
         }
         SpaceCommand::Show { name, remote } => {
-            let client = remote.connect().await?;
-            let space = client.spaces().show(name).await.map_err(|error| remote.failed(error))?;
-            show(&remote, &space)
+            let show_one = async |client: &Client| {
+                let space = client.spaces().show(name).await.map_err(|error| remote.failed(error))?;
+                show(&remote, &space)
+            };
+            remote.with_client(show_one).await
         }
         SpaceCommand::Alter { name, rules, remote } => {
             let changes = rules.changes();
             if changes == SpaceChanges::default() {
                 return Err(CliError::NothingToChange);
             }
-            let client = remote.connect().await?;
-            let space = client.spaces().alter(name, changes).await.map_err(|error| remote.failed(error))?;
-            show(&remote, &space)
+            let alter = async |client: &Client| {
+                let altered = client.spaces().alter(name, changes).await;
+                show(&remote, &altered.map_err(|error| remote.failed(error))?)
+            };
+            remote.with_client(alter).await
         }
     }
 }

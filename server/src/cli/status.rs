@@ -30,25 +30,28 @@ pub(super) struct StatusArgs {
 
 /// Asks and shows.
 pub(super) async fn run(args: StatusArgs) -> Result<(), CliError> {
-    let client = args.remote.connect().await?;
-    // A period of zero has no meaning to a timer; the shortest one asks a thousand times a second.
-    let mut ticks = interval(args.every.max(Duration::from_millis(1)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let nodes = client.status().await.map_err(|error| args.remote.failed(error))?;
-        if args.watch && io::stdout().is_terminal() {
-            // Home, and clear what is below: the terminal does not flicker as it would when cleared whole.
-            line("\x1b[H\x1b[J")?;
-        }
-        args.remote.output.show(
-            || Value::Array(nodes.iter().map(node_json).collect()),
-            || nodes.iter().map(node_text).collect::<Vec<_>>().join("\n\n"),
-        )?;
-        if !args.watch {
-            return Ok(());
-        }
-    }
+    args.remote
+        .with_client(async |client| {
+            // A period of zero has no meaning to a timer; the shortest one asks a thousand times a second.
+            let mut ticks = interval(args.every.max(Duration::from_millis(1)));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let nodes = client.status().await.map_err(|error| args.remote.failed(error))?;
+                if args.watch && io::stdout().is_terminal() {
+                    // Home, and clear what is below: the terminal does not flicker as it would when cleared whole.
+                    line("\x1b[H\x1b[J")?;
+                }
+                args.remote.output.show(
+                    || Value::Array(nodes.iter().map(node_json).collect()),
+                    || nodes.iter().map(node_text).collect::<Vec<_>>().join("\n\n"),
+                )?;
+                if !args.watch {
+                    return Ok(());
+                }
+            }
+        })
+        .await
 }
 
 fn node_text(node: &NodeStatus) -> String {

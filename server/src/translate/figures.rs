@@ -19,7 +19,7 @@ pub fn map(map: ClusterMap) -> wire::Map {
         epoch: map.epoch,
         partitions: map.partitions,
         nodes: map.nodes.into_iter().map(address).collect(),
-        leaders: map.leaders.into_iter().map(|leader| NodeId(leader.unwrap_or(0))).collect(),
+        leaders: map.leaders.into_iter().map(|leader| leader.map_or(wire::Map::NO_LEADER, NodeId)).collect(),
     }
 }
 

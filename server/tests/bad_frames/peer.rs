@@ -29,7 +29,7 @@ pub const FRAME_BYTES_MAX: u32 = 64 << 20;
 
 /// The settings that these tests start from: deadlines that no test runs into unless it sets them itself.
 pub fn config() -> Config {
-    Config { partitions: 4, ..Config::default() }
+    Config { partitions: Some(4), ..Config::default() }
 }
 
 pub async fn node(config: Config) -> TestNode {

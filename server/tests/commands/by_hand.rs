@@ -131,6 +131,47 @@ fn refusals_say_what_was_wrong_and_exit_with_1() {
 }
 
 #[test]
+fn commands_leave_no_session_behind() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    let post = node.json(&["post", "2", "hello"]);
+    node.json(&["follow", "1", "2"]);
+    node.json(&["mute", "1", "3", "4"]);
+    node.json(&["block", "2", "9"]);
+    node.json(&["expire", "2", post["id"].as_str().unwrap(), "1h"]);
+    node.json(&["delete", "2", post["id"].as_str().unwrap()]);
+    // The failed ones opened a session too.
+    failure(&node.run(&["expire", "2", post["id"].as_str().unwrap(), "1h"]), 1);
+    assert_eq!(node.run(&["follow", "9", "2"]).status.code(), Some(1));
+    let status = node.json(&["status"]);
+    let partitions = status[0]["partitions"].as_array().unwrap();
+    let sessions: u64 = partitions.iter().map(|p| p["sessions"].as_u64().unwrap()).sum();
+    assert_eq!(sessions, 0);
+    node.stop();
+}
+
+#[test]
+fn refusals_name_what_is_accepted() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    for name in [&["Photos"][..], &["photos", "--graph", "a b"]] {
+        let message = failure(&node.run(&[&["space", "create"], name].concat()), 1);
+        assert!(message.contains("a-z, 0-9, - and _"), "{message}");
+    }
+    for (rule, range) in [
+        (["--feed-cap", "100001"], "100000"),
+        (["--pull-threshold", "0"], "4294967295"),
+        (["--payload-bytes-max", "0"], "1048576"),
+        (["--default-ttl", "200years"], "3162240000000"),
+        (["--horizon", "200years"], "3162240000000"),
+    ] {
+        let message = failure(&node.run(&[&["space", "alter", "posts"], &rule[..]].concat()), 1);
+        assert!(message.contains(range), "{message}");
+    }
+    node.stop();
+}
+
+#[test]
 fn misuse_exits_with_2() {
     for arguments in [
         &["post", "2"][..],

@@ -99,9 +99,17 @@ fn other_number_of_partitions_and_foreign_directories_are_refused() {
     let data_dir = place.data_dir();
     let data_dir = data_dir.to_str().unwrap();
     let free = ["--listen", "127.0.0.1:0", "--http", "off"];
-    let start = ["start", "--data-dir", data_dir, "--partitions", "8"];
-    let message = failure(&fanfold(&[&start[..], &free].concat()), 1);
-    assert!(message.contains("4 partitions, not 8"), "{message}");
+    // 16 is what a new directory gets, and no less a number that somebody has named.
+    for number in ["8", "16"] {
+        let start = ["start", "--data-dir", data_dir, "--partitions", number];
+        let message = failure(&fanfold(&[&start[..], &free].concat()), 1);
+        assert!(message.contains(&format!("4 partitions, not {number}")), "{message}");
+    }
+    let mut unnamed = std::process::Command::new(FANFOLD);
+    unnamed.args(["start", "--data-dir", data_dir, "--log-segment-bytes", "8388608"]).args(free);
+    let node = Node::spawn(unnamed, &place.path("node.log"));
+    assert_eq!(node.json(&["status"])[0]["partitions"].as_array().unwrap().len(), 4);
+    node.stop();
 
     let foreign = place.path("foreign");
     std::fs::create_dir(&foreign).unwrap();
