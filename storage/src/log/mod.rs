@@ -133,8 +133,8 @@ impl Log {
     /// `Ok`; completions run in the order of the submissions. Records without `done` that are all committed positions
     /// are written with the next ones, or before the log idles.
     ///
-    /// On an error nothing was taken and `done` never runs. Blocks while the queue is above its limit, except on the
-    /// writer thread itself, where completions run.
+    /// On an error nothing was taken and `done` never runs. Blocks while the queue is above its limit, or while the
+    /// segment is full and the next one is still being made; never on the writer thread itself, where completions run.
     pub fn submit(&self, records: Vec<Record>, done: Option<Completion>) -> Result<(), LogError> {
         self.handle.shared.submit(records, done)
     }
