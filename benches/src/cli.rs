@@ -9,6 +9,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use fanfold_server::workload::run::Ran;
 
+use crate::load::args::{FanoutArgs, LoadArgs, MixedArgs, ReadArgs, WhaleArgs};
+use crate::load::bench::{self, BenchError};
+use crate::load::report::Report;
 use crate::replay::{self, ReplayArgs, ReplayError};
 
 /// Measures and checks Fanfold with real data.
@@ -16,7 +19,7 @@ use crate::replay::{self, ReplayArgs, ReplayError};
 #[command(
     name = "fanfold-bench",
     version,
-    after_help = "Example:\n  fanfold-bench replay --activity activity.tsv.zst --infer-follows --check"
+    after_help = "Example:\n  fanfold-bench replay --activity activity.tsv.zst --infer-follows --check\n  fanfold-bench fanout --users 100000 --target both --rounds 5"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -27,6 +30,16 @@ struct Cli {
 enum Command {
     /// Replays follows and activity from TSV files, and compares every feed with the oracle.
     Replay(ReplayArgs),
+    /// Measures the fan-out, beside Redis if wanted.
+    Fanout(FanoutArgs),
+    /// Measures feed reads, beside Redis if wanted.
+    Read(ReadArgs),
+    /// Measures reads and posts together at a given rate.
+    Mixed(MixedArgs),
+    /// Measures what one owner followed by everybody does to the others.
+    Whale(WhaleArgs),
+    /// Measures loading the graph.
+    Load(LoadArgs),
 }
 
 /// How results are printed.
@@ -44,8 +57,15 @@ pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|command| command == "start") {
         return fanfold_server::cli::main();
     }
-    let Command::Replay(args) = Cli::parse().command;
-    match run(&args) {
+    let result = match Cli::parse().command {
+        Command::Replay(args) => replay(&args).map_err(CliError::from),
+        Command::Fanout(args) => show(args.common.output, bench::fanout(&args)),
+        Command::Read(args) => show(args.common.output, bench::read(&args)),
+        Command::Mixed(args) => show(args.common.output, bench::mixed(&args)),
+        Command::Whale(args) => show(args.common.output, bench::whale(&args)),
+        Command::Load(args) => show(args.common.output, bench::load(&args)),
+    };
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("fanfold-bench: {error}");
@@ -54,7 +74,36 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: &ReplayArgs) -> Result<ExitCode, ReplayError> {
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    #[error(transparent)]
+    Bench(#[from] BenchError),
+    #[error("the report could not be written to stdout: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Prints a report of measurements; fails if any feed differed from the oracle.
+fn show(output: OutputKind, report: Result<Report, BenchError>) -> Result<ExitCode, CliError> {
+    let report = report?;
+    let mut out = io::stdout().lock();
+    match output {
+        OutputKind::Table => writeln!(out, "{report}")?,
+        OutputKind::Json => {
+            writeln!(out, "{}", serde_json::to_string_pretty(&report).map_err(io::Error::from)?)?;
+        }
+    }
+    out.flush()?;
+    if report.mismatched() == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("fanfold-bench: {} sampled feeds differed from the oracle", report.mismatched());
+    Ok(ExitCode::FAILURE)
+}
+
+fn replay(args: &ReplayArgs) -> Result<ExitCode, ReplayError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -72,4 +121,43 @@ fn print(output: OutputKind, ran: &Ran) -> io::Result<()> {
         OutputKind::Json => writeln!(out, "{}", serde_json::to_string_pretty(&ran.report)?)?,
     }
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::args::Parameters;
+    use crate::load::run::{RunKind, RunOf, RunResult};
+    use crate::load::target::{Figures, Persistence, TargetKind};
+
+    /// A report of one run in which so many feeds differed.
+    fn report(mismatched_readers: u64) -> Report {
+        let of = RunOf {
+            target: TargetKind::Fanfold,
+            users: 2,
+            mean_followers: 1.0,
+            payload_bytes: 8,
+            bytes_per_entry: None,
+            bytes_per_edge: None,
+        };
+        let figures = Figures { mismatched_readers, ..Figures::new("append", Persistence::Always) };
+        let run = RunResult::new(of, RunKind::Mixed { rate: 1.0 }, 1, &figures);
+        let parameters = Parameters {
+            command: "mixed",
+            graph: "uniform".to_owned(),
+            seed: 1,
+            feed_cap: 10,
+            payload_bytes: 8,
+            duration_seconds: 1.0,
+            rounds: 1,
+            sample_readers: 1,
+        };
+        Report::new(parameters, vec![run])
+    }
+
+    #[test]
+    fn one_feed_that_differs_makes_a_measurement_fail() {
+        assert_eq!(show(OutputKind::Json, Ok(report(0))).unwrap(), ExitCode::SUCCESS);
+        assert_eq!(show(OutputKind::Table, Ok(report(1))).unwrap(), ExitCode::FAILURE);
+    }
 }

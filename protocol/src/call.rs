@@ -36,10 +36,14 @@ impl Call {
     /// The frame that asks this under a number.
     pub fn to_frame(&self, request_id: RequestId) -> Frame {
         let mut w = Writer::default();
-        w.number(self.deadline_ms.unwrap_or(0));
-        self.request.encode(&mut w);
+        self.encode(&mut w);
         let opcode = self.request.opcode().code();
         Frame { opcode, flags: Flags::REQUEST, request_id, body: w.into_bytes() }
+    }
+
+    pub(crate) fn encode(&self, w: &mut Writer) {
+        w.number(self.deadline_ms.unwrap_or(0));
+        self.request.encode(w);
     }
 }
 

@@ -68,13 +68,9 @@ impl Frame {
         }
         let start = buffer.len();
         buffer.reserve(self.encoded_len());
-        buffer.put_u32_le(length as u32);
-        buffer.put_u16_le(self.opcode);
-        buffer.put_u16_le(self.flags.0);
-        buffer.put_u64_le(self.request_id.0);
-        let checksum = checksum(&buffer[start..start + CHECKSUM_AT], &self.body);
-        buffer.put_u32_le(checksum);
+        put_header(buffer, self.body.len(), self.opcode, self.flags, self.request_id);
         buffer.put_slice(&self.body);
+        put_checksum(&mut buffer[start..]);
         Ok(())
     }
 
@@ -115,6 +111,27 @@ fn peek_length(buffer: &BytesMut, frame_bytes_max: u32) -> Result<Option<usize>,
         return Err(DecodeError::FrameTooShort { got: length });
     }
     Ok(Some(length as usize))
+}
+
+/// Appends a header whose checksum is still to be put.
+pub(crate) fn put_header(
+    buffer: &mut BytesMut,
+    body_bytes: usize,
+    opcode: u16,
+    flags: Flags,
+    request_id: RequestId,
+) {
+    buffer.put_u32_le((HEADER_BYTES - LENGTH_BYTES + body_bytes) as u32);
+    buffer.put_u16_le(opcode);
+    buffer.put_u16_le(flags.0);
+    buffer.put_u64_le(request_id.0);
+    buffer.put_u32_le(0);
+}
+
+/// Puts the checksum into the header of a whole frame.
+pub(crate) fn put_checksum(frame: &mut [u8]) {
+    let checksum = checksum(&frame[..CHECKSUM_AT], &frame[HEADER_BYTES..]);
+    frame[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
 }
 
 fn checksum(header: &[u8], body: &[u8]) -> u32 {

@@ -13,6 +13,7 @@ pub mod handshake;
 pub mod ids;
 pub mod message;
 pub mod opcode;
+pub mod packer;
 pub mod sealed;
 pub mod status;
 pub mod token;
@@ -30,6 +31,7 @@ pub use ids::{
 };
 pub use message::{Request, Response};
 pub use opcode::Opcode;
+pub use packer::Packer;
 pub use sealed::SealedError;
 pub use status::{LeaderHint, Status};
 pub use token::Token;

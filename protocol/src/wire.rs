@@ -23,6 +23,24 @@ impl Writer {
         self.buffer.freeze()
     }
 
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Empties it; its memory is kept.
+    pub(crate) fn clear(&mut self) {
+        self.buffer.clear();
+    }
+
+    /// Bytes as they are, without their length.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.buffer.put_slice(bytes);
+    }
+
     /// The CRC32 of everything so far.
     pub(crate) fn checksum(&mut self) {
         let checksum = crc32fast::hash(&self.buffer);

@@ -4,6 +4,7 @@
 //! - The bytes of requests in flight on all connections are bounded; beyond, the answer is `Busy`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfold_cluster::Node;
@@ -35,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
     /// Bytes that requests in flight may still take, on all connections.
-    pub(crate) bytes: Arc<Semaphore>,
+    pub(crate) bytes: Bytes,
     connections: Arc<Semaphore>,
     farewells: Semaphore,
     pub(crate) stopping: CancellationToken,
@@ -53,12 +54,30 @@ impl Shared {
             node,
             limits,
             metrics,
-            bytes: Arc::new(Semaphore::new(config.node_bytes_max as usize)),
+            bytes: Bytes { left: AtomicU64::new(u64::from(config.node_bytes_max)) },
             connections: Arc::new(Semaphore::new(config.connections_max as usize)),
             farewells: Semaphore::new(FAREWELLS_MAX),
             config,
             stopping: CancellationToken::new(),
         }
+    }
+}
+
+/// Bytes that can be had.
+pub(crate) struct Bytes {
+    left: AtomicU64,
+}
+
+impl Bytes {
+    /// Takes bytes, all or none.
+    pub(crate) fn try_take(&self, bytes: u64) -> bool {
+        let take = |left: u64| left.checked_sub(bytes);
+        self.left.fetch_update(Ordering::AcqRel, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// Gives bytes back that were taken.
+    pub(crate) fn give_back(&self, bytes: u64) {
+        self.left.fetch_add(bytes, Ordering::AcqRel);
     }
 }
 

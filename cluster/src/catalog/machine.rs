@@ -30,7 +30,10 @@ impl CatalogMachine {
 impl Machine for CatalogMachine {
     type Outcome = Vec<CatalogOutcome>;
 
-    fn apply(&mut self, index: u64, batch: &[u8]) -> Self::Outcome {
+    type Work<'b> = Self::Outcome;
+
+    /// Commands of the catalog are few and small: they are applied in one piece.
+    fn begin<'b>(&mut self, index: u64, batch: &'b [u8]) -> Self::Work<'b> {
         let commands = match decode_batch(batch) {
             Ok(commands) => commands,
             Err(error) => {
@@ -43,6 +46,14 @@ impl Machine for CatalogMachine {
             return commands.iter().map(|_| CatalogOutcome::Refused(CatalogRefusal::Malformed)).collect();
         }
         commands.into_iter().map(|command| self.state.apply(command)).collect()
+    }
+
+    fn go_on(&mut self, _work: &mut Self::Work<'_>) -> bool {
+        false
+    }
+
+    fn finish(work: Self::Work<'_>) -> Self::Outcome {
+        work
     }
 
     fn snapshot(&self) -> Bytes {

@@ -33,6 +33,7 @@ use crate::partition::PartitionHandle;
 use crate::raft::StopReason;
 
 pub use open::WrapStreams;
+pub use write::{WriteLane, WriteSink};
 
 /// A running node.
 pub struct Node {

@@ -1,20 +1,114 @@
 //! Owns the writes of applications: sessions, and commands that carry a tag.
 
+use std::sync::{Arc, Weak};
+
+use bytes::BytesMut;
+use fanfold_storage::codec::Encoded;
 use fanfold_storage::command::{Command, Outcome, Refusal, Write, WriteTag};
 use fanfold_storage::ids::{JournalPosition, PartitionId, SessionId, UserId};
 
 use super::Node;
+use crate::catalog::CatalogHandle;
 use crate::error::NodeError;
-use crate::partition::PartitionHandle;
+use crate::partition::{Applied, PartitionHandle};
 use crate::position::{Position, Receipt};
+use crate::proposer::{AnswerSink, CommandResult};
+
+/// Takes what came of writes that were submitted together.
+///
+/// It runs on a task of the partition: it must be short and must not wait.
+pub trait WriteSink: Send + Sync + 'static {
+    /// Takes results by the numbers of their writes. Each write is answered exactly once.
+    fn written(&self, results: &mut dyn Iterator<Item = (u64, Result<Receipt, NodeError>)>);
+}
+
+/// The way of many writes to one partition: submitted together, proposed together, answered together.
+pub struct WriteLane {
+    home: Arc<PartitionHandle>,
+    answers: Arc<dyn AnswerSink<Applied>>,
+    /// Where commands are encoded; split off in pieces, so that most commands take no allocation of their own.
+    encoded: Vec<u8>,
+}
+
+/// Turns what the proposer answers into what was written.
+struct LaneAnswers {
+    home: Arc<PartitionHandle>,
+    catalog: Weak<CatalogHandle>,
+    sink: Arc<dyn WriteSink>,
+}
+
+impl WriteLane {
+    /// Submits writes with their numbers, in order, without waiting; the lane's sink hears of each of them once.
+    ///
+    /// A block or unblock is to go through [`Node::write`], which waits for the other user's partition (R14).
+    pub fn submit(&mut self, writes: impl IntoIterator<Item = (u64, WriteTag, Write)>) {
+        let encoded = &mut self.encoded;
+        encoded.clear();
+        let ends: Vec<(u64, usize)> = writes
+            .into_iter()
+            .map(|(number, tag, write)| {
+                debug_assert!(!matches!(write, Write::Block { .. } | Write::Unblock { .. }));
+                Command::Write { tag, write }.encode(encoded);
+                (number, encoded.len())
+            })
+            .collect();
+        let mut all = BytesMut::from(&encoded[..]).freeze();
+        let mut start = 0;
+        let commands = ends.into_iter().map(|(number, end)| {
+            let command = all.split_to(end - start);
+            start = end;
+            (number, command)
+        });
+        self.home.proposer().submit_all(commands, &self.answers);
+    }
+}
+
+impl AnswerSink<Applied> for LaneAnswers {
+    fn answer(&self, answers: &mut Vec<(u64, CommandResult<Applied>)>) {
+        let mut results = answers.drain(..).map(|(number, answer)| (number, self.receipt(answer)));
+        self.sink.written(&mut results);
+    }
+}
+
+impl LaneAnswers {
+    fn receipt(&self, answer: CommandResult<Applied>) -> Result<Receipt, NodeError> {
+        let partition = self.home.id();
+        let proposed = answer.map_err(|error| NodeError::from_proposal(Some(partition), &error))?;
+        match proposed.outcome {
+            Applied::Outcome(Outcome::Written { result, journal }) => {
+                let incarnation = self.home.incarnation();
+                let position = Position { partition, incarnation, index: proposed.index, journal };
+                Ok(Receipt { result, position })
+            }
+            Applied::Outcome(outcome) => Err(match self.catalog.upgrade() {
+                Some(catalog) => unexpected(&catalog, partition, &outcome),
+                None => NodeError::ShuttingDown,
+            }),
+            Applied::Damaged => Err(NodeError::Damaged { partition }),
+        }
+    }
+}
 
 impl Node {
+    /// A lane for writes to a partition whose results go to `sink`.
+    pub fn write_lane(
+        &self,
+        partition: PartitionId,
+        sink: Arc<dyn WriteSink>,
+    ) -> Result<WriteLane, NodeError> {
+        let _pass = self.enter()?;
+        let home = self.partition(partition)?.clone();
+        let catalog = Arc::downgrade(&self.catalog);
+        let answers = Arc::new(LaneAnswers { home: home.clone(), catalog, sink });
+        Ok(WriteLane { home, answers, encoded: Vec::new() })
+    }
+
     /// Opens a session with a partition.
     pub async fn open_session(&self, partition: PartitionId) -> Result<SessionId, NodeError> {
         let _pass = self.enter()?;
         match self.partition(partition)?.propose(&Command::OpenSession).await?.1 {
             Outcome::Session { session } => Ok(session),
-            outcome => Err(self.unexpected(partition, &outcome)),
+            outcome => Err(unexpected(&self.catalog, partition, &outcome)),
         }
     }
 
@@ -38,7 +132,7 @@ impl Node {
         let (index, outcome) = home.propose(&Command::Write { tag, write }).await?;
         let (result, journal) = match outcome {
             Outcome::Written { result, journal } => (result, journal),
-            outcome => return Err(self.unexpected(partition, &outcome)),
+            outcome => return Err(unexpected(&self.catalog, partition, &outcome)),
         };
         self.wait_for_block(home, &concerned, index, journal).await?;
         let incarnation = home.incarnation();
@@ -81,17 +175,17 @@ impl Node {
             }
         }
     }
+}
 
-    fn unexpected(&self, partition: PartitionId, outcome: &Outcome) -> NodeError {
-        match outcome {
-            Outcome::Refused { refusal: Refusal::UnknownSpace } => {
-                NodeError::UnknownSpace { known: self.catalog.known_spaces() }
-            }
-            Outcome::Refused { refusal: Refusal::UnknownGraph } => {
-                NodeError::UnknownGraph { known: self.catalog.known_graphs() }
-            }
-            Outcome::Refused { refusal } => NodeError::Refused { refusal: *refusal },
-            _ => NodeError::Unavailable { partition, may_have_applied: true },
+fn unexpected(catalog: &CatalogHandle, partition: PartitionId, outcome: &Outcome) -> NodeError {
+    match outcome {
+        Outcome::Refused { refusal: Refusal::UnknownSpace } => {
+            NodeError::UnknownSpace { known: catalog.known_spaces() }
         }
+        Outcome::Refused { refusal: Refusal::UnknownGraph } => {
+            NodeError::UnknownGraph { known: catalog.known_graphs() }
+        }
+        Outcome::Refused { refusal } => NodeError::Refused { refusal: *refusal },
+        _ => NodeError::Unavailable { partition, may_have_applied: true },
     }
 }

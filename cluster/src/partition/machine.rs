@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fanfold_storage::command::{Command, Outcome, decode_batch};
 use fanfold_storage::ids::{PartitionId, Stamp};
-use fanfold_storage::partition::Partition;
+use fanfold_storage::partition::{Applying, Partition};
 
 use crate::raft::{Machine, RestoreError};
 
@@ -42,13 +42,21 @@ impl PartitionMachine {
     }
 }
 
+/// A batch that is being applied.
+pub(crate) enum Work<'b> {
+    Applying(Applying<'b>),
+    /// The partition is damaged; so many commands are answered so.
+    Damaged(usize),
+}
+
 impl Machine for PartitionMachine {
     type Outcome = Vec<Applied>;
+    type Work<'b> = Work<'b>;
 
-    fn apply(&mut self, index: u64, batch: &[u8]) -> Self::Outcome {
+    fn begin<'b>(&mut self, index: u64, batch: &'b [u8]) -> Work<'b> {
         if self.damaged_at.is_none() {
-            match self.state.apply(index, batch) {
-                Ok(outcomes) => return outcomes.into_iter().map(Applied::Outcome).collect(),
+            match self.state.begin(index, batch) {
+                Ok(applying) => return Work::Applying(applying),
                 Err(error) => {
                     self.damaged_at = Some(index);
                     let partition = self.state.id().0;
@@ -61,8 +69,21 @@ impl Machine for PartitionMachine {
                 }
             }
         }
-        let commands = decode_batch(batch).map_or(0, |(_, commands)| commands.len());
-        vec![Applied::Damaged; commands]
+        Work::Damaged(decode_batch(batch).map_or(0, |(_, commands)| commands.len()))
+    }
+
+    fn go_on(&mut self, work: &mut Work<'_>) -> bool {
+        match work {
+            Work::Applying(applying) => self.state.go_on(applying),
+            Work::Damaged(_) => false,
+        }
+    }
+
+    fn finish(work: Work<'_>) -> Self::Outcome {
+        match work {
+            Work::Applying(applying) => applying.into_outcomes().into_iter().map(Applied::Outcome).collect(),
+            Work::Damaged(commands) => vec![Applied::Damaged; commands],
+        }
     }
 
     fn snapshot(&self) -> Bytes {

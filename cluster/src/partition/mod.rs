@@ -10,6 +10,6 @@ mod receive;
 mod ticker;
 
 pub(crate) use handle::{PartitionHandle, Progress, StreamProgress, position_of};
-pub(crate) use machine::{PartitionMachine, background};
+pub(crate) use machine::{Applied, PartitionMachine, background};
 pub(crate) use receive::{ReceiveError, receive};
 pub(crate) use ticker::run as run_ticker;

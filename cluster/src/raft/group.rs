@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -93,6 +94,8 @@ struct Inner<M: Machine> {
     shared: Arc<Shared<M>>,
     log: Log,
     spec: GroupSpec,
+    /// Nobody else votes, so that nobody else can lead.
+    is_sole_voter: AtomicBool,
 }
 
 impl<M: Machine> Clone for Group<M> {
@@ -122,15 +125,18 @@ impl<M: Machine> Group<M> {
         let machine = StateMachine::new(shared.clone());
         let raft = Raft::new(spec.replica, settings.config()?, network, store, machine).await;
         let raft = raft.map_err(|fatal| OpenError::Stopped { reason: stop_reason(&fatal) })?;
-        let group = Self { inner: Arc::new(Inner { raft, shared, log, spec }) };
+        let group = Self {
+            inner: Arc::new(Inner { raft, shared, log, spec, is_sole_voter: AtomicBool::new(false) }),
+        };
         group.form().await?;
         if group.is_sole_voter().await? {
             // Nobody else can vote, so there is nothing to wait for.
             group.elect().await?;
             group.recovered(Duration::from_millis(settings.recovery_timeout_ms)).await?;
-            // There is nobody to send heartbeats to or to wait for, so that an idle group can cost nothing. Whoever
-            // adds a member has to switch this on again first.
+            // There is nobody to send heartbeats to or to wait for, so that an idle group and a read can cost nothing.
+            // Whoever adds a member has to switch both on again first.
             group.inner.raft.runtime_config().tick(false);
+            group.inner.is_sole_voter.store(true, Ordering::Release);
         }
         Ok(group)
     }
@@ -281,9 +287,19 @@ impl<M: Machine> Group<M> {
         }
     }
 
+    /// Whether this replica leads and nobody else votes: then nobody else can lead, and a read needs no confirmation.
+    pub fn leads_alone(&self) -> bool {
+        self.inner.is_sole_voter.load(Ordering::Acquire) && self.is_leader()
+    }
+
     /// Confirms with a quorum that this replica leads, waits until everything committed before is applied here, and
     /// returns the applied index: what is read from then on is linearizable. Concurrent calls share the round.
+    ///
+    /// A sole voter that leads has nobody to ask, and has applied everything that it answered.
     pub async fn read_index(&self) -> Result<u64, ReadError> {
+        if self.leads_alone() {
+            return Ok(self.applied_index());
+        }
         match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(read) => {
                 // openraft counts an entry as applied when its own core has heard of it, which is later than here.

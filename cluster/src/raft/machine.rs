@@ -1,8 +1,9 @@
 //! Owns what a replicated machine is to its group, and the lock that applies and reads share.
 
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -15,8 +16,26 @@ pub trait Machine: Send + Sync + 'static {
     /// What one batch answers: everything its commands' senders wait for.
     type Outcome: Send + Sync + 'static;
 
-    /// Applies the batch of the Raft entry at `index`. Runs under the write lock; must not wait for anything.
-    fn apply(&mut self, index: u64, batch: &[u8]) -> Self::Outcome;
+    /// A batch that is being applied.
+    type Work<'b>: Send;
+
+    /// Begins to apply the batch of the Raft entry at `index`. Runs under the write lock; must not wait for anything.
+    fn begin<'b>(&mut self, index: u64, batch: &'b [u8]) -> Self::Work<'b>;
+
+    /// Does a piece of the work, well below a millisecond of it; false when it is done. Runs under the write lock,
+    /// which readers get between two pieces, as other tasks get the thread.
+    fn go_on(&mut self, work: &mut Self::Work<'_>) -> bool;
+
+    /// What came of work that is done.
+    fn finish(work: Self::Work<'_>) -> Self::Outcome;
+
+    /// Applies a batch in one go.
+    #[cfg(test)]
+    fn apply(&mut self, index: u64, batch: &[u8]) -> Self::Outcome {
+        let mut work = self.begin(index, batch);
+        while self.go_on(&mut work) {}
+        Self::finish(work)
+    }
 
     /// The whole state as bytes.
     fn snapshot(&self) -> Bytes;
@@ -39,6 +58,19 @@ pub struct RestoreError {
 pub(super) struct Shared<M> {
     state: RwLock<Applied<M>>,
     index: watch::Sender<u64>,
+    /// A panic left half a state.
+    is_broken: AtomicBool,
+}
+
+/// Marks a state as broken that is left by a panic.
+struct Broken<'a>(&'a AtomicBool);
+
+impl Drop for Broken<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A machine and where in the log it stands; under one lock, so that a snapshot is of one moment.
@@ -51,22 +83,38 @@ pub(super) struct Applied<M> {
 impl<M> Shared<M> {
     pub fn new(machine: M) -> Self {
         let state = Applied { machine, log_id: None, membership: StoredMembership::default() };
-        Self { state: RwLock::new(state), index: watch::Sender::new(0) }
+        Self { state: RwLock::new(state), index: watch::Sender::new(0), is_broken: AtomicBool::new(false) }
+    }
+
+    fn check_whole(&self) {
+        let is_broken = self.is_broken.load(Ordering::Relaxed);
+        assert!(!is_broken, "a panic while applying leaves half a state, which nobody may use");
     }
 
     /// Locks for reading. The guard must not be held across an await.
     pub fn read(&self) -> RwLockReadGuard<'_, Applied<M>> {
-        self.state.read().expect("a panic while applying leaves half a state, which nobody may read")
+        let state = self.state.read();
+        self.check_whole();
+        state
     }
 
     /// Locks for reading unless a batch is being applied right now.
     pub fn try_read(&self) -> Option<RwLockReadGuard<'_, Applied<M>>> {
-        self.state.try_read().ok()
+        let state = self.state.try_read()?;
+        self.check_whole();
+        Some(state)
     }
 
-    /// Locks for applying.
-    pub fn write(&self) -> RwLockWriteGuard<'_, Applied<M>> {
-        self.state.write().expect("a panic while applying leaves half a state, which nobody may change")
+    /// Changes the state under the write lock. Whoever waits for the lock meanwhile gets it next.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Applied<M>) -> T) -> T {
+        let mut state = self.state.write();
+        self.check_whole();
+        // Declared after the guard, so that the mark is made before the lock is given back.
+        let broken = Broken(&self.is_broken);
+        let changed = change(&mut state);
+        drop(broken);
+        RwLockWriteGuard::unlock_fair(state);
+        changed
     }
 
     /// Tells those who wait that everything up to `index` is applied.

@@ -1,7 +1,8 @@
 //! Owns the view of a group's machine that openraft applies to and takes snapshots of.
 //!
-//! - Each Raft entry is applied under the write lock of its own, then announced, then answered: whoever gets an
-//!   answer finds its effect.
+//! - Each Raft entry is applied under the write lock in short pieces, between which readers are let in, then announced,
+//!   then answered: whoever gets an answer finds its effect. openraft takes snapshots on the same task, so never in
+//!   the middle of an entry.
 //! - Snapshots are kept in memory. The log is never purged behind them, so a restart replays it.
 
 use std::io;
@@ -27,6 +28,22 @@ impl<M> StateMachine<M> {
     }
 }
 
+impl<M: Machine> StateMachine<M> {
+    /// Applies a batch in short pieces, so that neither readers nor the thread's other tasks wait for all of it.
+    async fn apply_batch(&self, index: u64, batch: &[u8]) -> M::Outcome {
+        let (mut work, mut goes_on) = self.shared.change(|state| {
+            let mut work = state.machine.begin(index, batch);
+            let goes_on = state.machine.go_on(&mut work);
+            (work, goes_on)
+        });
+        while goes_on {
+            tokio::task::yield_now().await;
+            goes_on = self.shared.change(|state| state.machine.go_on(&mut work));
+        }
+        M::finish(work)
+    }
+}
+
 impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
     type SnapshotData = Bytes;
     type SnapshotBuilder = BuiltSnapshot;
@@ -43,18 +60,17 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
             let index = entry.log_id.index;
-            let reply = {
-                let mut state = self.shared.write();
-                state.log_id = Some(entry.log_id);
-                match entry.payload {
-                    Payload::Blank => Reply::none(),
-                    Payload::Normal(batch) => Reply::outcome(state.machine.apply(index, &batch.0)),
-                    Payload::Membership(membership) => {
-                        state.membership = StoredMembership::new(Some(entry.log_id), membership);
-                        Reply::none()
-                    }
+            let reply = match entry.payload {
+                Payload::Blank => Reply::none(),
+                Payload::Normal(batch) => Reply::outcome(self.apply_batch(index, &batch.0).await),
+                Payload::Membership(membership) => {
+                    let membership = StoredMembership::new(Some(entry.log_id), membership);
+                    self.shared.change(|state| state.membership = membership);
+                    Reply::none()
                 }
             };
+            // Last: a snapshot taken between two pieces would claim too much.
+            self.shared.change(|state| state.log_id = Some(entry.log_id));
             self.shared.announce(index);
             if let Some(responder) = responder {
                 responder.send(reply);
@@ -80,12 +96,12 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
-        {
-            let mut state = self.shared.write();
+        self.shared.change(|state| {
             state.machine.restore(&snapshot).map_err(io::Error::other)?;
             state.log_id = meta.last_log_id;
             state.membership = meta.last_membership.clone();
-        }
+            Ok::<_, io::Error>(())
+        })?;
         if let Some(log_id) = meta.last_log_id {
             self.shared.announce(log_id.index);
         }

@@ -21,7 +21,9 @@ pub(crate) struct Notebook {
 impl Machine for Notebook {
     type Outcome = Vec<usize>;
 
-    fn apply(&mut self, _index: u64, batch: &[u8]) -> Vec<usize> {
+    type Work<'b> = Vec<usize>;
+
+    fn begin<'b>(&mut self, _index: u64, batch: &'b [u8]) -> Vec<usize> {
         let commands = decode_batch(batch);
         self.batches.push(commands.len());
         commands
@@ -31,6 +33,14 @@ impl Machine for Notebook {
                 self.lines.len()
             })
             .collect()
+    }
+
+    fn go_on(&mut self, _work: &mut Vec<usize>) -> bool {
+        false
+    }
+
+    fn finish(work: Vec<usize>) -> Vec<usize> {
+        work
     }
 
     fn snapshot(&self) -> Bytes {

@@ -140,6 +140,29 @@ impl<'a> Asker<'a> {
         (found, unreachable)
     }
 
+    /// Entries by id, in the order asked, and the homes that did not answer.
+    pub(super) async fn entries_by_id(self, ids: &[EntryId]) -> (Vec<Option<Entry>>, Vec<PartitionId>) {
+        let mut by_home: BTreeMap<PartitionId, (Vec<usize>, Vec<EntryId>)> = BTreeMap::new();
+        for (place, id) in ids.iter().enumerate() {
+            let (places, ids) = by_home.entry(self.home_of_entry(*id)).or_default();
+            places.push(place);
+            ids.push(*id);
+        }
+        let answers = self.each(by_home, |state, (places, ids)| (places, state.entries(&ids))).await;
+        let (mut found, mut unreachable) = (vec![None; ids.len()], Vec::new());
+        for (id, answer) in answers {
+            match answer {
+                Ok((places, entries)) => {
+                    for (place, entry) in places.into_iter().zip(entries) {
+                        found[place] = entry;
+                    }
+                }
+                Err(_) => unreachable.push(id),
+            }
+        }
+        (found, unreachable)
+    }
+
     /// The home of an entry.
     pub(super) fn home_of_entry(self, id: EntryId) -> PartitionId {
         PartitionId::of_slot(id.slot(), self.count())

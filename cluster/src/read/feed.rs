@@ -59,16 +59,22 @@ pub(crate) async fn read_feed(
     home: &PartitionHandle,
     request: &FeedRequest,
 ) -> Result<Page, NodeError> {
-    let (mark, position) = home.read(|state| {
+    let (space, reader, below) = (request.space, request.reader, request.below);
+    // One more than needed tells whether the page is the last one.
+    let query = FeedQuery { space, reader, below, limit: request.limit as usize + 1 };
+    let (mark, position, first) = home.read(|state| {
         let (row, id_bound) = state.feed_mark();
         let (partition, incarnation) = (state.id(), state.incarnation());
-        (Mark { partition, incarnation, row, id_bound }, position_of(state))
+        let mark = Mark { partition, incarnation, row, id_bound };
+        let first = request.newer_than.is_none().then(|| state.feed_slice(&query));
+        (mark, position_of(state), first)
     })?;
+    let first = first.transpose().map_err(NodeError::refused)?;
     let mut read = FeedRead {
         asker,
         home,
-        space: request.space,
-        reader: request.reader,
+        space,
+        reader,
         limit: request.limit as usize,
         hydrate: request.hydrate,
         shown: Vec::new(),
@@ -79,9 +85,9 @@ pub(crate) async fn read_feed(
         rounds: 0,
     };
     let (bound, new_count) = match request.newer_than {
-        None => (read.scan(request.below).await?, None),
+        None => (read.scan(below, first).await?, None),
         Some(since) => {
-            let (bound, count) = read.news(since, &mark, request.below).await?;
+            let (bound, count) = read.news(since, &mark, below).await?;
             (bound, Some(count))
         }
     };
@@ -97,10 +103,11 @@ pub(crate) async fn read_feed(
 }
 
 impl FeedRead<'_> {
-    /// Fills the page with ids below `below`; returns the bound down to which it is complete.
-    async fn scan(&mut self, mut below: EntryId) -> Result<EntryId, NodeError> {
+    /// Fills the page with ids below `below`; returns the bound down to which it is complete. `first` is the slice of
+    /// the first round, if it was taken already.
+    async fn scan(&mut self, mut below: EntryId, mut first: Option<FeedSlice>) -> Result<EntryId, NodeError> {
         loop {
-            let round = self.round(below).await?;
+            let round = self.round(below, first.take()).await?;
             let is_more = self.accept(&round.rows).await?;
             if is_more || (self.shown.len() == self.limit && round.bound > EntryId::ZERO) {
                 return Ok(self.shown.last().map_or(round.bound, |last| last.id));
@@ -115,12 +122,14 @@ impl FeedRead<'_> {
         }
     }
 
-    async fn round(&mut self, below: EntryId) -> Result<Round, NodeError> {
+    async fn round(&mut self, below: EntryId, slice: Option<FeedSlice>) -> Result<Round, NodeError> {
         self.rounds += 1;
-        // One more than needed tells whether the page is the last one.
         let limit = self.limit - self.shown.len() + 1;
         let query = FeedQuery { space: self.space, reader: self.reader, below, limit };
-        let slice = self.home.read(|state| state.feed_slice(&query))?.map_err(NodeError::refused)?;
+        let slice = match slice {
+            Some(slice) => slice,
+            None => self.home.read(|state| state.feed_slice(&query))?.map_err(NodeError::refused)?,
+        };
         let local_bound = match slice.rows.last() {
             Some(last) if slice.more || slice.rows.len() >= limit => last.id,
             _ => EntryId::ZERO,
@@ -242,6 +251,10 @@ impl FeedRead<'_> {
 
 /// The rows of a slice and those from elsewhere, newest first, each id once.
 fn by_id(slice: FeedSlice, remote: Vec<Delivery>) -> Vec<Delivery> {
+    if remote.is_empty() {
+        // A slice is in order, and holds no id twice.
+        return slice.rows;
+    }
     let mut all: BTreeMap<Reverse<EntryId>, Delivery> = BTreeMap::new();
     // What the owner's home says is newer than what was delivered.
     all.extend(slice.rows.into_iter().chain(remote).map(|row| (Reverse(row.id), row)));

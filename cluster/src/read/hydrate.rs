@@ -27,8 +27,8 @@ pub(super) async fn hydrate(
     viewer: Option<UserId>,
     ids: &[EntryId],
 ) -> Result<Vec<Hydrated>, NodeError> {
-    let (mut found, unreachable) = asker.entries(ids.iter().map(|id| (asker.home_of_entry(*id), *id))).await;
-    let taken = ids.iter().map(|id| match found.remove(id) {
+    let (found, unreachable) = asker.entries_by_id(ids).await;
+    let taken = ids.iter().zip(found).map(|(id, found)| match found {
         Some(entry) => Hydrated::Live(EntryView::of_entry(entry, true)),
         None if unreachable.contains(&asker.home_of_entry(*id)) => {
             Hydrated::Unreachable(asker.home_of_entry(*id))

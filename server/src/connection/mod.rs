@@ -4,8 +4,11 @@
 //! - Requests and bytes in flight are bounded; at the bound the socket is not read, which holds the client up.
 //! - A frame that is not complete in time, and answers that are not taken in time, end the connection.
 
+mod outgoing;
 mod requests;
+mod waiting;
 mod writer;
+mod writes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +21,11 @@ use fanfold_protocol::handshake::Hello;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::config::ms;
 use crate::listener::Shared;
+use outgoing::Outgoing;
 use requests::Requests;
 use writer::Writer;
 
@@ -105,26 +109,47 @@ async fn handshake(stream: &mut TcpStream, buffer: &mut BytesMut, shared: &Share
 
 async fn exchange(stream: TcpStream, mut buffer: BytesMut, shared: &Arc<Shared>) {
     let (mut incoming, outgoing) = stream.into_split();
-    let (answers, writer) = Writer::spawn(outgoing, shared.clone());
-    let mut requests = Requests::new(shared.clone(), answers);
+    let answers = Arc::new(Outgoing::new(shared.clone()));
+    let writer = Writer::spawn(outgoing, answers.clone());
+    let mut requests = Requests::new(answers.clone());
     let end = tokio::select! {
         end = read(&mut incoming, &mut buffer, &mut requests, shared) => end,
         () = writer.broken() => End::Closed,
         () = shared.stopping.cancelled() => End::Closed,
     };
+    requests.submit();
     if let End::Refused(status) = &end {
         shared.metrics.closed(status);
         tracing::info!(%status, "connection closed");
-        requests.refuse_connection(status).await;
+        answers.refuse_connection(status);
     }
-    // What is in flight is still answered; the writer ends when the last request has dropped its way to it.
-    drop(requests);
-    writer.finish().await;
+    // What is in flight is still answered, writes at the latest at their deadline.
+    finish(writer, &requests).await;
     if matches!(end, End::Refused(_)) {
         // What the client still sends is read, so that the refusal is not lost in a reset.
         let mut rest = [0; 4_096];
         let drained = async { while matches!(incoming.read(&mut rest).await, Ok(n) if n > 0) {} };
         let _ = timeout(FAREWELL, drained).await;
+    }
+}
+
+/// Lets the writer end once everything in flight is answered.
+async fn finish(writer: Writer, requests: &Requests) {
+    let finished = writer.finish();
+    tokio::pin!(finished);
+    loop {
+        tokio::select! {
+            () = &mut finished => return,
+            () = until(requests.first_deadline()) => requests.expire(),
+        }
+    }
+}
+
+/// Waits until a moment; for ever, if there is none.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -149,17 +174,22 @@ async fn read(
             Ok(None) => {}
             Err(error) => return error.into(),
         }
+        requests.submit();
         let is_idle = buffer.is_empty();
         buffer.reserve(READ_BYTES);
-        let arriving = incoming.read_buf(buffer);
-        let read = if is_idle {
+        if is_idle {
             complete_by = None;
-            arriving.await
         } else {
-            let by = *complete_by.get_or_insert_with(|| Instant::now() + frame_timeout);
-            match timeout_at(by, arriving).await {
-                Ok(read) => read,
-                Err(_) => return End::Refused(Status::TooSlow),
+            complete_by.get_or_insert_with(|| Instant::now() + frame_timeout);
+        }
+        let first_deadline = requests.first_deadline();
+        let read = tokio::select! {
+            biased;
+            read = incoming.read_buf(buffer) => read,
+            () = until(complete_by) => return End::Refused(Status::TooSlow),
+            () = until(first_deadline) => {
+                requests.expire();
+                continue;
             }
         };
         match read {

@@ -2,21 +2,28 @@
 //!
 //! - A request takes a slot and its bytes before it starts and gives them back when its answer is written.
 //! - A request that does not decode is answered alone; the connection goes on.
+//! - Writes of one read of the socket are proposed together. Anything else is answered at once, on the connection's own
+//!   task; what has to wait for something goes on in a task of its own.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use fanfold_protocol::Status;
 use fanfold_protocol::call::Call;
 use fanfold_protocol::error::DecodeError;
 use fanfold_protocol::frame::Frame;
 use fanfold_protocol::message::Request;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
+use fanfold_protocol::{Reply, Status};
+use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use super::End;
-use super::writer::Answer;
-use crate::dispatch;
+use super::outgoing::{Outgoing, Slot};
+use super::writes::Writes;
+use crate::config::ms;
+use crate::dispatch::{self, Asked};
 use crate::listener::Shared;
 use crate::names::request_name;
 
@@ -28,16 +35,14 @@ const HYDRATED_ENTRY_BYTES: usize = 640;
 
 pub(super) struct Requests {
     shared: Arc<Shared>,
-    answers: mpsc::Sender<Answer>,
-    slots: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+    outgoing: Arc<Outgoing>,
+    writes: Writes,
 }
 
 impl Requests {
-    pub(super) fn new(shared: Arc<Shared>, answers: mpsc::Sender<Answer>) -> Self {
-        let slots = Arc::new(Semaphore::new(shared.config.connection_requests_max as usize));
-        let bytes = Arc::new(Semaphore::new(shared.config.connection_bytes_max as usize));
-        Self { shared, answers, slots, bytes }
+    pub(super) fn new(outgoing: Arc<Outgoing>) -> Self {
+        let writes = Writes::new(outgoing.clone());
+        Self { shared: outgoing.shared().clone(), outgoing, writes }
     }
 
     /// Starts the request of a frame, or all of a batch; waits while too much is in flight.
@@ -53,20 +58,32 @@ impl Requests {
                 }
                 Ok(())
             }
-            Err(error) => self.refuse(Frame::refusal(opcode, id, &error.to_status()), &error).await,
+            Err(error) => self.refuse(opcode, id, &error),
         }
     }
 
-    async fn refuse(&mut self, refusal: Frame, error: &DecodeError) -> Result<(), End> {
+    /// Proposes the writes that were gathered since the last time.
+    pub(super) fn submit(&mut self) {
+        self.writes.submit();
+    }
+
+    /// When the first deadline of a pending write may pass.
+    pub(super) fn first_deadline(&self) -> Option<Instant> {
+        self.writes.first_deadline()
+    }
+
+    /// Answers writes whose deadline has passed.
+    pub(super) fn expire(&self) {
+        self.writes.expire();
+    }
+
+    fn refuse(&self, opcode: u16, id: fanfold_protocol::RequestId, error: &DecodeError) -> Result<(), End> {
         if !error.connection_goes_on() {
             return Err(End::Refused(error.to_status()));
         }
-        tracing::debug!(request = refusal.request_id.0, %error, "request refused");
-        self.answer(Answer { frame: refusal, held: Vec::new() }).await
-    }
-
-    async fn answer(&mut self, answer: Answer) -> Result<(), End> {
-        self.answers.send(answer).await.map_err(|_| End::Closed)
+        tracing::debug!(request = id.0, %error, "request refused");
+        self.outgoing.refuse(opcode, id, error.to_status());
+        Ok(())
     }
 
     async fn start(&mut self, frame: Frame) -> Result<(), End> {
@@ -74,39 +91,64 @@ impl Requests {
         let (opcode, id) = (frame.opcode, frame.request_id);
         let call = match frame.decode_call() {
             Ok(call) => call,
-            Err(error) => return self.refuse(Frame::refusal(opcode, id, &error.to_status()), &error).await,
+            Err(error) => return self.refuse(opcode, id, &error),
         };
+        let asked = Asked { kind: request_name(&call.request), opcode, id, received };
         let cost = self.cost(&call, &frame);
-        let slot = self.slots.clone().acquire_owned().await.map_err(|_| End::Closed)?;
-        let bytes = self.bytes.clone().acquire_many_owned(cost).await.map_err(|_| End::Closed)?;
-        let Ok(of_node) = self.shared.bytes.clone().try_acquire_many_owned(cost) else {
+        if !self.outgoing.has_room(cost) {
+            // What was gathered has to be on its way, or nothing would ever make room.
+            self.submit();
+            self.outgoing.room(cost).await;
+        }
+        let Some(slot) = self.outgoing.begin(cost) else {
             let busy = Status::Busy { delay_ms: dispatch::BUSY_DELAY_MS };
-            let kind = request_name(&call.request);
-            self.shared.metrics.answered(kind, Some(&busy), received.elapsed().as_secs_f64());
-            return self.answer(Answer { frame: Frame::refusal(opcode, id, &busy), held: Vec::new() }).await;
+            dispatch::note(&self.shared, &asked, Some(&busy));
+            self.outgoing.refuse(opcode, id, busy);
+            return Ok(());
         };
-        let (shared, answers) = (self.shared.clone(), self.answers.clone());
-        let span = tracing::debug_span!("request", id = id.0);
-        let run = async move {
-            shared.metrics.in_flight.inc();
-            let mut held = vec![slot, bytes, of_node];
-            // An answer may be larger than was expected of it; what it really takes counts until it is written.
-            let has_room = |answer_bytes: usize| {
-                let beyond = (answer_bytes as u32).saturating_sub(cost);
-                let more = shared.bytes.clone().try_acquire_many_owned(beyond);
-                more.map(|more| held.push(more)).is_ok()
-            };
-            let frame = dispatch::answer(&shared, call, opcode, id, received, has_room).await;
-            shared.metrics.in_flight.dec();
-            // A connection that has ended needs no answer.
-            let _ = answers.send(Answer { frame, held }).await;
-        };
-        tokio::spawn(run.instrument(span));
+        if let Err(status) = call.request.check(&self.shared.limits) {
+            answer(&self.outgoing, asked, slot, &Err(status), true);
+            return Ok(());
+        }
+        let longest = ms(self.shared.config.request_timeout_ms);
+        let wanted = call.deadline_ms.map_or(longest, |ms| Duration::from_millis(u64::from(ms)).min(longest));
+        let deadline = received + wanted;
+        match call.request {
+            Request::Write(write) if Writes::takes(&write) => {
+                if let Err((asked, slot, status)) = self.writes.gather(write, asked, deadline, slot) {
+                    answer(&self.outgoing, asked, slot, &Err(status), false);
+                }
+            }
+            request => self.run(request, asked, deadline, slot),
+        }
         Ok(())
     }
 
+    /// Answers a request at once if nothing has to be waited for, else in a task of its own.
+    fn run(&self, request: Request, asked: Asked, deadline: Instant, slot: Slot) {
+        // Only reads can be told to come again: what has taken effect is answered so, and its answer is small.
+        let is_read = matches!(
+            request,
+            Request::ReadFeed(_) | Request::ReadFeeds(_) | Request::ReadTimeline(_) | Request::ReadEntries(_)
+        );
+        let mut reply: Pin<Box<dyn Future<Output = Reply> + Send>> =
+            Box::pin(dispatch::reply(self.shared.clone(), request));
+        // Whatever it waits for, it is asked again by its own task, so that nothing has to wake this one.
+        if let Poll::Ready(reply) = reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            answer(&self.outgoing, asked, slot, &reply, is_read);
+            return;
+        }
+        let outgoing = self.outgoing.clone();
+        let span = tracing::debug_span!("request", id = asked.id.0);
+        let run = async move {
+            let reply = timeout_at(deadline, reply).await.unwrap_or(Err(Status::DeadlineExceeded));
+            answer(&outgoing, asked, slot, &reply, is_read);
+        };
+        tokio::spawn(run.instrument(span));
+    }
+
     /// About how many bytes a request and its answer take while it is in flight; never more than can be had.
-    fn cost(&self, call: &Call, frame: &Frame) -> u32 {
+    fn cost(&self, call: &Call, frame: &Frame) -> u64 {
         let limits = &self.shared.limits;
         let page = |limit: u32, hydrate: bool| {
             // A limit above the largest page is refused; until then it must not hold up what is in flight.
@@ -122,13 +164,14 @@ impl Requests {
             _ => ENTRY_BYTES,
         };
         let config = &self.shared.config;
-        let most = config.connection_bytes_max.min(config.node_bytes_max);
+        let most = u64::from(config.connection_bytes_max.min(config.node_bytes_max));
         let cost = frame.encoded_len().saturating_add(answer.min(limits.frame_bytes_max as usize));
-        u32::try_from(cost).unwrap_or(most).min(most)
+        (cost as u64).min(most)
     }
-    /// Says why the connection ends.
-    pub(super) async fn refuse_connection(&mut self, status: &Status) {
-        let frame = Frame::connection_refusal(status);
-        let _ = self.answer(Answer { frame, held: Vec::new() }).await;
-    }
+}
+
+fn answer(outgoing: &Outgoing, asked: Asked, slot: Slot, reply: &Reply, is_read: bool) {
+    let packed = outgoing.lock().put(slot, asked.opcode, asked.id, reply, is_read);
+    outgoing.changed.notify_one();
+    dispatch::note(outgoing.shared(), &asked, packed.err().as_ref());
 }

@@ -4,45 +4,29 @@ use std::sync::Arc;
 
 use fanfold_protocol::Reply;
 use fanfold_protocol::ids::SessionId;
-use fanfold_protocol::message::{
-    CloseSession, OpenSession, Response, WaitDelivered, Write, WriteOp, Written,
-};
-use fanfold_storage::command::WriteResult;
+use fanfold_protocol::message::{CloseSession, OpenSession, Response, WaitDelivered, Write, WriteOp};
 use fanfold_storage::ids as stored;
 
 use super::failed;
 use crate::listener::Shared;
-use crate::translate::{self, Refused};
+use crate::translate;
 
+/// A write that does not go with others of its connection.
 pub(super) async fn write(shared: &Arc<Shared>, write: Write) -> Reply {
     let partition = translate::partition_id(write.partition);
     let tag = translate::tag(write.tag);
     let ttls_ms = translate::named_ttls(&write.op);
-    let expiry = matches!(write.op, WriteOp::SetExpiry(_));
+    let is_expiry = matches!(write.op, WriteOp::SetExpiry(_));
     let node = shared.node.clone();
     let op = translate::write(write.op);
     // A write that was proposed runs to its end even if its caller's deadline passes, so its task is its own.
     let ran = tokio::spawn(async move { node.write(partition, tag, op).await }).await;
-    let spaces = || shared.node.spaces();
-    match ran {
-        Ok(Ok(receipt)) => {
-            // The spaces are needed only to word the refusal of an item.
-            let has_items = matches!(receipt.result, WriteResult::Appended { .. });
-            let spaces = if has_items { spaces() } else { Vec::new() };
-            let refused = Refused { spaces: &spaces, ttls_ms: &ttls_ms, expiry };
-            let result = translate::write_result_to_wire(receipt.result, &refused);
-            Ok(Response::Written(Written { token: translate::token(&receipt.position), result }))
-        }
-        Ok(Err(error)) => {
-            let spaces = spaces();
-            let refused = Refused { spaces: &spaces, ttls_ms: &ttls_ms, expiry };
-            Err(translate::error_to_status(error, &refused, true))
-        }
-        Err(error) => {
-            tracing::error!(%error, "a write ended badly");
-            Err(fanfold_protocol::Status::Internal)
-        }
-    }
+    let Ok(written) = ran else {
+        tracing::error!("a write ended badly");
+        return Err(fanfold_protocol::Status::Internal);
+    };
+    let refused = translate::WriteRefused { ttls_ms: &ttls_ms, is_expiry };
+    translate::receipt(written, &refused, || shared.node.spaces())
 }
 
 pub(super) async fn open_session(shared: &Arc<Shared>, open: OpenSession) -> Reply {

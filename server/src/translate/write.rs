@@ -1,13 +1,15 @@
 //! Owns the mapping of writes and of what came of them.
 
+use fanfold_cluster::{NodeError, Receipt};
 use fanfold_protocol::message as wire;
 use fanfold_storage::command as stored;
 use fanfold_storage::entry::EntryRef;
 use fanfold_storage::ids::{Sequence, SessionId};
+use fanfold_storage::space::SpaceDefinition;
 
 use super::{
-    Refused, audience, entry_id, entry_id_to_wire, graph_id, refusal_to_status, space_id, stamp_to_wire,
-    user, user_to_wire, users,
+    Refused, audience, entry_id, entry_id_to_wire, error_to_status, graph_id, refusal_to_status, space_id,
+    stamp_to_wire, token, user, user_to_wire, users,
 };
 
 /// What makes a write recognisable, from the wire.
@@ -97,8 +99,38 @@ pub fn named_ttls(op: &wire::WriteOp) -> Vec<i64> {
     }
 }
 
+/// What the refusal of a write says besides its reason.
+pub struct WriteRefused<'a> {
+    /// The times to live that the write named ([`named_ttls`]).
+    pub ttls_ms: &'a [i64],
+    /// Whether it was to set an expiry.
+    pub is_expiry: bool,
+}
+
+/// The answer to a write. The spaces are asked for only to word a refusal.
+pub fn receipt(
+    written: Result<Receipt, NodeError>,
+    refused: &WriteRefused<'_>,
+    spaces: impl Fn() -> Vec<SpaceDefinition>,
+) -> fanfold_protocol::Reply {
+    let words = |spaces| Refused { spaces, ttls_ms: refused.ttls_ms, expiry: refused.is_expiry };
+    match written {
+        Ok(receipt) => {
+            let is_refused =
+                |item: &stored::AppendResult| matches!(item, stored::AppendResult::Refused { .. });
+            let spaces = match &receipt.result {
+                stored::WriteResult::Appended { items } if items.iter().any(is_refused) => spaces(),
+                _ => Vec::new(),
+            };
+            let result = write_result_to_wire(receipt.result, &words(&spaces));
+            Ok(wire::Response::Written(wire::Written { token: token(&receipt.position), result }))
+        }
+        Err(error) => Err(error_to_status(error, &words(&spaces()), true)),
+    }
+}
+
 /// What came of a write, to the wire.
-pub fn write_result_to_wire(result: stored::WriteResult, refused: &Refused<'_>) -> wire::WriteResult {
+fn write_result_to_wire(result: stored::WriteResult, refused: &Refused<'_>) -> wire::WriteResult {
     match result {
         stored::WriteResult::Appended { items } => {
             let outcome = |(at, item)| append_outcome(item, &refused.at(at));

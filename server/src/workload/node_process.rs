@@ -133,6 +133,11 @@ impl NodeProcess {
         self.address
     }
 
+    /// The id of the process; none once it was reaped.
+    pub fn process_id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Main memory that the process holds now, if the system tells.
     pub fn memory_bytes(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;

@@ -3,126 +3,222 @@
 //! - Positions are 64-bit and never reused; the window holds at most 2^31 of them (R6).
 //! - Rows of one owner and space form a chain, largest id first (R5).
 //! - Rows of a chain arrived in the order of their ids, so what leaves the window leaves the end of its chain.
+//! - Rows lie in chunks that are reserved at once; growth never moves one. What is rare of a row stands aside.
 
 use std::collections::VecDeque;
 
 use super::map::IdMap;
 use super::owners::OwnerIndex;
-use crate::entry::{Audience, Delivery};
-use crate::ids::{EntryId, RowPosition, SpaceId, Stamp, UserId};
+use super::prefetch::prefetch;
+pub(super) use super::row::{Row, RowState};
+use crate::entry::Delivery;
+use crate::ids::{RowPosition, SpaceId, Stamp, UserId};
 
 /// The largest window, so that the low half of a position tells its place (R6).
 pub(super) const WINDOW_ROWS_MAX: u32 = 1 << 31;
 
-/// Why a row is not shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowState {
-    Live,
-    /// Its expiry has passed; an update puts it back (R13).
-    Expired,
-    /// Deleted by its owner, or its subscription ended; for ever.
-    Dead,
-}
+/// Rows of a chunk: 96 KiB.
+const CHUNK_ROWS: u64 = 4_096;
 
-/// What the partition knows of one entry.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
-    pub(super) id: EntryId,
-    pub(super) owner: OwnerIndex,
-    pub(super) space: SpaceId,
-    pub(super) state: RowState,
-    pub(super) audience: Audience,
-    /// It came by backfill, so its arrival says nothing of when it was new.
-    pub(super) backfill: bool,
-    pub(super) version: u32,
-    pub(super) expiry: Option<Stamp>,
-    /// The row of the same owner and space with the next smaller id.
-    pub(super) previous: Option<RowPosition>,
-}
-
-/// Author and referenced owner, where they are not the usual ones.
+/// What is rare of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Involved {
+pub(super) struct Aside {
+    /// The author, if it is not the owner.
     pub(super) author: Option<UserId>,
     pub(super) referenced_owner: Option<UserId>,
+    /// The version, if it is not 1.
+    pub(super) version: Option<u32>,
+    /// The expiry, if the row cannot hold it.
+    pub(super) expiry: Option<Stamp>,
+}
+
+impl Aside {
+    const NOTHING: Self = Self { author: None, referenced_owner: None, version: None, expiry: None };
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
-    pub(super) rows: VecDeque<Row>,
+    /// Each covers the positions from a multiple of [`CHUNK_ROWS`] on. In the first, those below `base` are gone.
+    chunks: VecDeque<Vec<Row>>,
     /// The position of the first row of the window.
-    pub(super) base: u64,
-    pub(super) involved: IdMap<RowPosition, Involved>,
+    base: u64,
+    len: u64,
+    asides: IdMap<RowPosition, Aside>,
 }
 
 impl Delivered {
-    pub(super) fn next(&self) -> RowPosition {
-        RowPosition(self.base + self.rows.len() as u64)
+    /// A table without rows whose first one will have the position `base`.
+    pub(super) fn starting_at(base: u64) -> Self {
+        Self { base, ..Self::default() }
     }
 
+    pub(super) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Rows in the window.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(super) fn next(&self) -> RowPosition {
+        RowPosition(self.base + self.len)
+    }
+
+    /// The chunk of a position, and the place in it.
+    #[inline]
+    fn place(&self, position: RowPosition) -> Option<(usize, usize)> {
+        let inside = position.0.wrapping_sub(self.base) < self.len;
+        let chunk = (position.0 / CHUNK_ROWS).wrapping_sub(self.base / CHUNK_ROWS) as usize;
+        inside.then_some((chunk, (position.0 % CHUNK_ROWS) as usize))
+    }
+
+    #[inline]
     pub(super) fn get(&self, position: RowPosition) -> Option<&Row> {
-        let offset = position.0.checked_sub(self.base)?;
-        self.rows.get(usize::try_from(offset).ok()?)
+        let (chunk, place) = self.place(position)?;
+        self.chunks.get(chunk)?.get(place)
     }
 
     pub(super) fn get_mut(&mut self, position: RowPosition) -> Option<&mut Row> {
-        let offset = position.0.checked_sub(self.base)?;
-        self.rows.get_mut(usize::try_from(offset).ok()?)
+        let (chunk, place) = self.place(position)?;
+        self.chunks.get_mut(chunk)?.get_mut(place)
     }
 
-    /// Adds a row behind all others.
-    pub(super) fn push(&mut self, row: Row, involved: Involved) -> RowPosition {
-        let position = self.next();
-        if involved != (Involved { author: None, referenced_owner: None }) {
-            self.involved.insert(position, involved);
+    /// Asks for the cache line of a row that is about to be read.
+    #[inline]
+    pub(super) fn prefetch(&self, position: RowPosition) {
+        if let Some(row) = self.get(position) {
+            prefetch(row);
         }
-        self.rows.push_back(row);
+    }
+
+    /// Adds a row of an entry behind all others; `previous` is the next older one of its chain.
+    pub(super) fn push(
+        &mut self,
+        (owner, space): (OwnerIndex, SpaceId),
+        delivery: &Delivery,
+        previous: Option<RowPosition>,
+        backfill: bool,
+    ) -> RowPosition {
+        let position = self.next();
+        let mut row = Row::new(delivery.id, owner, space, delivery.audience);
+        row.set_backfill(backfill);
+        row.set_previous(position, previous);
+        self.append(row);
+        self.update(position, delivery);
         position
     }
 
-    /// Takes the oldest row out of the window.
-    pub(super) fn pop(&mut self) -> Option<(RowPosition, Row)> {
-        let row = self.rows.pop_front()?;
-        let position = RowPosition(self.base);
-        self.base += 1;
-        self.involved.remove(&position);
-        Some((position, row))
+    /// Adds a row as it is behind all others.
+    pub(super) fn append(&mut self, row: Row) {
+        let position = self.next();
+        if self.chunks.is_empty() || position.0.is_multiple_of(CHUNK_ROWS) {
+            let mut chunk = Vec::with_capacity(CHUNK_ROWS as usize);
+            // What a first chunk would hold below the base is never looked at.
+            chunk.resize((position.0 % CHUNK_ROWS) as usize, row);
+            self.chunks.push_back(chunk);
+        }
+        let chunk = self.chunks.back_mut().expect("a chunk that was there or was made");
+        chunk.push(row);
+        self.len += 1;
     }
 
-    /// Author and referenced owner of a row.
-    pub(super) fn involved(&self, position: RowPosition) -> Involved {
-        let usual = Involved { author: None, referenced_owner: None };
-        self.involved.get(&position).copied().unwrap_or(usual)
+    /// Brings version, expiry, author and reference of a row up to its entry.
+    pub(super) fn update(&mut self, position: RowPosition, delivery: &Delivery) {
+        let Some(row) = self.get_mut(position) else { return };
+        let near = row.set_near_expiry(delivery.expiry);
+        let aside = Aside {
+            author: Some(delivery.author).filter(|author| *author != delivery.owner),
+            referenced_owner: delivery.referenced_owner,
+            version: Some(delivery.version).filter(|version| *version != 1),
+            expiry: delivery.expiry.filter(|_| !near),
+        };
+        let (had, has) = (row.has_aside(), aside != Aside::NOTHING);
+        row.set_aside(has);
+        if has {
+            self.asides.insert(position, aside);
+        } else if had {
+            self.asides.remove(&position);
+        }
+    }
+
+    /// Takes the oldest row out of the window, and answers its expiry with it.
+    pub(super) fn pop(&mut self) -> Option<(RowPosition, Row, Option<Stamp>)> {
+        let position = RowPosition(self.base);
+        let row = *self.get(position)?;
+        let expiry = self.expiry(position, &row);
+        if row.has_aside() {
+            self.asides.remove(&position);
+        }
+        self.base += 1;
+        self.len -= 1;
+        if self.base.is_multiple_of(CHUNK_ROWS) || self.len == 0 {
+            self.chunks.pop_front();
+        }
+        Some((position, row, expiry))
+    }
+
+    #[inline]
+    fn aside(&self, position: RowPosition, row: &Row) -> Aside {
+        if !row.has_aside() {
+            return Aside::NOTHING;
+        }
+        self.asides.get(&position).copied().unwrap_or(Aside::NOTHING)
+    }
+
+    /// When a row expires.
+    pub(super) fn expiry(&self, position: RowPosition, row: &Row) -> Option<Stamp> {
+        row.near_expiry().or_else(|| self.aside(position, row).expiry)
+    }
+
+    /// All rows with their positions, oldest arrival first.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (RowPosition, &Row)> {
+        let positions = (self.base..self.base + self.len).map(RowPosition);
+        positions.filter_map(|position| Some((position, self.get(position)?)))
+    }
+
+    /// What stands aside, in no order.
+    pub(super) fn asides(&self) -> &IdMap<RowPosition, Aside> {
+        &self.asides
+    }
+
+    /// Replaces what stands aside, when an image is read.
+    pub(super) fn set_asides(&mut self, asides: impl Iterator<Item = (RowPosition, Aside)>) {
+        self.asides = asides.collect();
     }
 
     /// The rows of a chain from `head` on, largest id first.
+    #[inline]
     pub(super) fn chain(&self, head: Option<RowPosition>) -> Chain<'_> {
         Chain { table: self, at: head }
     }
 
     /// What a reader is shown of a row.
+    #[inline]
     pub(super) fn delivery(&self, position: RowPosition, row: &Row, owner: UserId) -> Delivery {
-        let involved = self.involved(position);
+        let aside = self.aside(position, row);
         Delivery {
             id: row.id,
             owner,
-            author: involved.author.unwrap_or(owner),
-            audience: row.audience,
-            referenced_owner: involved.referenced_owner,
-            version: row.version,
-            expiry: row.expiry,
+            author: aside.author.unwrap_or(owner),
+            audience: row.audience(),
+            referenced_owner: aside.referenced_owner,
+            version: aside.version.unwrap_or(1),
+            expiry: row.near_expiry().or(aside.expiry),
         }
     }
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.rows.capacity() * size_of::<Row>()
-            + self.involved.capacity() * (size_of::<(RowPosition, Involved)>() + 1)
+        // A chunk takes memory as far as it was filled.
+        (self.base % CHUNK_ROWS + self.len) as usize * size_of::<Row>()
+            + self.chunks.capacity() * size_of::<Vec<Row>>()
+            + self.asides.memory()
     }
 }
 
 /// Walks a chain; ends where it leaves the window.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Chain<'a> {
     table: &'a Delivered,
     at: Option<RowPosition>,
@@ -131,10 +227,14 @@ pub(super) struct Chain<'a> {
 impl<'a> Iterator for Chain<'a> {
     type Item = (RowPosition, &'a Row);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let position = self.at?;
         let row = self.table.get(position)?;
-        self.at = row.previous;
+        self.at = row.previous(position);
+        if let Some(previous) = self.at {
+            self.table.prefetch(previous);
+        }
         Some((position, row))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Partition;
 use super::delivered::RowState;
+use super::users::User;
 use crate::command::Refusal;
 use crate::entry::{Audience, Delivery, Entry};
 use crate::event::Event;
@@ -71,15 +72,16 @@ impl Partition {
         let edge = index.and_then(|index| view.user.and_then(|user| user.edge(graph, index)));
         let chain = owner.and_then(|owner| owner.chain(space));
         let row = chain.and_then(|c| self.delivered.chain(c.head).find(|(_, row)| row.id == subject.id));
-        let row = row.filter(|(_, row)| row.state != RowState::Dead).map(|(position, _)| position);
-        let stored = self.users.find(reader).and_then(|user| self.stored_feed(space, user.0));
+        let row = row.filter(|(_, row)| row.state() != RowState::Dead).map(|(position, _)| position);
+        let feed = self.users.find(reader).and_then(|user| Some((self.feeds.get(&space)?, user.0)));
         let involved = [Some(subject.owner), Some(subject.author), subject.referenced_owner];
         let mut involved: Vec<UserId> = involved.into_iter().flatten().collect();
         involved.dedup();
-        let mutes = |other: &&UserId| view.user.is_some_and(|user| user.mutes.contains(other));
+        let relations = view.user.and_then(User::relations);
+        let mutes = |other: &&UserId| relations.is_some_and(|user| user.mutes.contains(other));
         let muted = involved.iter().filter(mutes).copied().collect();
         let blocks = involved.iter().filter_map(|other| {
-            let user = view.user?;
+            let user = relations?;
             let by_reader = user.blocks.contains(other).then_some((reader, *other));
             by_reader.or(user.blocked_by.contains(other).then_some((*other, reader)))
         });
@@ -88,24 +90,27 @@ impl Partition {
             followed_since: edge.map(|edge| edge.since),
             filled: owner.is_some_and(|owner| owner.filled),
             row: row.is_some(),
-            stored: row.is_some_and(|row| stored.is_some_and(|feed| feed.positions().any(|p| p == row))),
+            stored: row
+                .is_some_and(|row| feed.is_some_and(|(feeds, user)| feeds.positions(user).contains(&row))),
             pulled: chain.is_some_and(|chain| chain.pulled),
             slicing: row.is_some_and(|row| self.slices.iter().any(|slice| slice.row == row)),
-            feed_floor: stored.map_or(EntryId::ZERO, |feed| feed.floor),
+            feed_floor: feed.map_or(EntryId::ZERO, |(feeds, user)| feeds.floor(user)),
             owner_floor: chain.map_or(EntryId::ZERO, |chain| chain.floor),
             walk_to: chain.map_or(EntryId::ZERO, super::owners::Chain::walk_to),
             muted,
             blocked: blocks.collect(),
             expired: subject.expiry.is_some_and(|expiry| expiry <= self.stamp),
-            below_horizon: self.below_horizon(space, subject.id),
+            below_horizon: subject.id < self.horizon(space),
             stamp: self.stamp,
         })
     }
 
     /// When the row of an entry expired here, if that is why it is not shown; looks at the whole window.
     pub fn expired_at(&self, space: SpaceId, id: EntryId) -> Option<Stamp> {
-        let row = self.delivered.rows.iter().rev().find(|row| row.id == id && row.space == space)?;
-        row.expiry.filter(|expiry| row.state != RowState::Dead && *expiry <= self.stamp)
+        let (position, row) =
+            self.delivered.iter().rev().find(|(_, row)| row.id == id && row.space == space)?;
+        let expiry = self.delivered.expiry(position, row);
+        expiry.filter(|expiry| row.state() != RowState::Dead && *expiry <= self.stamp)
     }
 
     /// The facts at the entry's home, about its way to `destination`.

@@ -5,9 +5,10 @@
 //! - A large fan-out is served in slices; until they are done, readers take the row from the chain (R12).
 
 use super::Partition;
-use super::delivered::{Involved, Row, RowState};
-use super::feed::Feed;
+use super::delivered::RowState;
+use super::feed::Store;
 use super::owners::{Chain, OwnerIndex};
+use super::posting::WALK_MEMBERS;
 use super::relate::leave_to_chain;
 use super::users::UserIndex;
 use crate::entry::Delivery;
@@ -67,7 +68,7 @@ impl Partition {
         delivery: &Delivery,
         backfill: bool,
     ) -> Option<RowPosition> {
-        let chain = *self.owners.get_mut(index).chain_mut(space);
+        let chain = *self.owners.chain_mut(index, space);
         let (mut newer, mut older) = (None, None);
         for (position, row) in self.delivered.chain(chain.head) {
             if row.id == delivery.id {
@@ -83,23 +84,10 @@ impl Partition {
         if delivery.id <= chain.floor {
             return None;
         }
-        let row = Row {
-            id: delivery.id,
-            owner: index,
-            space,
-            state: RowState::Live,
-            audience: delivery.audience,
-            backfill,
-            version: delivery.version,
-            expiry: delivery.expiry,
-            previous: older,
-        };
-        let author = Some(delivery.author).filter(|author| *author != delivery.owner);
-        let involved = Involved { author, referenced_owner: delivery.referenced_owner };
-        let position = self.delivered.push(row, involved);
-        match newer.and_then(|newer| self.delivered.get_mut(newer)) {
-            Some(newer) => newer.previous = Some(position),
-            None => self.owners.get_mut(index).chain_mut(space).head = Some(position),
+        let position = self.delivered.push((index, space), delivery, older, backfill);
+        match newer.and_then(|newer| Some((newer, self.delivered.get_mut(newer)?))) {
+            Some((newer, row)) => row.set_previous(newer, Some(position)),
+            None => self.owners.chain_mut(index, space).head = Some(position),
         }
         self.owners.get_mut(index).rows += 1;
         if let Some(expiry) = delivery.expiry {
@@ -111,50 +99,55 @@ impl Partition {
 
     /// Brings a row up to its entry; a swept one returns, a deleted one does not.
     fn update_row(&mut self, position: RowPosition, delivery: &Delivery) {
-        let Some(row) = self.delivered.get_mut(position).filter(|row| row.state != RowState::Dead) else {
+        let Some(row) = self.delivered.get(position).filter(|row| row.state() != RowState::Dead) else {
             return;
         };
-        let before = row.expiry;
-        (row.version, row.expiry, row.state) = (delivery.version, delivery.expiry, RowState::Live);
-        if let Some(expiry) = before {
+        if let Some(expiry) = self.delivered.expiry(position, row) {
             self.row_expiries.remove(&(expiry, position));
         }
+        self.delivered.update(position, delivery);
+        self.set_state(position, RowState::Live);
         if let Some(expiry) = delivery.expiry {
             self.row_expiries.insert((expiry, position));
+        }
+    }
+
+    fn set_state(&mut self, position: RowPosition, state: RowState) {
+        if let Some(row) = self.delivered.get_mut(position) {
+            row.set_state(state);
         }
     }
 
     pub(super) fn expire_first_row(&mut self) {
         if let Some((_, position)) = self.row_expiries.pop_first()
             && let Some(row) = self.delivered.get_mut(position)
-            && row.state == RowState::Live
+            && row.state() == RowState::Live
         {
-            row.state = RowState::Expired;
+            row.set_state(RowState::Expired);
         }
     }
 
     fn kill_row(&mut self, index: OwnerIndex, space: SpaceId, id: EntryId) {
         let Some(chain) = self.owners.get(index).chain(space) else { return };
         let found = self.delivered.chain(chain.head).take_while(|(_, row)| row.id >= id).last();
-        if let Some((position, row)) = found
-            && row.id == id
-            && let Some(row) = self.delivered.get_mut(position)
-        {
-            row.state = RowState::Dead;
+        if let Some((position, _)) = found.filter(|(_, row)| row.id == id) {
+            self.set_state(position, RowState::Dead);
         }
     }
 
     /// Ends all rows of an owner: its subscription ended or begins anew (R9).
     pub(super) fn kill_rows(&mut self, index: OwnerIndex) {
-        let owner = self.owners.get_mut(index);
-        owner.filled = false;
-        let heads: Vec<_> = std::mem::take(&mut owner.chains).into_iter().map(|chain| chain.head).collect();
-        for head in heads {
-            let positions: Vec<_> = self.delivered.chain(head).map(|(position, _)| position).collect();
-            for position in positions {
-                if let Some(row) = self.delivered.get_mut(position) {
-                    row.state = RowState::Dead;
-                }
+        self.owners.get_mut(index).filled = false;
+        // Nobody reads it now; whoever subscribes anew marks it as not filled.
+        self.special.note_filled(index, true);
+        for chain in self.owners.take_chains(index) {
+            self.special.note_chain(index, chain.space, None);
+            let mut next = chain.head;
+            while let Some(position) = next
+                && let Some(row) = self.delivered.get_mut(position)
+            {
+                next = row.previous(position);
+                row.set_state(RowState::Dead);
             }
         }
         self.slices.retain(|slice| slice.owner != index);
@@ -164,9 +157,8 @@ impl Partition {
     fn decide_pull(&mut self, index: OwnerIndex, space: SpaceId) -> &mut Chain {
         let policy = &self.spaces[&space].policy;
         let (fan_out, threshold) = (policy.fan_out, policy.pull_threshold);
-        let owner = self.owners.get_mut(index);
-        let followers = owner.followers.len();
-        let chain = owner.chain_mut(space);
+        let followers = self.owners.get(index).followers.len();
+        let chain = self.owners.chain_mut(index, space);
         chain.pulled = match fan_out {
             FanOut::Push => false,
             FanOut::Pull => true,
@@ -180,36 +172,45 @@ impl Partition {
     fn push_row(&mut self, index: OwnerIndex, space: SpaceId, row: RowPosition, id: EntryId) {
         let slice_followers = self.limits.slice_followers;
         let chain = self.decide_pull(index, space);
-        if chain.pulled {
+        let pulled = chain.pulled;
+        if pulled {
             chain.unpushed = chain.unpushed.max(id);
-            return;
         }
+        let large = self.owners.get(index).followers.len() > slice_followers;
         let slice = Slice { row, owner: index, space, next: 0 };
-        if self.owners.get(index).followers.len() <= slice_followers {
-            self.store_references(slice, u32::MAX);
-            return;
+        if !pulled && large {
+            let chain = self.owners.chain_mut(index, space);
+            chain.slicing += 1;
+            chain.slicing_id = chain.slicing_id.max(id);
+            self.slices.push_back(slice);
         }
-        let chain = self.owners.get_mut(index).chain_mut(space);
-        chain.slicing += 1;
-        chain.slicing_id = chain.slicing_id.max(id);
-        self.slices.push_back(slice);
+        self.note_chain(index, space);
+        if !pulled && !large {
+            self.store_references(slice, u32::MAX);
+        }
     }
 
     /// Stores the reference for at most `most` followers; answers where to go on, if there are more.
     fn store_references(&mut self, slice: Slice, most: u32) -> Option<u32> {
-        let Self { owners, feeds, delivered, deliveries_stored, spaces, users, .. } = self;
-        let row = delivered.get(slice.row).filter(|row| row.state != RowState::Dead)?;
+        let Self { owners, feeds, delivered, spaces, .. } = self;
+        let row = delivered.get(slice.row).filter(|row| row.state() != RowState::Dead)?;
         let cap = spaces[&slice.space].policy.feed_cap;
         let feeds = feeds.entry(slice.space).or_default();
-        if feeds.len() < users.slots.len() {
-            feeds.resize_with(users.slots.len(), Feed::default);
+        let mut walk = owners.get(slice.owner).followers.iter_from(slice.next);
+        let (mut block, mut left) = ([0; WALK_MEMBERS], most as usize);
+        loop {
+            let count = walk.fill(&mut block);
+            for user in &block[..count.min(left)] {
+                feeds.push_later(Store { user: *user, cap, position: slice.row, id: row.id });
+            }
+            if count > left {
+                return Some(block[left]);
+            }
+            if count == 0 {
+                return None;
+            }
+            left -= count;
         }
-        let mut followers = owners.get(slice.owner).followers.iter_from(slice.next);
-        for follower in followers.by_ref().take(most as usize) {
-            let stored = feeds[follower as usize].push(slice.row, row.id, cap, delivered);
-            *deliveries_stored += u64::from(stored);
-        }
-        followers.next()
     }
 
     /// Serves one slice of the oldest fan-out that is not done.
@@ -224,11 +225,12 @@ impl Partition {
     }
 
     fn end_slices(&mut self, owner: OwnerIndex, space: SpaceId) {
-        let chain = self.owners.get_mut(owner).chain_mut(space);
+        let chain = self.owners.chain_mut(owner, space);
         chain.slicing = chain.slicing.saturating_sub(1);
         if chain.slicing == 0 {
             chain.slicing_id = EntryId::ZERO;
         }
+        self.note_chain(owner, space);
     }
 
     /// Takes the newest entries of an owner, in answer to the subscription of this generation (R9).
@@ -240,30 +242,32 @@ impl Partition {
         spaces: &[SpaceBackfill],
     ) {
         let Some(index) = self.owners.find(graph, owner) else { return };
-        let known = self.owners.get_mut(index);
+        let known = self.owners.get(index);
         if known.generation != generation || known.followers.len() == 0 {
             return;
         }
-        known.filled = true;
+        self.set_filled(index, true);
         for backfill in spaces {
-            let space = backfill.space;
-            let chain = self.owners.get_mut(index).chain_mut(space);
-            chain.floor = chain.floor.max(backfill.floor);
-            let placed = backfill.deliveries.iter();
-            let placed = placed.filter_map(|d| self.place_row(index, space, d, true).map(|p| (p, d.id)));
-            let rows: Vec<_> = placed.collect();
-            self.decide_pull(index, space);
-            let owner = self.owners.get_mut(index);
-            let few = owner.followers.len() <= self.limits.backfill_followers;
-            let chain = owner.chain_mut(space);
-            if chain.pulled || !few {
-                leave_to_chain(chain, &self.delivered);
-                continue;
-            }
-            let followers: Vec<u32> = owner.followers.iter().collect();
-            for follower in followers {
-                self.fill_feed(Place { space, user: UserIndex(follower) }, &rows, EntryId::ZERO);
-            }
+            self.take_backfill_of(index, backfill);
+            self.note_chain(index, backfill.space);
+        }
+    }
+
+    fn take_backfill_of(&mut self, index: OwnerIndex, backfill: &SpaceBackfill) {
+        let space = backfill.space;
+        let chain = self.owners.chain_mut(index, space);
+        chain.floor = chain.floor.max(backfill.floor);
+        let placed = backfill.deliveries.iter();
+        let placed = placed.filter_map(|d| self.place_row(index, space, d, true).map(|p| (p, d.id)));
+        let rows: Vec<_> = placed.collect();
+        let pulled = self.decide_pull(index, space).pulled;
+        if pulled || self.owners.get(index).followers.len() > self.limits.backfill_followers {
+            leave_to_chain(self.owners.chain_mut(index, space), &self.delivered);
+            return;
+        }
+        let followers: Vec<u32> = self.owners.get(index).followers.iter().collect();
+        for follower in followers {
+            self.fill_feed(Place { space, user: UserIndex(follower) }, &rows, EntryId::ZERO);
         }
     }
 
@@ -274,35 +278,36 @@ impl Partition {
         }
         let cap = self.spaces[&place.space].policy.feed_cap;
         let feeds = self.feeds.entry(place.space).or_default();
-        let at = place.user.0 as usize;
-        if feeds.len() <= at {
-            feeds.resize_with(at + 1, Feed::default);
-        }
-        feeds[at].floor = feeds[at].floor.max(refused);
-        feeds[at].fill(rows, cap, &self.delivered);
+        feeds.fill(place.user.0, rows, refused, cap, &self.delivered);
     }
 
     /// Lets the oldest rows leave the window; what they said is asked of the timelines from now on.
     pub(super) fn shrink_window(&mut self) {
-        while self.delivered.rows.len() > self.limits.window_rows as usize {
-            let Some((position, row)) = self.delivered.pop() else { return };
-            if let Some(expiry) = row.expiry {
+        while self.delivered.len() > u64::from(self.limits.window_rows) {
+            let Some((position, row, expiry)) = self.delivered.pop() else { return };
+            if let Some(expiry) = expiry {
                 self.row_expiries.remove(&(expiry, position));
             }
             if let Some(at) = self.slices.iter().position(|slice| slice.row == position) {
                 self.slices.remove(at);
                 self.end_slices(row.owner, row.space);
             }
+            // A dead row is missed by nobody; it may even be of a subscription that ended.
+            let live = row.state() != RowState::Dead;
+            if live {
+                self.special.note_left(row.space, row.id);
+            }
             let owner = self.owners.get_mut(row.owner);
             owner.rows -= 1;
-            if let Some(chain) = owner.chains.iter_mut().find(|chain| chain.space == row.space) {
-                // A dead row is missed by nobody; it may even be of a subscription that ended.
-                if row.state != RowState::Dead {
+            if owner.chain(row.space).is_some() {
+                let chain = self.owners.chain_mut(row.owner, row.space);
+                if live {
                     chain.floor = chain.floor.max(row.id);
                 }
                 if chain.head == Some(position) {
                     chain.head = None;
                 }
+                self.note_chain(row.owner, row.space);
             }
             self.owners.release_if_idle(row.owner);
         }

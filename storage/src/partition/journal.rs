@@ -4,10 +4,13 @@
 //! - It leaves only by a command of the log (R8), once every active destination has applied it.
 //! - A destination that was silent for too long is dropped and later resumed in a new epoch (R10, R11).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use crate::event::{Event, StreamAnswer, StreamMessage};
-use crate::ids::{JournalPosition, PartitionId, Stamp, StreamEpoch};
+use super::deque::ChunkedDeque;
+use super::heap::{HeapBytes, allocated};
+use crate::entry::Delivery;
+use crate::event::{Event, SpaceBackfill, StreamAnswer, StreamMessage};
+use crate::ids::{JournalPosition, PartitionId, Stamp, StreamEpoch, UserId};
 
 #[derive(Clone, Debug)]
 pub(super) struct Recorded {
@@ -15,6 +18,22 @@ pub(super) struct Recorded {
     /// Ascending.
     pub(super) destinations: Box<[PartitionId]>,
     pub(super) event: Event,
+}
+
+impl Recorded {
+    /// Bytes of memory it holds beside itself.
+    fn memory(&self) -> usize {
+        let beside = match &self.event {
+            Event::Backfill { spaces, .. } => {
+                let rows = |s: &SpaceBackfill| allocated(s.deliveries.capacity() * size_of::<Delivery>());
+                allocated(spaces.capacity() * size_of::<SpaceBackfill>())
+                    + spaces.iter().map(rows).sum::<usize>()
+            }
+            Event::Reset { blocks } => allocated(blocks.capacity() * size_of::<(UserId, UserId)>()),
+            _ => 0,
+        };
+        allocated(size_of_val::<[PartitionId]>(&self.destinations)) + beside
+    }
 }
 
 /// One outgoing stream.
@@ -63,15 +82,22 @@ pub enum StreamVerdict {
 
 #[derive(Debug)]
 pub(super) struct Journal {
-    pub(super) events: VecDeque<Recorded>,
+    events: ChunkedDeque<Recorded>,
     /// The position of the first event kept.
     pub(super) first: u64,
     pub(super) streams: BTreeMap<PartitionId, Outgoing>,
+    /// Of what the events hold.
+    heap: HeapBytes,
 }
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { events: VecDeque::new(), first: 1, streams: BTreeMap::new() }
+        Self {
+            events: ChunkedDeque::default(),
+            first: 1,
+            streams: BTreeMap::new(),
+            heap: HeapBytes::default(),
+        }
     }
 }
 
@@ -90,8 +116,29 @@ impl Journal {
         let destinations: Box<[PartitionId]> =
             destinations.into_iter().filter(|d| self.streams.entry(*d).or_default().active).collect();
         if !destinations.is_empty() {
-            self.events.push_back(Recorded { at, destinations, event });
+            self.push(Recorded { at, destinations, event });
         }
+    }
+
+    fn push(&mut self, recorded: Recorded) {
+        self.heap.replace(0, recorded.memory());
+        self.events.push_back(recorded);
+    }
+
+    /// How many events are kept.
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// All events kept, oldest first.
+    pub(super) fn events(&self) -> impl Iterator<Item = &Recorded> {
+        self.events.iter()
+    }
+
+    /// Replaces the events kept.
+    pub(super) fn set_events(&mut self, events: Vec<Recorded>) {
+        (self.events, self.heap) = (ChunkedDeque::default(), HeapBytes::default());
+        events.into_iter().for_each(|event| self.push(event));
     }
 
     /// Events for `destination` behind `after`, in order.
@@ -103,7 +150,7 @@ impl Journal {
         let stream = self.streams.get(&destination).filter(|s| s.active);
         let from = stream.map_or(self.next(), |s| s.begun.max(JournalPosition(after.0 + 1)));
         let skip = from.0.saturating_sub(self.first) as usize;
-        let ahead = self.events.range(skip.min(self.events.len())..).enumerate();
+        let ahead = self.events.iter_from(skip).enumerate();
         let ahead = ahead.map(move |(n, e)| (JournalPosition(self.first + (skip + n) as u64), e));
         ahead.filter(move |(_, e)| e.destinations.binary_search(&destination).is_ok())
     }
@@ -111,6 +158,7 @@ impl Journal {
     pub(super) fn trim(&mut self, through: JournalPosition) {
         while self.first <= through.0 {
             let Some(event) = self.events.pop_front() else { return };
+            self.heap.replace(event.memory(), 0);
             let position = JournalPosition(self.first);
             self.first += 1;
             for destination in &event.destinations {
@@ -196,7 +244,6 @@ impl Journal {
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.events.capacity() * size_of::<Recorded>()
-            + self.events.iter().map(|e| e.event.size_hint() + e.destinations.len() * 2).sum::<usize>()
+        self.events.memory() + self.heap.get()
     }
 }

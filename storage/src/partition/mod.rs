@@ -5,23 +5,39 @@
 //! - A feed is a query with a cache: what is stored changes only what a read costs, never what it shows.
 //! - Reads answer for the applied stamp (R1) and change nothing.
 
+mod chunk;
 mod delivered;
+mod deque;
+mod entries;
 mod explain;
 mod fan_out;
 mod feed;
+mod following;
+mod heap;
+mod id_list;
+mod index;
 mod journal;
 mod map;
+mod merge;
 mod news;
 mod owners;
 mod posting;
+mod prefetch;
+mod reach;
 mod read;
 mod relate;
+mod relations;
+mod row;
 mod sessions;
+mod slots;
 mod snapshot;
+mod special;
 mod stream;
 mod timelines;
 mod usage;
 mod users;
+mod varint;
+mod viewpoint;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,18 +49,19 @@ pub use usage::{MemoryPart, Usage};
 
 use delivered::Delivered;
 use fan_out::Slice;
-use feed::Feed;
+use feed::Feeds;
 use journal::Journal;
-use map::IdMap;
 use owners::Owners;
+use reach::Reach;
 use sessions::{Keys, Sessions};
+use special::Special;
 use stream::Incoming;
 use timelines::Timelines;
 use users::Users;
 
 use crate::codec::Malformed;
 use crate::command::{Command, Limits, Outcome, Refusal, decode_batch};
-use crate::ids::{EntryId, Generation, GraphId, PartitionId, RowPosition, SpaceId, Stamp, UserId};
+use crate::ids::{EntryId, GraphId, PartitionId, RowPosition, SpaceId, Stamp, UserId};
 use crate::space::SpaceDefinition;
 
 /// The incarnation a partition is made with.
@@ -52,6 +69,27 @@ const FIRST_INCARNATION: u64 = 1;
 
 /// Expired entries and rows taken out per Raft entry, so that a burst of expiries does not hold up the log.
 const SWEEP_MAX: usize = 4_096;
+
+/// Commands applied in one piece, at most.
+const PIECE_COMMANDS: usize = 64;
+
+/// Deliveries after which a piece ends.
+const PIECE_DELIVERIES: u64 = 4_096;
+
+/// A batch that is being applied.
+#[derive(Debug)]
+pub struct Applying<'b> {
+    index: u64,
+    commands: std::vec::IntoIter<(Command, &'b [u8])>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Applying<'_> {
+    /// What the commands came to, in order.
+    pub fn into_outcomes(self) -> Vec<Outcome> {
+        self.outcomes
+    }
+}
 
 /// One partition's state machine.
 #[derive(Debug)]
@@ -65,17 +103,15 @@ pub struct Partition {
     spaces: BTreeMap<SpaceId, SpaceDefinition>,
     timelines: Timelines,
     /// Which partitions subscribed to the owners homed here, and under which generation.
-    reach: IdMap<(GraphId, UserId), BTreeMap<PartitionId, Generation>>,
+    reach: Reach,
     users: Users,
     owners: Owners,
     last_generation: u64,
     delivered: Delivered,
     row_expiries: BTreeSet<(Stamp, RowPosition)>,
-    /// By space, then by the local index of the reader.
-    feeds: BTreeMap<SpaceId, Vec<Feed>>,
+    feeds: BTreeMap<SpaceId, Feeds>,
+    special: Special,
     slices: VecDeque<Slice>,
-    /// References ever stored in feeds.
-    deliveries_stored: u64,
     journal: Journal,
     inbox: BTreeMap<PartitionId, Incoming>,
     sessions: Sessions,
@@ -97,15 +133,15 @@ impl Partition {
             incarnation: FIRST_INCARNATION,
             spaces: BTreeMap::new(),
             timelines: Timelines::default(),
-            reach: IdMap::default(),
+            reach: Reach::default(),
             users: Users::default(),
             owners: Owners::default(),
             last_generation: 0,
             delivered: Delivered::default(),
             row_expiries: BTreeSet::new(),
             feeds: BTreeMap::new(),
+            special: Special::default(),
             slices: VecDeque::new(),
-            deliveries_stored: 0,
             journal: Journal::default(),
             inbox: BTreeMap::new(),
             sessions: Sessions::default(),
@@ -119,14 +155,49 @@ impl Partition {
     /// # Errors
     /// The batch is not one that [`encode_batch`](crate::command::encode_batch) made; nothing was applied.
     pub fn apply(&mut self, index: u64, batch: &[u8]) -> Result<Vec<Outcome>, Malformed> {
+        let mut applying = self.begin(index, batch)?;
+        while self.go_on(&mut applying) {}
+        Ok(applying.outcomes)
+    }
+
+    /// Begins to apply the batch of the Raft entry `index`; [`Partition::go_on`] does the work in short pieces, between
+    /// which it may be read.
+    ///
+    /// # Errors
+    /// As for [`Partition::apply`].
+    pub fn begin<'b>(&mut self, index: u64, batch: &'b [u8]) -> Result<Applying<'b>, Malformed> {
         let (stamp, commands) = decode_batch(batch)?;
         assert!(index > self.applied, "Raft entry {index} applied after {}", self.applied);
-        self.applied = index;
         self.stamp = self.stamp.max(stamp);
         self.pass_time();
-        let outcomes = commands.into_iter().map(|(command, raw)| self.command(command, raw)).collect();
+        let outcomes = Vec::with_capacity(commands.len());
+        Ok(Applying { index, commands: commands.into_iter(), outcomes })
+    }
+
+    /// Applies the next piece of a batch; false when it is done. The entry counts as applied only then.
+    pub fn go_on(&mut self, applying: &mut Applying<'_>) -> bool {
+        let enough = self.deliveries() + PIECE_DELIVERIES;
+        for _ in 0..PIECE_COMMANDS {
+            let Some((command, raw)) = applying.commands.next() else { break };
+            let outcome = self.command(command, raw);
+            applying.outcomes.push(outcome);
+            if self.deliveries() >= enough {
+                break;
+            }
+        }
+        // Whoever reads before the next piece finds all of this one.
+        self.feeds.values_mut().for_each(Feeds::drain);
+        if applying.commands.len() > 0 {
+            return true;
+        }
         self.shrink_window();
-        Ok(outcomes)
+        self.applied = applying.index;
+        false
+    }
+
+    /// References ever stored in feeds.
+    fn deliveries(&self) -> u64 {
+        self.feeds.values().map(Feeds::stored).sum()
     }
 
     fn command(&mut self, command: Command, raw: &[u8]) -> Outcome {
@@ -212,7 +283,7 @@ impl Partition {
     fn recount_horizon(&mut self, space: SpaceId) {
         self.horizon_seconds.remove(&space);
         let Some(horizon_ms) = self.spaces[&space].policy.horizon_ms else { return };
-        let rows = self.delivered.rows.iter().filter(|row| row.space == space).map(|row| row.id);
+        let rows = self.delivered.iter().filter(|(_, row)| row.space == space).map(|(_, row)| row.id);
         let own = self.timelines.entries.values().filter(|entry| entry.space == space).map(|entry| entry.id);
         let seconds = rows.chain(own).map(|id| id.time().0 / 1_000);
         let passed = self.stamp.0.saturating_sub(horizon_ms) / 1_000;
@@ -220,10 +291,11 @@ impl Partition {
         self.horizon_seconds.insert(space, seconds);
     }
 
-    /// Whether an id is older than the space's horizon.
-    fn below_horizon(&self, space: SpaceId, id: EntryId) -> bool {
+    /// The smallest id that is not older than the space's horizon.
+    fn horizon(&self, space: SpaceId) -> EntryId {
         let horizon_ms = self.spaces.get(&space).and_then(|s| s.policy.horizon_ms);
-        horizon_ms.is_some_and(|h| id.time().0 + h < self.stamp.0)
+        let oldest = horizon_ms.and_then(|h| self.stamp.0.checked_sub(h));
+        oldest.map_or(EntryId::ZERO, |oldest| EntryId::first_at(Stamp(oldest)))
     }
 
     /// Which partition it is.

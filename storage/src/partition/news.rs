@@ -35,7 +35,10 @@ impl Partition {
         let by_id = mark > self.delivered.next();
         let mut rows: Vec<Delivery> = Vec::new();
         let mut remote = Vec::new();
-        for owner in view.owners() {
+        let mut owners = Vec::new();
+        view.owners_into(&mut owners);
+        for index in owners {
+            let owner = view.owner(index);
             let floor = owner.floor(space);
             if floor >= id_bound {
                 remote.push(RemoteSource { owner: owner.id, below: EntryId(floor.0.saturating_add(1)) });
@@ -45,7 +48,7 @@ impl Partition {
             let chain = self.delivered.chain(chain.head).take_while(|(_, row)| row.id > floor);
             let new = chain.take_while(|(position, row)| {
                 let is_made_since = row.id >= id_bound;
-                if by_id { is_made_since } else { *position >= mark && (is_made_since || !row.backfill) }
+                if by_id { is_made_since } else { *position >= mark && (is_made_since || !row.is_backfill()) }
             });
             rows.extend(new.filter_map(|(position, row)| view.visible(position, row, owner.id)));
         }

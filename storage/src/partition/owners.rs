@@ -4,15 +4,19 @@
 //!   window uses it (R4).
 //! - A subscription has a generation; until it is filled, the owner's own timeline is asked (R9).
 //! - A chain answers for ids above its floor (R7).
+//! - Followers and chains are changed through [`Owners`], which counts bytes as they come and go.
 
-use super::map::IdMap;
+use super::heap::{HeapBytes, allocated};
+use super::index::Index;
+use super::map::hash;
 use super::posting::PostingList;
+use super::prefetch::prefetch;
+use super::slots::Slots;
 use crate::ids::{EntryId, Generation, GraphId, RowPosition, SpaceId, UserId};
 
 /// The local index of an owner in a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct OwnerIndex(pub(super) u32);
-
 /// The rows of one owner in one space.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chain {
@@ -50,28 +54,21 @@ impl Chain {
 
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
-    pub(super) graph: GraphId,
     pub(super) id: UserId,
     pub(super) generation: Generation,
-    /// Whether the rows are there; until then the owner's timeline is asked.
-    pub(super) filled: bool,
     pub(super) followers: PostingList,
+    /// One per space that had rows; a boxed slice, because most owners have one or none.
+    pub(super) chains: Box<[Chain]>,
     /// Rows of the window that name this owner, whatever their state.
     pub(super) rows: u32,
-    pub(super) chains: Vec<Chain>,
+    pub(super) graph: GraphId,
+    /// Whether the rows are there; until then the owner's timeline is asked.
+    pub(super) filled: bool,
 }
 
 impl Owner {
     pub(super) fn chain(&self, space: SpaceId) -> Option<&Chain> {
         self.chains.iter().find(|chain| chain.space == space)
-    }
-
-    pub(super) fn chain_mut(&mut self, space: SpaceId) -> &mut Chain {
-        let at = self.chains.iter().position(|chain| chain.space == space).unwrap_or_else(|| {
-            self.chains.push(Chain::new(space));
-            self.chains.len() - 1
-        });
-        &mut self.chains[at]
     }
 
     /// The floor of its rows in `space`: everything, while they are not there.
@@ -82,22 +79,82 @@ impl Owner {
 
 #[derive(Debug, Default)]
 pub(super) struct Owners {
-    pub(super) slots: Vec<Option<Owner>>,
-    pub(super) free: Vec<u32>,
-    index: IdMap<(GraphId, UserId), OwnerIndex>,
+    pub(super) slots: Slots<Owner>,
+    index: Index,
+    /// Owners with local followers.
+    followed: u64,
+    heap: HeapBytes,
 }
 
 impl Owners {
+    #[inline]
     pub(super) fn find(&self, graph: GraphId, id: UserId) -> Option<OwnerIndex> {
-        self.index.get(&(graph, id)).copied()
+        self.find_hashed(hash(&(graph, id)), graph, id)
     }
 
+    #[inline]
+    fn find_hashed(&self, hash: u64, graph: GraphId, id: UserId) -> Option<OwnerIndex> {
+        let same = |index| self.slots.get(index).is_some_and(|owner| owner.id == id && owner.graph == graph);
+        self.index.find(hash, same).map(OwnerIndex)
+    }
+
+    /// The local indexes of many owners, as far as they are known; asks for the memory that following them changes.
+    ///
+    /// Each step is taken for all of them before the next, so that the waits for memory overlap.
+    pub(super) fn find_all(&self, graph: GraphId, ids: &[UserId]) -> Vec<Option<OwnerIndex>> {
+        if let [id] = ids {
+            return vec![self.find(graph, *id)];
+        }
+        let hashes: Vec<u64> = ids.iter().map(|id| hash(&(graph, *id))).collect();
+        hashes.iter().for_each(|hash| self.index.prefetch(*hash));
+        for hash in &hashes {
+            // The first with this hash is nearly always the one.
+            if let Some(index) = self.index.find(*hash, |_| true) {
+                self.slots.prefetch(index);
+            }
+        }
+        let known = ids.iter().zip(&hashes).map(|(id, hash)| {
+            let index = self.find_hashed(*hash, graph, *id)?;
+            prefetch(&self.get(index).followers);
+            Some(index)
+        });
+        let known: Vec<_> = known.collect();
+        known.iter().flatten().for_each(|index| self.get(*index).followers.prefetch_end());
+        known
+    }
+
+    #[inline]
     pub(super) fn get(&self, index: OwnerIndex) -> &Owner {
-        self.slots[index.0 as usize].as_ref().expect("a local index in use names an owner")
+        self.slots.get(index.0).expect("a local index in use names an owner")
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, index: OwnerIndex) -> &mut Owner {
-        self.slots[index.0 as usize].as_mut().expect("a local index in use names an owner")
+        self.slots.get_mut(index.0).expect("a local index in use names an owner")
+    }
+
+    /// The chain of an owner in `space`, made if there is none.
+    pub(super) fn chain_mut(&mut self, index: OwnerIndex, space: SpaceId) -> &mut Chain {
+        let mut heap = self.heap;
+        let owner = self.slots.get_mut(index.0).expect("a local index in use names an owner");
+        let at = owner.chains.iter().position(|chain| chain.space == space).unwrap_or_else(|| {
+            let before = owner.chains.len();
+            heap.resize(before * size_of::<Chain>(), (before + 1) * size_of::<Chain>());
+            let mut chains = std::mem::take(&mut owner.chains).into_vec();
+            chains.reserve_exact(1);
+            chains.push(Chain::new(space));
+            owner.chains = chains.into_boxed_slice();
+            before
+        });
+        self.heap = heap;
+        &mut owner.chains[at]
+    }
+
+    /// Takes all chains of an owner away.
+    pub(super) fn take_chains(&mut self, index: OwnerIndex) -> Box<[Chain]> {
+        let chains = std::mem::take(&mut self.get_mut(index).chains);
+        self.heap.resize(chains.len() * size_of::<Chain>(), 0);
+        chains
     }
 
     pub(super) fn by_id(&self, graph: GraphId, id: UserId) -> Option<&Owner> {
@@ -109,23 +166,45 @@ impl Owners {
             return index;
         }
         let owner = Owner {
-            graph,
             id,
             generation: Generation(0),
-            filled: false,
             followers: PostingList::default(),
+            chains: Box::default(),
             rows: 0,
-            chains: Vec::new(),
+            graph,
+            filled: false,
         };
-        let index = if let Some(index) = self.free.pop() {
-            self.slots[index as usize] = Some(owner);
-            OwnerIndex(index)
-        } else {
-            self.slots.push(Some(owner));
-            OwnerIndex((self.slots.len() - 1) as u32)
-        };
-        self.index.insert((graph, id), index);
-        index
+        let index = self.slots.insert(owner);
+        self.index.insert(hash(&(graph, id)), index);
+        OwnerIndex(index)
+    }
+
+    /// Adds a follower; false if it was one.
+    #[inline]
+    pub(super) fn add_follower(&mut self, index: OwnerIndex, follower: u32) -> bool {
+        let mut heap = self.heap;
+        let followers = &mut self.get_mut(index).followers;
+        let added = followers.insert(follower, &mut heap);
+        let first = added && followers.len() == 1;
+        self.heap = heap;
+        self.followed += u64::from(first);
+        added
+    }
+
+    /// Takes a follower away; false if it was none.
+    pub(super) fn remove_follower(&mut self, index: OwnerIndex, follower: u32) -> bool {
+        let mut heap = self.heap;
+        let followers = &mut self.get_mut(index).followers;
+        let removed = followers.remove(follower, &mut heap);
+        let last = removed && followers.len() == 0;
+        self.heap = heap;
+        self.followed -= u64::from(last);
+        removed
+    }
+
+    /// How many owners have local followers.
+    pub(super) fn followed(&self) -> u64 {
+        self.followed
     }
 
     /// Frees the index of an owner that neither an edge nor a row uses.
@@ -134,29 +213,32 @@ impl Owners {
         if owner.rows > 0 || owner.followers.len() > 0 {
             return;
         }
-        let key = (owner.graph, owner.id);
-        self.index.remove(&key);
-        self.slots[index.0 as usize] = None;
-        self.free.push(index.0);
+        let hash = hash(&(owner.graph, owner.id));
+        self.index.remove(hash, index.0);
+        self.take_chains(index);
+        self.slots.remove(index.0);
     }
 
     /// All owners with their local indexes, in the order of those.
     pub(super) fn iter(&self) -> impl Iterator<Item = (OwnerIndex, &Owner)> {
-        self.slots.iter().enumerate().filter_map(|(n, o)| o.as_ref().map(|o| (OwnerIndex(n as u32), o)))
+        self.slots.iter().map(|(index, owner)| (OwnerIndex(index), owner))
     }
 
-    /// Rebuilds the map of ids from the slots.
+    /// Counts anew what the slots hold, and rebuilds the map of ids from them.
     pub(super) fn reindex(&mut self) {
-        self.index = self.iter().map(|(index, owner)| ((owner.graph, owner.id), index)).collect();
+        (self.index, self.heap) = (Index::default(), HeapBytes::default());
+        for (index, owner) in self.slots.iter() {
+            self.index.insert(hash(&(owner.graph, owner.id)), index);
+        }
+        self.followed = self.iter().filter(|(_, owner)| owner.followers.len() > 0).count() as u64;
+        let held =
+            |owner: &Owner| owner.followers.memory() + allocated(owner.chains.len() * size_of::<Chain>());
+        let held = self.iter().map(|(_, owner)| held(owner)).sum();
+        self.heap.replace(0, held);
     }
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.slots.capacity() * size_of::<Option<Owner>>()
-            + self.index.capacity() * (size_of::<((GraphId, UserId), OwnerIndex)>() + 1)
-            + self
-                .iter()
-                .map(|(_, o)| o.followers.memory() + o.chains.capacity() * size_of::<Chain>())
-                .sum::<usize>()
+        self.slots.memory() + self.index.memory() + self.heap.get()
     }
 }

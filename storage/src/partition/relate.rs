@@ -7,7 +7,8 @@ use super::Partition;
 use super::delivered::RowState;
 use super::fan_out::Place;
 use super::owners::{Chain, OwnerIndex};
-use super::users::{Edge, User, UserIndex};
+use super::relations::Relations;
+use super::users::{User, UserIndex};
 use crate::command::{Limited, Refusal, WriteResult};
 use crate::entry::{Audience, Entry};
 use crate::event::{Event, SpaceBackfill};
@@ -30,9 +31,7 @@ impl Partition {
     fn release_user(&mut self, index: UserIndex) {
         if self.users.release_if_idle(index) {
             for feeds in self.feeds.values_mut() {
-                if let Some(feed) = feeds.get_mut(index.0 as usize) {
-                    *feed = super::Feed::default();
-                }
+                feeds.clear(index.0);
             }
         }
     }
@@ -48,37 +47,41 @@ impl Partition {
             return Err(Refusal::UnknownGraph);
         }
         let user = self.local_user(reader)?;
-        let (mut new, mut refused) = (Vec::new(), Vec::new());
+        let known = self.owners.find_all(graph, owners);
+        let (mut new, mut refused) = (Vec::with_capacity(owners.len()), Vec::new());
         let limit = self.limits.followees_max;
+        let followed = self.users.get(user).edge_count(graph);
+        let hides_somebody = self.users.get(user).hides_somebody();
         let mut result = Ok(());
-        for owner in owners.iter().copied().filter(|owner| *owner != reader) {
-            if self.users.get(user).blocked(owner) {
+        for (owner, known) in owners.iter().copied().zip(known).filter(|(owner, _)| *owner != reader) {
+            if hides_somebody && self.users.get(user).blocked(owner) {
                 refused.push(owner);
                 continue;
             }
-            if self.owners.find(graph, owner).is_some_and(|o| self.users.get(user).edge(graph, o).is_some()) {
-                continue;
-            }
-            if self.users.get(user).edges(graph).len() >= limit as usize {
+            if followed + new.len() >= limit as usize {
+                // The owner may have become known by this very command.
+                let known = known.or_else(|| self.owners.find(graph, owner));
+                if known.is_some_and(|known| self.owners.get(known).followers.contains(user.0)) {
+                    continue;
+                }
                 result = Err(Refusal::LimitReached { what: Limited::Followees, limit });
                 break;
             }
-            new.push(self.add_edge(graph, user, owner));
+            let index = known.unwrap_or_else(|| self.owners.intern(graph, owner));
+            if self.owners.add_follower(index, user.0) {
+                new.push(index);
+                if self.owners.get(index).followers.len() == 1 {
+                    self.subscribe(index);
+                }
+            }
         }
+        let changed = new.len() as u32;
+        new.sort_unstable();
+        self.users.follow(user, graph, &new, self.stamp);
         self.fill_reader(graph, user, &new);
         self.release_user(user);
         // What was added before a limit was reached stays: asking again is harmless.
-        result.map(|()| WriteResult::Related { changed: new.len() as u32, refused })
-    }
-
-    fn add_edge(&mut self, graph: GraphId, user: UserIndex, owner: UserId) -> OwnerIndex {
-        let index = self.owners.intern(graph, owner);
-        self.users.get_mut(user).follow(graph, Edge { owner: index, since: self.stamp });
-        self.owners.get_mut(index).followers.insert(user.0);
-        if self.owners.get(index).followers.len() == 1 {
-            self.subscribe(index);
-        }
-        index
+        result.map(|()| WriteResult::Related { changed, refused })
     }
 
     fn new_generation(&mut self) -> Generation {
@@ -92,7 +95,7 @@ impl Partition {
         let owner = self.owners.get_mut(index);
         owner.generation = generation;
         let (graph, id) = (owner.graph, owner.id);
-        owner.filled = false;
+        self.set_filled(index, false);
         let home = self.home_of(id);
         if home == self.id {
             let spaces = self.backfill(graph, id);
@@ -133,9 +136,9 @@ impl Partition {
             let (Some(user), Some(index)) = (self.users.find(reader), self.owners.find(graph, *owner)) else {
                 continue;
             };
-            if self.users.get_mut(user).unfollow(graph, index) {
+            if self.users.unfollow(user, graph, index) {
                 changed += 1;
-                self.owners.get_mut(index).followers.remove(user.0);
+                self.owners.remove_follower(index, user.0);
                 if self.owners.get(index).followers.len() == 0 {
                     self.unsubscribe(index);
                 }
@@ -177,9 +180,10 @@ impl Partition {
                 let Some(chain) = chains.iter_mut().find(|chain| chain.space == space) else { continue };
                 if chain.pulled {
                     leave_to_chain(chain, &self.delivered);
+                    self.note_chain(*owner, space);
                     continue;
                 }
-                let live = self.delivered.chain(chain.head).filter(|(_, row)| row.state != RowState::Dead);
+                let live = self.delivered.chain(chain.head).filter(|(_, row)| row.state() != RowState::Dead);
                 let mut ids = live.map(|(position, row)| (position, row.id));
                 rows.extend(ids.by_ref().take(cap));
                 refused = refused.max(ids.next().map_or(EntryId::ZERO, |(_, id)| id));
@@ -189,7 +193,7 @@ impl Partition {
     }
 
     pub(super) fn mute(&mut self, user: UserId, targets: &[UserId]) -> Result<WriteResult, Refusal> {
-        self.relate(user, targets, |user| &mut user.mutes)
+        self.relate(user, targets, |relations| &mut relations.mutes)
     }
 
     /// Adds targets to one of the user's sets, up to the limit.
@@ -197,39 +201,47 @@ impl Partition {
         &mut self,
         user: UserId,
         targets: &[UserId],
-        set: impl Fn(&mut User) -> &mut Targets,
+        set: impl Fn(&mut Relations) -> &mut Targets,
     ) -> Result<WriteResult, Refusal> {
         self.check_home(user)?;
         let index = self.local_user(user)?;
         let limit = self.limits.mutes_max;
         let mut changed = 0;
-        for target in targets.iter().copied().filter(|target| *target != user) {
-            let set = set(self.users.get_mut(index));
-            if set.len() >= limit as usize && !set.contains(&target) {
-                return Err(Refusal::LimitReached { what: Limited::Mutes, limit });
+        let full = self.users.relate(index, |relations| {
+            let set = set(relations);
+            for target in targets.iter().copied().filter(|target| *target != user) {
+                if set.len() >= limit as usize && !set.contains(&target) {
+                    return true;
+                }
+                changed += u32::from(set.insert(target));
             }
-            changed += u32::from(set.insert(target));
-        }
+            false
+        });
         self.release_user(index);
+        if full {
+            return Err(Refusal::LimitReached { what: Limited::Mutes, limit });
+        }
         Ok(WriteResult::Related { changed, refused: Vec::new() })
     }
 
     pub(super) fn unmute(&mut self, user: UserId, targets: &[UserId]) -> Result<WriteResult, Refusal> {
         self.check_home(user)?;
         let Some(index) = self.users.find(user) else { return Ok(unchanged()) };
-        let mutes = &mut self.users.get_mut(index).mutes;
-        let changed = targets.iter().filter(|target| mutes.remove(target)).count() as u32;
+        let changed = self.users.relate(index, |relations| {
+            targets.iter().filter(|target| relations.mutes.remove(target)).count() as u32
+        });
         self.release_user(index);
         Ok(WriteResult::Related { changed, refused: Vec::new() })
     }
 
     pub(super) fn block(&mut self, user: UserId, targets: &[UserId]) -> Result<WriteResult, Refusal> {
         self.check_home(user)?;
-        let blocked = self.users.by_id(user).map(|u| u.blocks.clone()).unwrap_or_default();
-        let result = self.relate(user, targets, |user| &mut user.blocks);
+        let blocked = self.users.by_id(user).and_then(User::relations).map(|known| known.blocks.clone());
+        let blocked = blocked.unwrap_or_default();
+        let result = self.relate(user, targets, |relations| &mut relations.blocks);
         for target in targets.iter().copied().filter(|target| *target != user) {
-            let now = self.users.by_id(user).is_some_and(|u| u.blocks.contains(&target));
-            if now && !blocked.contains(&target) {
+            let now = self.users.by_id(user).and_then(User::relations);
+            if now.is_some_and(|now| now.blocks.contains(&target)) && !blocked.contains(&target) {
                 self.tell_of_block(user, target, true);
             }
         }
@@ -241,7 +253,7 @@ impl Partition {
         let mut changed = 0;
         for target in targets {
             let Some(index) = self.users.find(user) else { break };
-            if self.users.get_mut(index).blocks.remove(target) {
+            if self.users.relate(index, |relations| relations.blocks.remove(target)) {
                 changed += 1;
                 self.tell_of_block(user, *target, false);
                 self.release_user(index);
@@ -265,9 +277,9 @@ impl Partition {
     pub(super) fn note_block(&mut self, blocker: UserId, blocked: UserId, begins: bool) {
         if begins {
             let index = self.users.intern(blocked);
-            self.users.get_mut(index).blocked_by.insert(blocker);
+            self.users.relate(index, |relations| relations.blocked_by.insert(blocker));
         } else if let Some(index) = self.users.find(blocked) {
-            self.users.get_mut(index).blocked_by.remove(&blocker);
+            self.users.relate(index, |relations| relations.blocked_by.remove(&blocker));
             self.release_user(index);
         }
     }
@@ -276,13 +288,14 @@ impl Partition {
     pub(super) fn replace_blocks(&mut self, source: PartitionId, blocks: &[(UserId, UserId)]) {
         let partitions = self.partitions;
         let elsewhere = |blocker: &UserId| PartitionId::of_user(*blocker, partitions) != source;
-        for (_, user) in self.users.iter_mut() {
-            user.blocked_by.retain(elsewhere);
+        let blocked = |user: &User| user.relations().is_some_and(|known| !known.blocked_by.is_empty());
+        let all: Vec<_> = self.users.iter().filter(|(_, u)| blocked(u)).map(|(index, _)| index).collect();
+        for index in &all {
+            self.users.relate(*index, |known| known.blocked_by.retain(elsewhere));
         }
         for (blocker, blocked) in blocks {
             self.note_block(*blocker, *blocked, true);
         }
-        let all: Vec<UserIndex> = self.users.iter().map(|(index, _)| index).collect();
         for index in all {
             self.release_user(index);
         }
@@ -290,7 +303,8 @@ impl Partition {
 
     /// All blocks by users homed here that concern users homed at `destination`.
     pub(super) fn blocks_towards(&self, destination: PartitionId) -> Vec<(UserId, UserId)> {
-        let all = self.users.iter().flat_map(|(_, u)| u.blocks.iter().map(|blocked| (u.id, *blocked)));
+        let all = self.users.iter().filter_map(|(_, user)| Some((user.id, user.relations()?)));
+        let all = all.flat_map(|(id, known)| known.blocks.iter().map(move |blocked| (id, *blocked)));
         all.filter(|(_, blocked)| self.home_of(*blocked) == destination).collect()
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Sessions {
     pub(super) open: BTreeMap<SessionId, Session>,
     by_use: BTreeSet<(Stamp, SessionId)>,
     pub(super) last: u64,
+    /// Answers kept by all sessions.
+    kept: usize,
 }
 
 /// What a session knows of a request.
@@ -51,12 +53,14 @@ impl Sessions {
 
     pub(super) fn restore(&mut self, id: SessionId, session: Session) {
         self.by_use.insert((session.used, id));
+        self.kept += session.results.len();
         self.open.insert(id, session);
     }
 
     pub(super) fn close(&mut self, id: SessionId) {
         if let Some(session) = self.open.remove(&id) {
             self.by_use.remove(&(session.used, id));
+            self.kept -= session.results.len();
         }
     }
 
@@ -82,7 +86,9 @@ impl Sessions {
         }
         if tag.lowest_unanswered > session.floor {
             session.floor = tag.lowest_unanswered;
+            let before = session.results.len();
             session.results = session.results.split_off(&session.floor);
+            self.kept -= before - session.results.len();
         }
         match session.results.get(&tag.sequence) {
             _ if tag.sequence < session.floor => Seen::Refused(Refusal::SequenceTooOld),
@@ -98,15 +104,15 @@ impl Sessions {
     /// Keeps the answer of a request that ran.
     pub(super) fn keep(&mut self, tag: &WriteTag, hash: u128, outcome: Outcome) {
         if let Some(session) = self.open.get_mut(&tag.session) {
-            session.results.insert(tag.sequence, (hash, outcome));
+            let before = session.results.insert(tag.sequence, (hash, outcome));
+            self.kept += usize::from(before.is_none());
         }
     }
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        let results: usize = self.open.values().map(|s| s.results.len()).sum();
         self.open.len() * size_of::<(SessionId, Session)>() * 2
-            + results * size_of::<(Sequence, (u128, Outcome))>() * 3 / 2
+            + self.kept * size_of::<(Sequence, (u128, Outcome))>() * 3 / 2
     }
 }
 
@@ -142,6 +148,9 @@ impl Keys {
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.known.len() * (size_of::<(Key, (EntryId, u128))>() * 2 + 32)
+        self.known.memory()
+            + self.order.capacity() * size_of::<(Stamp, Key, EntryId, u128)>()
+            // The bytes of a key are shared by the two.
+            + self.known.len() * 64
     }
 }

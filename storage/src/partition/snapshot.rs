@@ -5,26 +5,23 @@
 
 use std::collections::BTreeMap;
 
-use super::delivered::{Involved, Row, RowState};
+use super::delivered::{Aside, Delivered, RowState, WINDOW_ROWS_MAX};
 use super::fan_out::Slice;
-use super::feed::Feed;
+use super::heap::HeapBytes;
 use super::journal::{Outgoing, Recorded};
 use super::owners::{Chain, Owner, OwnerIndex};
 use super::posting::PostingList;
+use super::row::{EXPIRY_BYTES, Row};
 use super::sessions::Session;
 use super::stream::Incoming;
-use super::users::{Edge, User};
-use super::{IdMap, Partition};
-use crate::codec::{Encoded, Malformed, Reader, encoded_enum, encoded_struct, put_bytes, put_u64};
-use crate::ids::{EntryId, GraphId, PartitionId, RowPosition, SessionId, SpaceId, UserId};
+use super::Partition;
+use crate::codec::{Encoded, Malformed, Reader, encoded_struct, put_bytes, put_u64};
+use crate::ids::{EntryId, PartitionId, RowPosition, SessionId, SpaceId};
 
 /// The version of the image's format.
-const IMAGE_VERSION: u8 = 1;
+const IMAGE_VERSION: u8 = 2;
 
-encoded_enum!(RowState, "row state" { 0 => Live, 1 => Expired, 2 => Dead });
-encoded_struct!(Row { id, owner, space, state, audience, backfill, version, expiry, previous });
-encoded_struct!(Involved { author, referenced_owner });
-encoded_struct!(Edge { owner, since });
+encoded_struct!(Aside { author, referenced_owner, version, expiry });
 encoded_struct!(Chain { space, head, floor, pulled, unpushed, slicing, slicing_id });
 encoded_struct!(Owner { graph, id, generation, filled, followers, rows, chains });
 encoded_struct!(Slice { row, owner, space, next });
@@ -64,9 +61,10 @@ impl<K: Encoded + Ord, V: Encoded> Encoded for BTreeMap<K, V> {
     }
 }
 
-impl Encoded for Box<[PartitionId]> {
+impl<T: Encoded> Encoded for Box<[T]> {
     fn encode(&self, out: &mut Vec<u8>) {
-        self.to_vec().encode(out);
+        put_u64(out, self.len() as u64);
+        self.iter().for_each(|item| item.encode(out));
     }
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         Vec::decode(from).map(Vec::into_boxed_slice)
@@ -83,45 +81,13 @@ impl Encoded for PostingList {
         }
     }
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let (mut list, mut member) = (Self::default(), 0u32);
+        // The owners count what their lists hold when all are there.
+        let (mut list, mut member, mut uncounted) = (Self::default(), 0u32, HeapBytes::default());
         for _ in 0..from.count()? {
             member = member.checked_add(from.u32()?).ok_or(from.malformed("local index"))?;
-            list.insert(member);
+            list.insert(member, &mut uncounted);
         }
         Ok(list)
-    }
-}
-
-impl Encoded for User {
-    fn encode(&self, out: &mut Vec<u8>) {
-        self.id.encode(out);
-        self.following.encode(out);
-        for set in [&self.mutes, &self.blocks, &self.blocked_by] {
-            put_u64(out, set.len() as u64);
-            set.iter().for_each(|id| id.encode(out));
-        }
-    }
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let mut user = Self::new(UserId::decode(from)?);
-        user.following = Vec::decode(from)?;
-        for set in [&mut user.mutes, &mut user.blocks, &mut user.blocked_by] {
-            *set = Vec::<UserId>::decode(from)?.into_iter().collect();
-        }
-        Ok(user)
-    }
-}
-
-impl Encoded for Feed {
-    fn encode(&self, out: &mut Vec<u8>) {
-        self.floor.encode(out);
-        put_u64(out, self.len() as u64);
-        self.positions().for_each(|position| position.encode(out));
-    }
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let mut feed = Self::default();
-        feed.floor = EntryId::decode(from)?;
-        feed.replace(Vec::decode(from)?);
-        Ok(feed)
     }
 }
 
@@ -172,7 +138,7 @@ impl Partition {
     pub fn restore(id: PartitionId, partitions: u16, image: &[u8]) -> Result<Self, Malformed> {
         let mut from = Reader::new(image);
         if from.byte()? != IMAGE_VERSION {
-            return Err(from.malformed("image version 1"));
+            return Err(from.malformed("image version 2"));
         }
         let mut partition = Self::new(id, partitions);
         for section in SECTIONS {
@@ -186,6 +152,7 @@ impl Partition {
         from.end()?;
         let spaces: Vec<SpaceId> = partition.spaces.keys().copied().collect();
         spaces.into_iter().for_each(|space| partition.recount_horizon(space));
+        partition.note_all_owners();
         Ok(partition)
     }
 
@@ -203,7 +170,6 @@ impl Partition {
                 self.incarnation.encode(out);
                 self.spaces.encode(out);
                 self.last_generation.encode(out);
-                self.deliveries_stored.encode(out);
             }
             Section::Timelines => {
                 self.timelines.last_tick.encode(out);
@@ -211,32 +177,20 @@ impl Partition {
             }
             Section::Following => {
                 self.users.slots.encode(out);
-                self.users.free.encode(out);
             }
             Section::FollowersHere => {
                 self.owners.slots.encode(out);
-                self.owners.free.encode(out);
             }
-            Section::Reach => {
-                let sorted: BTreeMap<_, _> =
-                    self.reach.iter().map(|(key, reach)| (*key, reach.clone())).collect();
-                sorted.encode(out);
-            }
-            Section::Delivered => {
-                self.delivered.base.encode(out);
-                put_u64(out, self.delivered.rows.len() as u64);
-                self.delivered.rows.iter().for_each(|row| row.encode(out));
-                let involved: BTreeMap<_, _> =
-                    self.delivered.involved.iter().map(|(p, i)| (*p, *i)).collect();
-                involved.encode(out);
-            }
+            Section::Reach => self.reach.encode(out),
+            Section::Delivered => self.encode_delivered(out),
             Section::Feeds => {
                 self.feeds.encode(out);
                 self.slices.iter().copied().collect::<Vec<_>>().encode(out);
             }
             Section::Streams => {
                 self.journal.first.encode(out);
-                self.journal.events.iter().cloned().collect::<Vec<_>>().encode(out);
+                put_u64(out, self.journal.len() as u64);
+                self.journal.events().for_each(|event| event.encode(out));
                 self.journal.streams.encode(out);
                 self.inbox.encode(out);
             }
@@ -260,7 +214,6 @@ impl Partition {
                 self.incarnation = Encoded::decode(from)?;
                 self.spaces = Encoded::decode(from)?;
                 self.last_generation = Encoded::decode(from)?;
-                self.deliveries_stored = Encoded::decode(from)?;
             }
             Section::Timelines => {
                 self.timelines.last_tick = Encoded::decode(from)?;
@@ -269,18 +222,13 @@ impl Partition {
             }
             Section::Following => {
                 self.users.slots = Encoded::decode(from)?;
-                self.users.free = Encoded::decode(from)?;
                 self.users.reindex();
             }
             Section::FollowersHere => {
                 self.owners.slots = Encoded::decode(from)?;
-                self.owners.free = Encoded::decode(from)?;
                 self.owners.reindex();
             }
-            Section::Reach => {
-                let sorted: BTreeMap<(GraphId, UserId), _> = Encoded::decode(from)?;
-                self.reach = sorted.into_iter().collect();
-            }
+            Section::Reach => self.reach = Encoded::decode(from)?,
             Section::Delivered => self.decode_delivered(from)?,
             Section::Feeds => {
                 self.feeds = Encoded::decode(from)?;
@@ -288,7 +236,7 @@ impl Partition {
             }
             Section::Streams => {
                 self.journal.first = Encoded::decode(from)?;
-                self.journal.events = Vec::decode(from)?.into();
+                self.journal.set_events(Vec::decode(from)?);
                 self.journal.streams = Encoded::decode(from)?;
                 self.inbox = Encoded::decode(from)?;
             }
@@ -305,16 +253,47 @@ impl Partition {
         Ok(())
     }
 
-    fn decode_delivered(&mut self, from: &mut Reader<'_>) -> Result<(), Malformed> {
-        self.delivered.base = Encoded::decode(from)?;
-        let rows: Vec<Row> = Vec::decode(from)?;
-        let involved: BTreeMap<RowPosition, Involved> = Encoded::decode(from)?;
-        for (n, row) in rows.iter().enumerate().filter(|(_, row)| row.state == RowState::Live) {
-            let position = RowPosition(self.delivered.base + n as u64);
-            self.row_expiries.extend(row.expiry.map(|expiry| (expiry, position)));
+    fn encode_delivered(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.delivered.base());
+        put_u64(out, self.delivered.len());
+        for (position, row) in self.delivered.iter() {
+            let (flags, previous, expiry) = row.raw(position);
+            row.id.encode(out);
+            row.owner.encode(out);
+            row.space.encode(out);
+            out.push(flags);
+            previous.encode(out);
+            out.extend_from_slice(&expiry);
         }
-        self.delivered.rows = rows.into();
-        self.delivered.involved = involved.into_iter().collect::<IdMap<_, _>>();
+        let asides: BTreeMap<_, _> = self.delivered.asides().iter().map(|(p, aside)| (*p, *aside)).collect();
+        asides.encode(out);
+        self.special.all_left().encode(out);
+    }
+
+    fn decode_delivered(&mut self, from: &mut Reader<'_>) -> Result<(), Malformed> {
+        let base = from.u64()?;
+        let count = from.count()?;
+        if base.checked_add(count as u64).is_none() || count > WINDOW_ROWS_MAX as usize {
+            return Err(from.malformed("positions of a window"));
+        }
+        self.delivered = Delivered::starting_at(base);
+        for _ in 0..count {
+            let (id, owner, space) = (Encoded::decode(from)?, Encoded::decode(from)?, Encoded::decode(from)?);
+            let (flags, previous) = (from.byte()?, Encoded::decode(from)?);
+            let mut expiry = [0; EXPIRY_BYTES];
+            for byte in &mut expiry {
+                *byte = from.byte()?;
+            }
+            let row = Row::from_raw((id, owner, space), self.delivered.next(), (flags, previous, expiry));
+            self.delivered.append(row.ok_or(from.malformed("row"))?);
+        }
+        let asides: BTreeMap<RowPosition, Aside> = Encoded::decode(from)?;
+        self.delivered.set_asides(asides.into_iter());
+        let live = self.delivered.iter().filter(|(_, row)| row.state() == RowState::Live);
+        let expiries = live.filter_map(|(p, row)| self.delivered.expiry(p, row).map(|expiry| (expiry, p)));
+        self.row_expiries = expiries.collect();
+        let left: BTreeMap<SpaceId, EntryId> = Encoded::decode(from)?;
+        left.into_iter().for_each(|(space, id)| self.special.note_left(space, id));
         Ok(())
     }
 }

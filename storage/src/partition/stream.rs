@@ -65,19 +65,13 @@ impl Partition {
                 self.take_owner_event(&event);
             }
             Event::Subscribe { graph, owner, generation } => {
-                self.reach.entry((graph, owner)).or_default().insert(source, generation);
+                self.reach.subscribe(graph, owner, source, generation);
                 let spaces = self.backfill(graph, owner);
                 let event = Event::Backfill { graph, owner, generation, spaces };
                 self.journal.record(self.stamp, [source], event);
             }
             Event::Unsubscribe { graph, owner, generation } => {
-                let Some(reach) = self.reach.get_mut(&(graph, owner)) else { return };
-                if reach.get(&source) == Some(&generation) {
-                    reach.remove(&source);
-                }
-                if reach.is_empty() {
-                    self.reach.remove(&(graph, owner));
-                }
+                self.reach.unsubscribe(graph, owner, source, generation);
             }
             Event::Backfill { graph, owner, generation, spaces } => {
                 self.take_backfill(graph, owner, generation, &spaces);
@@ -88,10 +82,7 @@ impl Partition {
                 self.replace_blocks(source, &blocks);
                 self.renew_subscriptions(source);
             }
-            Event::ForgetSubscriptions => self.reach.retain(|_, reach| {
-                reach.remove(&source);
-                !reach.is_empty()
-            }),
+            Event::ForgetSubscriptions => self.reach.forget(source),
         }
     }
 
@@ -180,6 +171,6 @@ impl Partition {
 
     /// Events kept in the journal.
     pub fn journal_len(&self) -> usize {
-        self.journal.events.len()
+        self.journal.len()
     }
 }

@@ -3,21 +3,24 @@
 //! - Ids are made here, strictly increasing within the partition.
 //! - An expired entry is hidden at its stamp and swept soon after, a bounded number per Raft entry.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::entries::Entries;
+use super::heap::HeapBytes;
+use super::id_list::IdList;
 use super::map::IdMap;
 use crate::entry::Entry;
 use crate::ids::{EntryId, SlotIndex, SpaceId, Stamp, UserId};
 
 #[derive(Debug, Default)]
 pub(super) struct Timelines {
-    pub(super) entries: BTreeMap<EntryId, Entry>,
-    /// Ids of one owner in one space, ascending.
-    by_owner: IdMap<(SpaceId, UserId), Vec<EntryId>>,
+    pub(super) entries: Entries,
+    by_owner: IdMap<(SpaceId, UserId), IdList>,
     expiries: BTreeSet<(Stamp, EntryId)>,
     /// The tick of the last id made.
     pub(super) last_tick: u64,
-    payload_bytes: usize,
+    /// Of the lists by owner.
+    heap: HeapBytes,
 }
 
 impl Timelines {
@@ -31,24 +34,18 @@ impl Timelines {
         if let Some(expiry) = entry.expiry {
             self.expiries.insert((expiry, entry.id));
         }
-        self.payload_bytes += entry.payload.len();
-        let ids = self.by_owner.entry((entry.space, entry.owner)).or_default();
-        debug_assert!(ids.last().is_none_or(|last| *last < entry.id));
-        ids.push(entry.id);
-        self.entries.insert(entry.id, entry);
+        self.by_owner.or_default((entry.space, entry.owner)).insert(entry.id, &mut self.heap);
+        self.entries.insert(entry);
     }
 
     pub(super) fn remove(&mut self, id: EntryId) -> Option<Entry> {
-        let entry = self.entries.remove(&id)?;
+        let entry = self.entries.remove(id)?;
         if let Some(expiry) = entry.expiry {
             self.expiries.remove(&(expiry, id));
         }
-        self.payload_bytes -= entry.payload.len();
         let key = (entry.space, entry.owner);
         if let Some(ids) = self.by_owner.get_mut(&key) {
-            if let Ok(at) = ids.binary_search(&id) {
-                ids.remove(at);
-            }
+            ids.remove(id, &mut self.heap);
             if ids.is_empty() {
                 self.by_owner.remove(&key);
             }
@@ -58,19 +55,17 @@ impl Timelines {
 
     /// The entry, unless it has expired at `stamp`.
     pub(super) fn live(&self, id: EntryId, stamp: Stamp) -> Option<&Entry> {
-        self.entries.get(&id).filter(|entry| !entry.expired(stamp))
+        self.entries.get(id).filter(|entry| !entry.expired(stamp))
     }
 
     pub(super) fn amend(&mut self, id: EntryId, payload: bytes::Bytes) -> Option<&Entry> {
-        let entry = self.entries.get_mut(&id)?;
-        self.payload_bytes = self.payload_bytes + payload.len() - entry.payload.len();
-        entry.payload = payload;
+        let entry = self.entries.set_payload(id, payload)?;
         entry.version += 1;
         Some(entry)
     }
 
     pub(super) fn set_expiry(&mut self, id: EntryId, expiry: Option<Stamp>) -> Option<&Entry> {
-        let entry = self.entries.get_mut(&id)?;
+        let entry = self.entries.get_mut(id)?;
         if let Some(old) = entry.expiry {
             self.expiries.remove(&(old, id));
         }
@@ -89,9 +84,8 @@ impl Timelines {
         below: EntryId,
         stamp: Stamp,
     ) -> impl Iterator<Item = &Entry> {
-        let ids = self.by_owner.get(&(space, owner)).map_or(&[][..], Vec::as_slice);
-        let end = ids.partition_point(|id| *id < below);
-        ids[..end].iter().rev().filter_map(move |id| self.live(*id, stamp))
+        let ids = self.by_owner.get(&(space, owner)).into_iter().flat_map(move |ids| ids.below(below));
+        ids.filter_map(move |id| self.live(id, stamp))
     }
 
     /// Takes out at most `most` entries that have expired at `stamp`.
@@ -113,9 +107,9 @@ impl Timelines {
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.payload_bytes
-            + self.entries.len() * (size_of::<(EntryId, Entry)>() * 3 / 2 + size_of::<EntryId>())
-            + self.by_owner.capacity() * (size_of::<((SpaceId, UserId), Vec<EntryId>)>() + 1)
-            + self.expiries.len() * size_of::<(Stamp, EntryId)>() * 3 / 2
+        self.entries.memory()
+            + self.by_owner.memory()
+            + self.heap.get()
+            + self.expiries.len() * size_of::<(Stamp, EntryId)>() * 2
     }
 }

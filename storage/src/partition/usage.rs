@@ -1,7 +1,9 @@
 //! Owns the figures of a partition: what it holds and the memory that takes.
 
 use super::Partition;
-use super::feed::Feed;
+use super::feed::Feeds;
+use super::posting::WALK_MEMBERS;
+use crate::ids::{RowPosition, Stamp};
 
 /// A part of a partition's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,43 +49,68 @@ pub struct Usage {
     pub slices: u64,
     /// Open sessions.
     pub sessions: u64,
-    /// Bytes by part, estimated from capacities.
+    /// Bytes by part, with what the allocator adds.
     pub memory: Vec<(MemoryPart, u64)>,
 }
 
 impl Partition {
-    /// Counts what it holds; walks all users, so it is for status, not for every request.
+    /// What it holds, from counts that are kept as it changes: cheap enough to ask every second.
     pub fn usage(&self) -> Usage {
-        let feeds = || self.feeds.values().flatten();
-        let edges =
-            |user: &super::users::User| user.following.iter().map(|(_, e)| e.len() as u64).sum::<u64>();
-        let feed_bytes = |feeds: &Vec<Feed>| {
-            feeds.capacity() * size_of::<Feed>() + feeds.iter().map(Feed::memory).sum::<usize>()
-        };
-        let reach_bytes: usize = self.reach.values().map(|reach| reach.len() * 24 + 64).sum();
+        let feeds = |count: fn(&Feeds) -> u64| self.feeds.values().map(count).sum();
+        // The standard tree takes about twice its keys.
+        let expiries = 2 * self.row_expiries.len() * size_of::<(Stamp, RowPosition)>();
         let memory = [
             (MemoryPart::Timelines, self.timelines.memory()),
             (MemoryPart::Following, self.users.memory()),
             (MemoryPart::FollowersHere, self.owners.memory()),
-            (MemoryPart::Reach, reach_bytes),
-            (MemoryPart::Delivered, self.delivered.memory()),
-            (MemoryPart::Feeds, self.feeds.values().map(feed_bytes).sum()),
+            (MemoryPart::Reach, self.reach.memory()),
+            (MemoryPart::Delivered, self.delivered.memory() + self.special.memory() + expiries),
+            (MemoryPart::Feeds, self.feeds.values().map(Feeds::memory).sum()),
             (MemoryPart::Journal, self.journal.memory()),
             (MemoryPart::Sessions, self.sessions.memory() + self.keys.memory()),
         ];
         Usage {
             entries: self.timelines.entries.len() as u64,
-            feeds: feeds().filter(|feed| feed.len() > 0).count() as u64,
-            references: feeds().map(|feed| feed.len() as u64).sum(),
+            feeds: feeds(Feeds::count),
+            references: feeds(Feeds::references),
             users: self.users.len() as u64,
-            edges: self.users.iter().map(|(_, user)| edges(user)).sum(),
-            owners: self.owners.iter().filter(|(_, owner)| owner.followers.len() > 0).count() as u64,
-            rows: self.delivered.rows.len() as u64,
-            deliveries_stored: self.deliveries_stored,
+            edges: self.users.edges(),
+            owners: self.owners.followed(),
+            rows: self.delivered.len(),
+            deliveries_stored: feeds(Feeds::stored),
             slices: self.slices.len() as u64,
             sessions: self.sessions.open.len() as u64,
             memory: memory.map(|(part, bytes)| (part, bytes as u64)).to_vec(),
         }
+    }
+
+    /// Counts the edges by walking what each local user follows: what [`Usage::edges`] says, if all is sound.
+    pub fn walk_following(&self) -> u64 {
+        let mut owners = Vec::new();
+        let graphs: std::collections::BTreeSet<_> = self.spaces.values().map(|space| space.graph).collect();
+        let mut edges = 0;
+        for (_, user) in self.users.iter() {
+            for graph in &graphs {
+                user.owners_into(*graph, &mut owners);
+                edges += owners.len() as u64;
+            }
+        }
+        edges
+    }
+
+    /// Counts the edges by walking the local followers of each owner: the same number, if all is sound.
+    pub fn walk_followers(&self) -> u64 {
+        let (mut block, mut edges) = ([0; WALK_MEMBERS], 0);
+        for (_, owner) in self.owners.iter() {
+            let mut walk = owner.followers.iter();
+            loop {
+                match walk.fill(&mut block) {
+                    0 => break,
+                    count => edges += count as u64,
+                }
+            }
+        }
+        edges
     }
 
     /// Large fan-outs that are not done; while there are any, ticks serve them.

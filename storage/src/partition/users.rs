@@ -1,12 +1,17 @@
 //! Owns the local users: whom each follows, mutes, blocks and is blocked by.
 //!
 //! - A user has a dense local index while anything here speaks of it; a freed index is used again (R4).
-//! - The edges of a user are sorted by the local index of the owner.
+//! - The usual user follows in one graph and hides nobody; what else there is lies in a box of its own.
+//! - Changes go through [`Users`], which counts edges and bytes as they come and go.
 
-use std::collections::BTreeSet;
-
-use super::map::IdMap;
+use super::following::Following;
+use super::heap::{HeapBytes, allocated};
+use super::index::Index;
+use super::map::hash;
 use super::owners::OwnerIndex;
+use super::relations::Relations;
+use super::slots::Slots;
+use crate::codec::{Encoded, Malformed, Reader, put_u64};
 use crate::ids::{GraphId, Stamp, UserId};
 
 /// The local index of a user.
@@ -23,99 +28,157 @@ pub(super) struct Edge {
 #[derive(Clone, Debug)]
 pub(super) struct User {
     pub(super) id: UserId,
-    pub(super) following: Vec<(GraphId, Vec<Edge>)>,
-    pub(super) mutes: BTreeSet<UserId>,
-    pub(super) blocks: BTreeSet<UserId>,
-    pub(super) blocked_by: BTreeSet<UserId>,
+    /// The edges in `graph`; those in other graphs are with the relations.
+    following: Following,
+    relations: Option<Box<Relations>>,
+    graph: GraphId,
+    unfollowed: bool,
 }
 
 impl User {
-    pub(super) fn new(id: UserId) -> Self {
-        Self {
-            id,
-            following: Vec::new(),
-            mutes: BTreeSet::new(),
-            blocks: BTreeSet::new(),
-            blocked_by: BTreeSet::new(),
+    fn new(id: UserId) -> Self {
+        Self { id, following: Following::default(), relations: None, graph: GraphId(0), unfollowed: false }
+    }
+
+    fn list(&self, graph: GraphId) -> Option<&Following> {
+        if self.graph == graph {
+            return Some(&self.following);
+        }
+        let others = &self.relations.as_ref()?.following;
+        others.iter().find(|(other, _)| *other == graph).map(|(_, list)| list)
+    }
+
+    /// All its edges by graph; a graph without any is not among them.
+    fn lists(&self) -> impl Iterator<Item = (GraphId, &Following)> {
+        let others = self.relations.as_ref().map_or(&[][..], |relations| &relations.following);
+        let first = (self.following.len() > 0).then_some((self.graph, &self.following));
+        first.into_iter().chain(others.iter().map(|(graph, list)| (*graph, list)))
+    }
+
+    /// How many owners it follows in `graph`.
+    pub(super) fn edge_count(&self, graph: GraphId) -> usize {
+        self.list(graph).map_or(0, Following::len)
+    }
+
+    /// Whether it follows `owner` now.
+    pub(super) fn follows(&self, graph: GraphId, owner: OwnerIndex) -> bool {
+        self.list(graph).is_some_and(|list| list.contains(owner))
+    }
+
+    /// The edge to `owner`.
+    pub(super) fn edge(&self, graph: GraphId, owner: OwnerIndex) -> Option<Edge> {
+        self.list(graph)?.edge(owner)
+    }
+
+    /// Its edges, owners ascending.
+    pub(super) fn edges(&self, graph: GraphId) -> impl Iterator<Item = Edge> {
+        self.list(graph).into_iter().flat_map(Following::iter)
+    }
+
+    /// Replaces what `owners` holds by the owners it follows in `graph`, ascending.
+    pub(super) fn owners_into(&self, graph: GraphId, owners: &mut Vec<OwnerIndex>) {
+        owners.clear();
+        if let Some(list) = self.list(graph) {
+            list.owners_into(owners);
         }
     }
 
-    pub(super) fn edges(&self, graph: GraphId) -> &[Edge] {
-        self.following.iter().find(|(g, _)| *g == graph).map_or(&[], |(_, edges)| edges)
+    /// Whether it ever unfollowed somebody, so that rows of owners it does not follow may be in its feeds.
+    pub(super) fn has_unfollowed(&self) -> bool {
+        self.unfollowed
     }
 
-    fn edges_mut(&mut self, graph: GraphId) -> &mut Vec<Edge> {
-        let at = self.following.iter().position(|(g, _)| *g == graph).unwrap_or_else(|| {
-            self.following.push((graph, Vec::new()));
-            self.following.len() - 1
-        });
-        &mut self.following[at].1
-    }
-
-    pub(super) fn edge(&self, graph: GraphId, owner: OwnerIndex) -> Option<&Edge> {
-        let edges = self.edges(graph);
-        edges.binary_search_by_key(&owner, |e| e.owner).ok().map(|at| &edges[at])
-    }
-
-    /// Adds an edge; false if it was there.
-    pub(super) fn follow(&mut self, graph: GraphId, edge: Edge) -> bool {
-        let edges = self.edges_mut(graph);
-        let Err(at) = edges.binary_search_by_key(&edge.owner, |e| e.owner) else { return false };
-        edges.insert(at, edge);
-        true
-    }
-
-    /// Takes an edge away; false if it was not there.
-    pub(super) fn unfollow(&mut self, graph: GraphId, owner: OwnerIndex) -> bool {
-        let edges = self.edges_mut(graph);
-        let Ok(at) = edges.binary_search_by_key(&owner, |e| e.owner) else { return false };
-        edges.remove(at);
-        self.following.retain(|(_, edges)| !edges.is_empty());
-        true
+    /// Its relations, if it has any.
+    pub(super) fn relations(&self) -> Option<&Relations> {
+        self.relations.as_deref()
     }
 
     /// Whether this user is not to see what `other` owns, wrote or is referred to by.
     pub(super) fn hides(&self, other: UserId) -> bool {
-        self.mutes.contains(&other) || self.blocked(other)
+        self.relations().is_some_and(|relations| relations.mutes.contains(&other)) || self.blocked(other)
     }
 
     /// Whether one of the two blocks the other.
     pub(super) fn blocked(&self, other: UserId) -> bool {
-        self.blocks.contains(&other) || self.blocked_by.contains(&other)
+        let relations = self.relations();
+        relations.is_some_and(|r| r.blocks.contains(&other) || r.blocked_by.contains(&other))
     }
 
     /// Whether there is anybody whose entries it is not to see.
     pub(super) fn hides_somebody(&self) -> bool {
-        !(self.mutes.is_empty() && self.blocks.is_empty() && self.blocked_by.is_empty())
+        self.relations().is_some_and(Relations::hides_somebody)
     }
 
     fn is_idle(&self) -> bool {
-        self.following.is_empty() && !self.hides_somebody()
+        self.following.len() == 0 && self.relations.is_none()
+    }
+
+    /// The list of a graph, made if there is none.
+    fn list_mut(&mut self, graph: GraphId) -> &mut Following {
+        if self.graph == graph || self.following.len() == 0 && self.list(graph).is_none() {
+            self.graph = graph;
+            return &mut self.following;
+        }
+        let others = &mut self.relations.get_or_insert_default().following;
+        let at = others.iter().position(|(other, _)| *other == graph).unwrap_or_else(|| {
+            others.push((graph, Following::default()));
+            others.len() - 1
+        });
+        &mut others[at].1
+    }
+
+    /// Drops what is empty, and lets another graph take the first place if that became free.
+    fn tidy(&mut self) {
+        let Some(relations) = &mut self.relations else { return };
+        relations.following.retain(|(_, list)| list.len() > 0);
+        if self.following.len() == 0 && !relations.following.is_empty() {
+            (self.graph, self.following) = relations.following.remove(0);
+        }
+        if relations.is_empty() {
+            self.relations = None;
+        }
+    }
+
+    fn relations_memory(&self) -> usize {
+        self.relations().map_or(0, Relations::memory)
+    }
+
+    /// Bytes of memory it holds.
+    fn memory(&self) -> usize {
+        self.relations_memory() + self.lists().map(|(_, list)| allocated(list.bytes())).sum::<usize>()
     }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Users {
-    pub(super) slots: Vec<Option<User>>,
-    pub(super) free: Vec<u32>,
-    index: IdMap<UserId, UserIndex>,
+    pub(super) slots: Slots<User>,
+    index: Index,
+    edges: u64,
+    heap: HeapBytes,
 }
 
 impl Users {
     pub(super) fn len(&self) -> usize {
-        self.index.len()
+        self.slots.used()
+    }
+
+    /// The edges of all users.
+    pub(super) fn edges(&self) -> u64 {
+        self.edges
     }
 
     pub(super) fn find(&self, id: UserId) -> Option<UserIndex> {
-        self.index.get(&id).copied()
+        let same = |index| self.slots.get(index).is_some_and(|user| user.id == id);
+        self.index.find(hash(&id), same).map(UserIndex)
     }
 
+    #[inline]
     pub(super) fn get(&self, index: UserIndex) -> &User {
-        self.slots[index.0 as usize].as_ref().expect("a local index in use names a user")
+        self.slots.get(index.0).expect("a local index in use names a user")
     }
 
-    pub(super) fn get_mut(&mut self, index: UserIndex) -> &mut User {
-        self.slots[index.0 as usize].as_mut().expect("a local index in use names a user")
+    fn get_mut(&mut self, index: UserIndex) -> &mut User {
+        self.slots.get_mut(index.0).expect("a local index in use names a user")
     }
 
     pub(super) fn by_id(&self, id: UserId) -> Option<&User> {
@@ -126,15 +189,9 @@ impl Users {
         if let Some(index) = self.find(id) {
             return index;
         }
-        let index = if let Some(index) = self.free.pop() {
-            self.slots[index as usize] = Some(User::new(id));
-            UserIndex(index)
-        } else {
-            self.slots.push(Some(User::new(id)));
-            UserIndex((self.slots.len() - 1) as u32)
-        };
-        self.index.insert(id, index);
-        index
+        let index = self.slots.insert(User::new(id));
+        self.index.insert(hash(&id), index);
+        UserIndex(index)
     }
 
     /// Frees the index of a user of whom nothing is known any more; true if it did.
@@ -143,36 +200,121 @@ impl Users {
         if !user.is_idle() {
             return false;
         }
-        let id = user.id;
-        self.index.remove(&id);
-        self.slots[index.0 as usize] = None;
-        self.free.push(index.0);
+        let hash = hash(&user.id);
+        self.index.remove(hash, index.0);
+        self.slots.remove(index.0);
         true
+    }
+
+    /// Adds edges that are not there; `owners` ascending.
+    pub(super) fn follow(&mut self, index: UserIndex, graph: GraphId, owners: &[OwnerIndex], since: Stamp) {
+        if owners.is_empty() {
+            return;
+        }
+        self.edges += owners.len() as u64;
+        let mut heap = self.heap;
+        let user = self.get_mut(index);
+        let before = user.relations_memory();
+        user.list_mut(graph).add(owners, since, &mut heap);
+        heap.replace(before, user.relations_memory());
+        self.heap = heap;
+    }
+
+    /// Takes an edge away; false if it was not there.
+    pub(super) fn unfollow(&mut self, index: UserIndex, graph: GraphId, owner: OwnerIndex) -> bool {
+        let mut heap = self.heap;
+        let user = self.get_mut(index);
+        if !user.follows(graph, owner) {
+            return false;
+        }
+        let before = user.relations_memory();
+        user.list_mut(graph).remove(owner, &mut heap);
+        user.unfollowed = true;
+        user.tidy();
+        heap.replace(before, user.relations_memory());
+        self.heap = heap;
+        self.edges -= 1;
+        true
+    }
+
+    /// Changes whom a user mutes, blocks and is blocked by.
+    pub(super) fn relate<R>(&mut self, index: UserIndex, change: impl FnOnce(&mut Relations) -> R) -> R {
+        let mut heap = self.heap;
+        let user = self.get_mut(index);
+        let before = user.relations_memory();
+        let result = change(user.relations.get_or_insert_default());
+        user.tidy();
+        heap.replace(before, user.relations_memory());
+        self.heap = heap;
+        result
     }
 
     /// All users with their local indexes, in the order of those.
     pub(super) fn iter(&self) -> impl Iterator<Item = (UserIndex, &User)> {
-        self.slots.iter().enumerate().filter_map(|(n, u)| u.as_ref().map(|u| (UserIndex(n as u32), u)))
+        self.slots.iter().map(|(index, user)| (UserIndex(index), user))
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (UserIndex, &mut User)> {
-        self.slots.iter_mut().enumerate().filter_map(|(n, u)| u.as_mut().map(|u| (UserIndex(n as u32), u)))
-    }
-
-    /// Rebuilds the map of ids from the slots.
+    /// Counts anew what the slots hold, and rebuilds the map of ids from them.
     pub(super) fn reindex(&mut self) {
-        self.index = self.iter().map(|(index, user)| (user.id, index)).collect();
+        (self.index, self.edges, self.heap) = (Index::default(), 0, HeapBytes::default());
+        for (index, user) in self.slots.iter() {
+            self.index.insert(hash(&user.id), index);
+        }
+        let edges = self.iter().flat_map(|(_, user)| user.lists().map(|(_, list)| list.len() as u64));
+        self.edges = edges.sum();
+        let held = self.iter().map(|(_, user)| user.memory()).sum();
+        self.heap.replace(0, held);
     }
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        let edges = |u: &User| {
-            u.following.iter().map(|(_, e)| e.capacity() * size_of::<Edge>()).sum::<usize>()
-                + u.following.capacity() * size_of::<(GraphId, Vec<Edge>)>()
-                + (u.mutes.len() + u.blocks.len() + u.blocked_by.len()) * 2 * size_of::<UserId>()
-        };
-        self.slots.capacity() * size_of::<Option<User>>()
-            + self.index.capacity() * (size_of::<(UserId, UserIndex)>() + 1)
-            + self.iter().map(|(_, u)| edges(u)).sum::<usize>()
+        self.slots.memory() + self.index.memory() + self.heap.get()
+    }
+}
+
+impl Encoded for User {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.id.encode(out);
+        self.unfollowed.encode(out);
+        put_u64(out, self.lists().count() as u64);
+        for (graph, list) in self.lists() {
+            graph.encode(out);
+            put_u64(out, list.len() as u64);
+            for edge in list.iter() {
+                put_u64(out, u64::from(edge.owner.0));
+                edge.since.encode(out);
+            }
+        }
+        let none = Relations::default();
+        let relations = self.relations().unwrap_or(&none);
+        for set in [&relations.mutes, &relations.blocks, &relations.blocked_by] {
+            put_u64(out, set.len() as u64);
+            set.iter().for_each(|id| id.encode(out));
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut user = Self::new(UserId::decode(from)?);
+        user.unfollowed = from.flag()?;
+        let mut uncounted = HeapBytes::default();
+        for _ in 0..from.count()? {
+            let graph = GraphId::decode(from)?;
+            let mut edges: Vec<Edge> = Vec::new();
+            for _ in 0..from.count()? {
+                let edge = Edge { owner: OwnerIndex(from.u32()?), since: Stamp::decode(from)? };
+                if edges.last().is_some_and(|last| last.owner >= edge.owner) {
+                    return Err(from.malformed("larger local index"));
+                }
+                edges.push(edge);
+            }
+            *user.list_mut(graph) = Following::of(&edges, &mut uncounted);
+        }
+        let mut relations = user.relations.take().unwrap_or_default();
+        for set in [&mut relations.mutes, &mut relations.blocks, &mut relations.blocked_by] {
+            *set = Vec::<UserId>::decode(from)?.into_iter().collect();
+        }
+        user.relations = Some(relations);
+        user.tidy();
+        Ok(user)
     }
 }

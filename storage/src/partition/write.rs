@@ -183,7 +183,7 @@ impl Partition {
     }
 
     fn publish_change(&mut self, id: EntryId) {
-        let Some(entry) = self.timelines.entries.get(&id) else { return };
+        let Some(entry) = self.timelines.entries.get(id) else { return };
         if entry.audience != Audience::Private {
             let (space, owner, delivery) = (entry.space, entry.owner, entry.delivery());
             self.publish(space, owner, Event::Update { space, delivery });
@@ -195,8 +195,6 @@ impl Partition {
     fn publish(&mut self, space: SpaceId, owner: UserId, event: Event) {
         let graph = self.spaces[&space].graph;
         self.take_owner_event(&event);
-        if let Some(reach) = self.reach.get(&(graph, owner)) {
-            self.journal.record(self.stamp, reach.keys().copied(), event);
-        }
+        self.journal.record(self.stamp, self.reach.of(graph, owner), event);
     }
 }

@@ -7,16 +7,20 @@
 //! - At most one batch with background work is in flight, so that the machine has seen the last one when it is asked
 //!   for more.
 
-use std::collections::VecDeque;
+mod answer;
+mod queue;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::oneshot;
+
+pub use answer::{AnswerSink, CommandResult};
+use answer::{AnswerTo, Delivery};
+use queue::Queue;
 
 use crate::clock::StampSource;
 use crate::raft::{Batch, Group, Machine, ProposeError, Proposed};
@@ -61,39 +65,35 @@ pub type Background<M> = Box<dyn FnMut(&M, u64) -> Option<Bytes> + Send>;
 /// A handle to the proposer of one group. Clones share it; it ends when the last one is dropped.
 #[derive(Debug)]
 pub struct Proposer<O> {
-    queue: mpsc::Sender<Waiting<O>>,
-    shared: Arc<Queue>,
+    handle: Arc<Handle<O>>,
 }
 
 impl<O> Clone for Proposer<O> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), shared: self.shared.clone() }
+        Self { handle: self.handle.clone() }
     }
 }
 
-/// What handles and the task share besides the commands.
-#[derive(Debug, Default)]
-struct Queue {
-    bytes: AtomicUsize,
-    kick: Notify,
-}
-
-/// A command that waits for its batch.
+/// Closes the queue when the last handle goes.
 #[derive(Debug)]
-struct Waiting<O> {
-    command: Bytes,
-    answer: AnswerSender<O>,
+struct Handle<O> {
+    queue: Arc<Queue<O>>,
 }
 
-type AnswerSender<O> = oneshot::Sender<Result<Proposed<O>, ProposeError>>;
+impl<O> Drop for Handle<O> {
+    fn drop(&mut self) {
+        self.queue.lock().is_closed = true;
+        self.queue.arrived.notify_one();
+    }
+}
 
 /// The outcome of a command, once it is applied. Dropping it does not take the command back.
 #[derive(Debug)]
-pub struct Answer<O>(oneshot::Receiver<Result<Proposed<O>, ProposeError>>);
+pub struct Answer<O>(oneshot::Receiver<CommandResult<O>>);
 
 impl<O> Answer<O> {
     /// Waits until the command is applied.
-    pub async fn wait(self) -> Result<Proposed<O>, ProposeError> {
+    pub async fn wait(self) -> CommandResult<O> {
         self.0.await.unwrap_or(Err(ProposeError::Stopped { proposed: true }))
     }
 }
@@ -106,67 +106,71 @@ impl<O: Send + Sync + 'static> Proposer<O> {
         stamps: impl StampSource,
         background: Background<M>,
     ) -> Self {
-        let (queue, arriving) = mpsc::channel(QUEUE_COMMANDS_MAX);
-        let shared = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::new());
         let task = Task {
             group,
             encoder: Box::new(encoder),
             stamps: Box::new(stamps),
             background,
-            arriving,
-            shared: shared.clone(),
-            waiting: VecDeque::new(),
+            queue: queue.clone(),
             in_flight: FuturesUnordered::new(),
             background_in_flight: false,
             kicked: false,
         };
         tokio::spawn(task.run());
-        Self { queue, shared }
+        Self { handle: Arc::new(Handle { queue }) }
     }
 
     /// Queues an encoded command, without waiting.
     pub fn submit(&self, command: Bytes) -> Result<Answer<O>, ProposeError> {
-        let command_bytes = command.len();
-        if command_bytes > COMMAND_BYTES_MAX {
-            let (bytes, limit_bytes) = (command_bytes as u64, COMMAND_BYTES_MAX as u64);
-            return Err(ProposeError::TooLarge { bytes, limit_bytes });
-        }
-        let queued_bytes = self.shared.bytes.fetch_add(command_bytes, Ordering::Relaxed);
-        let give_back = |error| {
-            self.shared.bytes.fetch_sub(command_bytes, Ordering::Relaxed);
-            Err(error)
-        };
-        if queued_bytes != 0 && queued_bytes + command_bytes > QUEUE_BYTES_MAX {
-            return give_back(ProposeError::Busy { delay_ms: BUSY_DELAY_MS });
-        }
         let (answer, receiver) = oneshot::channel();
-        match self.queue.try_send(Waiting { command, answer }) {
-            Ok(()) => Ok(Answer(receiver)),
-            Err(TrySendError::Full(_)) => give_back(ProposeError::Busy { delay_ms: BUSY_DELAY_MS }),
-            Err(TrySendError::Closed(_)) => give_back(ProposeError::Stopped { proposed: false }),
+        let queue = &self.handle.queue;
+        queue.lock().push(command, AnswerTo::One(answer)).map_err(|(_, error)| error)?;
+        queue.arrived.notify_one();
+        Ok(Answer(receiver))
+    }
+
+    /// Queues encoded commands with their numbers, in order and under one lock, without waiting. The sink hears of
+    /// every one of them, of those that are refused before this returns.
+    pub fn submit_all(
+        &self,
+        commands: impl IntoIterator<Item = (u64, Bytes)>,
+        sink: &Arc<dyn AnswerSink<O>>,
+    ) {
+        let queue = &self.handle.queue;
+        let mut refused = Delivery::new();
+        let mut failed = Vec::new();
+        {
+            let mut waiting = queue.lock();
+            for (number, command) in commands {
+                let answer = AnswerTo::sink(sink.clone(), number);
+                failed.extend(waiting.push(command, answer).err());
+            }
+        }
+        queue.arrived.notify_one();
+        for (answer, error) in failed {
+            refused.put(answer, Err(error));
         }
     }
 
     /// Queues an encoded command and waits until it is applied.
-    pub async fn propose(&self, command: Bytes) -> Result<Proposed<O>, ProposeError> {
+    pub async fn propose(&self, command: Bytes) -> CommandResult<O> {
         self.submit(command)?.wait().await
     }
 
     /// Asks for background work now, even if no command waits. Kicks that come before it is asked for are one.
     pub fn kick(&self) {
-        self.shared.kick.notify_one();
+        self.handle.queue.kick.notify_one();
     }
 }
 
 /// The one task of a proposer.
-struct Task<M: Machine, O> {
+struct Task<M: Machine, O: Send + Sync + 'static> {
     group: Group<M>,
     encoder: Box<dyn BatchEncoder>,
     stamps: Box<dyn StampSource>,
     background: Background<M>,
-    arriving: mpsc::Receiver<Waiting<O>>,
-    shared: Arc<Queue>,
-    waiting: VecDeque<Waiting<O>>,
+    queue: Arc<Queue<O>>,
     in_flight: FuturesUnordered<BoxFuture<'static, Finished<O>>>,
     background_in_flight: bool,
     kicked: bool,
@@ -180,7 +184,7 @@ struct Finished<O> {
 
 /// Who waits for the outcomes of a batch.
 struct Senders<O> {
-    answers: Vec<AnswerSender<O>>,
+    answers: Vec<AnswerTo<O>>,
     /// Whether the last command of the batch is background work.
     background: bool,
 }
@@ -192,23 +196,19 @@ where
 {
     async fn run(mut self) {
         loop {
-            while self.in_flight.len() < IN_FLIGHT_MAX {
-                self.gather();
-                if self.waiting.is_empty() && !self.kicked {
-                    break;
-                }
+            while self.in_flight.len() < IN_FLIGHT_MAX && (self.kicked || self.is_waiting()) {
                 self.propose_next().await;
             }
             let room = self.in_flight.len() < IN_FLIGHT_MAX;
             let may_kick = room && !self.background_in_flight;
+            if room && self.queue.lock().is_closed {
+                break;
+            }
             tokio::select! {
                 biased;
                 Some(finished) = self.in_flight.next() => self.finish(finished),
-                waiting = self.arriving.recv(), if room => match waiting {
-                    Some(waiting) => self.waiting.push_back(waiting),
-                    None => break,
-                },
-                () = self.shared.kick.notified(), if may_kick => self.kicked = true,
+                () = self.queue.arrived.notified(), if room => {}
+                () = self.queue.kick.notified(), if may_kick => self.kicked = true,
             }
         }
         while let Some(finished) = self.in_flight.next().await {
@@ -216,21 +216,15 @@ where
         }
     }
 
-    /// Takes over what has arrived, up to one batch.
-    fn gather(&mut self) {
-        while self.waiting.len() < BATCH_COMMANDS_MAX {
-            match self.arriving.try_recv() {
-                Ok(waiting) => self.waiting.push_back(waiting),
-                Err(_) => return,
-            }
-        }
+    fn is_waiting(&self) -> bool {
+        !self.queue.lock().commands.is_empty()
     }
 
     /// Proposes the next batch, if there is anything for one.
     async fn propose_next(&mut self) {
         let stamp_ms = self.stamps.next_stamp();
         let background = self.background(stamp_ms);
-        let (mut commands, answers) = self.take();
+        let (mut commands, answers) = self.queue.lock().take();
         if commands.is_empty() && background.is_none() {
             return;
         }
@@ -253,8 +247,9 @@ where
             self.kicked = false;
             return None;
         }
+        let is_waiting = self.is_waiting();
         let ask = |machine: &M| (self.background)(machine, stamp_ms);
-        if self.waiting.is_empty() {
+        if !is_waiting {
             self.kicked = false;
             return self.group.read(ask);
         }
@@ -262,25 +257,6 @@ where
         let asked = self.group.try_read(ask);
         self.kicked &= asked.is_none();
         asked.flatten()
-    }
-
-    /// Takes the commands of the next batch.
-    fn take(&mut self) -> (Vec<Bytes>, Vec<AnswerSender<O>>) {
-        let mut batch_bytes = 0;
-        let mut commands = Vec::with_capacity(self.waiting.len() + 1);
-        let mut answers = Vec::with_capacity(self.waiting.len());
-        while commands.len() < BATCH_COMMANDS_MAX {
-            let Some(next) = self.waiting.front() else { break };
-            if batch_bytes != 0 && batch_bytes + next.command.len() > GATHER_BYTES_MAX {
-                break;
-            }
-            batch_bytes += next.command.len();
-            let Some(next) = self.waiting.pop_front() else { break };
-            commands.push(next.command);
-            answers.push(next.answer);
-        }
-        self.shared.bytes.fetch_sub(batch_bytes, Ordering::Relaxed);
-        (commands, answers)
     }
 
     fn finish(&mut self, finished: Finished<O>) {
@@ -293,20 +269,34 @@ where
     }
 }
 
+impl<M: Machine, O: Send + Sync + 'static> Drop for Task<M, O> {
+    fn drop(&mut self) {
+        let mut waiting = self.queue.lock();
+        waiting.has_ended = true;
+        let left = std::mem::take(&mut waiting.commands);
+        drop(waiting);
+        let mut delivery = Delivery::new();
+        for (_, answer) in left {
+            delivery.put(answer, Err(ProposeError::Stopped { proposed: false }));
+        }
+    }
+}
+
 impl<O> Senders<O> {
-    /// Hands the outcomes back. Whoever no longer waits is skipped.
+    /// Hands the outcomes back.
     fn answer(self, result: Result<Proposed<Vec<O>>, ProposeError>) {
+        let mut delivery = Delivery::new();
         match result {
             Ok(Proposed { index, outcome }) => {
                 let commands = self.answers.len() + usize::from(self.background);
                 assert_eq!(outcome.len(), commands, "a machine answers each command of a batch");
                 for (answer, outcome) in self.answers.into_iter().zip(outcome) {
-                    let _ = answer.send(Ok(Proposed { index, outcome }));
+                    delivery.put(answer, Ok(Proposed { index, outcome }));
                 }
             }
             Err(error) => {
                 for answer in self.answers {
-                    let _ = answer.send(Err(error.clone()));
+                    delivery.put(answer, Err(error.clone()));
                 }
             }
         }
@@ -316,7 +306,7 @@ impl<O> Senders<O> {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
     use fanfold_storage::fs::{FaultFs, PowerLoss, RealFs};
@@ -429,7 +419,7 @@ mod tests {
         for answer in answers {
             answer.wait().await.unwrap();
         }
-        assert_eq!(proposer.shared.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(proposer.handle.queue.lock().bytes, 0);
         proposer.propose(command(0)).await.unwrap();
     }
 

@@ -1,0 +1,21 @@
+//! Owns the Fanfold side: a node in a process of its own, and a lean load generator for it.
+//!
+//! - The generator speaks the wire protocol over raw connections, one thread for all: it must cost as little as `redis-benchmark`
+//!   does, because it shares the machine with the node. The client crate, with its tasks, retries and routing, is what
+//!   applications use; it is not measured here.
+//! - Every connection opens its own session in every partition and tags every write with its sequence and the lowest
+//!   unanswered one: exactly-once stays on.
+//! - What waits for a connection goes out as one batch in one write; one read takes many answers.
+
+mod answer;
+mod connection;
+mod error;
+mod job;
+mod oracle;
+mod outbox;
+mod plans;
+mod pump;
+mod side;
+
+pub use error::FanfoldError;
+pub use side::{FanfoldSide, SideOptions};

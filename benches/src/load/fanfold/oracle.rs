@@ -1,0 +1,134 @@
+//! Owns what sampled feeds must show: the entries of whom each sampled reader follows, and the reader's own, newest first.
+//!
+//! - Only the posts of owners whom a sampled reader follows are kept, as the node answered them.
+
+use std::collections::{HashMap, HashSet};
+
+use fanfold_protocol::message::Page;
+use fanfold_protocol::{EntryId, UserId};
+
+use super::job::user;
+use crate::load::graph::BenchGraph;
+
+/// A sampled reader and everybody whose entries the reader sees.
+#[derive(Debug)]
+struct Sampled {
+    reader: u32,
+    owners: Vec<u32>,
+}
+
+/// The sampled readers and the posts that concern them.
+#[derive(Debug, Default)]
+pub(super) struct Oracle {
+    sampled: Vec<Sampled>,
+    concerning: HashSet<u32>,
+    posts: HashMap<u32, Vec<EntryId>>,
+}
+
+impl Oracle {
+    /// An oracle for these readers.
+    pub(super) fn new(graph: &BenchGraph, readers: &[u32]) -> Self {
+        let mut sampled = Vec::with_capacity(readers.len());
+        for reader in readers {
+            let mut owners = Vec::new();
+            graph.followees(*reader, &mut owners);
+            owners.extend(graph.celebrities_of(*reader));
+            owners.push(*reader);
+            sampled.push(Sampled { reader: *reader, owners });
+        }
+        let concerning = sampled.iter().flat_map(|sampled| sampled.owners.iter().copied()).collect();
+        Self { sampled, concerning, posts: HashMap::new() }
+    }
+
+    /// Every sampled reader follows this owner from now on, who has not posted yet.
+    pub(super) fn followed_by_all(&mut self, owner: u32) {
+        self.concerning.insert(owner);
+        self.sampled.iter_mut().for_each(|sampled| sampled.owners.push(owner));
+    }
+
+    /// An owner's post was answered.
+    pub(super) fn posted(&mut self, owner: u32, id: EntryId) {
+        if self.concerning.contains(&owner) {
+            self.posts.entry(owner).or_default().push(id);
+        }
+    }
+
+    /// The sampled readers.
+    pub(super) fn readers(&self) -> Vec<u32> {
+        self.sampled.iter().map(|sampled| sampled.reader).collect()
+    }
+
+    /// Whether a page of a sampled reader, asked for with `limit`, shows what it must.
+    pub(super) fn agrees(&self, reader: u32, limit: usize, page: &Page) -> bool {
+        let Some(sampled) = self.sampled.iter().find(|sampled| sampled.reader == reader) else {
+            return false;
+        };
+        let mut expected: Vec<(EntryId, UserId)> = Vec::new();
+        for owner in &sampled.owners {
+            let posts = self.posts.get(owner).into_iter().flatten();
+            expected.extend(posts.map(|id| (*id, user(*owner))));
+        }
+        expected.sort_unstable_by(|a, b| b.cmp(a));
+        // A reader who is also a followed owner, or a celebrity, counts once.
+        expected.dedup();
+        expected.truncate(limit);
+        let shown = page.entries.iter().map(|entry| (entry.id, entry.owner));
+        page.short_of.is_empty() && shown.eq(expected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use fanfold_protocol::message::{Audience, EntryView};
+    use fanfold_protocol::{PartitionId, Token};
+
+    use super::*;
+    use crate::load::graph::{GraphOptions, GraphShape};
+
+    fn page(entries: &[(u64, u32)]) -> Page {
+        let view = |(id, owner): &(u64, u32)| EntryView {
+            id: EntryId(*id),
+            owner: user(*owner),
+            author: user(*owner),
+            audience: Audience::Public,
+            version: 1,
+            expiry: None,
+            payload: Some(Bytes::new()),
+            reference: None,
+        };
+        Page {
+            entries: entries.iter().map(view).collect(),
+            next: None,
+            complete_to: EntryId(0),
+            short_of: Vec::new(),
+            mark: None,
+            new_count: None,
+            token: Token { partition: PartitionId(0), incarnation: 1, log_index: 1, journal_position: None },
+        }
+    }
+
+    #[test]
+    fn missing_repeated_wrong_and_misplaced_entries_are_noticed() {
+        let shape = GraphShape::Uniform;
+        let options = GraphOptions { shape, users: 20, mean_followers: 2.0, celebrities: false, seed: 1 };
+        let graph = BenchGraph::new(&options).unwrap();
+        let mut owners = Vec::new();
+        graph.followees(5, &mut owners);
+        let [a, b] = owners[..] else { panic!("{owners:?}") };
+        let other = (1..=20).find(|user| ![a, b, 5].contains(user)).unwrap();
+        let mut oracle = Oracle::new(&graph, &[5]);
+        for (owner, id) in [(a, 10), (b, 20), (5, 30), (other, 40), (a, 50)] {
+            oracle.posted(owner, EntryId(id));
+        }
+        let agrees = |entries: &[(u64, u32)]| oracle.agrees(5, 3, &page(entries));
+        assert!(agrees(&[(50, a), (30, 5), (20, b)]));
+        assert!(!agrees(&[(50, a), (30, 5)]));
+        assert!(!agrees(&[(50, a), (50, a), (30, 5)]));
+        assert!(!agrees(&[(50, a), (40, other), (30, 5)]));
+        assert!(!agrees(&[(50, a), (20, b), (30, 5)]));
+        assert!(!agrees(&[(50, b), (30, 5), (20, b)]));
+        assert!(!agrees(&[(50, a), (30, 5), (20, b), (10, a)]));
+        assert!(oracle.agrees(5, 9, &page(&[(50, a), (30, 5), (20, b), (10, a)])));
+    }
+}

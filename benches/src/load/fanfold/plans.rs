@@ -1,0 +1,298 @@
+//! Owns what is sent: the graph, the posts and reads of a measurement, and the reads that compare feeds with the oracle.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fanfold_protocol::frame::Flags;
+use fanfold_protocol::message::Page;
+use fanfold_protocol::{Frame, Opcode, RequestId, Response};
+
+use super::job::{Heard, Job, Next, Plan, Sent, Waited};
+use super::oracle::Oracle;
+use crate::load::graph::BenchGraph;
+use crate::load::target::{MicrosHistogram, micros_histogram};
+
+/// Follows everybody by the graph.
+#[derive(Debug)]
+pub(super) struct FollowAll<'a> {
+    graph: &'a BenchGraph,
+    next: u32,
+    /// Edges made so far.
+    pub(super) edges: u64,
+}
+
+impl<'a> FollowAll<'a> {
+    pub(super) fn new(graph: &'a BenchGraph) -> Self {
+        Self { graph, next: 1, edges: 0 }
+    }
+}
+
+impl Plan for FollowAll<'_> {
+    fn next(&mut self, now: Instant) -> Next {
+        while self.next <= self.graph.users() {
+            let reader = self.next;
+            self.next += 1;
+            let mut owners = Vec::new();
+            self.graph.followees(reader, &mut owners);
+            owners.extend(self.graph.celebrities_of(reader));
+            if !owners.is_empty() {
+                return Next::Send(Job::Follow { reader, owners }, now);
+            }
+        }
+        Next::Done
+    }
+
+    fn heard(&mut self, _: &Sent, heard: &Heard<'_>, _: Instant) -> Option<Job> {
+        if let Heard::Followed { changed } = heard {
+            self.edges += u64::from(*changed);
+        }
+        None
+    }
+}
+
+/// Makes everybody follow one owner.
+#[derive(Debug)]
+pub(super) struct FollowOne {
+    pub(super) owner: u32,
+    pub(super) readers: std::ops::RangeInclusive<u32>,
+    pub(super) edges: u64,
+}
+
+impl Plan for FollowOne {
+    fn next(&mut self, now: Instant) -> Next {
+        match self.readers.next() {
+            Some(reader) => Next::Send(Job::Follow { reader, owners: vec![self.owner] }, now),
+            None => Next::Done,
+        }
+    }
+
+    fn heard(&mut self, _: &Sent, heard: &Heard<'_>, _: Instant) -> Option<Job> {
+        if let Heard::Followed { changed } = heard {
+            self.edges += u64::from(*changed);
+        }
+        None
+    }
+}
+
+/// When the requests of a [`Traffic`] end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Until {
+    /// After so many.
+    Count(u64),
+    /// When so much time has passed.
+    Elapsed(Duration),
+}
+
+/// One owner's posts beside the others.
+#[derive(Debug)]
+pub(super) struct Whale {
+    pub(super) owner: u32,
+    pub(super) payload_bytes: u32,
+    pub(super) pause: Duration,
+    pub(super) due: Instant,
+}
+
+/// Posts and reads, as fast as they are answered or at a pace, with what came of them.
+#[derive(Debug)]
+pub(super) struct Traffic<'a, F> {
+    make: F,
+    oracle: &'a mut Oracle,
+    until: Until,
+    /// Requests a second; none as fast as they are answered.
+    rate: Option<f64>,
+    /// Each so many posts one is followed to its last delivery; 0 for none.
+    sample_every: u64,
+    whale: Option<Whale>,
+    begun: Instant,
+    issued: u64,
+    /// What came of it.
+    pub(super) tally: Tally,
+}
+
+/// What came of a traffic.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub(super) posts: u64,
+    pub(super) reads: u64,
+    pub(super) post_micros: MicrosHistogram,
+    pub(super) last_delivery_micros: MicrosHistogram,
+    pub(super) post_to_last_micros: MicrosHistogram,
+    pub(super) read_micros: MicrosHistogram,
+    pub(super) whale_micros: MicrosHistogram,
+    /// When the last answer came.
+    pub(super) ended: Instant,
+}
+
+impl<'a, F: FnMut(u64) -> Job> Traffic<'a, F> {
+    /// Traffic of what `make` makes of the numbers from 0.
+    pub(super) fn new(make: F, oracle: &'a mut Oracle, until: Until, rate: Option<f64>) -> Self {
+        let begun = Instant::now();
+        Self {
+            make,
+            oracle,
+            until,
+            rate,
+            sample_every: 0,
+            whale: None,
+            begun,
+            issued: 0,
+            tally: Tally {
+                posts: 0,
+                reads: 0,
+                post_micros: micros_histogram(),
+                last_delivery_micros: micros_histogram(),
+                post_to_last_micros: micros_histogram(),
+                read_micros: micros_histogram(),
+                whale_micros: micros_histogram(),
+                ended: begun,
+            },
+        }
+    }
+
+    /// Follows each `every`th post to its last delivery.
+    pub(super) fn sampling(self, every: u64) -> Self {
+        Self { sample_every: every, ..self }
+    }
+
+    /// With a whale beside.
+    pub(super) fn with_whale(self, whale: Option<Whale>) -> Self {
+        Self { whale, ..self }
+    }
+
+    /// When the first request was due.
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// When the next request is due.
+    fn due(&self, now: Instant) -> Instant {
+        match self.rate {
+            Some(rate) => self.begun + Duration::from_secs_f64(self.issued as f64 / rate),
+            None => now,
+        }
+    }
+
+    fn appended(&mut self, sent: &Sent, owner: u32, token: &[u8], now: Instant) -> Option<Job> {
+        let is_whale = self.whale.as_ref().is_some_and(|whale| whale.owner == owner);
+        if !is_whale {
+            self.tally.posts += 1;
+            record(&mut self.tally.post_micros, now - sent.due);
+        }
+        let is_sampled = self.sample_every > 0 && self.tally.posts % self.sample_every == 1;
+        (is_whale || is_sampled).then(|| {
+            let token = Bytes::copy_from_slice(token);
+            Job::Wait(Waited { token, owner, due: sent.due, answered: now })
+        })
+    }
+
+    fn delivered(&mut self, waited: &Waited, now: Instant) {
+        if self.whale.as_ref().is_some_and(|whale| whale.owner == waited.owner) {
+            record(&mut self.tally.whale_micros, now - waited.answered);
+        } else {
+            record(&mut self.tally.last_delivery_micros, now - waited.answered);
+            record(&mut self.tally.post_to_last_micros, now - waited.due);
+        }
+    }
+}
+
+impl<F: FnMut(u64) -> Job> Plan for Traffic<'_, F> {
+    fn next(&mut self, now: Instant) -> Next {
+        let due = self.due(now);
+        let over = match self.until {
+            Until::Count(count) => self.issued >= count,
+            // At a pace, all that is due within the time is sent, however late: leaving out what a slow server
+            // did not come to would hide its latency.
+            Until::Elapsed(time) => due - self.begun >= time,
+        };
+        if over {
+            return Next::Done;
+        }
+        if let Some(whale) = &mut self.whale
+            && whale.due <= now
+        {
+            let due = whale.due;
+            whale.due += whale.pause;
+            return Next::Send(Job::Append { owner: whale.owner, payload_bytes: whale.payload_bytes }, due);
+        }
+        if due > now {
+            return Next::At(due);
+        }
+        let number = self.issued;
+        self.issued += 1;
+        Next::Send((self.make)(number), due)
+    }
+
+    fn heard(&mut self, sent: &Sent, heard: &Heard<'_>, now: Instant) -> Option<Job> {
+        self.tally.ended = now;
+        match (&sent.job, heard) {
+            (Job::Append { owner, .. }, Heard::Appended { id, token }) => {
+                self.oracle.posted(*owner, *id);
+                self.appended(sent, *owner, token, now)
+            }
+            (Job::Wait(waited), _) => {
+                self.delivered(waited, now);
+                None
+            }
+            (Job::Read { .. }, _) => {
+                self.tally.reads += 1;
+                record(&mut self.tally.read_micros, now - sent.due);
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Adds a time to a histogram; times above its range count as its highest.
+fn record(histogram: &mut MicrosHistogram, time: Duration) {
+    histogram.saturating_record((time.as_micros() as u64).max(1));
+}
+
+/// Reads the feeds of the sampled readers and compares them with the oracle.
+#[derive(Debug)]
+pub(super) struct Check<'a> {
+    oracle: &'a Oracle,
+    readers: std::vec::IntoIter<u32>,
+    limit: u32,
+    pub(super) compared: u64,
+    pub(super) mismatched: u64,
+}
+
+impl<'a> Check<'a> {
+    /// Compares the newest `limit` entries of at most `readers_max` feeds.
+    pub(super) fn new(oracle: &'a Oracle, readers_max: u32, limit: u32) -> Self {
+        let mut readers = oracle.readers();
+        readers.truncate(readers_max as usize);
+        Self { oracle, readers: readers.into_iter(), limit, compared: 0, mismatched: 0 }
+    }
+}
+
+impl Plan for Check<'_> {
+    fn next(&mut self, now: Instant) -> Next {
+        match self.readers.next() {
+            Some(reader) => Next::Send(Job::Read { reader, limit: self.limit, hydrate: false }, now),
+            None => Next::Done,
+        }
+    }
+
+    fn heard(&mut self, sent: &Sent, heard: &Heard<'_>, _: Instant) -> Option<Job> {
+        if let (Job::Read { reader, .. }, Heard::Page(body)) = (&sent.job, heard) {
+            let agrees =
+                page(body).is_some_and(|page| self.oracle.agrees(*reader, self.limit as usize, &page));
+            self.compared += 1;
+            self.mismatched += u64::from(!agrees);
+        }
+        None
+    }
+}
+
+/// Decodes the body of an answer to `ReadFeed`.
+fn page(body: &[u8]) -> Option<Page> {
+    let body = Bytes::copy_from_slice(body);
+    let opcode = Opcode::ReadFeed.code();
+    let frame = Frame { opcode, flags: Flags::RESPONSE, request_id: RequestId(0), body };
+    match frame.decode_reply() {
+        Ok(Ok(Response::Page(page))) => Some(page),
+        _ => None,
+    }
+}

@@ -1,0 +1,406 @@
+//! Owns the Fanfold side as the harness drives it: the node's process, the space's rules, and each measurement.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fanfold_protocol::message::{FanOut, NodeStatus, SpaceChanges};
+use fanfold_server::workload::WorkloadError;
+use fanfold_server::workload::access::Access;
+use fanfold_server::workload::node_process::{NodeProcess, NodeProcessOptions};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::runtime::Runtime;
+
+use super::error::FanfoldError;
+use super::job::Job;
+use super::oracle::Oracle;
+use super::plans::{Check, FollowAll, FollowOne, Tally, Traffic, Until, Whale};
+use super::pump::{Pump, Routing};
+use crate::load::fill::FillPlan;
+use crate::load::graph::BenchGraph;
+use crate::load::target::{
+    FanoutLoad, Figures, Filled, Loaded, MixedLoad, Persistence, ReadLoad, ServerUse, Target, TargetError,
+    TargetKind, WhaleFigures, WhaleLoad,
+};
+use crate::load::usage;
+
+/// How long a call of the control connection is repeated; draining a backlog may take long.
+const CONTROL_DEADLINE: Duration = Duration::from_secs(600);
+/// How long the node may take to start.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections and places for loading, filling and comparing.
+const LOAD_CONNECTIONS: usize = 4;
+const LOAD_DEPTH: usize = 64;
+const FILL_DEPTH: usize = 256;
+/// Posts of the fill between two waits for the drain, so that deliveries never pile up.
+const FILL_CHUNK: u64 = 100_000;
+/// One post in so many is followed to its last delivery.
+const SAMPLE_EVERY: u64 = 101;
+/// Requests that an open loop may have under way on a connection.
+const OPEN_DEPTH: usize = 256;
+/// Entries compared with the oracle at most: a page.
+const COMPARED_MAX: u32 = 1_000;
+/// Followers of an owner, as a share of the users, from which the owner is pulled when there are celebrities; a celebrity has a quarter
+/// of the users, nobody else more than 7 % in a drawn graph.
+const PULLED_SHARE: f64 = 0.15;
+
+/// What the Fanfold side is made of.
+#[derive(Debug, Clone)]
+pub struct SideOptions {
+    /// The program that is the node.
+    pub program: PathBuf,
+    /// More arguments for its `start`.
+    pub start_arguments: Vec<OsString>,
+    /// Partitions of the node.
+    pub partitions: u16,
+    /// Who follows whom.
+    pub graph: Arc<BenchGraph>,
+    /// References that a feed keeps.
+    pub feed_cap: u32,
+    /// What fills the feeds.
+    pub fill: FillPlan,
+    /// Bytes of each payload of the fill.
+    pub fill_payload_bytes: u32,
+    /// Readers whose feeds are compared with the oracle.
+    pub sample_readers: u32,
+}
+
+/// A node with the load generator for it.
+#[derive(Debug)]
+pub struct FanfoldSide {
+    options: SideOptions,
+    runtime: Runtime,
+    node: Option<NodeProcess>,
+    process_id: u32,
+    access: Access,
+    pump: Pump,
+    oracle: Oracle,
+    feed_entries: u64,
+    /// The owner whom everybody follows, once there is one, with the edges made.
+    whale: Option<(u32, u64)>,
+}
+
+impl FanfoldSide {
+    /// Starts a node.
+    pub fn start(options: SideOptions) -> Result<Self, TargetError> {
+        Ok(Self::try_start(options)?)
+    }
+
+    fn try_start(options: SideOptions) -> Result<Self, FanfoldError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| FanfoldError::Runtime { source })?;
+        let mut start_arguments: Vec<OsString> =
+            vec!["--partitions".into(), options.partitions.to_string().into()];
+        start_arguments.extend(options.start_arguments.iter().cloned());
+        let node = runtime.block_on(NodeProcess::start(NodeProcessOptions {
+            program: options.program.clone(),
+            arguments: Vec::new(),
+            start_arguments,
+            ready_timeout: READY_TIMEOUT,
+        }))?;
+        let process_id = node.process_id().ok_or(FanfoldError::Closed)?;
+        let address = node.address();
+        let (access, routing) = runtime.block_on(async {
+            let access = Access::connect(&address.to_string(), CONTROL_DEADLINE).await?;
+            access.alter(rules(&options)).await?;
+            let map = access.client.map().await.map_err(|source| WorkloadError::Prepare { source })?;
+            let space = access.definition().await?;
+            Ok::<_, WorkloadError>((
+                access,
+                Routing {
+                    address,
+                    partitions: map.partitions,
+                    epoch: map.epoch,
+                    space: fanfold_protocol::SpaceId(space.id.0),
+                    graph: fanfold_protocol::GraphId(space.graph.0),
+                },
+            ))
+        })?;
+        let readers = options.graph.sampled_readers(options.sample_readers);
+        let oracle = Oracle::new(&options.graph, &readers);
+        let pump = Pump::new(routing)?;
+        let node = Some(node);
+        Ok(Self { options, runtime, node, process_id, access, pump, oracle, feed_entries: 0, whale: None })
+    }
+
+    fn used(&self) -> Result<ServerUse, FanfoldError> {
+        usage::of_process(self.process_id).map_err(|source| FanfoldError::Process { source })
+    }
+
+    fn drain(&self) -> Result<(), FanfoldError> {
+        Ok(self.runtime.block_on(self.access.wait_drained())?)
+    }
+
+    fn status(&self) -> Result<NodeStatus, FanfoldError> {
+        let status = self.runtime.block_on(async { self.access.client.status().await });
+        let nodes = status.map_err(|source| WorkloadError::Drain { source })?;
+        nodes.into_iter().next().ok_or(FanfoldError::Closed)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), FanfoldError> {
+        let process = Pid::from_raw(self.process_id as i32).ok_or(FanfoldError::Closed)?;
+        kill_process(process, signal).map_err(|source| FanfoldError::Process { source: source.into() })
+    }
+
+    fn try_load(&mut self) -> Result<Loaded, FanfoldError> {
+        let graph = self.options.graph.clone();
+        let (before, cpu, begun) = (self.used()?, usage::own_cpu_seconds(), Instant::now());
+        let mut plan = FollowAll::new(&graph);
+        self.pump.run(&mut plan, LOAD_CONNECTIONS, LOAD_DEPTH)?;
+        self.drain()?;
+        Ok(Loaded {
+            edges: plan.edges,
+            seconds: begun.elapsed().as_secs_f64(),
+            client_cpu_seconds: usage::own_cpu_seconds() - cpu,
+            before,
+            after: self.used()?,
+        })
+    }
+
+    fn try_fill(&mut self) -> Result<Filled, FanfoldError> {
+        let (before, begun) = (self.used()?, Instant::now());
+        let (fill, payload_bytes) = (self.options.fill, self.options.fill_payload_bytes);
+        let mut first = 0;
+        while first < fill.posts() {
+            let count = FILL_CHUNK.min(fill.posts() - first);
+            let make = |number| Job::Append { owner: fill.owner(first + number), payload_bytes };
+            let mut plan = Traffic::new(make, &mut self.oracle, Until::Count(count), None);
+            self.pump.run(&mut plan, LOAD_CONNECTIONS, FILL_DEPTH)?;
+            self.drain()?;
+            first += count;
+        }
+        let graph = &self.options.graph;
+        let entries =
+            |reader| (u64::from(graph.degree(reader)) * fill.rounds()).min(u64::from(self.options.feed_cap));
+        self.feed_entries = (1..=graph.users()).map(entries).sum();
+        Ok(Filled {
+            posts: fill.posts(),
+            feed_entries: self.feed_entries,
+            seconds: begun.elapsed().as_secs_f64(),
+            before,
+            after: self.used()?,
+        })
+    }
+
+    /// Runs a measurement and gives its figures, drained and compared.
+    fn measure(
+        &mut self,
+        measurement: Measurement<impl FnMut(u64) -> Job>,
+    ) -> Result<(Figures, Tally), FanfoldError> {
+        let Measurement { make, until, rate, connections, depth, whale, sample_readers } = measurement;
+        self.pump.connect(connections as usize)?;
+        let (before, status, cpu) = (self.used()?, self.status()?, usage::own_cpu_seconds());
+        let mut plan =
+            Traffic::new(make, &mut self.oracle, until, rate).sampling(SAMPLE_EVERY).with_whale(whale);
+        let begun = plan.begun();
+        self.pump.run(&mut plan, connections as usize, depth)?;
+        let tally = plan.tally;
+        self.drain()?;
+        let drained = if tally.posts > 0 { Instant::now() } else { tally.ended };
+        let (after, client_cpu_seconds) = (self.used()?, usage::own_cpu_seconds() - cpu);
+        let status_after = self.status()?;
+        let mut figures = Figures::new("append", Persistence::Always);
+        figures.partitions = u32::from(self.options.partitions);
+        figures.connections = connections;
+        figures.in_flight = depth as u32;
+        figures.posts = tally.posts;
+        figures.seconds = (drained - begun).as_secs_f64();
+        figures.deliveries = deliveries(&status_after) - deliveries(&status);
+        figures.post_micros = tally.post_micros.clone();
+        figures.last_delivery_micros = tally.last_delivery_micros.clone();
+        figures.post_to_last_micros = tally.post_to_last_micros.clone();
+        figures.reads = tally.reads;
+        figures.read_micros = tally.read_micros.clone();
+        (figures.before, figures.after) = (before, after);
+        figures.client_cpu_seconds = client_cpu_seconds;
+        figures.feed_entries = Some(self.feed_entries);
+        figures.log_bytes = Some(status_after.log.last_position - status.log.last_position);
+        figures.notes.push((
+            "requests sent again because the node was busy",
+            std::mem::take(&mut self.pump.repeats) as f64,
+        ));
+        self.compare(&mut figures, sample_readers)?;
+        Ok((figures, tally))
+    }
+
+    fn compare(&mut self, figures: &mut Figures, sample_readers: u32) -> Result<(), FanfoldError> {
+        let limit = self.options.feed_cap.min(COMPARED_MAX);
+        let mut check = Check::new(&self.oracle, sample_readers, limit);
+        self.pump.run(&mut check, LOAD_CONNECTIONS, 4)?;
+        figures.sampled_readers = check.compared;
+        figures.mismatched_readers = check.mismatched;
+        Ok(())
+    }
+
+    fn try_fanout(
+        &mut self,
+        load: &FanoutLoad,
+        whale: Option<Whale>,
+    ) -> Result<(Figures, Tally), FanfoldError> {
+        let graph = self.options.graph.clone();
+        let (first, payload_bytes) = (load.first_post, load.payload_bytes);
+        self.measure(Measurement {
+            make: move |number| Job::Append { owner: graph.owner_of_post(first + number), payload_bytes },
+            until: Until::Elapsed(load.duration),
+            rate: load.rate,
+            connections: load.connections,
+            depth: if load.rate.is_some() { OPEN_DEPTH } else { load.in_flight as usize },
+            whale,
+            sample_readers: load.sample_readers,
+        })
+    }
+
+    fn try_read(&mut self, load: &ReadLoad) -> Result<Figures, FanfoldError> {
+        let graph = self.options.graph.clone();
+        let ReadLoad { celebrities, hydrate, limit, first_read, .. } = *load;
+        let make = move |number| {
+            let reader = graph.reader_of_read(first_read + number, celebrities);
+            Job::Read { reader, limit, hydrate }
+        };
+        let (mut figures, _) = self.measure(Measurement {
+            make,
+            until: Until::Elapsed(load.duration),
+            rate: None,
+            connections: load.connections,
+            depth: load.depth as usize,
+            whale: None,
+            sample_readers: load.sample_readers,
+        })?;
+        figures.way = "merged read";
+        Ok(figures)
+    }
+
+    fn try_mixed(&mut self, load: &MixedLoad) -> Result<Figures, FanfoldError> {
+        let graph = self.options.graph.clone();
+        let MixedLoad { hydrate, limit, payload_bytes, first_post, first_read, .. } = *load;
+        let cycle = u64::from(load.reads_per_post) + 1;
+        let make = move |number: u64| {
+            let (posts, at) = (number / cycle, number % cycle);
+            if at + 1 == cycle {
+                return Job::Append { owner: graph.owner_of_post(first_post + posts), payload_bytes };
+            }
+            let reader = graph.reader_of_read(first_read + number, number.is_multiple_of(2));
+            Job::Read { reader, limit, hydrate }
+        };
+        let (mut figures, _) = self.measure(Measurement {
+            make,
+            until: Until::Elapsed(load.duration),
+            rate: Some(load.rate),
+            connections: load.connections,
+            depth: OPEN_DEPTH,
+            whale: None,
+            sample_readers: load.sample_readers,
+        })?;
+        figures.way = "merged read, append";
+        Ok(figures)
+    }
+
+    fn try_whale(&mut self, load: &WhaleLoad) -> Result<WhaleFigures, FanfoldError> {
+        let (owner, whale_followers) = match self.whale {
+            Some(whale) => whale,
+            None => self.make_whale()?,
+        };
+        let (without, _) = self.try_fanout(&load.others, None)?;
+        let mut others = load.others.clone();
+        others.first_post += without.posts;
+        let due = Instant::now() + load.whale_pause;
+        let whale = Whale { owner, payload_bytes: others.payload_bytes, pause: load.whale_pause, due };
+        let (with, tally) = self.try_fanout(&others, Some(whale))?;
+        Ok(WhaleFigures { without, with, whale_micros: tally.whale_micros, whale_followers })
+    }
+
+    /// Makes every user follow one more owner.
+    fn make_whale(&mut self) -> Result<(u32, u64), FanfoldError> {
+        let owner = self.options.graph.everybody() + 1;
+        let mut plan = FollowOne { owner, readers: 1..=self.options.graph.users(), edges: 0 };
+        self.pump.run(&mut plan, LOAD_CONNECTIONS, FILL_DEPTH)?;
+        let edges = plan.edges;
+        self.drain()?;
+        self.oracle.followed_by_all(owner);
+        self.whale = Some((owner, edges));
+        Ok((owner, edges))
+    }
+
+    fn try_stop(&mut self) -> Result<(), FanfoldError> {
+        match self.node.take() {
+            Some(node) => Ok(self.runtime.block_on(node.end())?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a measurement sends, and how.
+struct Measurement<F> {
+    make: F,
+    until: Until,
+    rate: Option<f64>,
+    connections: u32,
+    depth: usize,
+    whale: Option<Whale>,
+    sample_readers: u32,
+}
+
+/// The rules of the space: everybody pushed, or, with celebrities, those pulled.
+fn rules(options: &SideOptions) -> SpaceChanges {
+    let celebrities = options.graph.first_celebrity().is_some();
+    let local_users = f64::from(options.graph.users()) / f64::from(options.partitions);
+    SpaceChanges {
+        feed_cap: Some(options.feed_cap),
+        fan_out: Some(if celebrities { FanOut::Auto } else { FanOut::Push }),
+        pull_threshold: celebrities.then(|| ((local_users * PULLED_SHARE) as u32).max(1)),
+        ..SpaceChanges::default()
+    }
+}
+
+/// References stored in feeds so far.
+fn deliveries(status: &NodeStatus) -> u64 {
+    status
+        .partitions
+        .iter()
+        .filter(|partition| partition.is_leader)
+        .map(|partition| partition.deliveries)
+        .sum()
+}
+
+impl Target for FanfoldSide {
+    fn kind(&self) -> TargetKind {
+        TargetKind::Fanfold
+    }
+
+    fn load(&mut self) -> Result<Loaded, TargetError> {
+        Ok(self.try_load()?)
+    }
+
+    fn fill(&mut self) -> Result<Filled, TargetError> {
+        Ok(self.try_fill()?)
+    }
+
+    fn fanout(&mut self, load: &FanoutLoad) -> Result<Vec<Figures>, TargetError> {
+        Ok(vec![self.try_fanout(load, None)?.0])
+    }
+
+    fn read(&mut self, load: &ReadLoad) -> Result<Vec<Figures>, TargetError> {
+        Ok(vec![self.try_read(load)?])
+    }
+
+    fn mixed(&mut self, load: &MixedLoad) -> Result<Vec<Figures>, TargetError> {
+        Ok(vec![self.try_mixed(load)?])
+    }
+
+    fn whale(&mut self, load: &WhaleLoad) -> Result<Vec<WhaleFigures>, TargetError> {
+        Ok(vec![self.try_whale(load)?])
+    }
+
+    fn pause(&mut self) -> Result<(), TargetError> {
+        Ok(self.signal(Signal::STOP)?)
+    }
+
+    fn resume(&mut self) -> Result<(), TargetError> {
+        Ok(self.signal(Signal::CONT)?)
+    }
+
+    fn stop(&mut self) -> Result<(), TargetError> {
+        Ok(self.try_stop()?)
+    }
+}

@@ -1,0 +1,234 @@
+//! Owns the report of a command: one object for machines, one table for people.
+
+use std::fmt;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use fanfold_server::workload::machine::Machine;
+use serde::Serialize;
+
+use super::args::Parameters;
+use super::ratio::{self, Ratio};
+use super::run::{RunKind, RunResult, Spread, rounds_together, spread};
+
+/// What a command measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The machine and the program.
+    pub machine: Machine,
+    /// The parameters.
+    pub parameters: Parameters,
+    /// Every run of every round.
+    pub runs: Vec<RunResult>,
+    /// How far Fanfold is ahead of the best Redis way; a number for `fanout`, one for each kind and depth for `read`.
+    pub ratio_to_best_redis: Option<Ratio>,
+}
+
+impl Report {
+    /// The report of these runs.
+    pub fn new(parameters: Parameters, runs: Vec<RunResult>) -> Self {
+        let ratio_to_best_redis = ratio::to_best_redis(&runs);
+        Self { machine: Machine::here(), parameters, runs, ratio_to_best_redis }
+    }
+
+    /// Readers whose feeds differed from the oracle, over all runs.
+    pub fn mismatched(&self) -> u64 {
+        self.runs.iter().map(|run| run.mismatched_readers).sum()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = &self.parameters;
+        writeln!(f, "{}", self.machine)?;
+        writeln!(
+            f,
+            "{}: graph {}, seed {}, feeds of {}, payloads of {} bytes, {} s, {} round(s); medians, in brackets lowest and highest",
+            of.command, of.graph, of.seed, of.feed_cap, of.payload_bytes, of.duration_seconds, of.rounds
+        )?;
+        for table in tables(&self.runs) {
+            writeln!(f, "\n{table}")?;
+        }
+        match &self.ratio_to_best_redis {
+            Some(Ratio::Fanout(ratio)) => writeln!(f, "\nTo the best Redis way: {ratio:.1} times")?,
+            Some(Ratio::Read(ratios)) => {
+                writeln!(f, "\nTo the best Redis way:")?;
+                for (name, ratio) in ratios {
+                    writeln!(f, "  {name}: {:.2} times", ratio.as_f64().unwrap_or_default())?;
+                }
+            }
+            None => {}
+        }
+        let compared: u64 = self.runs.iter().map(|run| run.sampled_readers).sum();
+        write!(f, "{} of {compared} compared feeds differed from the oracle", self.mismatched())
+    }
+}
+
+/// A column: its head and what it shows of all rounds of a run.
+struct Column {
+    head: &'static str,
+    show: fn(&[&RunResult]) -> String,
+}
+
+const fn column(head: &'static str, show: fn(&[&RunResult]) -> String) -> Column {
+    Column { head, show }
+}
+
+/// What identifies a run.
+const NAMES: [Column; 5] = [
+    column("target", |runs| runs[0].target.to_string()),
+    column("way", |runs| runs[0].way.to_owned()),
+    column("durability", |runs| runs[0].persistence.to_string()),
+    column("parts", |runs| runs[0].partitions.to_string()),
+    column("load", |runs| load(runs[0])),
+];
+
+/// What a run of posts shows.
+const POSTS: [Column; 6] = [
+    column("posts/s", |runs| amount(spread(runs, |run| run.posts_per_second))),
+    column("deliveries/s", |runs| amount(spread(runs, |run| run.deliveries_per_second))),
+    column("per server CPU s", |runs| amount(spread(runs, |run| run.deliveries_per_server_cpu_second))),
+    column("post ms p50 p99", |runs| tail(runs, |run| [run.post_ms.p50, run.post_ms.p99])),
+    column("last delivery ms p50 p99 max", |runs| {
+        tail(runs, |run| [run.last_delivery_ms.p50, run.last_delivery_ms.p99, run.last_delivery_ms.max])
+    }),
+    column("post to last ms p99", |runs| tail(runs, |run| [run.post_to_last_delivery_ms.p99])),
+];
+
+/// What a run took.
+const COSTS: [Column; 6] = [
+    column("CPU s server client", |runs| tail(runs, |run| [run.server_cpu_seconds, run.client_cpu_seconds])),
+    column("seconds", |runs| tail(runs, |run| [run.seconds])),
+    column("B/entry", |runs| tail(runs, |run| [run.bytes_per_entry.unwrap_or_default()])),
+    column("B/edge", |runs| tail(runs, |run| [run.bytes_per_edge.unwrap_or_default()])),
+    column("log B/delivery", |runs| tail(runs, |run| [run.log_bytes_per_delivery.unwrap_or_default()])),
+    column("MB written resident", |runs| {
+        tail(runs, |run| [run.written_bytes as f64 / 1e6, run.resident_bytes as f64 / 1e6])
+    }),
+];
+
+/// What a run of reads shows.
+const READS: [Column; 4] = [
+    column("reads/s", |runs| amount(spread(runs, |run| run.reads_per_second))),
+    column("per server CPU s", |runs| amount(spread(runs, |run| run.reads_per_server_cpu_second))),
+    column("read ms p50 p99 p99.9", |runs| {
+        tail(runs, |run| [run.read_ms.p50, run.read_ms.p99, run.read_ms.p999])
+    }),
+    column("CPU s server client", |runs| tail(runs, |run| [run.server_cpu_seconds, run.client_cpu_seconds])),
+];
+
+/// What loading shows.
+const LOADS: [Column; 3] = [
+    column("edges/s", |runs| amount(spread(runs, edges_per_second))),
+    column("CPU s server client", |runs| tail(runs, |run| [run.server_cpu_seconds, run.client_cpu_seconds])),
+    column("B/edge", |runs| tail(runs, |run| [run.bytes_per_edge.unwrap_or_default()])),
+];
+
+/// One table for each kind of measurement that there is.
+fn tables(runs: &[RunResult]) -> Vec<Table> {
+    let groups = rounds_together(runs);
+    let of = |wanted: fn(&RunKind) -> bool, columns: &[&[Column]]| {
+        let rows: Vec<&Vec<&RunResult>> = groups.iter().filter(|group| wanted(&group[0].kind)).collect();
+        (!rows.is_empty()).then(|| table(&rows, columns))
+    };
+    [
+        of(|kind| matches!(kind, RunKind::Fanout { .. } | RunKind::Whale { .. }), &[&NAMES, &POSTS]),
+        of(|kind| matches!(kind, RunKind::Fanout { .. } | RunKind::Whale { .. }), &[&NAMES, &COSTS]),
+        of(|kind| matches!(kind, RunKind::Read { .. }), &[&NAMES, &READS]),
+        of(|kind| matches!(kind, RunKind::Mixed { .. }), &[&NAMES, &READS, &POSTS[3..6]]),
+        of(|kind| matches!(kind, RunKind::Load { .. }), &[&NAMES, &LOADS]),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn table(rows: &[&Vec<&RunResult>], columns: &[&[Column]]) -> Table {
+    let mut table = Table::new();
+    let columns: Vec<&Column> = columns.iter().copied().flatten().collect();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(columns.iter().map(|column| column.head));
+    for runs in rows {
+        table.add_row(columns.iter().map(|column| (column.show)(runs)));
+    }
+    for column in table.column_iter_mut().skip(NAMES.len()) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// What was asked of a run.
+fn load(run: &RunResult) -> String {
+    let sent = format!("{}×{}", run.connections, run.in_flight);
+    match &run.kind {
+        RunKind::Fanout { rate: None, .. } => sent,
+        RunKind::Fanout { rate: Some(rate), .. } | RunKind::Mixed { rate } => format!("{rate}/s"),
+        RunKind::Read { celebrities, hydrated, depth } => {
+            let payloads = if *hydrated { "hydrated" } else { "plain" };
+            format!("{celebrities} celebrities, {payloads}, depth {depth}, {} connections", run.connections)
+        }
+        RunKind::Whale { with_whale: false, .. } => "without a whale".to_owned(),
+        RunKind::Whale { whale_followers, whale_last_delivery_ms, .. } => {
+            let last = whale_last_delivery_ms.unwrap_or_default();
+            format!("whale of {whale_followers}: last after {:.1} ms, at most {:.1}", last.p50, last.max)
+        }
+        RunKind::Load { edges, .. } => format!("{edges} edges"),
+    }
+}
+
+/// Edges a second of a load; 0 of anything else.
+pub(super) fn edges_per_second(run: &RunResult) -> f64 {
+    match run.kind {
+        RunKind::Load { edges_per_second, .. } => edges_per_second,
+        _ => 0.0,
+    }
+}
+
+/// Medians of times or other small numbers, one behind the other.
+fn tail<const N: usize>(runs: &[&RunResult], metrics: fn(&RunResult) -> [f64; N]) -> String {
+    let median = |at: usize| spread(runs, |run| metrics(run)[at]).map_or(0.0, |spread| spread.median);
+    (0..N).map(|at| small(median(at))).collect::<Vec<String>>().join(" ")
+}
+
+fn amount(spread: Option<Spread>) -> String {
+    match spread {
+        Some(Spread { median, low, high }) if low < high => {
+            format!("{} [{}–{}]", short(median), short(low), short(high))
+        }
+        Some(Spread { median, .. }) => short(median),
+        None => String::new(),
+    }
+}
+
+fn small(value: f64) -> String {
+    if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+/// A number with three or four digits and its unit prefix.
+pub(super) fn short(value: f64) -> String {
+    match value {
+        _ if value >= 1e7 => format!("{:.1} M", value / 1e6),
+        _ if value >= 1e6 => format!("{:.2} M", value / 1e6),
+        _ if value >= 1e4 => format!("{:.1} k", value / 1e3),
+        _ if value >= 1e3 => format!("{:.2} k", value / 1e3),
+        _ => format!("{value:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::run::tests::run;
+    use super::super::target::{Persistence, TargetKind};
+    use super::*;
+
+    #[test]
+    fn a_table_shows_medians_with_their_spread() {
+        let kind = RunKind::Fanout { asked_in_flight: 16, rate: None };
+        let runs = [1_000.0, 3_000_000.0, 20_000.0]
+            .map(|rate| run(TargetKind::Fanfold, Persistence::Always, kind.clone(), [rate, 1.0]));
+        let text: String = tables(&runs).iter().map(ToString::to_string).collect();
+        assert!(text.contains("20.0 k [1.00 k–3.00 M]"), "{text}");
+        assert_eq!(tables(&runs)[0].lines().count(), 2, "{text}");
+    }
+}

@@ -1,0 +1,201 @@
+//! The measuring commands with small parameters, as they are called: every kind of figure, compared with the oracle.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A graph and feeds that take a moment.
+const SMALL: [&str; 14] = [
+    "--users",
+    "300",
+    "--mean-followers",
+    "12",
+    "--feed-cap",
+    "40",
+    "--duration",
+    "0.3",
+    "--warm-up",
+    "0.1",
+    "--connections",
+    "3",
+    "--sample-readers",
+    "100",
+];
+
+fn call(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfold-bench"));
+    command.args(arguments).args(SMALL).args(["--output", "json"]).output().unwrap()
+}
+
+/// The report of a command that has to succeed.
+fn report(arguments: &[&str]) -> Value {
+    let output = call(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for run in runs(&report) {
+        assert_eq!(run["mismatched_readers"], 0, "{run}");
+    }
+    report
+}
+
+fn runs(report: &Value) -> &[Value] {
+    report["runs"].as_array().unwrap()
+}
+
+fn number(run: &Value, name: &str) -> f64 {
+    run[name].as_f64().unwrap_or_else(|| panic!("{name} in {run}"))
+}
+
+fn has_redis() -> bool {
+    let has = Command::new("redis-server").arg("--version").output().is_ok();
+    if !has {
+        eprintln!("skipped: redis-server is not on the PATH");
+    }
+    has
+}
+
+#[test]
+fn a_fan_out_reports_every_figure_of_every_round_and_draws_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let plot = dir.path().join("plot.svg");
+    let report = report(&[
+        "fanout",
+        "--rounds",
+        "2",
+        "--in-flight",
+        "2,8",
+        "--partitions",
+        "1,4",
+        "--plot",
+        plot.to_str().unwrap(),
+    ]);
+    assert_eq!(runs(&report).len(), 8);
+    assert!(report["ratio_to_best_redis"].is_null());
+    for run in runs(&report) {
+        assert_eq!((&run["target"], &run["persistence"]), (&"fanfold".into(), &"always".into()));
+        assert_eq!((&run["users"], &run["connections"]), (&300.into(), &3.into()));
+        assert!(number(run, "sampled_readers") > 50.0);
+        for name in [
+            "posts_per_second",
+            "deliveries_per_second",
+            "mean_followers",
+            "partitions",
+            "in_flight",
+            "log_bytes_per_delivery",
+        ] {
+            assert!(number(run, name) > 0.0, "{name} in {run}");
+        }
+        for name in ["p50", "p99", "max"] {
+            assert!(number(&run["last_delivery_ms"], name) > 0.0, "{name} in {run}");
+            assert!(number(&run["post_ms"], name) > 0.0, "{name} in {run}");
+        }
+        for name in ["server_cpu_seconds", "client_cpu_seconds", "bytes_per_entry", "bytes_per_edge"] {
+            assert!(number(run, name) >= 0.0, "{name} in {run}");
+        }
+        // Everybody posts equally often, so that a post has as many followers as an owner on average.
+        let per_post = number(run, "deliveries") / number(run, "posts");
+        assert!((9.0..15.0).contains(&per_post), "{per_post} in {run}");
+    }
+    assert!(std::fs::read_to_string(&plot).unwrap().contains("partitions of the node"));
+}
+
+#[test]
+fn posts_at_a_rate_come_at_that_rate() {
+    let report = report(&["fanout", "--rate", "200", "--graph", "uniform"]);
+    let [run] = runs(&report) else { panic!("{report}") };
+    // 200 a second for 0.3 seconds, the first at once.
+    assert_eq!(run["posts"], 60);
+    assert!(number(&run["post_to_last_delivery_ms"], "p99") >= number(&run["last_delivery_ms"], "p50"));
+}
+
+#[test]
+fn reads_are_reported_for_each_kind_and_depth() {
+    let report = report(&["read", "--depth", "1,4"]);
+    assert_eq!(runs(&report).len(), 8);
+    for run in runs(&report) {
+        assert_eq!(run["kind"], "read");
+        assert!(number(run, "reads_per_second") > 0.0, "{run}");
+        for name in ["p50", "p99", "p999"] {
+            assert!(number(&run["read_ms"], name) > 0.0, "{name} in {run}");
+        }
+    }
+}
+
+#[test]
+fn mixed_requests_keep_the_ratio_of_reads_to_posts() {
+    let report = report(&["mixed", "--rate", "500", "--reads-per-post", "9", "--hydrate"]);
+    let [run] = runs(&report) else { panic!("{report}") };
+    assert_eq!(run["posts"], 15);
+    assert!(number(&run["read_ms"], "p50") > 0.0);
+}
+
+#[test]
+fn a_whale_reaches_everybody() {
+    let report = report(&["whale", "--rate", "200", "--whale-pause", "0.1"]);
+    let [without, with] = runs(&report) else { panic!("{report}") };
+    assert_eq!((&without["with_whale"], &with["with_whale"]), (&false.into(), &true.into()));
+    assert_eq!(with["whale_followers"], 300);
+    assert!(number(&with["whale_last_delivery_ms"], "max") > 0.0);
+    // Two or three posts of the whale, each to all.
+    assert!(number(with, "deliveries") >= number(without, "deliveries") + 300.0, "{report}");
+}
+
+#[test]
+fn loading_counts_every_edge() {
+    let report = report(&["load", "--graph", "uniform"]);
+    let [run] = runs(&report) else { panic!("{report}") };
+    assert_eq!(run["edges"], 300 * 12);
+    assert!(number(run, "edges_per_second") > 0.0);
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    let output = call(&["fanout", "--graph", "no-such-file.tsv"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-file.tsv"));
+    assert_eq!(call(&["read", "--celebrities", "3"]).status.code(), Some(2));
+    assert_eq!(call(&["fanout", "--target", "redis-cluster"]).status.code(), Some(2));
+}
+
+#[test]
+fn both_sides_are_compared_in_one_run() {
+    if !has_redis() {
+        return;
+    }
+    let fanout =
+        report(&["fanout", "--target", "both", "--redis-persistence", "none,always", "--redis-as-given"]);
+    for target in ["fanfold", "redis"] {
+        assert!(runs(&fanout).iter().any(|run| run["target"] == target), "{target}");
+    }
+    assert!(number(&fanout, "ratio_to_best_redis") > 0.0);
+
+    let read = report(&[
+        "read",
+        "--target",
+        "both",
+        "--depth",
+        "4",
+        "--celebrities",
+        "10",
+        "--redis-instances",
+        "1",
+    ]);
+    for name in ["celebrities_10_plain_depth_4", "celebrities_10_hydrated_depth_4"] {
+        assert!(number(&read["ratio_to_best_redis"], name) > 0.0, "{name}");
+    }
+}
+
+#[test]
+fn redis_is_measured_in_every_other_way_too() {
+    if !has_redis() {
+        return;
+    }
+    let redis = ["--target", "redis", "--redis-instances", "1", "--redis-as-given"];
+    for command in [["mixed", "--rate", "500"], ["whale", "--rate", "100"], ["load", "--rounds", "1"]] {
+        let report = report(&[command.as_slice(), redis.as_slice()].concat());
+        assert!(!runs(&report).is_empty(), "{command:?}");
+    }
+}

@@ -1,0 +1,183 @@
+//! Owns the answers of one connection on their way out, and what its requests hold meanwhile.
+//!
+//! - A request holds a slot and its bytes from its start until its answer is written.
+//! - A request that ends without an answer gives back what it held.
+//! - Whoever answers packs into one buffer; the writer is woken once for all that gathers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+use fanfold_protocol::ids::RequestId;
+use fanfold_protocol::{Packer, Reply, Status};
+use tokio::sync::Notify;
+
+use crate::dispatch::BUSY_DELAY_MS;
+use crate::listener::Shared;
+
+/// The answers of one connection that wait to be written.
+pub(super) struct Outgoing {
+    shared: Arc<Shared>,
+    answers: Mutex<Answers>,
+    /// Answers wait, or the last request has ended.
+    pub(super) changed: Notify,
+    /// Something was given back.
+    freed: Notify,
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// Answers that wait, and what their requests held.
+pub(super) struct Answers {
+    packer: Packer,
+    held: Held,
+}
+
+/// What requests hold until their answers are written.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Held {
+    requests: u64,
+    /// Of the connection's bytes.
+    bytes: u64,
+    /// Of the node's bytes.
+    of_node: u64,
+}
+
+impl Outgoing {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let packer = Packer::new(shared.limits.frame_bytes_max);
+        Self {
+            shared,
+            answers: Mutex::new(Answers { packer, held: Held::default() }),
+            changed: Notify::new(),
+            freed: Notify::new(),
+            requests: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Answers> {
+        // A panic while packing leaves at worst one answer half packed, and the connection's checksum says so.
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a request that takes so many bytes may start now.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        let config = &self.shared.config;
+        let (requests, held) = (self.requests.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire));
+        requests == 0
+            || requests < u64::from(config.connection_requests_max)
+                && held + bytes <= u64::from(config.connection_bytes_max)
+    }
+
+    /// Waits until [`Outgoing::has_room`].
+    pub(super) async fn room(&self, bytes: u64) {
+        while !self.has_room(bytes) {
+            self.freed.notified().await;
+        }
+    }
+
+    /// Whether nothing waits to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().packer.is_empty()
+    }
+
+    /// Whether no request is in flight and nothing waits to be written.
+    pub(super) fn is_done(&self) -> bool {
+        self.requests.load(Ordering::Acquire) == 0 && self.lock().packer.is_empty()
+    }
+
+    /// Takes a slot and bytes for a request; none if the node as a whole has no room for it.
+    pub(super) fn begin(self: &Arc<Self>, bytes: u64) -> Option<Slot> {
+        if !self.shared.bytes.try_take(bytes) {
+            return None;
+        }
+        self.requests.fetch_add(1, Ordering::AcqRel);
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.shared.metrics.in_flight.inc();
+        let held = Held { requests: 1, bytes, of_node: bytes };
+        Some(Slot { outgoing: Some(self.clone()), held })
+    }
+
+    /// Answers a request that never got a slot.
+    pub(super) fn refuse(&self, opcode: u16, id: RequestId, status: Status) {
+        // It is small, and fits whatever the limits are.
+        let _ = self.lock().packer.reply(opcode, id, &Err(status), |_| Ok(()));
+        self.changed.notify_one();
+    }
+
+    /// Says why the connection ends.
+    pub(super) fn refuse_connection(&self, status: &Status) {
+        self.lock().packer.refuse_connection(status);
+        self.changed.notify_one();
+    }
+
+    /// Moves what waits into `out`, and says what is to be given back once that is written.
+    pub(super) fn take_into(&self, out: &mut BytesMut) -> Held {
+        let mut answers = self.lock();
+        answers.packer.take_into(out);
+        std::mem::take(&mut answers.held)
+    }
+
+    /// Gives back what answered requests held.
+    pub(super) fn give_back(&self, held: Held) {
+        if held.requests == 0 {
+            return;
+        }
+        self.requests.fetch_sub(held.requests, Ordering::AcqRel);
+        self.bytes.fetch_sub(held.bytes, Ordering::AcqRel);
+        self.shared.bytes.give_back(held.of_node);
+        self.freed.notify_one();
+        self.changed.notify_one();
+    }
+}
+
+impl Answers {
+    /// Packs an answer; what its request held is given back when it is written. `is_read`: it may be told to come
+    /// again if the node has no room for the bytes of its answer; a write has taken effect and is answered so.
+    pub(super) fn put(
+        &mut self,
+        mut slot: Slot,
+        opcode: u16,
+        id: RequestId,
+        reply: &Reply,
+        is_read: bool,
+    ) -> Result<(), Status> {
+        let Some(outgoing) = slot.outgoing.take() else { return Ok(()) };
+        let shared = &outgoing.shared;
+        let mut held = slot.held;
+        let answered = self.packer.reply(opcode, id, reply, |bytes| {
+            let beyond = (bytes as u64).saturating_sub(held.of_node);
+            if beyond > 0 && shared.bytes.try_take(beyond) {
+                held.of_node += beyond;
+            } else if beyond > 0 && is_read {
+                return Err(Status::Busy { delay_ms: BUSY_DELAY_MS });
+            }
+            Ok(())
+        });
+        shared.metrics.in_flight.dec();
+        self.held.requests += held.requests;
+        self.held.bytes += held.bytes;
+        self.held.of_node += held.of_node;
+        answered.map(|_| ())
+    }
+}
+
+/// What one request holds.
+pub(super) struct Slot {
+    outgoing: Option<Arc<Outgoing>>,
+    held: Held,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(outgoing) = self.outgoing.take() {
+            outgoing.shared.metrics.in_flight.dec();
+            outgoing.give_back(self.held);
+        }
+    }
+}

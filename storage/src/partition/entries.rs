@@ -1,0 +1,220 @@
+//! Owns the entries of the timelines homed here by id, in chunks, so that growth never copies what is there.
+//!
+//! - Ids ascend; a new one usually goes behind all others.
+//! - What left a chunk leaves a hole; a chunk that is mostly holes is packed, an empty one is dropped.
+
+use std::collections::VecDeque;
+
+use super::heap::{HeapBytes, allocated};
+use crate::codec::{Encoded, put_u64};
+use crate::entry::Entry;
+use crate::ids::EntryId;
+
+/// Entries of a chunk; one that entries were put into the middle of may hold twice as many.
+const CHUNK_ENTRIES: usize = 512;
+
+#[derive(Debug, Default)]
+struct Chunk {
+    /// Of all entries and holes, ascending; apart from the entries, so that a search touches few lines.
+    ids: Vec<EntryId>,
+    entries: Vec<Option<Entry>>,
+    live: usize,
+}
+
+impl Chunk {
+    fn with_capacity(capacity: usize) -> Self {
+        Self { ids: Vec::with_capacity(capacity), entries: Vec::with_capacity(capacity), live: 0 }
+    }
+
+    fn memory(&self) -> usize {
+        allocated(self.ids.capacity() * size_of::<EntryId>())
+            + allocated(self.entries.capacity() * size_of::<Option<Entry>>())
+    }
+
+    fn pack(&mut self) {
+        self.entries.retain(Option::is_some);
+        self.ids = self.entries.iter().flatten().map(|entry| entry.id).collect();
+        self.entries.shrink_to_fit();
+    }
+}
+
+/// Entries by id.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    chunks: VecDeque<Chunk>,
+    len: usize,
+    heap: HeapBytes,
+}
+
+impl Entries {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The chunk that holds `id` or would.
+    fn chunk_of(&self, id: EntryId) -> usize {
+        self.chunks.partition_point(|chunk| chunk.ids[0] <= id).saturating_sub(1)
+    }
+
+    fn find(&self, id: EntryId) -> Option<(usize, usize)> {
+        let chunk = self.chunk_of(id);
+        let at = self.chunks.get(chunk)?.ids.binary_search(&id).ok()?;
+        Some((chunk, at))
+    }
+
+    pub(super) fn get(&self, id: EntryId) -> Option<&Entry> {
+        let (chunk, at) = self.find(id)?;
+        self.chunks[chunk].entries[at].as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: EntryId) -> Option<&mut Entry> {
+        let (chunk, at) = self.find(id)?;
+        self.chunks[chunk].entries[at].as_mut()
+    }
+
+    /// All entries, ids ascending.
+    pub(super) fn values(&self) -> impl Iterator<Item = &Entry> {
+        self.chunks.iter().flat_map(|chunk| chunk.entries.iter().flatten())
+    }
+
+    /// Puts an entry in whose id is not there.
+    pub(super) fn insert(&mut self, entry: Entry) {
+        self.heap.resize(0, entry.payload.len());
+        self.len += 1;
+        let follows = |chunk: &Chunk| chunk.ids.last().is_none_or(|last| *last < entry.id);
+        if self.chunks.back().is_none_or(|last| follows(last) && last.ids.len() >= CHUNK_ENTRIES) {
+            // The first chunk grows as it fills, so that a small partition stays small.
+            let chunk = Chunk::with_capacity(if self.chunks.is_empty() { 4 } else { CHUNK_ENTRIES });
+            self.heap.replace(0, chunk.memory());
+            self.chunks.push_back(chunk);
+        }
+        let last = self.chunks.len() - 1;
+        let n = if self.chunks[last].ids.is_empty() { last } else { self.chunk_of(entry.id) };
+        let chunk = &mut self.chunks[n];
+        let before = chunk.memory();
+        chunk.live += 1;
+        match chunk.ids.binary_search(&entry.id) {
+            Ok(hole) => chunk.entries[hole] = Some(entry),
+            Err(at) => {
+                chunk.ids.insert(at, entry.id);
+                chunk.entries.insert(at, Some(entry));
+            }
+        }
+        self.heap.replace(before, chunk.memory());
+        if chunk.ids.len() > 2 * CHUNK_ENTRIES {
+            self.split(n);
+        }
+    }
+
+    fn split(&mut self, n: usize) {
+        let chunk = &mut self.chunks[n];
+        let before = chunk.memory();
+        let (ids, entries) = (chunk.ids.split_off(CHUNK_ENTRIES), chunk.entries.split_off(CHUNK_ENTRIES));
+        let live = entries.iter().flatten().count();
+        chunk.live -= live;
+        let upper = Chunk { ids, entries, live };
+        self.heap.replace(before, chunk.memory() + upper.memory());
+        self.chunks.insert(n + 1, upper);
+        self.drop_holes(n + 1);
+        self.drop_holes(n);
+    }
+
+    /// Packs a chunk that is mostly holes, and drops one that is nothing else.
+    fn drop_holes(&mut self, n: usize) {
+        let chunk = &mut self.chunks[n];
+        let before = chunk.memory();
+        if chunk.live == 0 {
+            self.chunks.remove(n);
+            self.heap.replace(before, 0);
+        } else if chunk.live < chunk.ids.len() / 4 {
+            chunk.pack();
+            self.heap.replace(before, chunk.memory());
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: EntryId) -> Option<Entry> {
+        let (n, at) = self.find(id)?;
+        let entry = self.chunks[n].entries[at].take()?;
+        self.chunks[n].live -= 1;
+        self.len -= 1;
+        self.heap.resize(entry.payload.len(), 0);
+        self.drop_holes(n);
+        Some(entry)
+    }
+
+    /// Replaces the payload of an entry.
+    pub(super) fn set_payload(&mut self, id: EntryId, payload: bytes::Bytes) -> Option<&mut Entry> {
+        let mut heap = self.heap;
+        let entry = self.get_mut(id)?;
+        heap.resize(entry.payload.len(), payload.len());
+        entry.payload = payload;
+        self.heap = heap;
+        self.get_mut(id)
+    }
+
+    /// Bytes of memory it holds.
+    pub(super) fn memory(&self) -> usize {
+        self.heap.get() + self.chunks.capacity() * size_of::<Chunk>()
+    }
+}
+
+impl Entries {
+    /// Appends the image: each entry behind its id, as a map is written.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.len as u64);
+        for entry in self.values() {
+            entry.id.encode(out);
+            entry.encode(out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Audience;
+    use crate::ids::{SpaceId, UserId};
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn entry(id: u64) -> Entry {
+        Entry {
+            id: EntryId(id),
+            space: SpaceId(1),
+            owner: UserId(1),
+            author: UserId(1),
+            audience: Audience::Public,
+            version: 1,
+            expiry: None,
+            reference: None,
+            payload: bytes::Bytes::from(vec![0; id as usize % 50]),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn equals_an_ordered_set(
+            steps in prop::collection::vec((0u8..4, 0u64..5_000, 1u64..400), 0..60),
+        ) {
+            let (mut entries, mut model) = (Entries::default(), BTreeSet::new());
+            for (what, from, count) in steps {
+                for id in from..from + count {
+                    if what == 0 {
+                        let removed = entries.remove(EntryId(id)).map(|entry| entry.id.0);
+                        prop_assert_eq!(removed, model.take(&id));
+                    } else if model.insert(id) {
+                        entries.insert(entry(id));
+                    }
+                }
+            }
+            prop_assert!(entries.values().map(|entry| entry.id.0).eq(model.iter().copied()));
+            prop_assert_eq!(entries.len(), model.len());
+            for id in 0..5_500 {
+                prop_assert_eq!(entries.get(EntryId(id)).is_some(), model.contains(&id));
+            }
+            let held: usize = entries.chunks.iter().map(Chunk::memory).sum();
+            let payloads: usize = entries.values().map(|entry| allocated(entry.payload.len())).sum();
+            prop_assert_eq!(entries.heap.get(), held + payloads);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Owns the walk over a feed: run by run, newest arrival first, each with a bound of all that is older.
+//!
+//! - The head and the newest cell are one run, because only a cell knows what is before it.
+
+use super::arena::Arena;
+use super::head::Head;
+use crate::ids::{EntryId, RowPosition};
+use crate::partition::prefetch::prefetch;
+
+/// Where a walk stands.
+#[derive(Clone, Debug)]
+pub(in crate::partition) struct Walk<'a> {
+    cells: &'a Arena,
+    head: Option<&'a Head>,
+    /// The cell to read next, and the oldest one; 0 and 0 if there is none.
+    next: u32,
+    oldest: u32,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(head: Option<&'a Head>, cells: &'a Arena) -> Self {
+        let next = head.map_or(0, |head| head.newest);
+        let oldest = if next == 0 { 0 } else { cells.get(next).next };
+        Self { cells, head, next, oldest }
+    }
+
+    /// Appends the positions of the next run, newest arrival first, and answers a bound: no older reference has a
+    /// larger id. None at the end.
+    pub(in crate::partition) fn next_run(&mut self, positions: &mut Vec<RowPosition>) -> Option<EntryId> {
+        let head = self.head.take();
+        if let Some(head) = head {
+            positions.extend(head.positions().rev());
+        }
+        if self.next == 0 {
+            return head.map(|_| EntryId::ZERO);
+        }
+        let cell = self.cells.get(self.next);
+        positions.extend(cell.positions());
+        self.next = if self.next == self.oldest { 0 } else { cell.previous };
+        if self.next != 0 {
+            prefetch(self.cells.get(self.next));
+        }
+        Some(cell.before)
+    }
+}

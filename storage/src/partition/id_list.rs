@@ -1,0 +1,154 @@
+//! Owns the ids of one owner's entries in one space, ascending, in chunks, so that a prolific owner's list never
+//! grows by copying all of it.
+
+use super::heap::{HeapBytes, allocated};
+use crate::ids::EntryId;
+
+/// Ids of a chunk; one that ids were put into the middle of may hold twice as many.
+const CHUNK_IDS: usize = 1_024;
+
+/// An ordered list of ids; most have only the newest chunk.
+#[derive(Debug, Default)]
+pub(super) struct IdList {
+    newest: Vec<EntryId>,
+    /// Full chunks with smaller ids, ascending.
+    #[expect(clippy::box_collection, reason = "most have none, and a list is a word smaller so")]
+    older: Option<Box<Vec<Vec<EntryId>>>>,
+}
+
+impl IdList {
+    fn older(&self) -> &[Vec<EntryId>] {
+        self.older.as_ref().map_or(&[], |older| older.as_slice())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.newest.is_empty() && self.older.is_none()
+    }
+
+    /// The older chunk that holds `id` or would; the newest chunk if there is none.
+    fn chunk_of(&self, id: EntryId) -> Option<usize> {
+        if self.newest.first().is_some_and(|first| *first <= id) {
+            return None;
+        }
+        let older = self.older();
+        let at = older.partition_point(|chunk| chunk[0] <= id).saturating_sub(1);
+        // Behind the last id of all older chunks, and in front of the newest: the newest takes it.
+        let behind = at + 1 == older.len() && older[at].last().is_some_and(|last| *last < id);
+        (!older.is_empty() && !behind).then_some(at)
+    }
+
+    fn chunk_mut(&mut self, at: Option<usize>) -> &mut Vec<EntryId> {
+        match (at, &mut self.older) {
+            (Some(at), Some(older)) => &mut older[at],
+            _ => &mut self.newest,
+        }
+    }
+
+    /// Adds an id that is not there.
+    pub(super) fn insert(&mut self, id: EntryId, heap: &mut HeapBytes) {
+        if self.newest.len() >= CHUNK_IDS && self.newest.last().is_some_and(|last| *last < id) {
+            let full = std::mem::take(&mut self.newest);
+            let before = self.directory();
+            self.older.get_or_insert_default().push(full);
+            heap.replace(before, self.directory());
+        }
+        let at = self.chunk_of(id);
+        let chunk = self.chunk_mut(at);
+        let before = chunk.capacity();
+        let place = chunk.partition_point(|known| *known < id);
+        chunk.insert(place, id);
+        heap.resize(before * size_of::<EntryId>(), chunk.capacity() * size_of::<EntryId>());
+        if chunk.len() > 2 * CHUNK_IDS {
+            self.split(at, heap);
+        }
+    }
+
+    fn split(&mut self, at: Option<usize>, heap: &mut HeapBytes) {
+        let directory = self.directory();
+        let chunk = self.chunk_mut(at);
+        let upper = chunk.split_off(CHUNK_IDS);
+        heap.resize(0, upper.capacity() * size_of::<EntryId>());
+        if let Some(at) = at {
+            self.older.get_or_insert_default().insert(at + 1, upper);
+        } else {
+            let lower = std::mem::replace(&mut self.newest, upper);
+            self.older.get_or_insert_default().push(lower);
+        }
+        heap.replace(directory, self.directory());
+    }
+
+    /// Takes an id out, if it is there.
+    pub(super) fn remove(&mut self, id: EntryId, heap: &mut HeapBytes) {
+        let at = self.chunk_of(id);
+        let chunk = self.chunk_mut(at);
+        let Ok(place) = chunk.binary_search(&id) else { return };
+        chunk.remove(place);
+        if !chunk.is_empty() {
+            return;
+        }
+        heap.resize(chunk.capacity() * size_of::<EntryId>(), 0);
+        *chunk = Vec::new();
+        let before = self.directory();
+        if let (Some(at), Some(older)) = (at, &mut self.older) {
+            older.remove(at);
+        }
+        if self.older().is_empty() {
+            self.older = None;
+        }
+        heap.replace(before, self.directory());
+    }
+
+    /// The ids below `below`, largest first.
+    pub(super) fn below(&self, below: EntryId) -> impl Iterator<Item = EntryId> {
+        let older = self.older();
+        let chunks = older.partition_point(|chunk| chunk[0] < below);
+        let newest = &self.newest[..self.newest.partition_point(|id| *id < below)];
+        let older = older[..chunks].iter().rev().enumerate().flat_map(move |(n, chunk)| {
+            // Only the last of the chunks that begin below it can reach beyond.
+            let end = if n == 0 { chunk.partition_point(|id| *id < below) } else { chunk.len() };
+            chunk[..end].iter().rev()
+        });
+        newest.iter().rev().chain(older).copied()
+    }
+
+    /// Bytes of what lists the older chunks.
+    fn directory(&self) -> usize {
+        self.older.as_ref().map_or(0, |older| {
+            allocated(size_of::<Vec<Vec<EntryId>>>())
+                + allocated(older.capacity() * size_of::<Vec<EntryId>>())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn equals_an_ordered_set(
+            steps in prop::collection::vec((0u8..4, 0u64..20_000, 1u64..3_000), 0..12),
+            below in 0u64..24_000,
+        ) {
+            let (mut list, mut set, mut heap) = (IdList::default(), BTreeSet::new(), HeapBytes::default());
+            for (what, from, count) in steps {
+                for id in (from..from + count).map(EntryId) {
+                    if what == 0 {
+                        list.remove(id, &mut heap);
+                        set.remove(&id);
+                    } else if set.insert(id) {
+                        list.insert(id, &mut heap);
+                    }
+                }
+            }
+            prop_assert!(list.below(EntryId(below)).eq(set.range(..EntryId(below)).rev().copied()));
+            prop_assert!(list.below(EntryId::MAX).eq(set.iter().rev().copied()));
+            prop_assert_eq!(list.is_empty(), set.is_empty());
+            let chunks = list.older().iter().chain([&list.newest]);
+            let held: usize = chunks.map(|chunk| allocated(chunk.capacity() * size_of::<EntryId>())).sum();
+            prop_assert_eq!(heap.get(), held + list.directory());
+        }
+    }
+}
