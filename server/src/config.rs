@@ -51,6 +51,8 @@ pub struct Config {
     pub connection_bytes_max: u32,
     pub node_bytes_max: u32,
     pub log_segment_bytes: u64,
+    pub network_threads: u32,
+    pub engine_threads: u32,
 }
 
 /// The flags that set what the config file sets; each is optional and wins over the file.
@@ -137,6 +139,14 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_segment_bytes: Option<u64>,
+    /// Threads that serve connections and answer reads; 0 is half of the cores.
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_threads: Option<u32>,
+    /// Threads that propose, apply and deliver; a partition is on one of them at a time. 0 is half of the cores.
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_threads: Option<u32>,
 }
 
 impl Default for Config {
@@ -162,6 +172,8 @@ impl Default for Config {
             connection_bytes_max: 16 * 1024 * 1024,
             node_bytes_max: 256 * 1024 * 1024,
             log_segment_bytes: 64 * 1024 * 1024,
+            network_threads: 0,
+            engine_threads: 0,
         }
     }
 }
@@ -260,6 +272,8 @@ impl Config {
             ("connection_bytes_max", u64::from(self.connection_bytes_max), 4 << 10, 1 << 30),
             ("node_bytes_max", u64::from(self.node_bytes_max), 1 << 20, u64::from(u32::MAX)),
             ("log_segment_bytes", self.log_segment_bytes, LOG_SEGMENT_BYTES_MIN, 1 << 30),
+            ("network_threads", u64::from(self.network_threads), 0, 1_024),
+            ("engine_threads", u64::from(self.engine_threads), 0, 1_024),
             ("handshake_timeout_ms", self.handshake_timeout_ms, 1, TIMEOUT_MS_MAX),
             ("frame_timeout_ms", self.frame_timeout_ms, 1, TIMEOUT_MS_MAX),
             ("write_timeout_ms", self.write_timeout_ms, 1, TIMEOUT_MS_MAX),

@@ -12,6 +12,7 @@ use fanfold_cluster::clock::{Clock, SystemClock};
 use fanfold_cluster::{Node, NodeFailure, NodeOptions, OpenError};
 use fanfold_storage::log::{LogError, LogOptions};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, ms};
@@ -65,8 +66,17 @@ impl Server {
         Self::start_with(config, Arc::new(SystemClock::new())).await
     }
 
+    /// Starts a server whose partitions run on the threads of `engine`, so that applying never holds up connections.
+    pub async fn start_on(config: Config, engine: Handle) -> Result<Self, StartError> {
+        Self::open(config, Arc::new(SystemClock::new()), engine).await
+    }
+
     /// Starts a server on a clock of the caller's.
     pub async fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        Self::open(config, clock, Handle::current()).await
+    }
+
+    async fn open(config: Config, clock: Arc<dyn Clock>, engine: Handle) -> Result<Self, StartError> {
         config.check()?;
         let socket = bind("listen", config.listen_address()?).await?;
         let address =
@@ -92,7 +102,9 @@ impl Server {
         };
         // A node that does not open leaves no port behind.
         let unopened = http_stop.clone().drop_guard();
-        let node = Node::open(options).await?;
+        // What a node is made of is spawned where it is opened.
+        let opened = engine.spawn(Node::open(options)).await;
+        let node = opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         unopened.disarm();
         if let Some(http_node) = &http_node {
             http_node.set(node.clone());

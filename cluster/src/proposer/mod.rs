@@ -2,7 +2,8 @@
 //!
 //! - A batch has at most [`BATCH_COMMANDS_MAX`] commands, and no further one once it has [`GATHER_BYTES_MAX`] bytes;
 //!   it has one stamp, and stamps are in the order of the batches.
-//! - At most [`IN_FLIGHT_MAX`] batches wait to be applied; meanwhile commands gather.
+//! - At most [`IN_FLIGHT_MAX`] batches wait to be applied, and a batch does not join another in flight unless it is worth
+//!   an fsync of its own ([`JOIN_COMMANDS_MIN`]); meanwhile commands gather.
 //! - What waits is bounded in number and bytes; above that the answer is [`ProposeError::Busy`].
 //! - At most one batch with background work is in flight, so that the machine has seen the last one when it is asked
 //!   for more.
@@ -34,8 +35,15 @@ pub const GATHER_BYTES_MAX: usize = 256 << 10;
 /// The most bytes of one command.
 pub const COMMAND_BYTES_MAX: usize = 2 << 20;
 
-/// The most batches that wait to be applied.
-pub const IN_FLIGHT_MAX: usize = 2;
+/// The most batches that wait to be applied: one is written, one is synced, one is applied, and one is on its way.
+pub const IN_FLIGHT_MAX: usize = 4;
+
+/// While a batch is in flight, so many commands ([or bytes](JOIN_BYTES_MIN)) make the next one: below, each post would
+/// cost a round through the log of its own.
+pub const JOIN_COMMANDS_MIN: usize = 128;
+
+/// While a batch is in flight, so many bytes make the next one.
+pub const JOIN_BYTES_MIN: usize = 64 << 10;
 
 /// The most commands that wait to be gathered.
 pub const QUEUE_COMMANDS_MAX: usize = 16 << 10;
@@ -196,7 +204,7 @@ where
 {
     async fn run(mut self) {
         loop {
-            while self.in_flight.len() < IN_FLIGHT_MAX && (self.kicked || self.is_waiting()) {
+            while self.is_batch_due() {
                 self.propose_next().await;
             }
             let room = self.in_flight.len() < IN_FLIGHT_MAX;
@@ -213,6 +221,20 @@ where
         }
         while let Some(finished) = self.in_flight.next().await {
             self.finish(finished);
+        }
+    }
+
+    /// Whether the next batch is to be made now.
+    fn is_batch_due(&self) -> bool {
+        match self.in_flight.len() {
+            0 => self.kicked || self.is_waiting(),
+            IN_FLIGHT_MAX.. => false,
+            _ => {
+                let waiting = self.queue.lock();
+                self.kicked && !self.background_in_flight
+                    || waiting.commands.len() >= JOIN_COMMANDS_MIN
+                    || waiting.bytes >= JOIN_BYTES_MIN
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
@@ -30,11 +31,16 @@ pub(super) fn run(args: &StartArgs) -> Result<(), CliError> {
     config.check()?;
     logging::init(config.log_format, &config.log_level)?;
     raise_open_files(config.connections_max);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| CliError::Process { doing: "starting the runtime", source })?;
-    runtime.block_on(serve(config))
+    let engine = runtime("engine", config.engine_threads)?;
+    let network = runtime("network", config.network_threads)?;
+    network.block_on(serve(config, engine.handle().clone()))
+}
+
+fn runtime(name: &str, threads: u32) -> Result<Runtime, CliError> {
+    let half = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
+    let threads = if threads == 0 { half } else { threads as usize };
+    let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build();
+    runtime.map_err(|source| CliError::Process { doing: "starting the threads", source })
 }
 
 /// Files besides connections: the log, the HTTP port, and room to breathe.
@@ -58,13 +64,13 @@ fn raise_open_files(connections_max: u32) {
     }
 }
 
-async fn serve(config: Config) -> Result<(), CliError> {
+async fn serve(config: Config, engine: Handle) -> Result<(), CliError> {
     let setup = |source| CliError::Process { doing: "waiting for signals", source };
     // Taken before the node opens, so that a signal during a long recovery is not lost.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(setup)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(setup)?;
     let server = tokio::select! {
-        server = Server::start(config) => server?,
+        server = Server::start_on(config, engine) => server?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };

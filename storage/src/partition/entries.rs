@@ -81,7 +81,8 @@ impl Entries {
     pub(super) fn insert(&mut self, entry: Entry) {
         self.heap.resize(0, entry.payload.len());
         self.len += 1;
-        let follows = |chunk: &Chunk| chunk.ids.last().is_none_or(|last| *last < entry.id);
+        let id = entry.id;
+        let follows = |chunk: &Chunk| chunk.ids.last().is_none_or(|last| *last < id);
         if self.chunks.back().is_none_or(|last| follows(last) && last.ids.len() >= CHUNK_ENTRIES) {
             // The first chunk grows as it fills, so that a small partition stays small.
             let chunk = Chunk::with_capacity(if self.chunks.is_empty() { 4 } else { CHUNK_ENTRIES });
@@ -89,6 +90,16 @@ impl Entries {
             self.chunks.push_back(chunk);
         }
         let last = self.chunks.len() - 1;
+        if let Some(chunk) = self.chunks.back_mut()
+            && follows(chunk)
+            && chunk.ids.len() < chunk.ids.capacity().min(chunk.entries.capacity())
+        {
+            // Nearly all come here: a new id is behind all others.
+            chunk.live += 1;
+            chunk.ids.push(entry.id);
+            chunk.entries.push(Some(entry));
+            return;
+        }
         let n = if self.chunks[last].ids.is_empty() { last } else { self.chunk_of(entry.id) };
         let chunk = &mut self.chunks[n];
         let before = chunk.memory();

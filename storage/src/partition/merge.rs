@@ -26,6 +26,9 @@ thread_local! {
 /// Owners kept room for between two reads; more are rare, and their room is given back.
 const SCRATCH_OWNERS_MAX: usize = 16_384;
 
+/// Owners of candidates that are asked for ahead: those of a usual page.
+const OWNERS_AHEAD: usize = 24;
+
 #[derive(Default)]
 struct Scratch {
     owners: Vec<OwnerIndex>,
@@ -179,6 +182,12 @@ impl<'v, 'a> Merge<'v, 'a> {
         if !ordered {
             candidates[self.given..].sort_by(|a, b| b.cmp(a));
         }
+        // Each row is of another owner, who is somewhere else in memory.
+        for (_, position) in candidates[self.given..].iter().take(OWNERS_AHEAD) {
+            if let Some(row) = table.get(*position) {
+                self.view.partition.owners.prefetch(row.owner);
+            }
+        }
     }
 
     fn next(&mut self) -> Option<Delivery> {
@@ -235,17 +244,23 @@ impl Viewpoint<'_> {
     /// The rows, and whether there is one more.
     fn merge(&self, below: EntryId, limit: usize, scratch: &mut Scratch) -> FeedSlice {
         let partition = self.partition;
-        let own = partition.timelines.newest(self.space, self.reader, below, partition.stamp);
-        let mut own = own.map(Entry::delivery).filter(|delivery| self.admits(delivery));
+        let mut own = partition.timelines.ids(self.space, self.reader, below);
         let mut others = Merge::new(self, scratch, below);
-        let (mut next_own, mut next_other) = (own.next(), others.next());
+        let (mut own_id, mut next_other) = (own.next(), others.next());
         let mut rows: Vec<Delivery> = Vec::with_capacity(limit.min(64));
         loop {
-            let (own_id, other_id) = (next_own.map(|d| d.id), next_other.map(|d| d.id));
+            let other_id = next_other.map(|d| d.id);
             let next = if other_id >= own_id {
                 next_other.take()
             } else {
-                std::mem::replace(&mut next_own, own.next())
+                // An own entry is looked at only when its turn has come: most pages end before.
+                let entry = own_id.and_then(|id| partition.timelines.live(id, partition.stamp));
+                own_id = own.next();
+                let own = entry.map(Entry::delivery).filter(|delivery| self.admits(delivery));
+                if own.is_none() {
+                    continue;
+                }
+                own
             };
             let Some(next) = next else { return FeedSlice { rows, remote: Vec::new(), more: false } };
             if rows.last().is_none_or(|last| last.id != next.id) {
@@ -254,7 +269,7 @@ impl Viewpoint<'_> {
                 }
                 rows.push(next);
             }
-            if next_other.is_none() && other_id >= own_id {
+            if other_id.is_some() && next_other.is_none() {
                 next_other = others.next();
             }
         }

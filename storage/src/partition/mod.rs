@@ -60,7 +60,8 @@ use timelines::Timelines;
 use users::Users;
 
 use crate::codec::Malformed;
-use crate::command::{Command, Limits, Outcome, Refusal, decode_batch};
+use crate::command::{Command, Limits, Outcome, Refusal, Write, decode_batch};
+use crate::event::Event;
 use crate::ids::{EntryId, GraphId, PartitionId, RowPosition, SpaceId, Stamp, UserId};
 use crate::space::SpaceDefinition;
 
@@ -72,6 +73,9 @@ const SWEEP_MAX: usize = 4_096;
 
 /// Commands applied in one piece, at most.
 const PIECE_COMMANDS: usize = 64;
+
+/// Events of a message whose memory is asked for ahead: more would push each other out of the cache.
+const LOOK_AHEAD_EVENTS: usize = 256;
 
 /// Deliveries after which a piece ends.
 const PIECE_DELIVERIES: u64 = 4_096;
@@ -176,6 +180,8 @@ impl Partition {
 
     /// Applies the next piece of a batch; false when it is done. The entry counts as applied only then.
     pub fn go_on(&mut self, applying: &mut Applying<'_>) -> bool {
+        let next = applying.commands.as_slice();
+        self.look_ahead(&next[..next.len().min(PIECE_COMMANDS)]);
         let enough = self.deliveries() + PIECE_DELIVERIES;
         for _ in 0..PIECE_COMMANDS {
             let Some((command, raw)) = applying.commands.next() else { break };
@@ -193,6 +199,32 @@ impl Partition {
         self.shrink_window();
         self.applied = applying.index;
         false
+    }
+
+    /// Asks for the memory that a piece of a batch is about to touch, so that the waits for it overlap: every owner's place
+    /// is somewhere else.
+    fn look_ahead(&self, commands: &[(Command, &[u8])]) {
+        let graph = |space: &SpaceId| self.spaces.get(space).map(|space| space.graph);
+        let mut owners = Vec::with_capacity(commands.len());
+        for (command, _) in commands {
+            match command {
+                Command::Write { write: Write::Append { items }, .. } => {
+                    let items = items.iter().take(PIECE_COMMANDS);
+                    owners
+                        .extend(items.filter_map(|item| Some((graph(&item.space)?, item.space, item.owner))));
+                }
+                Command::Stream { message } => {
+                    let events = message.events.iter().take(LOOK_AHEAD_EVENTS);
+                    owners.extend(events.filter_map(|(_, event)| match event {
+                        Event::Deliver { space, delivery } => Some((graph(space)?, *space, delivery.owner)),
+                        _ => None,
+                    }));
+                }
+                _ => {}
+            }
+        }
+        let heads = self.owners.look_ahead(&owners);
+        heads.into_iter().for_each(|head| self.delivered.prefetch(head));
     }
 
     /// References ever stored in feeds.

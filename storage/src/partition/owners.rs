@@ -123,6 +123,32 @@ impl Owners {
         known
     }
 
+    /// Asks for what fanning out an entry of each of these owners reads, step by step as [`Owners::find_all`] does; answers
+    /// the heads of their chains.
+    pub(super) fn look_ahead(&self, owners: &[(GraphId, SpaceId, UserId)]) -> Vec<RowPosition> {
+        let hashes: Vec<u64> = owners.iter().map(|(graph, _, id)| hash(&(*graph, *id))).collect();
+        hashes.iter().for_each(|hash| self.index.prefetch(*hash));
+        let indexes: Vec<Option<u32>> = hashes.iter().map(|hash| self.index.find(*hash, |_| true)).collect();
+        indexes.iter().flatten().for_each(|index| self.slots.prefetch(*index));
+        let known = || indexes.iter().flatten().filter_map(|index| self.slots.get(*index));
+        for owner in known() {
+            owner.followers.prefetch_start();
+            if let Some(chain) = owner.chains.first() {
+                prefetch(chain);
+            }
+        }
+        let spaces =
+            owners.iter().zip(&indexes).filter_map(|((_, space, _), index)| Some((*space, (*index)?)));
+        let heads = spaces.filter_map(|(space, index)| self.slots.get(index)?.chain(space)?.head);
+        heads.collect()
+    }
+
+    /// Asks for an owner who is about to be looked at.
+    #[inline]
+    pub(super) fn prefetch(&self, index: OwnerIndex) {
+        self.slots.prefetch(index.0);
+    }
+
     #[inline]
     pub(super) fn get(&self, index: OwnerIndex) -> &Owner {
         self.slots.get(index.0).expect("a local index in use names an owner")

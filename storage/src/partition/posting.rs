@@ -36,6 +36,15 @@ impl PostingList {
         }
     }
 
+    /// Asks for the memory that a walk reads first.
+    #[inline]
+    pub(super) fn prefetch_start(&self) {
+        let first = self.sealed().first().unwrap_or(&self.tail);
+        if let Some(start) = first.start() {
+            prefetch(start);
+        }
+    }
+
     fn sealed(&self) -> &[Chunk] {
         self.sealed.as_ref().map_or(&[], |chunks| chunks.as_slice())
     }

@@ -86,9 +86,12 @@ impl Sessions {
         }
         if tag.lowest_unanswered > session.floor {
             session.floor = tag.lowest_unanswered;
-            let before = session.results.len();
-            session.results = session.results.split_off(&session.floor);
-            self.kept -= before - session.results.len();
+            while let Some(first) = session.results.first_entry()
+                && *first.key() < session.floor
+            {
+                first.remove();
+                self.kept -= 1;
+            }
         }
         match session.results.get(&tag.sequence) {
             _ if tag.sequence < session.floor => Seen::Refused(Refusal::SequenceTooOld),

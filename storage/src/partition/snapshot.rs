@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Partition;
 use super::delivered::{Aside, Delivered, RowState, WINDOW_ROWS_MAX};
 use super::fan_out::Slice;
 use super::heap::HeapBytes;
@@ -14,7 +15,6 @@ use super::posting::PostingList;
 use super::row::{EXPIRY_BYTES, Row};
 use super::sessions::Session;
 use super::stream::Incoming;
-use super::Partition;
 use crate::codec::{Encoded, Malformed, Reader, encoded_struct, put_bytes, put_u64};
 use crate::ids::{EntryId, PartitionId, RowPosition, SessionId, SpaceId};
 

@@ -84,8 +84,12 @@ impl Timelines {
         below: EntryId,
         stamp: Stamp,
     ) -> impl Iterator<Item = &Entry> {
-        let ids = self.by_owner.get(&(space, owner)).into_iter().flat_map(move |ids| ids.below(below));
-        ids.filter_map(move |id| self.live(id, stamp))
+        self.ids(space, owner, below).filter_map(move |id| self.live(id, stamp))
+    }
+
+    /// The ids of a timeline below `below`, newest first, expired ones included; no entry is looked at.
+    pub(super) fn ids(&self, space: SpaceId, owner: UserId, below: EntryId) -> impl Iterator<Item = EntryId> {
+        self.by_owner.get(&(space, owner)).into_iter().flat_map(move |ids| ids.below(below))
     }
 
     /// Takes out at most `most` entries that have expired at `stamp`.

@@ -6,7 +6,7 @@
 use crate::ids::{EntryId, RowPosition};
 
 /// References of a head.
-pub(super) const HEAD_REFERENCES: usize = 11;
+pub(super) const HEAD_REFERENCES: usize = 10;
 
 const COUNT_BITS: u32 = 4;
 const COUNT_MASK: u32 = (1 << COUNT_BITS) - 1;
@@ -16,11 +16,13 @@ const COUNT_MASK: u32 = (1 << COUNT_BITS) - 1;
 #[repr(C, align(64))]
 pub(super) struct Head {
     references: [u32; HEAD_REFERENCES],
+    pub(super) max: EntryId,
     /// The newest sealed cell; 0 if there is none.
     pub(super) newest: u32,
-    pub(super) max: EntryId,
     /// The high half of the positions of all references of the head.
     high: u32,
+    /// The high half of the feed's floor: an id with a larger one is above it, without a look at the oldest cell.
+    floor_high: u32,
     /// The references in the head, and above them those in sealed cells.
     counts: u32,
 }
@@ -28,6 +30,18 @@ pub(super) struct Head {
 const _: () = assert!(size_of::<Head>() == 64 && HEAD_REFERENCES <= COUNT_MASK as usize);
 
 impl Head {
+    /// Whether an id is above the feed's floor for certain.
+    #[inline]
+    pub(super) fn is_surely_above_floor(&self, id: EntryId) -> bool {
+        (id.0 >> 32) as u32 > self.floor_high
+    }
+
+    /// Takes note of the feed's floor.
+    #[inline]
+    pub(super) fn note_floor(&mut self, floor: EntryId) {
+        self.floor_high = (floor.0 >> 32) as u32;
+    }
+
     /// References in the head.
     #[inline]
     pub(super) fn count(&self) -> u32 {

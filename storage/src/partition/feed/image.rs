@@ -52,7 +52,9 @@ impl Feeds {
             head.newest = begin(head.newest, &mut self.cells, cell.before);
             self.cells.get_mut(head.newest).take_content(&cell);
         }
-        if floor_of(&head, &self.cells) > head.max || sealed >= 1 << 28 {
+        let floor = floor_of(&head, &self.cells);
+        head.note_floor(floor);
+        if floor > head.max || sealed >= 1 << 28 {
             return Err(from.malformed("a feed's floor and length"));
         }
         head.set_sealed(sealed);

@@ -5,9 +5,9 @@
 //! - The cells of a feed are a ring: the newest names the oldest, so that eviction drops a whole cell without a walk.
 //! - The floor is at least the largest id ever evicted or refused; the feed answers only above it (R7). It stands in
 //!   the oldest cell as what was before it, so a feed without cells has none.
-//! - Neither a push nor an eviction looks at a row: an id above the running maximum is above the floor, and every cell
-//!   knows a bound of all that is older.
-//! - Between `cap` references and one cell more are kept; below a cap of 11 heads and cells are cut to the cap.
+//! - Neither a push nor an eviction looks at a row: an id above the running maximum is above the floor, as is one about a
+//!   second newer than it, and every cell knows a bound of all that is older.
+//! - Between `cap` references and one cell more are kept; below a cap of 10 heads and cells are cut to the cap.
 //! - Pushes wait in a short queue, so that the cache misses of many followers overlap; everything else drains it first.
 
 mod ahead;
@@ -94,7 +94,7 @@ impl Feeds {
         let Store { user, cap, position, id } = store;
         let Some(Some(chunk)) = self.heads.get_mut(user as usize / CHUNK_HEADS) else { return };
         let head = &mut chunk[user as usize % CHUNK_HEADS];
-        if id <= head.max && id <= floor_of(head, &self.cells) {
+        if id <= head.max && !head.is_surely_above_floor(id) && id <= floor_of(head, &self.cells) {
             return;
         }
         if !head.fits(position) {
@@ -153,6 +153,7 @@ impl Feeds {
         assert!(head.newest == 0 && head.len() == 0, "only an empty feed is given a floor");
         if floor > EntryId::ZERO {
             head.newest = begin(0, &mut self.cells, floor);
+            head.note_floor(floor);
             head.max = floor;
         }
     }
@@ -269,6 +270,7 @@ fn evict(head: &mut Head, cells: &mut Arena, cap: u32) -> u64 {
         let oldest = cells.get(head.newest).next;
         let cell = cells.get(oldest);
         let (next, count) = (cell.next, cell.count());
+        head.note_floor(cell.before);
         if oldest == head.newest || head.sealed() - count < cap {
             return u64::from(before - head.sealed());
         }
