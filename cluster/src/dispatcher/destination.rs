@@ -8,8 +8,12 @@ use fanfold_storage::partition::Partition;
 
 use crate::partition::StreamProgress;
 
-/// The most events of a message.
-const MESSAGE_EVENTS_MAX: usize = 1_024;
+/// The most events of a message: it is applied in one piece.
+const MESSAGE_EVENTS_MAX: usize = 512;
+
+/// The most messages under way: each names its predecessor, so that none has to wait for the answer to the one before
+/// (R8).
+const MESSAGES_MAX: usize = 8;
 
 /// About the most bytes of a message; a single larger event is still sent.
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
@@ -31,8 +35,14 @@ pub(super) struct Destination {
     is_settled: bool,
     /// Whether events are kept for it.
     is_active: bool,
-    /// Whether a message or a command about it is under way.
-    is_busy: bool,
+    /// The last event sent; none: nothing since the stream last stood still.
+    sent: Option<JournalPosition>,
+    /// Messages under way.
+    messages: usize,
+    /// Whether one of them failed: the others are waited for, and what they answer counts no more.
+    is_draining: bool,
+    /// Whether a command about it is under way.
+    is_held: bool,
     /// Failures since the last answer.
     failures: u32,
     /// Not to be tried again before.
@@ -42,10 +52,15 @@ pub(super) struct Destination {
 impl Destination {
     /// Looks at the journal: takes note of what is delivered, and returns the message to send, if any.
     pub fn next(&mut self, id: PartitionId, state: &Partition, now: Instant) -> Option<StreamMessage> {
-        if self.is_busy {
+        // Behind a question nothing is sent until it is answered.
+        let is_asking = self.messages > 0 && self.sent.is_none();
+        if self.is_held || self.is_draining || is_asking || self.messages >= MESSAGES_MAX {
             return None;
         }
         self.is_active = state.stream_active(id);
+        if !self.is_active && self.messages > 0 {
+            return None;
+        }
         if !self.is_active {
             self.is_settled = false;
             return self.may_try(now).then(|| state.stream_probe(id));
@@ -72,24 +87,39 @@ impl Destination {
         }
         match self.acknowledged {
             None => Some(state.stream_probe(id)),
-            Some(after) => state.stream_message(id, after, MESSAGE_EVENTS_MAX, MESSAGE_BYTES_MAX),
+            Some(after) => {
+                let after = self.sent.unwrap_or(after);
+                state.stream_message(id, after, MESSAGE_EVENTS_MAX, MESSAGE_BYTES_MAX)
+            }
         }
     }
 
-    /// A message or command is under way.
-    pub fn begin(&mut self) {
-        self.is_busy = true;
+    /// A message is under way whose last event is `last`; without events it is a question.
+    pub fn begin(&mut self, last: Option<JournalPosition>) {
+        self.messages += 1;
+        self.sent = last;
     }
 
-    /// It answered that the stream stands at `position`. `sent` says whether events were sent: an answer that does not
-    /// move then counts as a failure, so that nothing is repeated in a circle.
-    pub fn acknowledge(&mut self, position: JournalPosition, sent: bool, now: Instant) {
-        let stuck = sent && self.acknowledged == Some(position);
+    /// A command about it is under way; nothing is sent until it ends.
+    pub fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    /// A message ended, answered or not; false if that says nothing any more.
+    pub fn end(&mut self) -> bool {
+        let counts = !self.is_draining && !self.is_held;
+        self.messages = self.messages.saturating_sub(1);
+        self.is_draining &= self.messages > 0;
+        counts
+    }
+
+    /// A message whose last event was `sent` was answered: the stream stands at `position`. An answer that does not reach
+    /// what was sent counts as a failure, so that nothing is repeated in a circle.
+    pub fn acknowledge(&mut self, position: JournalPosition, sent: Option<JournalPosition>, now: Instant) {
         self.acknowledged = Some(position);
-        if stuck {
+        if sent.is_some_and(|sent| position < sent) {
             self.fail(now);
         } else {
-            self.is_busy = false;
             self.failures = 0;
             self.retry_at = None;
         }
@@ -97,22 +127,29 @@ impl Destination {
 
     /// Its stream began anew; where it stands is asked next.
     pub fn reset(&mut self) {
-        self.is_busy = false;
         self.is_settled = false;
         self.acknowledged = None;
+        self.stand_still();
     }
 
-    /// It did not answer, or a command about it failed.
+    /// It did not answer as it should, or a command about it failed.
     pub fn fail(&mut self, now: Instant) {
-        self.is_busy = false;
+        self.stand_still();
         let delay = RETRY_MIN.saturating_mul(1 << self.failures.min(10)).min(RETRY_MAX);
         self.failures = self.failures.saturating_add(1);
         self.retry_at = Some(now + delay);
     }
 
+    /// Goes on from what is acknowledged once nothing is under way.
+    fn stand_still(&mut self) {
+        self.sent = None;
+        self.is_held = false;
+        self.is_draining = self.messages > 0;
+    }
+
     /// When it may be tried again, if that is later.
     pub fn retry_at(&self) -> Option<Instant> {
-        self.retry_at.filter(|_| !self.is_busy)
+        self.retry_at.filter(|_| !self.is_held && self.messages == 0)
     }
 
     /// Whether it may be dropped for its silence.

@@ -53,7 +53,11 @@ pub(crate) struct Dispatcher {
 /// Something that was under way and is done.
 enum Finished {
     /// A message was answered, or not.
-    Sent { destination: PartitionId, events: usize, result: Result<StreamAnswer, StreamError> },
+    Sent {
+        destination: PartitionId,
+        last: Option<JournalPosition>,
+        result: Result<StreamAnswer, StreamError>,
+    },
     /// A stream began anew, or not.
     Resumed { destination: PartitionId, result: Result<(), NodeError> },
     /// A destination was dropped, or not.
@@ -143,13 +147,13 @@ impl Dispatcher {
 
     fn send(&mut self, messages: Vec<(PartitionId, StreamMessage)>) {
         for (destination, message) in messages {
-            self.destinations.entry(destination).or_default().begin();
-            let events = message.events.len();
+            let last = message.events.last().map(|(position, _)| *position);
+            self.destination(destination).begin(last);
             let answer = self.transport.send(destination, message);
             self.under_way.push(Box::pin(async move {
                 let answered = tokio::time::timeout(SEND_TIMEOUT, answer).await;
                 let result = answered.unwrap_or(Err(StreamError::Unavailable { destination }));
-                Finished::Sent { destination, events, result }
+                Finished::Sent { destination, last, result }
             }));
         }
     }
@@ -157,8 +161,9 @@ impl Dispatcher {
     fn finish(&mut self, finished: &Finished) {
         let now = Instant::now();
         match finished {
-            Finished::Sent { destination, events, result } => match result {
-                Ok(answer) => self.answered(*destination, *events > 0, answer),
+            Finished::Sent { destination, .. } if !self.destination(*destination).end() => {}
+            Finished::Sent { destination, last, result } => match result {
+                Ok(answer) => self.answered(*destination, *last, answer),
                 Err(error) => {
                     let source = self.partition.id().0;
                     tracing::debug!(source, destination = destination.0, %error, "a stream message was not answered");
@@ -186,13 +191,14 @@ impl Dispatcher {
     }
 
     /// Goes on from where the destination says the stream stands, or begins the stream anew.
-    fn answered(&mut self, id: PartitionId, sent: bool, answer: &StreamAnswer) {
+    fn answered(&mut self, id: PartitionId, sent: Option<JournalPosition>, answer: &StreamAnswer) {
         let Ok(verdict) = self.partition.read(|state| state.stream_verdict(id, answer)) else { return };
         match verdict {
             StreamVerdict::SendAfter(position) => {
                 self.destination(id).acknowledge(position, sent, Instant::now());
             }
             StreamVerdict::Resume { incarnation } => {
+                self.destination(id).hold();
                 let partition = self.partition.clone();
                 self.under_way.push(Box::pin(async move {
                     let command = Command::ResumeDestination { destination: id, incarnation };
@@ -232,7 +238,7 @@ impl Dispatcher {
             journal_len,
             "the journal passes its limit for a destination that does not answer; its stream begins anew later"
         );
-        self.destination(id).begin();
+        self.destination(id).hold();
         let partition = self.partition.clone();
         self.under_way.push(Box::pin(async move {
             if let Err(error) = partition.propose(&Command::DropDestination { destination: id }).await {
