@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - What goes in comes out in the same order; a batch is closed at [`BATCH_ITEMS_MAX`] items or [`BATCH_BYTES`].
-//! - A single message becomes a frame of its own; a batch never holds one item.
+//! - A single message becomes a frame of its own, as does a large one; a batch never holds one item.
 //! - A message that fits no frame is replaced by its refusal, so that every request is answered.
 
 use bytes::{BufMut, BytesMut};
@@ -16,6 +16,9 @@ use crate::wire::Writer;
 
 /// A batch that has this many bytes takes no further item.
 pub const BATCH_BYTES: usize = 64 << 10;
+
+/// A message of this size gets a frame of its own: its header is nothing beside it, and it is copied once less.
+const ALONE_BYTES: usize = 1 << 10;
 
 /// What a batch takes besides its items, at most: the rest of its header and the number of items.
 const BATCH_HEAD_BYTES: usize = HEADER_BYTES - LENGTH_BYTES + 3;
@@ -138,7 +141,8 @@ impl Packer {
         if self.items.len() + item_bytes > batch_bytes_max {
             self.close();
         }
-        if item_bytes > batch_bytes_max {
+        if item_bytes > batch_bytes_max || self.body.len() >= ALONE_BYTES {
+            self.close();
             put_frame(&mut self.packed, head, &[self.body.as_slice()]);
             return;
         }

@@ -6,7 +6,7 @@
 //!
 //! Format: `PROTOCOL.md`, "Primitives".
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::error::BodyError;
 use crate::field::Field;
@@ -15,12 +15,12 @@ use crate::ids::{EntryId, UserId};
 /// Writes a body.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
-    buffer: BytesMut,
+    buffer: Vec<u8>,
 }
 
 impl Writer {
     pub(crate) fn into_bytes(self) -> Bytes {
-        self.buffer.freeze()
+        self.buffer.into()
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -38,17 +38,17 @@ impl Writer {
 
     /// Bytes as they are, without their length.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
-        self.buffer.put_slice(bytes);
+        self.buffer.extend_from_slice(bytes);
     }
 
     /// The CRC32 of everything so far.
     pub(crate) fn checksum(&mut self) {
         let checksum = crc32fast::hash(&self.buffer);
-        self.buffer.put_u32_le(checksum);
+        self.buffer.extend_from_slice(&checksum.to_le_bytes());
     }
 
     pub(crate) fn byte(&mut self, value: u8) {
-        self.buffer.put_u8(value);
+        self.buffer.push(value);
     }
 
     pub(crate) fn boolean(&mut self, value: bool) {
@@ -56,6 +56,7 @@ impl Writer {
     }
 
     /// LEB128: seven bits a byte, the lowest first, the top bit set on all but the last.
+    #[inline]
     pub(crate) fn number(&mut self, value: impl Into<u64>) {
         let mut rest: u64 = value.into();
         while rest >= 0x80 {
@@ -71,16 +72,16 @@ impl Writer {
     }
 
     pub(crate) fn fixed64(&mut self, value: u64) {
-        self.buffer.put_u64_le(value);
+        self.buffer.extend_from_slice(&value.to_le_bytes());
     }
 
     pub(crate) fn fixed128(&mut self, value: u128) {
-        self.buffer.put_u128_le(value);
+        self.buffer.extend_from_slice(&value.to_le_bytes());
     }
 
     pub(crate) fn bytes(&mut self, value: &[u8]) {
         self.number(value.len() as u64);
-        self.buffer.put_slice(value);
+        self.buffer.extend_from_slice(value);
     }
 
     pub(crate) fn string(&mut self, value: &str) {

@@ -139,7 +139,7 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_segment_bytes: Option<u64>,
-    /// Threads that serve connections and answer reads; 0 is half of the cores.
+    /// Threads that serve connections and answer reads; 0 is one for each core.
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_threads: Option<u32>,

@@ -1,5 +1,6 @@
 //! Owns the command `start`: a node from its settings to its clean stop.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -31,14 +32,14 @@ pub(super) fn run(args: &StartArgs) -> Result<(), CliError> {
     config.check()?;
     logging::init(config.log_format, &config.log_level)?;
     raise_open_files(config.connections_max);
-    let engine = runtime("engine", config.engine_threads)?;
-    let network = runtime("network", config.network_threads)?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let engine = runtime("engine", config.engine_threads, cores.div_ceil(2))?;
+    let network = runtime("network", config.network_threads, cores)?;
     network.block_on(serve(config, engine.handle().clone()))
 }
 
-fn runtime(name: &str, threads: u32) -> Result<Runtime, CliError> {
-    let half = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
-    let threads = if threads == 0 { half } else { threads as usize };
+fn runtime(name: &str, threads: u32, default: usize) -> Result<Runtime, CliError> {
+    let threads = if threads == 0 { default } else { threads as usize };
     let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build();
     runtime.map_err(|source| CliError::Process { doing: "starting the threads", source })
 }

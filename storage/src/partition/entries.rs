@@ -42,6 +42,8 @@ impl Chunk {
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     chunks: VecDeque<Chunk>,
+    /// The first id of each chunk, side by side, so that a search for the chunk stays in the cache.
+    firsts: VecDeque<EntryId>,
     len: usize,
     heap: HeapBytes,
 }
@@ -53,7 +55,7 @@ impl Entries {
 
     /// The chunk that holds `id` or would.
     fn chunk_of(&self, id: EntryId) -> usize {
-        self.chunks.partition_point(|chunk| chunk.ids[0] <= id).saturating_sub(1)
+        self.firsts.partition_point(|first| *first <= id).saturating_sub(1)
     }
 
     fn find(&self, id: EntryId) -> Option<(usize, usize)> {
@@ -88,6 +90,7 @@ impl Entries {
             let chunk = Chunk::with_capacity(if self.chunks.is_empty() { 4 } else { CHUNK_ENTRIES });
             self.heap.replace(0, chunk.memory());
             self.chunks.push_back(chunk);
+            self.firsts.push_back(id);
         }
         let last = self.chunks.len() - 1;
         if let Some(chunk) = self.chunks.back_mut()
@@ -111,6 +114,7 @@ impl Entries {
                 chunk.entries.insert(at, Some(entry));
             }
         }
+        self.firsts[n] = chunk.ids[0];
         self.heap.replace(before, chunk.memory());
         if chunk.ids.len() > 2 * CHUNK_ENTRIES {
             self.split(n);
@@ -123,6 +127,7 @@ impl Entries {
         let (ids, entries) = (chunk.ids.split_off(CHUNK_ENTRIES), chunk.entries.split_off(CHUNK_ENTRIES));
         let live = entries.iter().flatten().count();
         chunk.live -= live;
+        self.firsts.insert(n + 1, ids[0]);
         let upper = Chunk { ids, entries, live };
         self.heap.replace(before, chunk.memory() + upper.memory());
         self.chunks.insert(n + 1, upper);
@@ -136,9 +141,11 @@ impl Entries {
         let before = chunk.memory();
         if chunk.live == 0 {
             self.chunks.remove(n);
+            self.firsts.remove(n);
             self.heap.replace(before, 0);
         } else if chunk.live < chunk.ids.len() / 4 {
             chunk.pack();
+            self.firsts[n] = chunk.ids[0];
             self.heap.replace(before, chunk.memory());
         }
     }
@@ -165,7 +172,9 @@ impl Entries {
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.heap.get() + self.chunks.capacity() * size_of::<Chunk>()
+        self.heap.get()
+            + self.chunks.capacity() * size_of::<Chunk>()
+            + self.firsts.capacity() * size_of::<EntryId>()
     }
 }
 
@@ -223,6 +232,7 @@ mod tests {
             for id in 0..5_500 {
                 prop_assert_eq!(entries.get(EntryId(id)).is_some(), model.contains(&id));
             }
+            prop_assert!(entries.firsts.iter().eq(entries.chunks.iter().map(|chunk| &chunk.ids[0])));
             let held: usize = entries.chunks.iter().map(Chunk::memory).sum();
             let payloads: usize = entries.values().map(|entry| allocated(entry.payload.len())).sum();
             prop_assert_eq!(entries.heap.get(), held + payloads);
