@@ -17,6 +17,9 @@ use crate::wire::Writer;
 /// A batch that has this many bytes takes no further item.
 pub const BATCH_BYTES: usize = 64 << 10;
 
+/// Memory kept for the body of the next message; that of a larger one is given back.
+const BODY_BYTES_KEPT: usize = 64 << 10;
+
 /// A message of this size gets a frame of its own: its header is nothing beside it, and it is copied once less.
 const ALONE_BYTES: usize = 1 << 10;
 
@@ -136,6 +139,13 @@ impl Packer {
 
     /// Puts what stands in `body` in as an item.
     fn put(&mut self, head: Head) {
+        self.put_body(head);
+        if self.body.capacity() > BODY_BYTES_KEPT {
+            self.body = Writer::default();
+        }
+    }
+
+    fn put_body(&mut self, head: Head) {
         let item_bytes = ITEM_HEAD_BYTES + self.body.len();
         let batch_bytes_max = BATCH_BYTES.min(self.frame_bytes_max as usize - BATCH_HEAD_BYTES);
         if self.items.len() + item_bytes > batch_bytes_max {

@@ -31,6 +31,10 @@ impl Writer {
         self.buffer.len()
     }
 
+    pub(crate) fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Empties it; its memory is kept.
     pub(crate) fn clear(&mut self) {
         self.buffer.clear();

@@ -105,9 +105,12 @@ impl Destination {
         self.is_held = true;
     }
 
-    /// A message ended, answered or not; false if that says nothing any more.
-    pub fn end(&mut self) -> bool {
-        let counts = !self.is_draining && !self.is_held;
+    /// A message whose last event was `sent` ended, answered or not; false if that says nothing any more: what came
+    /// after it may have been answered before it.
+    pub fn end(&mut self, sent: Option<JournalPosition>) -> bool {
+        let is_old =
+            sent.is_some_and(|sent| self.acknowledged.is_some_and(|acknowledged| sent <= acknowledged));
+        let counts = !self.is_draining && !self.is_held && !is_old;
         self.messages = self.messages.saturating_sub(1);
         self.is_draining &= self.messages > 0;
         counts
@@ -174,5 +177,57 @@ impl Destination {
 
     fn may_try(&self, now: Instant) -> bool {
         self.retry_at.is_none_or(|at| at <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(positions: &[u64]) -> Destination {
+        let mut destination =
+            Destination { acknowledged: Some(JournalPosition(0)), ..Destination::default() };
+        positions.iter().for_each(|position| destination.begin(Some(JournalPosition(*position))));
+        destination
+    }
+
+    fn answer(destination: &mut Destination, last: u64, watermark: u64) -> bool {
+        let last = Some(JournalPosition(last));
+        let counts = destination.end(last);
+        if counts {
+            destination.acknowledge(JournalPosition(watermark), last, Instant::now());
+        }
+        counts
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_says_nothing() {
+        let mut destination = sent(&[5, 9]);
+        assert!(answer(&mut destination, 9, 9));
+        assert!(!answer(&mut destination, 5, 5));
+        assert_eq!((destination.acknowledged, destination.messages), (Some(JournalPosition(9)), 0));
+        assert!(!destination.is_silent() && !destination.is_draining);
+    }
+
+    #[test]
+    fn after_a_failure_the_others_are_waited_for_and_the_stream_goes_on_from_the_watermark() {
+        let mut destination = sent(&[5, 9, 12]);
+        assert!(answer(&mut destination, 5, 3), "it was discarded");
+        assert!(destination.is_draining && destination.sent.is_none());
+        assert!(!answer(&mut destination, 9, 3) && destination.is_draining);
+        assert!(!answer(&mut destination, 12, 3) && !destination.is_draining);
+        assert_eq!(destination.acknowledged, Some(JournalPosition(3)));
+        assert!(destination.retry_at().is_some());
+    }
+
+    #[test]
+    fn a_command_holds_back_until_it_and_what_is_under_way_have_ended() {
+        let mut destination = sent(&[5, 9]);
+        assert!(destination.end(Some(JournalPosition(5))));
+        destination.hold();
+        destination.reset();
+        assert!(!destination.is_held && destination.is_draining, "one message is still under way");
+        assert!(!destination.end(Some(JournalPosition(9))));
+        assert!(!destination.is_draining && destination.acknowledged.is_none());
     }
 }

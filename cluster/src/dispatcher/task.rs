@@ -161,7 +161,7 @@ impl Dispatcher {
     fn finish(&mut self, finished: &Finished) {
         let now = Instant::now();
         match finished {
-            Finished::Sent { destination, .. } if !self.destination(*destination).end() => {}
+            Finished::Sent { destination, last, .. } if !self.destination(*destination).end(*last) => {}
             Finished::Sent { destination, last, result } => match result {
                 Ok(answer) => self.answered(*destination, *last, answer),
                 Err(error) => {

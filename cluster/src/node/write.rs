@@ -22,6 +22,9 @@ pub trait WriteSink: Send + Sync + 'static {
     fn written(&self, results: &mut dyn Iterator<Item = (u64, Result<Receipt, NodeError>)>);
 }
 
+/// Memory that a lane keeps for the next commands; what a larger group took is given back.
+const ENCODED_BYTES_KEPT: usize = 64 << 10;
+
 /// The way of many writes to one partition: submitted together, proposed together, answered together.
 pub struct WriteLane {
     home: Arc<PartitionHandle>,
@@ -60,6 +63,9 @@ impl WriteLane {
             (number, command)
         });
         self.home.proposer().submit_all(commands, &self.answers);
+        if self.encoded.capacity() > ENCODED_BYTES_KEPT {
+            self.encoded = Vec::new();
+        }
     }
 }
 

@@ -175,6 +175,12 @@ async fn read(
             Err(error) => return error.into(),
         }
         requests.submit();
+        let first_deadline = requests.first_deadline();
+        if first_deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            // A client that always has something to send must not keep them from being told.
+            requests.expire();
+            continue;
+        }
         let is_idle = buffer.is_empty();
         buffer.reserve(READ_BYTES);
         if is_idle {
@@ -182,7 +188,6 @@ async fn read(
         } else {
             complete_by.get_or_insert_with(|| Instant::now() + frame_timeout);
         }
-        let first_deadline = requests.first_deadline();
         let read = tokio::select! {
             biased;
             read = incoming.read_buf(buffer) => read,

@@ -103,13 +103,6 @@ impl Outgoing {
         Some(Slot { outgoing: Some(self.clone()), held })
     }
 
-    /// Answers a request that never got a slot.
-    pub(super) fn refuse(&self, opcode: u16, id: RequestId, status: Status) {
-        // It is small, and fits whatever the limits are.
-        let _ = self.lock().packer.reply(opcode, id, &Err(status), |_| Ok(()));
-        self.changed.notify_one();
-    }
-
     /// Says why the connection ends.
     pub(super) fn refuse_connection(&self, status: &Status) {
         self.lock().packer.refuse_connection(status);
@@ -133,6 +126,14 @@ impl Outgoing {
         self.shared.bytes.give_back(held.of_node);
         self.freed.notify_one();
         self.changed.notify_one();
+    }
+}
+
+impl Drop for Outgoing {
+    /// What answered requests held of the node, and nobody wrote because the client was gone.
+    fn drop(&mut self) {
+        let held = std::mem::take(&mut self.lock().held);
+        self.shared.bytes.give_back(held.of_node);
     }
 }
 

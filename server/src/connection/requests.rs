@@ -14,6 +14,7 @@ use std::time::Duration;
 use fanfold_protocol::call::Call;
 use fanfold_protocol::error::DecodeError;
 use fanfold_protocol::frame::Frame;
+use fanfold_protocol::ids::RequestId;
 use fanfold_protocol::message::Request;
 use fanfold_protocol::{Reply, Status};
 use tokio::time::{Instant, timeout_at};
@@ -58,7 +59,7 @@ impl Requests {
                 }
                 Ok(())
             }
-            Err(error) => self.refuse(opcode, id, &error),
+            Err(error) => self.refuse(opcode, id, &error).await,
         }
     }
 
@@ -77,13 +78,38 @@ impl Requests {
         self.writes.expire();
     }
 
-    fn refuse(&self, opcode: u16, id: fanfold_protocol::RequestId, error: &DecodeError) -> Result<(), End> {
+    async fn refuse(&mut self, opcode: u16, id: RequestId, error: &DecodeError) -> Result<(), End> {
         if !error.connection_goes_on() {
             return Err(End::Refused(error.to_status()));
         }
         tracing::debug!(request = id.0, %error, "request refused");
-        self.outgoing.refuse(opcode, id, error.to_status());
+        self.answer_refusal(opcode, id, error.to_status()).await;
         Ok(())
+    }
+
+    /// Answers a request that is not started. It takes a slot as any other: who sends many and reads nothing waits.
+    async fn answer_refusal(&mut self, opcode: u16, id: RequestId, status: Status) {
+        self.make_room(0).await;
+        if let Some(slot) = self.outgoing.begin(0) {
+            // It is small, and fits whatever the limits are.
+            let _ = self.outgoing.lock().put(slot, opcode, id, &Err(status), false);
+            self.outgoing.changed.notify_one();
+        }
+    }
+
+    /// Waits until a request that takes so many bytes may start; meanwhile deadlines are kept.
+    async fn make_room(&mut self, bytes: u64) {
+        if self.outgoing.has_room(bytes) {
+            return;
+        }
+        // What was gathered has to be on its way, or nothing would ever make room.
+        self.submit();
+        loop {
+            tokio::select! {
+                () = self.outgoing.room(bytes) => return,
+                () = super::until(self.writes.first_deadline()) => self.writes.expire(),
+            }
+        }
     }
 
     async fn start(&mut self, frame: Frame) -> Result<(), End> {
@@ -91,19 +117,15 @@ impl Requests {
         let (opcode, id) = (frame.opcode, frame.request_id);
         let call = match frame.decode_call() {
             Ok(call) => call,
-            Err(error) => return self.refuse(opcode, id, &error),
+            Err(error) => return self.refuse(opcode, id, &error).await,
         };
         let asked = Asked { kind: request_name(&call.request), opcode, id, received };
         let cost = self.cost(&call, &frame);
-        if !self.outgoing.has_room(cost) {
-            // What was gathered has to be on its way, or nothing would ever make room.
-            self.submit();
-            self.outgoing.room(cost).await;
-        }
+        self.make_room(cost).await;
         let Some(slot) = self.outgoing.begin(cost) else {
             let busy = Status::Busy { delay_ms: dispatch::BUSY_DELAY_MS };
             dispatch::note(&self.shared, &asked, Some(&busy));
-            self.outgoing.refuse(opcode, id, busy);
+            self.answer_refusal(opcode, id, busy).await;
             return Ok(());
         };
         if let Err(status) = call.request.check(&self.shared.limits) {

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::outgoing::Outgoing;
 use crate::config::ms;
@@ -19,8 +19,8 @@ use crate::config::ms;
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
 pub(super) struct Writer {
-    /// Nothing more will be asked.
-    closing: CancellationToken,
+    /// Dropped when nothing more will be asked, whatever ended the connection.
+    closing: DropGuard,
     broken: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -30,7 +30,7 @@ impl Writer {
     pub(super) fn spawn(outgoing: OwnedWriteHalf, answers: Arc<Outgoing>) -> Self {
         let (closing, broken) = (CancellationToken::new(), CancellationToken::new());
         let task = tokio::spawn(write(outgoing, answers, closing.clone(), broken.clone()));
-        Self { closing, broken, task }
+        Self { closing: closing.drop_guard(), broken, task }
     }
 
     /// Returns when nothing can be written any more.
@@ -40,7 +40,7 @@ impl Writer {
 
     /// Waits until every request in flight is answered and its answer written, or none can be.
     pub(super) async fn finish(self) {
-        self.closing.cancel();
+        drop(self.closing);
         if let Err(error) = self.task.await
             && error.is_panic()
         {

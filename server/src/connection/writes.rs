@@ -1,7 +1,7 @@
 //! Owns the writes of one connection that are under way: proposed together, answered together.
 //!
 //! - A write is answered once: by what came of it, or at its deadline; what comes later is dropped.
-//! - The order of the writes to one partition is that of their frames.
+//! - The order of the writes to one partition is that of their frames, blocks and unblocks aside.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

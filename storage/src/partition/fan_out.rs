@@ -131,8 +131,20 @@ impl Partition {
         let Some(chain) = self.owners.get(index).chain(space) else { return };
         let found = self.delivered.chain(chain.head).take_while(|(_, row)| row.id >= id).last();
         if let Some((position, _)) = found.filter(|(_, row)| row.id == id) {
-            self.set_state(position, RowState::Dead);
+            self.end_row(position);
         }
+    }
+
+    /// Ends a row for ever; answers the next older one of its chain.
+    fn end_row(&mut self, position: RowPosition) -> Option<RowPosition> {
+        let row = self.delivered.get(position)?;
+        if let Some(expiry) = self.delivered.expiry(position, row) {
+            // A dead row expires no more: an image tells only the expiries of live ones.
+            self.row_expiries.remove(&(expiry, position));
+        }
+        let row = self.delivered.get_mut(position)?;
+        row.set_state(RowState::Dead);
+        row.previous(position)
     }
 
     /// Ends all rows of an owner: its subscription ended or begins anew (R9).
@@ -143,11 +155,8 @@ impl Partition {
         for chain in self.owners.take_chains(index) {
             self.special.note_chain(index, chain.space, None);
             let mut next = chain.head;
-            while let Some(position) = next
-                && let Some(row) = self.delivered.get_mut(position)
-            {
-                next = row.previous(position);
-                row.set_state(RowState::Dead);
+            while let Some(position) = next {
+                next = self.end_row(position);
             }
         }
         self.slices.retain(|slice| slice.owner != index);

@@ -270,9 +270,12 @@ impl Partition {
             known.is_none_or(|known| known.graph == definition.graph),
             "the graph of a space never changes"
         );
-        let id = definition.id;
-        self.spaces.insert(id, definition);
-        self.recount_horizon(id);
+        let (id, horizon_ms) = (definition.id, definition.policy.horizon_ms);
+        let before = self.spaces.insert(id, definition);
+        if before.is_none_or(|before| before.policy.horizon_ms != horizon_ms) {
+            // It looks at every row and entry.
+            self.recount_horizon(id);
+        }
     }
 
     /// Lets everything expire that is due at the stamp.
