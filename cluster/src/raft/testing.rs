@@ -23,7 +23,7 @@ impl Machine for Notebook {
 
     type Work<'b> = Vec<usize>;
 
-    fn begin<'b>(&mut self, _index: u64, batch: &'b [u8]) -> Vec<usize> {
+    fn begin(&mut self, _index: u64, batch: &[u8]) -> Vec<usize> {
         let commands = decode_batch(batch);
         self.batches.push(commands.len());
         commands
