@@ -206,6 +206,27 @@ impl Following {
         true
     }
 
+    /// Takes many edges away at once; `owners` ascending, each once. Answers those that were there.
+    pub(super) fn remove_all(&mut self, owners: &[OwnerIndex], heap: &mut HeapBytes) -> Vec<OwnerIndex> {
+        if let [owner] = owners {
+            return if self.remove(*owner, heap) { vec![*owner] } else { Vec::new() };
+        }
+        let mut wanted = owners.iter().copied().peekable();
+        let (mut removed, mut kept) = (Vec::new(), Vec::with_capacity(self.len()));
+        for edge in self.iter() {
+            while wanted.next_if(|owner| *owner < edge.owner).is_some() {}
+            match wanted.next_if_eq(&edge.owner) {
+                Some(owner) => removed.push(owner),
+                None => kept.push(edge),
+            }
+        }
+        if !removed.is_empty() {
+            heap.resize(self.0.len(), 0);
+            *self = Self::of(&kept, heap);
+        }
+        removed
+    }
+
     fn replace(&mut self, mut list: Writer, heap: &mut HeapBytes) {
         list.flush();
         heap.resize(self.0.len(), list.out.len());
@@ -363,5 +384,26 @@ mod tests {
         let owners: Vec<_> = (0..200).map(|n| OwnerIndex(n * 5_000)).collect();
         list.add(&owners, Stamp(850_000_000_000), &mut heap);
         assert!(list.bytes() <= 430, "{}", list.bytes());
+    }
+
+    proptest! {
+        #[test]
+        fn taking_many_out_is_taking_each_out(
+            owners in prop::collection::btree_set(0u32..400, 0..120),
+            gone in prop::collection::btree_set(0u32..400, 0..80),
+        ) {
+            let edges = owners.iter().map(|owner| Edge { owner: OwnerIndex(*owner), since: Stamp(u64::from(owner % 3)) });
+            let edges: Vec<Edge> = edges.collect();
+            let gone: Vec<OwnerIndex> = gone.into_iter().map(OwnerIndex).collect();
+            let (mut heap, mut other_heap) = (HeapBytes::default(), HeapBytes::default());
+            let mut at_once = Following::of(&edges, &mut heap);
+            let mut one_by_one = Following::of(&edges, &mut other_heap);
+            let removed = at_once.remove_all(&gone, &mut heap);
+            let each: Vec<OwnerIndex> =
+                gone.iter().copied().filter(|owner| one_by_one.remove(*owner, &mut other_heap)).collect();
+            prop_assert_eq!(removed, each);
+            prop_assert_eq!(&at_once.0, &one_by_one.0);
+            prop_assert_eq!(heap.get(), other_heap.get());
+        }
     }
 }

@@ -131,21 +131,22 @@ impl Partition {
         if !self.knows_graph(graph) {
             return Err(Refusal::UnknownGraph);
         }
-        let mut changed = 0;
-        for owner in owners {
-            let (Some(user), Some(index)) = (self.users.find(reader), self.owners.find(graph, *owner)) else {
-                continue;
-            };
-            if self.users.unfollow(user, graph, index) {
-                changed += 1;
-                self.owners.remove_follower(index, user.0);
-                if self.owners.get(index).followers.len() == 0 {
-                    self.unsubscribe(index);
-                }
-                self.release_user(user);
+        let Some(user) = self.users.find(reader) else { return Ok(unchanged()) };
+        let mut known: Vec<OwnerIndex> = self.owners.find_all(graph, owners).into_iter().flatten().collect();
+        known.sort_unstable();
+        known.dedup();
+        // All at once: taking them out one by one would copy a long list each time.
+        let removed = self.users.unfollow(user, graph, &known);
+        for index in &removed {
+            self.owners.remove_follower(*index, user.0);
+            if self.owners.get(*index).followers.len() == 0 {
+                self.unsubscribe(*index);
             }
         }
-        Ok(WriteResult::Related { changed, refused: Vec::new() })
+        if !removed.is_empty() {
+            self.release_user(user);
+        }
+        Ok(WriteResult::Related { changed: removed.len() as u32, refused: Vec::new() })
     }
 
     fn unsubscribe(&mut self, index: OwnerIndex) {

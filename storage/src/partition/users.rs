@@ -220,21 +220,26 @@ impl Users {
         self.heap = heap;
     }
 
-    /// Takes an edge away; false if it was not there.
-    pub(super) fn unfollow(&mut self, index: UserIndex, graph: GraphId, owner: OwnerIndex) -> bool {
+    /// Takes edges away; `owners` ascending, each once. Answers those that were there.
+    pub(super) fn unfollow(
+        &mut self,
+        index: UserIndex,
+        graph: GraphId,
+        owners: &[OwnerIndex],
+    ) -> Vec<OwnerIndex> {
         let mut heap = self.heap;
         let user = self.get_mut(index);
-        if !user.follows(graph, owner) {
-            return false;
+        if user.list(graph).is_none() {
+            return Vec::new();
         }
         let before = user.relations_memory();
-        user.list_mut(graph).remove(owner, &mut heap);
-        user.unfollowed = true;
+        let removed = user.list_mut(graph).remove_all(owners, &mut heap);
+        user.unfollowed |= !removed.is_empty();
         user.tidy();
         heap.replace(before, user.relations_memory());
         self.heap = heap;
-        self.edges -= 1;
-        true
+        self.edges -= removed.len() as u64;
+        removed
     }
 
     /// Changes whom a user mutes, blocks and is blocked by.

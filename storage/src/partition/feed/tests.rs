@@ -102,7 +102,9 @@ struct Model {
 
 fn pushes() -> impl Strategy<Value = Vec<(u64, u64)>> {
     let near = (1u64 << 32) - 9_000..(1u64 << 32) + 9_000;
-    prop::collection::vec((prop_oneof![9 => near, 1 => 0..1u64 << 40], 1..2_000u64), 1..900)
+    // Ids about half a second apart, so that they and the floors lie on both sides of the steps of their high halves.
+    let ids = (1..2_000u64).prop_map(|n| n << 31);
+    prop::collection::vec((prop_oneof![9 => near, 1 => 0..1u64 << 40], ids), 1..900)
 }
 
 proptest! {
@@ -116,6 +118,9 @@ proptest! {
             feeds.push_later(Store { user: 7, cap, position, id });
             feeds.drain();
             prop_assert_eq!(feeds.stored() > before, id > floor);
+            let head = feeds.head(7).expect("it was made by the first push");
+            prop_assert!(!head.is_surely_above_floor(feeds.floor(7)));
+            prop_assert!(head.is_surely_above_floor(EntryId(feeds.floor(7).0 + (1 << 32))));
             if id > floor {
                 model.came.push((position, id));
             }
