@@ -224,7 +224,7 @@ impl Incoming {
         }
     }
 
-    pub async fn fill(&mut self) -> bool {
+    async fn fill(&mut self) -> bool {
         soon(self.stream.read_buf(&mut self.buffer)).await.expect("closed in order, not reset") > 0
     }
 }

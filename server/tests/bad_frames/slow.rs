@@ -134,38 +134,3 @@ async fn large_answers_that_wait_for_a_client_count_against_the_node() {
     slow.call(Request::ReadTimeline(hydrated)).await.unwrap();
     node.stop().await.unwrap();
 }
-
-/// What clients left unread must not be missing for ever.
-#[tokio::test]
-async fn what_clients_left_unread_is_given_back_when_they_go() {
-    let limits = Config { node_bytes_max: 4 << 20, connection_bytes_max: 4 << 20, ..config() };
-    let node = node(limits).await;
-    let mut peer = Peer::connect(node.socket_address()).await;
-    let mut home = peer.session(OWNER).await;
-    for _ in 0..40 {
-        let append = home.append(TtlChoice::SpaceDefault, vec![b'x'; 30_000]);
-        peer.append(append).await;
-    }
-    let hydrated = ReadTimeline { hydrate: true, limit: 40, ..read_timeline(OWNER) };
-    for _ in 0..8 {
-        let mut gone = Peer::with_small_buffer(node.socket_address()).await;
-        for _ in 0..REQUESTS {
-            let frame = gone.frame(Request::ReadTimeline(hydrated.clone()));
-            gone.send_frame(&frame).await;
-        }
-        // The first answer is there, the others wait behind it.
-        assert!(gone.incoming.fill().await);
-    }
-    let served = async {
-        loop {
-            match peer.call(Request::ReadTimeline(hydrated.clone())).await {
-                Err(Status::Busy { delay_ms }) => {
-                    tokio::time::sleep(Duration::from_millis(u64::from(delay_ms))).await;
-                }
-                other => break other,
-            }
-        }
-    };
-    soon(served).await.unwrap();
-    node.stop().await.unwrap();
-}
