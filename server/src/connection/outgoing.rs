@@ -132,8 +132,8 @@ impl Outgoing {
 impl Drop for Outgoing {
     /// What answered requests held of the node, and nobody wrote because the client was gone.
     fn drop(&mut self) {
-        let held = std::mem::take(&mut self.lock().held);
-        self.shared.bytes.give_back(held.of_node);
+        let answers = self.answers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.shared.bytes.give_back(answers.held.of_node);
     }
 }
 

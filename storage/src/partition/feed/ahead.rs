@@ -5,7 +5,7 @@
 
 use crate::ids::{EntryId, RowPosition};
 
-/// How far ahead of its use a head is asked for; a prototype of this loop gained 10 to 40 % by 16.
+/// How far ahead of its use a head is asked for; a bare loop over heads, without cells, ran fastest at 32.
 const LOOKAHEAD: usize = 32;
 
 /// One reference for one feed.
