@@ -90,19 +90,21 @@ impl Cursor {
 
     /// The cursor as bytes to keep, at most 64.
     pub fn to_bytes(&self) -> Bytes {
-        sealed::seal(Kind::Cursor, |w| {
-            let (kind, number) = self.scope.parts();
-            w.byte(kind);
-            w.number(number);
-            w.number(self.subject.0);
-            w.fixed64(self.below.0);
-            w.number(self.as_of);
-            w.boolean(self.after.is_some());
-            if let Some(after) = self.after {
-                w.number(after.partition.0);
-                w.number(after.user.0);
-            }
-        })
+        sealed::seal(Kind::Cursor, |w| self.content(w))
+    }
+
+    fn content(&self, w: &mut Writer) {
+        let (kind, number) = self.scope.parts();
+        w.byte(kind);
+        w.number(number);
+        w.number(self.subject.0);
+        w.fixed64(self.below.0);
+        w.number(self.as_of);
+        w.boolean(self.after.is_some());
+        if let Some(after) = self.after {
+            w.number(after.partition.0);
+            w.number(after.user.0);
+        }
     }
 
     /// The cursor that `to_bytes` made these bytes of.
@@ -125,7 +127,7 @@ impl Cursor {
     }
 
     pub(crate) fn encode(&self, w: &mut Writer) {
-        w.bytes(&self.to_bytes());
+        sealed::put_with_length(w, Kind::Cursor, |w| self.content(w));
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
@@ -137,12 +139,14 @@ impl Cursor {
 impl Mark {
     /// The mark as bytes to keep, at most 64.
     pub fn to_bytes(&self) -> Bytes {
-        sealed::seal(Kind::Mark, |w| {
-            w.number(self.partition.0);
-            w.number(self.incarnation);
-            w.number(self.row_position);
-            w.fixed64(self.id_bound.0);
-        })
+        sealed::seal(Kind::Mark, |w| self.content(w))
+    }
+
+    fn content(&self, w: &mut Writer) {
+        w.number(self.partition.0);
+        w.number(self.incarnation);
+        w.number(self.row_position);
+        w.fixed64(self.id_bound.0);
     }
 
     /// The mark that `to_bytes` made these bytes of.
@@ -158,7 +162,7 @@ impl Mark {
     }
 
     pub(crate) fn encode(&self, w: &mut Writer) {
-        w.bytes(&self.to_bytes());
+        sealed::put_with_length(w, Kind::Mark, |w| self.content(w));
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {

@@ -10,6 +10,7 @@ use bytes::{BufMut, BytesMut};
 use crate::call::{BATCH_ITEMS_MAX, Call, Reply};
 use crate::frame::{Flags, HEADER_BYTES, LENGTH_BYTES, put_checksum, put_header};
 use crate::ids::RequestId;
+use crate::message::{EntryView, Page};
 use crate::opcode::Opcode;
 use crate::status::Status;
 use crate::wire::Writer;
@@ -98,13 +99,44 @@ impl Packer {
         let encoded = match reply {
             Ok(response) => {
                 response.encode(&mut self.body);
-                let bytes = self.body.len();
-                let fits = bytes + HEADER_BYTES - LENGTH_BYTES <= self.frame_bytes_max as usize;
-                let admitted = if fits { admits(bytes) } else { Err(Status::Internal) };
-                admitted.map(|()| bytes)
+                self.admit(admits)
             }
             Err(status) => Err(status.clone()),
         };
+        self.answer(opcode, id, encoded)
+    }
+
+    /// Like [`Packer::reply`] with a page of `entries`, newest first, and everything else as in `page`; so nobody has
+    /// to gather the entries of a page first.
+    pub fn page(
+        &mut self,
+        opcode: u16,
+        id: RequestId,
+        page: &Page,
+        entries: impl ExactSizeIterator<Item = EntryView>,
+        admits: impl FnOnce(usize) -> Result<(), Status>,
+    ) -> Result<usize, Status> {
+        self.body.clear();
+        page.encode_with(&mut self.body, entries);
+        let encoded = self.admit(admits);
+        self.answer(opcode, id, encoded)
+    }
+
+    /// The bytes of the body, if it fits a frame and is admitted.
+    fn admit(&self, admits: impl FnOnce(usize) -> Result<(), Status>) -> Result<usize, Status> {
+        let bytes = self.body.len();
+        let fits = bytes + HEADER_BYTES - LENGTH_BYTES <= self.frame_bytes_max as usize;
+        let admitted = if fits { admits(bytes) } else { Err(Status::Internal) };
+        admitted.map(|()| bytes)
+    }
+
+    /// Puts the body in as an answer, or the status in its place.
+    fn answer(
+        &mut self,
+        opcode: u16,
+        id: RequestId,
+        encoded: Result<usize, Status>,
+    ) -> Result<usize, Status> {
         let flags = match &encoded {
             Ok(_) => Flags::RESPONSE,
             Err(status) => {

@@ -46,13 +46,28 @@ pub enum SealedError {
 
 pub(crate) fn seal(kind: Kind, content: impl FnOnce(&mut Writer)) -> Bytes {
     let mut w = Writer::default();
+    put(&mut w, kind, content);
+    w.into_bytes()
+}
+
+/// Writes a sealed string with its length before it.
+pub(crate) fn put_with_length(w: &mut Writer, kind: Kind, content: impl FnOnce(&mut Writer)) {
+    let at = w.len();
+    w.byte(0);
+    let length = put(w, kind, content);
+    // The limit makes it a number of one byte.
+    w.replace_byte(at, length as u8);
+}
+
+fn put(w: &mut Writer, kind: Kind, content: impl FnOnce(&mut Writer)) -> usize {
+    let from = w.len();
     w.byte(kind as u8);
     w.byte(VERSION);
-    content(&mut w);
-    w.checksum();
-    let sealed = w.into_bytes();
-    assert!(sealed.len() <= SEALED_BYTES_MAX, "every kind fits the limit with the longest varints");
-    sealed
+    content(w);
+    w.checksum(from);
+    let length = w.len() - from;
+    assert!(length <= SEALED_BYTES_MAX, "every kind fits the limit with the longest varints");
+    length
 }
 
 pub(crate) fn open<T>(

@@ -26,15 +26,17 @@ pub struct Token {
 impl Token {
     /// The token as bytes to keep, at most 64.
     pub fn to_bytes(&self) -> Bytes {
-        sealed::seal(Kind::Token, |w| {
-            w.number(self.partition.0);
-            w.number(self.incarnation);
-            w.number(self.log_index);
-            w.boolean(self.journal_position.is_some());
-            if let Some(position) = self.journal_position {
-                w.number(position);
-            }
-        })
+        sealed::seal(Kind::Token, |w| self.content(w))
+    }
+
+    fn content(&self, w: &mut Writer) {
+        w.number(self.partition.0);
+        w.number(self.incarnation);
+        w.number(self.log_index);
+        w.boolean(self.journal_position.is_some());
+        if let Some(position) = self.journal_position {
+            w.number(position);
+        }
     }
 
     /// The token that `to_bytes` made these bytes of.
@@ -50,7 +52,7 @@ impl Token {
     }
 
     pub(crate) fn encode(&self, w: &mut Writer) {
-        w.bytes(&self.to_bytes());
+        sealed::put_with_length(w, Kind::Token, |w| self.content(w));
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {

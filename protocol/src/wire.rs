@@ -12,6 +12,9 @@ use crate::error::BodyError;
 use crate::field::Field;
 use crate::ids::{EntryId, UserId};
 
+/// Bytes of the longest number.
+const NUMBER_BYTES_MAX: usize = 10;
+
 /// Writes a body.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
@@ -45,10 +48,15 @@ impl Writer {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The CRC32 of everything so far.
-    pub(crate) fn checksum(&mut self) {
-        let checksum = crc32fast::hash(&self.buffer);
+    /// The CRC32 of everything since `from`.
+    pub(crate) fn checksum(&mut self, from: usize) {
+        let checksum = crc32fast::hash(&self.buffer[from..]);
         self.buffer.extend_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// Puts another byte where one was written.
+    pub(crate) fn replace_byte(&mut self, at: usize, value: u8) {
+        self.buffer[at] = value;
     }
 
     pub(crate) fn byte(&mut self, value: u8) {
@@ -63,11 +71,17 @@ impl Writer {
     #[inline]
     pub(crate) fn number(&mut self, value: impl Into<u64>) {
         let mut rest: u64 = value.into();
-        while rest >= 0x80 {
-            self.byte(rest as u8 | 0x80);
-            rest >>= 7;
+        if rest < 0x80 {
+            return self.byte(rest as u8);
         }
-        self.byte(rest as u8);
+        let (mut raw, mut length) = ([0; NUMBER_BYTES_MAX], 0);
+        while rest >= 0x80 {
+            raw[length] = rest as u8 | 0x80;
+            rest >>= 7;
+            length += 1;
+        }
+        raw[length] = rest as u8;
+        self.buffer.extend_from_slice(&raw[..=length]);
     }
 
     /// Zigzag, then LEB128: small numbers of either sign are short.

@@ -42,40 +42,119 @@ pub fn status_name(status: &Status) -> &'static str {
     }
 }
 
-/// The name of a request's kind, as in `fanfold_requests_total{kind="read_feed"}`.
-pub fn request_name(request: &Request) -> &'static str {
-    match request {
-        Request::Ping => "ping",
-        Request::GetMap => "get_map",
-        Request::ListSpaces => "list_spaces",
-        Request::CreateSpace(_) => "create_space",
-        Request::AlterSpace(_) => "alter_space",
-        Request::OpenSession(_) => "open_session",
-        Request::CloseSession(_) => "close_session",
-        Request::Write(write) => match write.op {
-            WriteOp::Append(_) => "append",
-            WriteOp::Amend(_) => "amend",
-            WriteOp::Delete(_) => "delete",
-            WriteOp::SetExpiry(_) => "set_expiry",
-            WriteOp::Follow(_) => "follow",
-            WriteOp::Unfollow(_) => "unfollow",
-            WriteOp::Mute(_) => "mute",
-            WriteOp::Unmute(_) => "unmute",
-            WriteOp::Block(_) => "block",
-            WriteOp::Unblock(_) => "unblock",
-        },
-        Request::WaitDelivered(_) => "wait_delivered",
-        Request::ReadTimeline(_) => "read_timeline",
-        Request::ReadEntries(_) => "read_entries",
-        Request::ReadFeed(_) => "read_feed",
-        Request::ReadFeeds(_) => "read_feeds",
-        Request::GetCounts(_) => "get_counts",
-        Request::ScanFollowees(_) => "scan_followees",
-        Request::ScanFollowers(_) => "scan_followers",
-        Request::Explain(_) => "explain",
-        Request::GetStatus => "get_status",
-        Request::WaitDrained => "wait_drained",
-        Request::AcceptClock => "accept_clock",
+/// The kind of a request, as metrics and logs tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestKind {
+    Ping,
+    GetMap,
+    ListSpaces,
+    CreateSpace,
+    AlterSpace,
+    OpenSession,
+    CloseSession,
+    Append,
+    Amend,
+    Delete,
+    SetExpiry,
+    Follow,
+    Unfollow,
+    Mute,
+    Unmute,
+    Block,
+    Unblock,
+    WaitDelivered,
+    ReadTimeline,
+    ReadEntries,
+    ReadFeed,
+    ReadFeeds,
+    GetCounts,
+    ScanFollowees,
+    ScanFollowers,
+    Explain,
+    GetStatus,
+    WaitDrained,
+    AcceptClock,
+}
+
+impl RequestKind {
+    /// How many there are.
+    pub const COUNT: usize = Self::AcceptClock as usize + 1;
+
+    /// The kind of a request.
+    pub fn of(request: &Request) -> Self {
+        match request {
+            Request::Ping => Self::Ping,
+            Request::GetMap => Self::GetMap,
+            Request::ListSpaces => Self::ListSpaces,
+            Request::CreateSpace(_) => Self::CreateSpace,
+            Request::AlterSpace(_) => Self::AlterSpace,
+            Request::OpenSession(_) => Self::OpenSession,
+            Request::CloseSession(_) => Self::CloseSession,
+            Request::Write(write) => match write.op {
+                WriteOp::Append(_) => Self::Append,
+                WriteOp::Amend(_) => Self::Amend,
+                WriteOp::Delete(_) => Self::Delete,
+                WriteOp::SetExpiry(_) => Self::SetExpiry,
+                WriteOp::Follow(_) => Self::Follow,
+                WriteOp::Unfollow(_) => Self::Unfollow,
+                WriteOp::Mute(_) => Self::Mute,
+                WriteOp::Unmute(_) => Self::Unmute,
+                WriteOp::Block(_) => Self::Block,
+                WriteOp::Unblock(_) => Self::Unblock,
+            },
+            Request::WaitDelivered(_) => Self::WaitDelivered,
+            Request::ReadTimeline(_) => Self::ReadTimeline,
+            Request::ReadEntries(_) => Self::ReadEntries,
+            Request::ReadFeed(_) => Self::ReadFeed,
+            Request::ReadFeeds(_) => Self::ReadFeeds,
+            Request::GetCounts(_) => Self::GetCounts,
+            Request::ScanFollowees(_) => Self::ScanFollowees,
+            Request::ScanFollowers(_) => Self::ScanFollowers,
+            Request::Explain(_) => Self::Explain,
+            Request::GetStatus => Self::GetStatus,
+            Request::WaitDrained => Self::WaitDrained,
+            Request::AcceptClock => Self::AcceptClock,
+        }
+    }
+
+    /// Its name, as in `fanfold_requests_total{kind="read_feed"}`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::GetMap => "get_map",
+            Self::ListSpaces => "list_spaces",
+            Self::CreateSpace => "create_space",
+            Self::AlterSpace => "alter_space",
+            Self::OpenSession => "open_session",
+            Self::CloseSession => "close_session",
+            Self::Append => "append",
+            Self::Amend => "amend",
+            Self::Delete => "delete",
+            Self::SetExpiry => "set_expiry",
+            Self::Follow => "follow",
+            Self::Unfollow => "unfollow",
+            Self::Mute => "mute",
+            Self::Unmute => "unmute",
+            Self::Block => "block",
+            Self::Unblock => "unblock",
+            Self::WaitDelivered => "wait_delivered",
+            Self::ReadTimeline => "read_timeline",
+            Self::ReadEntries => "read_entries",
+            Self::ReadFeed => "read_feed",
+            Self::ReadFeeds => "read_feeds",
+            Self::GetCounts => "get_counts",
+            Self::ScanFollowees => "scan_followees",
+            Self::ScanFollowers => "scan_followers",
+            Self::Explain => "explain",
+            Self::GetStatus => "get_status",
+            Self::WaitDrained => "wait_drained",
+            Self::AcceptClock => "accept_clock",
+        }
+    }
+
+    /// Whether it asks to be answered only when something has come about, so that a long time is no fault.
+    pub fn waits(self) -> bool {
+        matches!(self, Self::WaitDelivered | Self::WaitDrained)
     }
 }
 

@@ -28,7 +28,7 @@ const GRAPH: GraphId = GraphId(1);
 const PULLED: u64 = 10;
 const BATCH_POSTS: usize = 64;
 const MEASURED_POSTS: usize = 200_000;
-const READS: u32 = 200_000;
+const READS: u32 = 2_000_000;
 
 /// The generator of Marsaglia, 2003.
 struct Random(u64);
@@ -180,18 +180,18 @@ impl Run {
         UserId(PULLED + self.random.below(self.setting.users))
     }
 
-    fn read(&self, reader: UserId, below: EntryId) -> usize {
-        let query = FeedQuery { space: SPACE, reader, below, limit: 20 };
-        let slice = self.partition.feed_slice(&query).unwrap();
-        slice.rows.len()
-    }
-
-    /// Nanoseconds of a read of 20 by readers of the parity given.
-    fn reads(&mut self, parity: u64, readers: u64) -> f64 {
-        let readers: Vec<UserId> =
-            (0..READS).map(|_| UserId(PULLED + self.random.below(readers) / 2 * 2 + parity)).collect();
+    /// Nanoseconds of a read of 20 by readers of the parity given, so many together.
+    fn reads(&mut self, parity: u64, readers: u64, together: usize) -> f64 {
+        let mut query = || {
+            let reader = UserId(PULLED + self.random.below(readers) / 2 * 2 + parity);
+            FeedQuery { space: SPACE, reader, below: EntryId::MAX, limit: 20 }
+        };
+        let queries: Vec<FeedQuery> = (0..READS).map(|_| query()).collect();
         let started = Watch::start();
-        let rows: usize = readers.iter().map(|reader| self.read(*reader, EntryId::MAX)).sum();
+        let mut rows = 0;
+        for queries in queries.chunks(together) {
+            self.partition.feed_slices(queries, |_, slice| rows += slice.unwrap().rows.len());
+        }
         let took = started.elapsed();
         assert!(rows > 19 * READS as usize, "{rows} rows in {READS} reads");
         took.as_nanos() as f64 / f64::from(READS)
@@ -236,8 +236,9 @@ fn main() {
     println!("{} rows: {:.1} bytes each", usage.rows, rows / usage.rows as f64);
     for (what, parity) in [("plain", 1), ("with 10 pulled", 0)] {
         for (heat, readers) in [("warm", 1_000), ("cold", users)] {
-            run.reads(parity, readers);
-            println!("read of 20, {what}, {heat}: {:.0} ns", run.reads(parity, readers));
+            run.reads(parity, readers, 1);
+            let (one, many) = (run.reads(parity, readers, 1), run.reads(parity, readers, 16));
+            println!("read of 20, {what}, {heat}: {one:.0} ns, {many:.0} ns with 16 together");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::partition::PartitionHandle;
 use crate::position::Position;
 use crate::read::{
     self, Asker, Counts, EdgePage, EntriesRequest, EntryView, Explanation, FOLLOW_SCAN_LIMIT_MAX,
-    FeedRequest, FeedsRequest, IDS_MAX, LIMIT_MAX, Page, READERS_MAX, ScanAfter, TimelineRequest,
+    FeedRequest, FeedsRequest, IDS_MAX, LIMIT_MAX, Page, READERS_MAX, ReadyFeeds, ScanAfter, TimelineRequest,
 };
 
 /// Feeds of one request that are read at the same time.
@@ -46,6 +46,20 @@ impl Node {
         check(RangeField::Limit, u64::from(request.limit), 1..=u64::from(LIMIT_MAX))?;
         let home = self.ready_home(request.reader, request.at_least.as_ref()).await?;
         self.feed(home, request).await
+    }
+
+    /// Reads feeds as far as that needs no waiting. Those that `ready` has no page of afterwards, and those that cannot
+    /// be read, are for [`Node::read_feed`].
+    pub fn ready_feeds<'r>(
+        &self,
+        count: usize,
+        request: impl Fn(usize) -> &'r FeedRequest,
+        ready: &mut ReadyFeeds,
+    ) {
+        match self.enter() {
+            Ok(_pass) => ready.find(self.asker(), count, request),
+            Err(_) => ready.clear(count),
+        }
     }
 
     /// Reads the first pages of many feeds, in the order asked; each partition is confirmed once.

@@ -128,9 +128,14 @@ impl PartitionHandle {
         read.ok_or(NodeError::Damaged { partition: self.id })
     }
 
+    /// Whether what is read here now includes everything that was answered before, and nobody has to be asked.
+    pub fn is_confirmed(&self) -> bool {
+        self.group.leads_alone()
+    }
+
     /// Confirms that what is read here from now on includes everything that was answered before.
     pub async fn confirm(&self) -> Result<(), NodeError> {
-        if self.group.leads_alone() {
+        if self.is_confirmed() {
             return Ok(());
         }
         let failed = |error| NodeError::from_read(Some(self.id), &error);

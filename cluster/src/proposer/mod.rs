@@ -493,7 +493,14 @@ mod tests {
     #[tokio::test]
     async fn a_failing_log_leaves_outcomes_unknown() {
         let disk = FaultFs::new();
-        let (_log, group, proposer) = open(&disk, no_background()).await;
+        let (log, group, proposer) = open(&disk, no_background()).await;
+        proposer.propose(command(0)).await.unwrap();
+        // The sync that fails is to be that of the commands below, not of what Raft notes by itself after the above.
+        let mut quiet = 0;
+        while quiet < 1_000 {
+            tokio::task::yield_now().await;
+            quiet = if log.status().queued_bytes == 0 { quiet + 1 } else { 0 };
+        }
         disk.fail_sync_after(0, PowerLoss::LoseAll);
         let answers: Vec<_> = (0..3).map(|number| proposer.submit(command(number)).unwrap()).collect();
         for answer in answers {

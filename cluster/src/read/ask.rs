@@ -65,6 +65,12 @@ impl<'a> Asker<'a> {
         }
     }
 
+    /// The partition of this number, if it is here and answers from now on for everything that was answered before,
+    /// without anybody having to be asked.
+    pub fn ready(self, id: PartitionId) -> Option<&'a PartitionHandle> {
+        self.partition(id).ok().filter(|partition| partition.is_confirmed())
+    }
+
     /// The home of a user.
     pub fn home_of(self, user: UserId) -> PartitionId {
         PartitionId::of_user(user, self.count())

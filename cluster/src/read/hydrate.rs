@@ -29,7 +29,7 @@ pub(super) async fn hydrate(
 ) -> Result<Vec<Hydrated>, NodeError> {
     let (found, unreachable) = asker.entries_by_id(ids).await;
     let taken = ids.iter().zip(found).map(|(id, found)| match found {
-        Some(entry) => Hydrated::Live(EntryView::of_entry(entry, true)),
+        Some(entry) => Hydrated::Live(EntryView::hydrated(entry)),
         None if unreachable.contains(&asker.home_of_entry(*id)) => {
             Hydrated::Unreachable(asker.home_of_entry(*id))
         }
@@ -65,7 +65,7 @@ pub(super) async fn refer(
         let entry = found.get(&reference.id).filter(|entry| entry.owner == reference.owner);
         reference.state = match entry {
             Some(entry) if visible.contains(&entry.id) => {
-                ReferenceState::Live(Box::new(EntryView::of_entry(entry.clone(), true)))
+                ReferenceState::Live(Box::new(EntryView::hydrated(entry.clone())))
             }
             None if unreachable.contains(&asker.home_of(reference.owner)) => ReferenceState::Unreachable,
             _ => ReferenceState::Gone,

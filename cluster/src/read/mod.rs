@@ -10,6 +10,7 @@ mod edges;
 mod explain;
 mod feed;
 mod hydrate;
+mod ready;
 mod request;
 mod timeline;
 mod view;
@@ -20,6 +21,7 @@ pub(crate) use explain::explain;
 pub(crate) use feed::read_feed;
 pub(crate) use timeline::{read_entries, read_timeline};
 
+pub use ready::{ReadyFeeds, ReadyPage};
 pub use request::{
     EntriesRequest, FOLLOW_SCAN_LIMIT_MAX, FeedRequest, FeedsRequest, IDS_MAX, LIMIT_MAX, Mark, READERS_MAX,
     ScanAfter, TimelineRequest,

@@ -30,7 +30,9 @@ pub(crate) async fn read_timeline(
         let bound = slice.entries.last().filter(|_| slice.more).map_or(EntryId::ZERO, |last| last.id);
         let seen = visible(asker, request.viewer, slice.entries.iter()).await?;
         let entries = slice.entries.into_iter().filter(|entry| seen.contains(&entry.id));
-        shown.extend(entries.map(|entry| EntryView::of_entry(entry, request.hydrate)));
+        let view =
+            |entry| if request.hydrate { EntryView::hydrated(entry) } else { EntryView::of_entry(&entry) };
+        shown.extend(entries.map(view));
         if bound == EntryId::ZERO || shown.len() == limit {
             break bound;
         }
@@ -61,7 +63,7 @@ pub(crate) async fn read_entries(
     let seen = visible(asker, request.viewer, in_space).await?;
     let view = |id: &EntryId| {
         let entry = found.get(id).filter(|entry| entry.space == request.space && seen.contains(id))?;
-        Some(EntryView::of_entry(entry.clone(), true))
+        Some(EntryView::hydrated(entry.clone()))
     };
     let mut views: Vec<_> = request.ids.iter().map(view).collect();
     refer(asker, request.viewer, views.iter_mut().flatten().collect()).await?;

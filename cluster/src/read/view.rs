@@ -110,8 +110,14 @@ impl EntryView {
         }
     }
 
-    /// An entry with or without its payload; what it refers to is not looked up.
-    pub(super) fn of_entry(entry: Entry, hydrate: bool) -> Self {
+    /// An entry with its payload; what it refers to is not looked up.
+    pub(super) fn hydrated(entry: Entry) -> Self {
+        let view = Self::of_entry(&entry);
+        Self { payload: Some(entry.payload), ..view }
+    }
+
+    /// An entry without its payload; what it refers to is not looked up.
+    pub(super) fn of_entry(entry: &Entry) -> Self {
         let reference = entry.reference.map(|EntryRef { owner, id }| {
             let state = ReferenceState::NotHydrated;
             ReferenceView { owner, id, state }
@@ -123,7 +129,7 @@ impl EntryView {
             audience: entry.audience,
             version: entry.version,
             expiry: entry.expiry,
-            payload: hydrate.then_some(entry.payload),
+            payload: None,
             reference,
         }
     }

@@ -1,5 +1,7 @@
 //! Owns the answers to reads: entries as a reader sees them, and pages of them.
 
+use std::borrow::Borrow;
+
 use bytes::Bytes;
 
 use crate::cursor::{Cursor, Mark};
@@ -102,6 +104,17 @@ const ENTRY_BYTES_MIN: usize = 3;
 impl Page {
     pub(crate) fn encode(&self, w: &mut Writer) {
         let sorted = self.entries.is_sorted_by(|newer, older| newer.id >= older.id);
+        self.encode_head(w);
+        encode_entries(w, sorted, self.entries.iter());
+    }
+
+    /// Encodes a page of these entries, newest first, in place of its own.
+    pub(crate) fn encode_with(&self, w: &mut Writer, entries: impl ExactSizeIterator<Item = EntryView>) {
+        self.encode_head(w);
+        encode_entries(w, true, entries);
+    }
+
+    fn encode_head(&self, w: &mut Writer) {
         w.byte(bitmap([
             self.next.is_some(),
             self.mark.is_some(),
@@ -125,12 +138,6 @@ impl Page {
                 reason.encode(w);
             }
         }
-        w.list_header(self.entries.len(), sorted);
-        let mut newer = None;
-        for entry in &self.entries {
-            entry.encode(w, newer, Depth::Outer);
-            newer = sorted.then_some(entry.id);
-        }
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
@@ -150,6 +157,16 @@ impl Page {
             entries.push(entry);
         }
         Ok(Self { entries, next, complete_to, short_of, mark, new_count, token })
+    }
+}
+
+fn encode_entries(w: &mut Writer, sorted: bool, entries: impl ExactSizeIterator<Item: Borrow<EntryView>>) {
+    w.list_header(entries.len(), sorted);
+    let mut newer = None;
+    for entry in entries {
+        let entry = entry.borrow();
+        entry.encode(w, newer, Depth::Outer);
+        newer = sorted.then_some(entry.id);
     }
 }
 

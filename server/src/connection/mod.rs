@@ -1,10 +1,13 @@
 //! Owns one client connection: handshake, then frames in and answers out until one side ends it.
 //!
+//! - One task reads and writes: what one read of the socket asks is answered by one write, if nothing has to be waited for.
 //! - Requests run concurrently and are answered in the order in which they are done.
 //! - Requests and bytes in flight are bounded; at the bound the socket is not read, which holds the client up.
 //! - A frame that is not complete in time, and answers that are not taken in time, end the connection.
 
+mod alarm;
 mod outgoing;
+mod reads;
 mod requests;
 mod waiting;
 mod writer;
@@ -20,11 +23,11 @@ use fanfold_protocol::frame::Frame;
 use fanfold_protocol::handshake::Hello;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, timeout};
 
 use crate::config::ms;
 use crate::listener::Shared;
+use alarm::Alarm;
 use outgoing::Outgoing;
 use requests::Requests;
 use writer::Writer;
@@ -107,99 +110,102 @@ async fn handshake(stream: &mut TcpStream, buffer: &mut BytesMut, shared: &Share
     Ok(())
 }
 
-async fn exchange(stream: TcpStream, mut buffer: BytesMut, shared: &Arc<Shared>) {
-    let (mut incoming, outgoing) = stream.into_split();
+async fn exchange(mut stream: TcpStream, mut buffer: BytesMut, shared: &Arc<Shared>) {
+    let end = talk(&mut stream, &mut buffer, shared).await;
+    if let Some(End::Refused(_)) = end {
+        // What the client still sends is read, so that the refusal is not lost in a reset.
+        let mut rest = [0; 4_096];
+        let drained = async { while matches!(stream.read(&mut rest).await, Ok(n) if n > 0) {} };
+        let _ = timeout(FAREWELL, drained).await;
+    }
+}
+
+/// Reads requests and writes answers until the connection ends and everything in flight is answered; none if nothing can
+/// be written any more.
+async fn talk(stream: &mut TcpStream, buffer: &mut BytesMut, shared: &Arc<Shared>) -> Option<End> {
+    let (mut incoming, outgoing) = stream.split();
     let answers = Arc::new(Outgoing::new(shared.clone()));
-    let writer = Writer::spawn(outgoing, answers.clone());
     let mut requests = Requests::new(answers.clone());
-    let end = tokio::select! {
-        end = read(&mut incoming, &mut buffer, &mut requests, shared) => end,
-        () = writer.broken() => End::Closed,
-        () = shared.stopping.cancelled() => End::Closed,
-    };
-    requests.submit();
+    let mut writer = Writer::new(outgoing, answers.clone());
+    let mut alarm = Alarm::default();
+    let stopping = shared.stopping.cancelled();
+    tokio::pin!(stopping);
+    let frame_timeout = ms(shared.config.frame_timeout_ms);
+    let mut complete_by: Option<Instant> = None;
+    let mut end: Option<End> = None;
+    loop {
+        let mut reads = end.is_none();
+        if reads {
+            match requests.take(buffer) {
+                Ok(taken) => {
+                    if taken.any || taken.is_full || buffer.is_empty() {
+                        complete_by = None;
+                    }
+                    if !taken.is_full && !buffer.is_empty() {
+                        complete_by.get_or_insert_with(|| Instant::now() + frame_timeout);
+                    }
+                    reads = !taken.is_full;
+                }
+                Err(refused) => {
+                    requests.submit();
+                    end = Some(refuse_all(refused, &answers, shared));
+                    continue;
+                }
+            }
+        }
+        requests.submit();
+        writer.write().ok()?;
+        if end.is_some() && answers.is_done() && !writer.is_held_up() {
+            writer.shut_down().await;
+            return end;
+        }
+        let read_by = complete_by.filter(|_| reads);
+        let deadlines = [read_by, requests.first_deadline(), writer.deadline()];
+        let first_deadline = deadlines.into_iter().flatten().min();
+        alarm.set(first_deadline);
+        if reads {
+            buffer.reserve(READ_BYTES);
+        }
+        let mut has_read = false;
+        tokio::select! {
+            biased;
+            read = incoming.read_buf(buffer), if reads => match read {
+                Ok(0) | Err(_) => end = Some(End::Closed),
+                Ok(bytes) => {
+                    has_read = true;
+                    shared.metrics.received_bytes.inc_by(bytes as u64);
+                }
+            },
+            () = answers.changed.notified() => {}
+            () = writer.writable(), if writer.is_held_up() => {}
+            () = alarm.ring() => {}
+            () = &mut stopping, if end.is_none() => end = Some(End::Closed),
+        }
+        let now = Instant::now();
+        if has_read {
+            requests.note_received(now);
+        }
+        // Looked at every time: a client that always has something to send must not keep the alarm from being heard.
+        if first_deadline.is_some_and(|deadline| deadline <= now) {
+            requests.expire(now);
+            if writer.deadline().is_some_and(|deadline| deadline <= now) {
+                tracing::info!("connection closed: the client does not take its answers");
+                shared.metrics.closed(&Status::TooSlow);
+                return None;
+            }
+            if !has_read && read_by.is_some_and(|deadline| deadline <= now) {
+                end = Some(refuse_all(End::Refused(Status::TooSlow), &answers, shared));
+            }
+        }
+    }
+}
+
+/// Tells the client why nothing more is read.
+fn refuse_all(end: End, answers: &Outgoing, shared: &Shared) -> End {
     if let End::Refused(status) = &end {
         shared.metrics.closed(status);
         tracing::info!(%status, "connection closed");
         answers.refuse_connection(status);
     }
-    // What is in flight is still answered, writes at the latest at their deadline.
-    finish(writer, &requests).await;
-    if matches!(end, End::Refused(_)) {
-        // What the client still sends is read, so that the refusal is not lost in a reset.
-        let mut rest = [0; 4_096];
-        let drained = async { while matches!(incoming.read(&mut rest).await, Ok(n) if n > 0) {} };
-        let _ = timeout(FAREWELL, drained).await;
-    }
-}
-
-/// Lets the writer end once everything in flight is answered.
-async fn finish(writer: Writer, requests: &Requests) {
-    let finished = writer.finish();
-    tokio::pin!(finished);
-    loop {
-        tokio::select! {
-            () = &mut finished => return,
-            () = until(requests.first_deadline()) => requests.expire(),
-        }
-    }
-}
-
-/// Waits until a moment; for ever, if there is none.
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Reads frames and starts their requests until the connection ends.
-async fn read(
-    incoming: &mut OwnedReadHalf,
-    buffer: &mut BytesMut,
-    requests: &mut Requests,
-    shared: &Shared,
-) -> End {
-    let frame_timeout = ms(shared.config.frame_timeout_ms);
-    let mut complete_by: Option<Instant> = None;
-    loop {
-        match Frame::decode_from(buffer, shared.limits.frame_bytes_max) {
-            Ok(Some(frame)) => {
-                complete_by = None;
-                if let Err(end) = requests.take(frame).await {
-                    return end;
-                }
-                continue;
-            }
-            Ok(None) => {}
-            Err(error) => return error.into(),
-        }
-        requests.submit();
-        let first_deadline = requests.first_deadline();
-        if first_deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            // A client that always has something to send must not keep them from being told.
-            requests.expire();
-            continue;
-        }
-        let is_idle = buffer.is_empty();
-        buffer.reserve(READ_BYTES);
-        if is_idle {
-            complete_by = None;
-        } else {
-            complete_by.get_or_insert_with(|| Instant::now() + frame_timeout);
-        }
-        let read = tokio::select! {
-            biased;
-            read = incoming.read_buf(buffer) => read,
-            () = until(complete_by) => return End::Refused(Status::TooSlow),
-            () = until(first_deadline) => {
-                requests.expire();
-                continue;
-            }
-        };
-        match read {
-            Ok(0) | Err(_) => return End::Closed,
-            Ok(n) => shared.metrics.received_bytes.inc_by(n as u64),
-        };
-    }
+    end
 }

@@ -2,13 +2,14 @@
 //!
 //! - A request holds a slot and its bytes from its start until its answer is written.
 //! - A request that ends without an answer gives back what it held.
-//! - Whoever answers packs into one buffer; the writer is woken once for all that gathers.
+//! - Whoever answers packs into one buffer; the connection's task is woken once for all that gathers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use fanfold_protocol::ids::RequestId;
+use fanfold_protocol::message::{EntryView, Page};
 use fanfold_protocol::{Packer, Reply, Status};
 use tokio::sync::Notify;
 
@@ -19,10 +20,8 @@ use crate::listener::Shared;
 pub(super) struct Outgoing {
     shared: Arc<Shared>,
     answers: Mutex<Answers>,
-    /// Answers wait, or the last request has ended.
+    /// Answers wait, or something was given back.
     pub(super) changed: Notify,
-    /// Something was given back.
-    freed: Notify,
     requests: AtomicU64,
     bytes: AtomicU64,
 }
@@ -50,7 +49,6 @@ impl Outgoing {
             shared,
             answers: Mutex::new(Answers { packer, held: Held::default() }),
             changed: Notify::new(),
-            freed: Notify::new(),
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
@@ -65,25 +63,14 @@ impl Outgoing {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a request that takes so many bytes may start now.
-    pub(super) fn has_room(&self, bytes: u64) -> bool {
+    /// Whether a request that takes so many bytes may start now, `gathered` ones being about to.
+    pub(super) fn has_room(&self, gathered: u64, bytes: u64) -> bool {
         let config = &self.shared.config;
-        let (requests, held) = (self.requests.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire));
+        let requests = self.requests.load(Ordering::Acquire) + gathered;
+        let held = self.bytes.load(Ordering::Acquire);
         requests == 0
             || requests < u64::from(config.connection_requests_max)
                 && held + bytes <= u64::from(config.connection_bytes_max)
-    }
-
-    /// Waits until [`Outgoing::has_room`].
-    pub(super) async fn room(&self, bytes: u64) {
-        while !self.has_room(bytes) {
-            self.freed.notified().await;
-        }
-    }
-
-    /// Whether nothing waits to be written.
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().packer.is_empty()
     }
 
     /// Whether no request is in flight and nothing waits to be written.
@@ -91,22 +78,20 @@ impl Outgoing {
         self.requests.load(Ordering::Acquire) == 0 && self.lock().packer.is_empty()
     }
 
-    /// Takes a slot and bytes for a request; none if the node as a whole has no room for it.
-    pub(super) fn begin(self: &Arc<Self>, bytes: u64) -> Option<Slot> {
+    /// Takes a slot and bytes for requests; none if the node as a whole has no room for them.
+    pub(super) fn begin(self: &Arc<Self>, requests: u64, bytes: u64) -> Option<Slot> {
         if !self.shared.bytes.try_take(bytes) {
             return None;
         }
-        self.requests.fetch_add(1, Ordering::AcqRel);
+        self.requests.fetch_add(requests, Ordering::AcqRel);
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.shared.metrics.in_flight.inc();
-        let held = Held { requests: 1, bytes, of_node: bytes };
-        Some(Slot { outgoing: Some(self.clone()), held })
+        self.shared.metrics.in_flight.inc_by(requests as i64);
+        Some(Slot { outgoing: self.clone(), held: Held { requests, bytes, of_node: bytes } })
     }
 
     /// Says why the connection ends.
     pub(super) fn refuse_connection(&self, status: &Status) {
         self.lock().packer.refuse_connection(status);
-        self.changed.notify_one();
     }
 
     /// Moves what waits into `out`, and says what is to be given back once that is written.
@@ -124,7 +109,6 @@ impl Outgoing {
         self.requests.fetch_sub(held.requests, Ordering::AcqRel);
         self.bytes.fetch_sub(held.bytes, Ordering::AcqRel);
         self.shared.bytes.give_back(held.of_node);
-        self.freed.notify_one();
         self.changed.notify_one();
     }
 }
@@ -142,16 +126,36 @@ impl Answers {
     /// again if the node has no room for the bytes of its answer; a write has taken effect and is answered so.
     pub(super) fn put(
         &mut self,
-        mut slot: Slot,
+        slot: Slot,
         opcode: u16,
         id: RequestId,
         reply: &Reply,
         is_read: bool,
     ) -> Result<(), Status> {
-        let Some(outgoing) = slot.outgoing.take() else { return Ok(()) };
-        let shared = &outgoing.shared;
-        let mut held = slot.held;
-        let answered = self.packer.reply(opcode, id, reply, |bytes| {
+        self.pack(slot, is_read, |packer, admits| packer.reply(opcode, id, reply, admits))
+    }
+
+    /// Packs a page of these entries, newest first, as [`Answers::put`] packs the answer to a read.
+    pub(super) fn put_page(
+        &mut self,
+        slot: Slot,
+        opcode: u16,
+        id: RequestId,
+        page: &Page,
+        entries: impl ExactSizeIterator<Item = EntryView>,
+    ) -> Result<(), Status> {
+        self.pack(slot, true, |packer, admits| packer.page(opcode, id, page, entries, admits))
+    }
+
+    fn pack(
+        &mut self,
+        mut slot: Slot,
+        is_read: bool,
+        pack: impl FnOnce(&mut Packer, &mut dyn FnMut(usize) -> Result<(), Status>) -> Result<usize, Status>,
+    ) -> Result<(), Status> {
+        let mut held = std::mem::take(&mut slot.held);
+        let shared = &slot.outgoing.shared;
+        let answered = pack(&mut self.packer, &mut |bytes| {
             let beyond = (bytes as u64).saturating_sub(held.of_node);
             if beyond > 0 && shared.bytes.try_take(beyond) {
                 held.of_node += beyond;
@@ -160,7 +164,7 @@ impl Answers {
             }
             Ok(())
         });
-        shared.metrics.in_flight.dec();
+        shared.metrics.in_flight.dec_by(held.requests as i64);
         self.held.requests += held.requests;
         self.held.bytes += held.bytes;
         self.held.of_node += held.of_node;
@@ -168,17 +172,26 @@ impl Answers {
     }
 }
 
-/// What one request holds.
+/// What requests hold that are not answered yet.
 pub(super) struct Slot {
-    outgoing: Option<Arc<Outgoing>>,
+    outgoing: Arc<Outgoing>,
     held: Held,
+}
+
+impl Slot {
+    /// Takes one request and its bytes out.
+    pub(super) fn split(&mut self, bytes: u64) -> Self {
+        let held = Held { requests: 1, bytes, of_node: bytes };
+        self.held.requests -= held.requests;
+        self.held.bytes -= held.bytes;
+        self.held.of_node -= held.of_node;
+        Self { outgoing: self.outgoing.clone(), held }
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(outgoing) = self.outgoing.take() {
-            outgoing.shared.metrics.in_flight.dec();
-            outgoing.give_back(self.held);
-        }
+        self.outgoing.shared.metrics.in_flight.dec_by(self.held.requests as i64);
+        self.outgoing.give_back(self.held);
     }
 }

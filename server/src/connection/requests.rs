@@ -2,8 +2,8 @@
 //!
 //! - A request takes a slot and its bytes before it starts and gives them back when its answer is written.
 //! - A request that does not decode is answered alone; the connection goes on.
-//! - Writes of one read of the socket are proposed together. Anything else is answered at once, on the connection's own
-//!   task; what has to wait for something goes on in a task of its own.
+//! - Feed reads of one read of the socket are read together, and writes are proposed together. Anything else is answered
+//!   at once, on the connection's own task; what has to wait for something goes on in a task of its own.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use fanfold_protocol::call::Call;
 use fanfold_protocol::error::DecodeError;
 use fanfold_protocol::frame::Frame;
@@ -22,11 +23,12 @@ use tracing::Instrument;
 
 use super::End;
 use super::outgoing::{Outgoing, Slot};
+use super::reads::{Left, Reads};
 use super::writes::Writes;
 use crate::config::ms;
 use crate::dispatch::{self, Asked};
 use crate::listener::Shared;
-use crate::names::request_name;
+use crate::names::RequestKind;
 
 /// About the bytes an unhydrated entry of a page takes.
 const ENTRY_BYTES: usize = 48;
@@ -37,35 +39,102 @@ const HYDRATED_ENTRY_BYTES: usize = 640;
 pub(super) struct Requests {
     shared: Arc<Shared>,
     outgoing: Arc<Outgoing>,
+    reads: Reads,
     writes: Writes,
+    /// What is to be started next, before anything else is decoded.
+    next: Option<Next>,
+    /// The rest of a batch.
+    items: std::vec::IntoIter<Frame>,
+    /// When what is being taken was read from the socket.
+    received: Instant,
+}
+
+/// A frame that is to be started.
+enum Next {
+    /// As it came from the socket.
+    Outer(Frame),
+    /// Out of a batch.
+    Item(Frame),
+}
+
+/// What was taken from the bytes that were read.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// Whether a frame was complete.
+    pub(super) any: bool,
+    /// Whether too much is in flight to go on.
+    pub(super) is_full: bool,
 }
 
 impl Requests {
     pub(super) fn new(outgoing: Arc<Outgoing>) -> Self {
-        let writes = Writes::new(outgoing.clone());
-        Self { shared: outgoing.shared().clone(), outgoing, writes }
+        Self {
+            shared: outgoing.shared().clone(),
+            reads: Reads::new(outgoing.clone()),
+            writes: Writes::new(outgoing.clone()),
+            outgoing,
+            next: None,
+            items: Vec::new().into_iter(),
+            received: Instant::now(),
+        }
     }
 
-    /// Starts the request of a frame, or all of a batch; waits while too much is in flight.
-    pub(super) async fn take(&mut self, frame: Frame) -> Result<(), End> {
-        if !frame.is_batch() {
-            return self.start(frame).await;
-        }
-        let (opcode, id) = (frame.opcode, frame.request_id);
-        match frame.into_items(self.shared.limits.batch_items_max) {
-            Ok(items) => {
-                for item in items {
-                    self.start(item).await?;
-                }
-                Ok(())
+    /// Notes that bytes have just been read.
+    pub(super) fn note_received(&mut self, now: Instant) {
+        self.received = now;
+    }
+
+    /// Starts the requests of all whole frames, as long as there is room for them.
+    pub(super) fn take(&mut self, buffer: &mut BytesMut) -> Result<Taken, End> {
+        let mut taken = Taken::default();
+        while let Some(next) = self.next(buffer)? {
+            taken.any = true;
+            self.next = match next {
+                Next::Outer(frame) if frame.is_batch() => self.open(frame)?.map(Next::Outer),
+                Next::Outer(frame) => self.start(frame)?.map(Next::Outer),
+                Next::Item(frame) => self.start(frame)?.map(Next::Item),
+            };
+            if self.next.is_some() {
+                taken.is_full = true;
+                break;
             }
-            Err(error) => self.refuse(opcode, id, &error).await,
+        }
+        Ok(taken)
+    }
+
+    fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Next>, End> {
+        if let Some(next) = self.next.take() {
+            return Ok(Some(next));
+        }
+        if let Some(item) = self.items.next() {
+            return Ok(Some(Next::Item(item)));
+        }
+        Ok(Frame::decode_from(buffer, self.shared.limits.frame_bytes_max)?.map(Next::Outer))
+    }
+
+    /// Opens a batch; gives it back if it has to be refused and there is no room for that.
+    fn open(&mut self, frame: Frame) -> Result<Option<Frame>, End> {
+        match frame.clone().into_items(self.shared.limits.batch_items_max) {
+            Ok(items) => {
+                self.items = items.into_iter();
+                Ok(None)
+            }
+            Err(error) => self.refuse(frame, &error),
         }
     }
 
-    /// Proposes the writes that were gathered since the last time.
+    /// Answers the reads and proposes the writes that were gathered since the last time.
     pub(super) fn submit(&mut self) {
+        self.answer_reads();
         self.writes.submit();
+    }
+
+    fn answer_reads(&mut self) {
+        let (shared, outgoing) = (&self.shared, &self.outgoing);
+        self.reads.run(|Left { asked, deadline, request, slot }| match slot {
+            Some(slot) => run(shared, outgoing, request, asked, deadline, slot),
+            None => refuse_busy(outgoing, asked),
+        });
     }
 
     /// When the first deadline of a pending write may pass.
@@ -74,99 +143,76 @@ impl Requests {
     }
 
     /// Answers writes whose deadline has passed.
-    pub(super) fn expire(&self) {
-        self.writes.expire();
+    pub(super) fn expire(&self, now: Instant) {
+        self.writes.expire(now);
     }
 
-    async fn refuse(&mut self, opcode: u16, id: RequestId, error: &DecodeError) -> Result<(), End> {
+    /// Answers what does not decode; gives the frame back if there is no room for that.
+    fn refuse(&mut self, frame: Frame, error: &DecodeError) -> Result<Option<Frame>, End> {
         if !error.connection_goes_on() {
             return Err(End::Refused(error.to_status()));
         }
-        tracing::debug!(request = id.0, %error, "request refused");
-        self.answer_refusal(opcode, id, error.to_status()).await;
-        Ok(())
-    }
-
-    /// Answers a request that is not started. It takes a slot as any other: who sends many and reads nothing waits.
-    async fn answer_refusal(&mut self, opcode: u16, id: RequestId, status: Status) {
-        self.make_room(0).await;
-        if let Some(slot) = self.outgoing.begin(0) {
-            // It is small, and fits whatever the limits are.
-            let _ = self.outgoing.lock().put(slot, opcode, id, &Err(status), false);
-            self.outgoing.changed.notify_one();
+        if !self.has_room(0) {
+            return Ok(Some(frame));
         }
-    }
-
-    /// Waits until a request that takes so many bytes may start; meanwhile deadlines are kept.
-    async fn make_room(&mut self, bytes: u64) {
-        if self.outgoing.has_room(bytes) {
-            return;
-        }
-        // What was gathered has to be on its way, or nothing would ever make room.
-        self.submit();
-        loop {
-            tokio::select! {
-                () = self.outgoing.room(bytes) => return,
-                () = super::until(self.writes.first_deadline()) => self.writes.expire(),
-            }
-        }
-    }
-
-    async fn start(&mut self, frame: Frame) -> Result<(), End> {
-        let received = Instant::now();
         let (opcode, id) = (frame.opcode, frame.request_id);
+        tracing::debug!(request = id.0, %error, "request refused");
+        answer_refusal(&self.outgoing, opcode, id, error.to_status());
+        Ok(None)
+    }
+
+    /// Whether a request that takes so many bytes may start; the reads that were gathered are answered if they are in
+    /// its way.
+    fn has_room(&mut self, bytes: u64) -> bool {
+        if self.outgoing.has_room(self.reads.count(), self.reads.bytes() + bytes) {
+            return true;
+        }
+        self.answer_reads();
+        self.outgoing.has_room(0, bytes)
+    }
+
+    /// Starts a request; gives it back if there is no room for it yet.
+    fn start(&mut self, frame: Frame) -> Result<Option<Frame>, End> {
         let call = match frame.decode_call() {
             Ok(call) => call,
-            Err(error) => return self.refuse(opcode, id, &error).await,
+            Err(error) => return self.refuse(frame, &error),
         };
-        let asked = Asked { kind: request_name(&call.request), opcode, id, received };
         let cost = self.cost(&call, &frame);
-        self.make_room(cost).await;
-        let Some(slot) = self.outgoing.begin(cost) else {
-            let busy = Status::Busy { delay_ms: dispatch::BUSY_DELAY_MS };
-            dispatch::note(&self.shared, &asked, Some(&busy));
-            self.answer_refusal(opcode, id, busy).await;
-            return Ok(());
-        };
-        if let Err(status) = call.request.check(&self.shared.limits) {
-            answer(&self.outgoing, asked, slot, &Err(status), true);
-            return Ok(());
+        if !self.has_room(cost) {
+            return Ok(Some(frame));
         }
+        let (opcode, id, received) = (frame.opcode, frame.request_id, self.received);
+        let asked = Asked { kind: RequestKind::of(&call.request), opcode, id, received };
+        let checked = call.request.check(&self.shared.limits);
         let longest = ms(self.shared.config.request_timeout_ms);
         let wanted = call.deadline_ms.map_or(longest, |ms| Duration::from_millis(u64::from(ms)).min(longest));
         let deadline = received + wanted;
-        match call.request {
+        let request = match call.request {
+            Request::ReadFeed(read) if checked.is_ok() => {
+                match self.reads.gather(read, asked, deadline, cost) {
+                    Ok(()) => return Ok(None),
+                    Err(read) => Request::ReadFeed(read),
+                }
+            }
+            request => request,
+        };
+        let Some(slot) = self.outgoing.begin(1, cost) else {
+            refuse_busy(&self.outgoing, asked);
+            return Ok(None);
+        };
+        if let Err(status) = checked {
+            answer(&self.outgoing, asked, slot, &Err(status), true);
+            return Ok(None);
+        }
+        match request {
             Request::Write(write) if Writes::takes(&write) => {
                 if let Err((asked, slot, status)) = self.writes.gather(write, asked, deadline, slot) {
                     answer(&self.outgoing, asked, slot, &Err(status), false);
                 }
             }
-            request => self.run(request, asked, deadline, slot),
+            request => run(&self.shared, &self.outgoing, request, asked, deadline, slot),
         }
-        Ok(())
-    }
-
-    /// Answers a request at once if nothing has to be waited for, else in a task of its own.
-    fn run(&self, request: Request, asked: Asked, deadline: Instant, slot: Slot) {
-        // Only reads can be told to come again: what has taken effect is answered so, and its answer is small.
-        let is_read = matches!(
-            request,
-            Request::ReadFeed(_) | Request::ReadFeeds(_) | Request::ReadTimeline(_) | Request::ReadEntries(_)
-        );
-        let mut reply: Pin<Box<dyn Future<Output = Reply> + Send>> =
-            Box::pin(dispatch::reply(self.shared.clone(), request));
-        // Whatever it waits for, it is asked again by its own task, so that nothing has to wake this one.
-        if let Poll::Ready(reply) = reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            answer(&self.outgoing, asked, slot, &reply, is_read);
-            return;
-        }
-        let outgoing = self.outgoing.clone();
-        let span = tracing::debug_span!("request", id = asked.id.0);
-        let run = async move {
-            let reply = timeout_at(deadline, reply).await.unwrap_or(Err(Status::DeadlineExceeded));
-            answer(&outgoing, asked, slot, &reply, is_read);
-        };
-        tokio::spawn(run.instrument(span));
+        Ok(None)
     }
 
     /// About how many bytes a request and its answer take while it is in flight; never more than can be had.
@@ -192,8 +238,53 @@ impl Requests {
     }
 }
 
+/// Answers a request at once if nothing has to be waited for, else in a task of its own.
+fn run(
+    shared: &Arc<Shared>,
+    outgoing: &Arc<Outgoing>,
+    request: Request,
+    asked: Asked,
+    deadline: Instant,
+    slot: Slot,
+) {
+    // Only reads can be told to come again: what has taken effect is answered so, and its answer is small.
+    let is_read = matches!(
+        request,
+        Request::ReadFeed(_) | Request::ReadFeeds(_) | Request::ReadTimeline(_) | Request::ReadEntries(_)
+    );
+    let mut reply: Pin<Box<dyn Future<Output = Reply> + Send>> =
+        Box::pin(dispatch::reply(shared.clone(), request));
+    // Whatever it waits for, it is asked again by its own task, so that nothing has to wake this one.
+    if let Poll::Ready(reply) = reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        answer(outgoing, asked, slot, &reply, is_read);
+        return;
+    }
+    let outgoing = outgoing.clone();
+    let span = tracing::debug_span!("request", id = asked.id.0);
+    let run = async move {
+        let reply = timeout_at(deadline, reply).await.unwrap_or(Err(Status::DeadlineExceeded));
+        answer(&outgoing, asked, slot, &reply, is_read);
+        outgoing.changed.notify_one();
+    };
+    tokio::spawn(run.instrument(span));
+}
+
 fn answer(outgoing: &Outgoing, asked: Asked, slot: Slot, reply: &Reply, is_read: bool) {
     let packed = outgoing.lock().put(slot, asked.opcode, asked.id, reply, is_read);
-    outgoing.changed.notify_one();
     dispatch::note(outgoing.shared(), &asked, packed.err().as_ref());
+}
+
+/// Answers a request for which the node has no room.
+fn refuse_busy(outgoing: &Arc<Outgoing>, asked: Asked) {
+    let busy = Status::Busy { delay_ms: dispatch::BUSY_DELAY_MS };
+    dispatch::note(outgoing.shared(), &asked, Some(&busy));
+    answer_refusal(outgoing, asked.opcode, asked.id, busy);
+}
+
+/// Answers a request that is not started. It takes a slot as any other: who sends many and reads nothing waits.
+fn answer_refusal(outgoing: &Arc<Outgoing>, opcode: u16, id: RequestId, status: Status) {
+    if let Some(slot) = outgoing.begin(1, 0) {
+        // It is small, and fits whatever the limits are.
+        let _ = outgoing.lock().put(slot, opcode, id, &Err(status), false);
+    }
 }

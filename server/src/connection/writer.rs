@@ -1,97 +1,101 @@
-//! Owns the way of answers to the client: what gathered is written at once.
+//! Owns the way of answers to the client: what gathered is written at once, by the connection's own task.
 //!
-//! - Answers that the client does not take in time end the connection.
+//! - What requests held is given back when their answers are written, or never will be.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use fanfold_protocol::Status;
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::net::tcp::WriteHalf;
+use tokio::time::Instant;
 
-use super::outgoing::Outgoing;
+use super::outgoing::{Held, Outgoing};
 use crate::config::ms;
 
 /// A buffer that grew beyond this for a large answer is not kept.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
-pub(super) struct Writer {
-    /// Dropped when nothing more will be asked, whatever ended the connection.
-    closing: DropGuard,
-    broken: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Writer {
-    /// Starts the task that writes; it ends when the client takes nothing, or after [`Writer::finish`].
-    pub(super) fn spawn(outgoing: OwnedWriteHalf, answers: Arc<Outgoing>) -> Self {
-        let (closing, broken) = (CancellationToken::new(), CancellationToken::new());
-        let task = tokio::spawn(write(outgoing, answers, closing.clone(), broken.clone()));
-        Self { closing: closing.drop_guard(), broken, task }
-    }
-
-    /// Returns when nothing can be written any more.
-    pub(super) async fn broken(&self) {
-        self.broken.cancelled().await;
-    }
-
-    /// Waits until every request in flight is answered and its answer written, or none can be.
-    pub(super) async fn finish(self) {
-        drop(self.closing);
-        if let Err(error) = self.task.await
-            && error.is_panic()
-        {
-            tracing::error!(%error, "a connection's writer ended badly");
-        }
-    }
-}
-
-async fn write(
-    mut outgoing: OwnedWriteHalf,
+pub(super) struct Writer<'s> {
+    socket: WriteHalf<'s>,
     answers: Arc<Outgoing>,
-    closing: CancellationToken,
-    broken: CancellationToken,
-) {
-    let _broken = broken.drop_guard();
-    let shared = answers.shared().clone();
-    let mut out = BytesMut::new();
-    while next(&answers, &closing).await {
-        out.clear();
-        let held = answers.take_into(&mut out);
-        let written = timeout(ms(shared.config.write_timeout_ms), outgoing.write_all(&out)).await;
-        // What the requests held is free once their answers are written, or never will be.
-        answers.give_back(held);
-        match written {
-            Ok(Ok(())) => shared.metrics.sent_bytes.inc_by(out.len() as u64),
-            Ok(Err(_)) => return,
-            Err(_) => {
-                tracing::info!("connection closed: the client does not take its answers");
-                shared.metrics.closed(&Status::TooSlow);
-                return;
+    out: BytesMut,
+    /// So many bytes of `out` are written.
+    written: usize,
+    held: Held,
+    /// When the client must have taken what waits.
+    deadline: Option<Instant>,
+}
+
+impl<'s> Writer<'s> {
+    pub(super) fn new(socket: WriteHalf<'s>, answers: Arc<Outgoing>) -> Self {
+        Self { socket, answers, out: BytesMut::new(), written: 0, held: Held::default(), deadline: None }
+    }
+
+    /// Writes what waits, as far as the client takes it; an error when nothing can be written any more.
+    pub(super) fn write(&mut self) -> std::io::Result<()> {
+        loop {
+            if self.out.is_empty() {
+                self.held = self.answers.take_into(&mut self.out);
+                if self.out.is_empty() {
+                    return Ok(());
+                }
             }
-        };
-        if out.capacity() > BUFFER_BYTES_MAX {
-            out = BytesMut::new();
+            match self.socket.try_write(&self.out[self.written..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(bytes) => {
+                    self.written += bytes;
+                    self.answers.shared().metrics.sent_bytes.inc_by(bytes as u64);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let timeout = ms(self.answers.shared().config.write_timeout_ms);
+                    self.deadline.get_or_insert_with(|| Instant::now() + timeout);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if self.written == self.out.len() {
+                self.begin_anew();
+            }
         }
     }
-    if let Err(error) = outgoing.shutdown().await {
-        tracing::debug!(%error, "the client was gone first");
+
+    fn begin_anew(&mut self) {
+        self.answers.give_back(std::mem::take(&mut self.held));
+        self.out.clear();
+        if self.out.capacity() > BUFFER_BYTES_MAX {
+            self.out = BytesMut::new();
+        }
+        (self.written, self.deadline) = (0, None);
+    }
+
+    /// Whether something waits for the client to take it.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.deadline.is_some()
+    }
+
+    /// Waits until the client takes more.
+    pub(super) async fn writable(&self) {
+        // An error shows when it is written to.
+        let _ = self.socket.writable().await;
+    }
+
+    /// When the client must have taken what waits.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Tells the client that nothing more will come.
+    pub(super) async fn shut_down(&mut self) {
+        if let Err(error) = self.socket.shutdown().await {
+            tracing::debug!(%error, "the client was gone first");
+        }
     }
 }
 
-/// Waits for answers; false when none will come any more.
-async fn next(answers: &Outgoing, closing: &CancellationToken) -> bool {
-    while answers.is_empty() {
-        if closing.is_cancelled() && answers.is_done() {
-            return false;
-        }
-        tokio::select! {
-            () = answers.changed.notified() => {}
-            () = closing.cancelled(), if !closing.is_cancelled() => {}
-        }
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        self.answers.give_back(std::mem::take(&mut self.held));
     }
-    true
 }

@@ -126,15 +126,14 @@ impl Writes {
     }
 
     /// Answers writes whose deadline has passed; they may still take effect.
-    pub(super) fn expire(&self) {
+    pub(super) fn expire(&self, now: Instant) {
         let outgoing = &self.answering.outgoing;
-        let expired = self.answering.waiting().expired(Instant::now());
+        let expired = self.answering.waiting().expired(now);
         for Pending { asked, slot, .. } in expired {
             let status = Err(Status::DeadlineExceeded);
             let packed = outgoing.lock().put(slot, asked.opcode, asked.id, &status, false);
             dispatch::note(outgoing.shared(), &asked, packed.err().as_ref());
         }
-        outgoing.changed.notify_one();
     }
 }
 

@@ -15,8 +15,11 @@ use fanfold_protocol::message::{Request, Response};
 use fanfold_protocol::{Reply, Status};
 use tokio::time::Instant;
 
+pub(crate) use reads::{feed_request, page_bytes};
+
 use crate::config::ms;
 use crate::listener::Shared;
+use crate::names::RequestKind;
 use crate::translate::{Refused, error_to_status};
 
 /// What a client is told to wait when the node has too many bytes in flight.
@@ -25,7 +28,7 @@ pub(crate) const BUSY_DELAY_MS: u32 = 20;
 /// What is known of a request besides what it asks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
-    pub(crate) kind: &'static str,
+    pub(crate) kind: RequestKind,
     pub(crate) opcode: u16,
     pub(crate) id: RequestId,
     pub(crate) received: Instant,
@@ -33,10 +36,15 @@ pub(crate) struct Asked {
 
 /// Counts an answered request, and logs it if it was slow or refused.
 pub(crate) fn note(shared: &Shared, asked: &Asked, refused: Option<&Status>) {
-    let Asked { kind, id, received, .. } = *asked;
-    let took = received.elapsed();
-    shared.metrics.answered(kind, refused, took.as_secs_f64());
-    if took >= ms(shared.config.slow_request_ms) && !kind.starts_with("wait") {
+    note_at(Instant::now(), shared, asked, refused);
+}
+
+/// The same for one of many that are answered at a moment.
+pub(crate) fn note_at(now: Instant, shared: &Shared, asked: &Asked, refused: Option<&Status>) {
+    let took = now.saturating_duration_since(asked.received);
+    shared.metrics.answered(asked.kind, refused, took.as_secs_f64());
+    let (id, kind) = (asked.id, asked.kind.name());
+    if took >= ms(shared.config.slow_request_ms) && !asked.kind.waits() {
         tracing::warn!(request = id.0, kind, took_ms = took.as_millis() as u64, "slow request");
     }
     match refused {

@@ -16,7 +16,8 @@ use crate::translate;
 /// What a page leaves of a frame for its head.
 const HEAD_BYTES: usize = 16 << 10;
 
-fn page_bytes(shared: &Shared) -> usize {
+/// The most bytes of a page.
+pub(crate) fn page_bytes(shared: &Shared) -> usize {
     (shared.limits.frame_bytes_max as usize).saturating_sub(HEAD_BYTES)
 }
 
@@ -35,18 +36,23 @@ pub(super) async fn timeline(shared: &Arc<Shared>, read: ReadTimeline) -> Reply 
     Ok(Response::Page(translate::page(page, scope, read.owner, page_bytes(shared))))
 }
 
-pub(super) async fn feed(shared: &Arc<Shared>, read: ReadFeed) -> Reply {
-    let scope = CursorScope::Feed(read.space);
-    let request = stored::FeedRequest {
+/// What a read of a feed asks of the node.
+pub(crate) fn feed_request(read: &ReadFeed) -> Result<stored::FeedRequest, Status> {
+    Ok(stored::FeedRequest {
         space: translate::space_id(read.space),
         reader: translate::user(read.reader),
         limit: read.limit,
-        below: translate::below(read.cursor.as_ref(), scope, read.reader)?,
+        below: translate::below(read.cursor.as_ref(), CursorScope::Feed(read.space), read.reader)?,
         newer_than: read.newer_than.as_ref().map(translate::mark),
         hydrate: read.hydrate,
         at_least: read.at_least.as_ref().map(translate::position),
-    };
+    })
+}
+
+pub(super) async fn feed(shared: &Arc<Shared>, read: ReadFeed) -> Reply {
+    let request = feed_request(&read)?;
     let page = shared.node.read_feed(&request).await.map_err(|error| failed(shared, error))?;
+    let scope = CursorScope::Feed(read.space);
     Ok(Response::Page(translate::page(page, scope, read.reader, page_bytes(shared))))
 }
 

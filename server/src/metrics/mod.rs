@@ -6,6 +6,7 @@
 mod node;
 
 use std::fmt::Write as _;
+use std::sync::OnceLock;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -15,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::names::status_name;
+use crate::names::{RequestKind, status_name};
 use fanfold_protocol::Status;
 use fanfold_protocol::message::NodeStatus;
 
@@ -46,6 +47,8 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     latency: Family<KindLabel, Histogram, fn() -> Histogram>,
+    /// The two above for what was answered well, by kind, so that a usual request looks nothing up.
+    answered: [OnceLock<(Counter, Histogram)>; RequestKind::COUNT],
     closed: Family<StatusLabel, Counter>,
     /// Connections open now.
     pub connections: Gauge,
@@ -64,6 +67,7 @@ impl Default for Metrics {
             registry: Registry::with_prefix("fanfold"),
             requests: Family::default(),
             latency: Family::new_with_constructor(latency),
+            answered: [const { OnceLock::new() }; RequestKind::COUNT],
             closed: Family::default(),
             connections: Gauge::default(),
             in_flight: Gauge::default(),
@@ -92,10 +96,19 @@ impl Metrics {
     }
 
     /// Counts one answered request.
-    pub fn answered(&self, kind: &'static str, refused: Option<&Status>, seconds: f64) {
-        let status = refused.map_or("ok", status_name);
-        self.requests.get_or_create(&RequestLabels { kind, status }).inc();
-        self.latency.get_or_create(&KindLabel { kind }).observe(seconds);
+    pub fn answered(&self, kind: RequestKind, refused: Option<&Status>, seconds: f64) {
+        let find = |status| {
+            let name = kind.name();
+            let requests = self.requests.get_or_create(&RequestLabels { kind: name, status }).clone();
+            (requests, self.latency.get_or_create(&KindLabel { kind: name }).clone())
+        };
+        let refused = refused.map(|status| find(status_name(status)));
+        let (requests, latency) = match &refused {
+            Some(refused) => refused,
+            None => self.answered[kind as usize].get_or_init(|| find("ok")),
+        };
+        requests.inc();
+        latency.observe(seconds);
     }
 
     /// Counts one connection that the node closed for a reason it told the client.
@@ -128,8 +141,8 @@ mod tests {
     #[test]
     fn answered_requests_are_counted_by_kind_and_status() {
         let metrics = Metrics::default();
-        metrics.answered("read_feed", None, 0.000_2);
-        metrics.answered("read_feed", Some(&Status::BadCursor), 0.000_2);
+        metrics.answered(RequestKind::ReadFeed, None, 0.000_2);
+        metrics.answered(RequestKind::ReadFeed, Some(&Status::BadCursor), 0.000_2);
         let text = metrics.text(None);
         assert!(text.contains(r#"fanfold_requests_total{kind="read_feed",status="ok"} 1"#), "{text}");
         assert!(text.contains(r#"fanfold_requests_total{kind="read_feed",status="bad_cursor"} 1"#), "{text}");

@@ -121,6 +121,34 @@ pub fn page(
     }
 }
 
+/// A page that was found at once, but for its entries; none if it might not fit into so many bytes.
+pub fn ready_page(
+    page: &stored::ReadyPage<'_>,
+    scope: wire::CursorScope,
+    subject: wire::UserId,
+    bytes_max: usize,
+) -> Option<answer::Page> {
+    if page.len() * ENTRY_OVERHEAD_BYTES + page.payload_bytes() > bytes_max {
+        return None;
+    }
+    let next = page.next.map(|below| wire::Cursor {
+        scope,
+        subject,
+        below: entry_id_to_wire(below),
+        as_of: 0,
+        after: None,
+    });
+    Some(answer::Page {
+        entries: Vec::new(),
+        next,
+        complete_to: entry_id_to_wire(page.next.unwrap_or(EntryId::ZERO)),
+        short_of: Vec::new(),
+        mark: Some(mark_to_wire(&page.mark)),
+        new_count: None,
+        token: token(&page.position),
+    })
+}
+
 fn entry_bytes(entry: &stored::EntryView) -> usize {
     let referenced = entry.reference.as_ref().map_or(0, |reference| match &reference.state {
         stored::ReferenceState::Live(entry) => entry_bytes(entry),

@@ -12,13 +12,16 @@ use super::owners::OwnerIndex;
 use super::prefetch::prefetch;
 pub(super) use super::row::{Row, RowState};
 use crate::entry::Delivery;
-use crate::ids::{RowPosition, SpaceId, Stamp, UserId};
+use crate::ids::{EntryId, RowPosition, SpaceId, Stamp, UserId};
 
 /// The largest window, so that the low half of a position tells its place (R6).
 pub(super) const WINDOW_ROWS_MAX: u32 = 1 << 31;
 
 /// Rows of a chunk: 96 KiB.
 const CHUNK_ROWS: u64 = 4_096;
+
+/// Rows whose largest id is known: a reader of a few rows looks at few more.
+const BLOCK_ROWS: u64 = 64;
 
 /// What is rare of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub(super) struct Delivered {
     base: u64,
     len: u64,
     asides: IdMap<RowPosition, Aside>,
+    /// For each block of positions that reaches into the window, at least the largest id up to its end.
+    tops: VecDeque<EntryId>,
 }
 
 impl Delivered {
@@ -92,6 +97,14 @@ impl Delivered {
         }
     }
 
+    /// No row up to this position has a larger id.
+    #[inline]
+    pub(super) fn top(&self, position: RowPosition) -> EntryId {
+        let block = (position.0 / BLOCK_ROWS).checked_sub(self.base / BLOCK_ROWS);
+        // What is before the window is gone.
+        block.map_or(EntryId::ZERO, |block| self.tops.get(block as usize).copied().unwrap_or(EntryId::MAX))
+    }
+
     /// Adds a row of an entry behind all others; `previous` is the next older one of its chain.
     pub(super) fn push(
         &mut self,
@@ -121,6 +134,12 @@ impl Delivered {
         let chunk = self.chunks.back_mut().expect("a chunk that was there or was made");
         chunk.push(row);
         self.len += 1;
+        let top = self.tops.back().copied().unwrap_or_default().max(row.id);
+        if self.tops.is_empty() || position.0.is_multiple_of(BLOCK_ROWS) {
+            self.tops.push_back(top);
+        } else if let Some(last) = self.tops.back_mut() {
+            *last = top;
+        }
     }
 
     /// Brings version, expiry, author and reference of a row up to its entry.
@@ -154,6 +173,9 @@ impl Delivered {
         self.len -= 1;
         if self.base.is_multiple_of(CHUNK_ROWS) || self.len == 0 {
             self.chunks.pop_front();
+        }
+        if self.base.is_multiple_of(BLOCK_ROWS) {
+            self.tops.pop_front();
         }
         Some((position, row, expiry))
     }
@@ -213,6 +235,7 @@ impl Delivered {
         // A chunk takes memory as far as it was filled.
         (self.base % CHUNK_ROWS + self.len) as usize * size_of::<Row>()
             + self.chunks.capacity() * size_of::<Vec<Row>>()
+            + self.tops.capacity() * size_of::<EntryId>()
             + self.asides.memory()
     }
 }

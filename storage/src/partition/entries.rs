@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::heap::{HeapBytes, allocated};
+use super::prefetch::prefetch;
 use crate::codec::{Encoded, put_u64};
 use crate::entry::Entry;
 use crate::ids::EntryId;
@@ -62,6 +63,19 @@ impl Entries {
         let chunk = self.chunk_of(id);
         let at = self.chunks.get(chunk)?.ids.binary_search(&id).ok()?;
         Some((chunk, at))
+    }
+
+    /// Asks for the entries of some ids, and for their payloads.
+    pub(super) fn look_ahead(&self, ids: &[EntryId]) {
+        let found: Vec<_> = ids.iter().filter_map(|id| self.find(*id)).collect();
+        for (chunk, at) in &found {
+            prefetch(&self.chunks[*chunk].entries[*at]);
+        }
+        for (chunk, at) in found {
+            if let Some(entry) = &self.chunks[chunk].entries[at] {
+                entry.payload.chunks(64).for_each(|line| prefetch(&line[0]));
+            }
+        }
     }
 
     pub(super) fn get(&self, id: EntryId) -> Option<&Entry> {

@@ -153,7 +153,7 @@ impl Partition {
         // Nobody reads it now; whoever subscribes anew marks it as not filled.
         self.special.note_filled(index, true);
         for chain in self.owners.take_chains(index) {
-            self.special.note_chain(index, chain.space, None);
+            self.special.note_chain(index, chain.space, None, false);
             let mut next = chain.head;
             while let Some(position) = next {
                 next = self.end_row(position);

@@ -9,11 +9,17 @@
 
 use super::heap::HeapBytes;
 use super::owners::OwnerIndex;
+use super::prefetch::prefetch;
 use super::users::Edge;
 use super::varint;
 use crate::ids::Stamp;
 
 const HEAD_BYTES: usize = 12;
+
+const LINE_BYTES: usize = 64;
+
+/// Cache lines of a list that are asked for ahead; the processor sees by itself that more are wanted.
+const LINES_AHEAD: usize = 4;
 
 /// Owners with the times of their follows; nothing is allocated while it is empty.
 #[derive(Clone, Debug, Default)]
@@ -61,15 +67,23 @@ impl Following {
         Runs { bytes: self.0.get(from..).unwrap_or(&[]), at: 0, stamp: 0 }
     }
 
-    /// Appends the owners, ascending.
+    /// The owners, ascending.
     #[inline]
-    pub(super) fn owners_into(&self, owners: &mut Vec<OwnerIndex>) {
+    pub(super) fn owners(&self) -> impl Iterator<Item = OwnerIndex> {
         let (bytes, mut at, mut owner) = (self.distances(), 0, 0);
-        owners.reserve(self.len());
-        while at < bytes.len() {
+        std::iter::from_fn(move || {
+            if at >= bytes.len() {
+                return None;
+            }
             owner += varint::read(bytes, &mut at);
-            owners.push(OwnerIndex(owner));
-        }
+            Some(OwnerIndex(owner))
+        })
+    }
+
+    /// Asks for the beginning of the list.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        self.0.iter().step_by(LINE_BYTES).take(LINES_AHEAD).for_each(prefetch);
     }
 
     /// The edges, owners ascending.
@@ -341,7 +355,7 @@ mod tests {
         assert_eq!(list.len(), model.len());
         assert!(list.iter().map(|e| (e.owner.0, e.since.0)).eq(model.iter().map(|(o, s)| (*o, *s))));
         let mut owners = Vec::new();
-        list.owners_into(&mut owners);
+        owners.extend(list.owners());
         assert!(owners.iter().map(|o| o.0).eq(model.keys().copied()));
         assert_eq!(heap.get(), allocated(list.bytes()));
     }

@@ -2,6 +2,7 @@
 //! grows by copying all of it.
 
 use super::heap::{HeapBytes, allocated};
+use super::prefetch::prefetch;
 use crate::ids::EntryId;
 
 /// Ids of a chunk; one that ids were put into the middle of may hold twice as many.
@@ -102,13 +103,24 @@ impl IdList {
     pub(super) fn below(&self, below: EntryId) -> impl Iterator<Item = EntryId> {
         let older = self.older();
         let chunks = older.partition_point(|chunk| chunk[0] < below);
-        let newest = &self.newest[..self.newest.partition_point(|id| *id < below)];
+        // Nearly all ask for the newest, who need not search.
+        let all = self.newest.last().is_none_or(|last| *last < below);
+        let end = if all { self.newest.len() } else { self.newest.partition_point(|id| *id < below) };
+        let newest = &self.newest[..end];
         let older = older[..chunks].iter().rev().enumerate().flat_map(move |(n, chunk)| {
             // Only the last of the chunks that begin below it can reach beyond.
             let end = if n == 0 { chunk.partition_point(|id| *id < below) } else { chunk.len() };
             chunk[..end].iter().rev()
         });
         newest.iter().rev().chain(older).copied()
+    }
+
+    /// Asks for the newest ids.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        if let Some(last) = self.newest.last() {
+            prefetch(last);
+        }
     }
 
     /// Bytes of what lists the older chunks.

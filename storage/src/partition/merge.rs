@@ -3,20 +3,25 @@
 //! - It has four sources: the stored references above the feed's floor, the chains of owners whose rows are not all
 //!   stored, all chains at or below the floor, and the reader's own timeline.
 //! - Each source answers only above its own floor; for ids at or below it the answer names the owner to ask (R7).
-//! - Stored references are read run by run: an id is given out once it is larger than everything older. The chains at
+//! - Stored references are read run by run, and their rows a few at a time: an id is given out once it is larger than
+//!   everything older, by the bound of the run and that of the delivered table ([`Delivered::top`]). The chains at
 //!   or below the floor are looked at only when all above it is not enough, and owners that are not special
 //!   ([`special`](super::special)) only then.
+//! - Reads that are asked together have their memory asked for together, step by step ([`Partition::look_ahead_feeds`]).
+//!
+//! [`Delivered::top`]: super::delivered::Delivered::top
 //! - Everything is filtered by the definition of a feed; a filter never makes a page short.
 
 use std::cell::Cell;
 use std::collections::BinaryHeap;
 
+use super::Partition;
 use super::feed::Walk;
 use super::owners::OwnerIndex;
-use super::read::{FeedSlice, RemoteSource};
+use super::read::{FeedQuery, FeedSlice, RemoteSource};
 use super::viewpoint::Viewpoint;
 use crate::entry::{Delivery, Entry};
-use crate::ids::{EntryId, RowPosition, UserId};
+use crate::ids::{EntryId, GraphId, RowPosition, UserId};
 
 thread_local! {
     /// Of the last read on this thread, so that a read need not allocate.
@@ -26,13 +31,17 @@ thread_local! {
 /// Owners kept room for between two reads; more are rare, and their room is given back.
 const SCRATCH_OWNERS_MAX: usize = 16_384;
 
-/// Owners of candidates that are asked for ahead: those of a usual page.
-const OWNERS_AHEAD: usize = 24;
+/// Rows that are looked at together, so that their owners are asked for together.
+const ROWS_AT_ONCE: usize = 8;
+
+/// Rows of a run that are asked for ahead: those of a usual page.
+const ROWS_AHEAD: usize = 32;
 
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     owners: Vec<OwnerIndex>,
     special: Vec<OwnerIndex>,
+    /// The last run, largest position first.
     positions: Vec<RowPosition>,
     candidates: Vec<(EntryId, RowPosition)>,
     sources: Vec<Source>,
@@ -40,17 +49,24 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn take() -> Box<Self> {
+    /// That of this thread.
+    pub(super) fn take() -> Box<Self> {
         SCRATCH.take().unwrap_or_default()
     }
 
-    fn give_back(mut self: Box<Self>) {
+    /// Leaves it to the next read.
+    pub(super) fn give_back(mut self: Box<Self>) {
         if self.owners.capacity() <= SCRATCH_OWNERS_MAX {
-            self.candidates.clear();
-            self.sources.clear();
-            self.heap.clear();
+            self.clear();
             SCRATCH.set(Some(self));
         }
+    }
+
+    fn clear(&mut self) {
+        self.positions.clear();
+        self.candidates.clear();
+        self.sources.clear();
+        self.heap.clear();
     }
 }
 
@@ -69,7 +85,11 @@ struct Merge<'v, 'a> {
     below: EntryId,
     walk: Option<Walk<'a>>,
     /// Nothing that the walk has not reached has a larger id.
+    older: EntryId,
+    /// Nothing that is no candidate yet has a larger id.
     bound: EntryId,
+    /// The rows of the run before it were looked at.
+    looked_at: usize,
     /// The candidates before it are given out.
     given: usize,
     /// Whether the chains at or below the floor are in the heap.
@@ -83,7 +103,10 @@ impl<'v, 'a> Merge<'v, 'a> {
         let floor = stored.map_or(EntryId::ZERO, |(feeds, user)| feeds.floor(user));
         let walk = stored.map(|(feeds, user)| feeds.walk(user));
         let bound = if walk.is_some() { EntryId::MAX } else { EntryId::ZERO };
-        let mut merge = Self { view, scratch, floor, below, walk, bound, given: 0, deep: false };
+        scratch.clear();
+        let (looked_at, given, deep) = (0, 0, false);
+        let mut merge =
+            Self { view, scratch, floor, below, walk, older: bound, bound, looked_at, given, deep };
         merge.find_special();
         for n in 0..merge.scratch.special.len() {
             let owner = merge.scratch.special[n];
@@ -95,14 +118,9 @@ impl<'v, 'a> Merge<'v, 'a> {
     /// Finds the special owners among those the reader follows.
     fn find_special(&mut self) {
         let partition = self.view.partition;
-        let marked = partition.special.owners(self.view.space);
         self.scratch.special.clear();
-        if marked.is_empty() {
-            return;
-        }
-        self.view.owners_into(&mut self.scratch.owners);
-        let special = self.scratch.owners.iter().filter(|owner| marked.contains(**owner));
-        self.scratch.special.extend(special);
+        let Some(user) = self.view.user.filter(|_| !partition.special.is_empty()) else { return };
+        partition.users.special_into(user, self.view.graph, &partition.special, &mut self.scratch.special);
         for owner in &self.scratch.special {
             if let Some(head) = self.view.owner(*owner).chain(self.view.space).and_then(|chain| chain.head) {
                 partition.delivered.prefetch(head);
@@ -142,51 +160,77 @@ impl<'v, 'a> Merge<'v, 'a> {
         }
     }
 
-    /// Reads runs of stored references until the next candidate is known; none at the end.
+    /// Looks at stored references until the next candidate is known; none at the end.
     fn candidate(&mut self) -> Option<EntryId> {
         loop {
             let next = self.scratch.candidates.get(self.given).map(|(id, _)| *id);
             if next.is_some_and(|id| id > self.bound) {
                 return next;
             }
-            let Some(bound) = self.walk.as_mut().and_then(|walk| walk.next_run(&mut self.scratch.positions))
-            else {
-                self.walk = None;
+            if self.looked_at < self.scratch.positions.len() {
+                self.look();
+            } else if self.walk.is_some() {
+                self.take_run();
+            } else {
                 self.bound = EntryId::ZERO;
                 return next;
+            }
+            self.bound = match self.scratch.positions.get(self.looked_at) {
+                Some(position) => self.older.max(self.view.partition.delivered.top(*position)),
+                None => self.older,
             };
-            self.bound = bound;
-            self.take_run();
-            if bound <= self.floor {
-                self.walk = None;
+            if self.bound <= self.floor {
+                // All that is left is not above the floor.
                 self.bound = EntryId::ZERO;
+                self.walk = None;
+                self.scratch.positions.clear();
             }
         }
     }
 
-    /// Makes candidates of a run of positions, keeping them by id, the largest first.
+    /// Takes the positions of the next run.
     fn take_run(&mut self) {
         let table = &self.view.partition.delivered;
+        let positions = &mut self.scratch.positions;
+        positions.clear();
+        self.looked_at = 0;
+        match self.walk.as_mut().and_then(|walk| walk.next_run(positions)) {
+            Some(older) => self.older = older,
+            None => {
+                self.walk = None;
+                self.older = EntryId::ZERO;
+            }
+        }
+        positions.iter().take(ROWS_AHEAD).for_each(|position| table.prefetch(*position));
+        // Slices and backfills store what arrived earlier.
+        if !positions.is_sorted_by(|newer, older| newer >= older) {
+            positions.sort_unstable_by(|a, b| b.cmp(a));
+        }
+    }
+
+    /// Makes candidates of the next rows of the run, keeping them by id, the largest first.
+    fn look(&mut self) {
+        let Partition { delivered: table, owners, .. } = self.view.partition;
         let Scratch { positions, candidates, .. } = &mut *self.scratch;
-        positions.iter().for_each(|position| table.prefetch(*position));
-        let mut ordered = true;
-        let mut last = candidates.last().map_or(EntryId::MAX, |(id, _)| *id);
-        for position in positions.drain(..) {
-            let Some(row) = table.get(position) else { continue };
-            if row.id > self.floor && row.id < self.below {
-                ordered &= row.id <= last;
-                last = row.id;
-                candidates.push((row.id, position));
+        let ahead = positions.iter().skip(self.looked_at + ROWS_AHEAD).take(ROWS_AT_ONCE);
+        ahead.for_each(|position| table.prefetch(*position));
+        for position in positions.iter().skip(self.looked_at).take(ROWS_AT_ONCE) {
+            self.looked_at += 1;
+            let Some(row) = table.get(*position) else { continue };
+            if row.id <= self.floor || row.id >= self.below {
+                continue;
             }
-        }
-        if !ordered {
-            candidates[self.given..].sort_by(|a, b| b.cmp(a));
-        }
-        // Each row is of another owner, who is somewhere else in memory.
-        for (_, position) in candidates[self.given..].iter().take(OWNERS_AHEAD) {
-            if let Some(row) = table.get(*position) {
-                self.view.partition.owners.prefetch(row.owner);
+            // Each row is of another owner, who is somewhere else in memory.
+            owners.prefetch(row.owner);
+            let candidate = (row.id, *position);
+            candidates.push(candidate);
+            // Nearly all come in the order of their ids.
+            let mut place = candidates.len() - 1;
+            while place > self.given && candidates[place - 1] < candidate {
+                candidates[place] = candidates[place - 1];
+                place -= 1;
             }
+            candidates[place] = candidate;
         }
     }
 
@@ -234,20 +278,34 @@ impl<'v, 'a> Merge<'v, 'a> {
 impl Viewpoint<'_> {
     /// A part of the feed: at most `limit` rows with ids below `below`.
     pub(super) fn slice(&self, below: EntryId, limit: usize) -> FeedSlice {
+        let mut slice = FeedSlice::default();
         let mut scratch = Scratch::take();
-        let mut slice = self.merge(below, limit, &mut scratch);
-        self.find_remote(below, limit, &mut slice, &mut scratch);
+        self.slice_into(below, limit, &mut slice, &mut scratch);
         scratch.give_back();
         slice
     }
 
-    /// The rows, and whether there is one more.
-    fn merge(&self, below: EntryId, limit: usize, scratch: &mut Scratch) -> FeedSlice {
+    /// Replaces what `slice` holds by a part of the feed.
+    pub(super) fn slice_into(
+        &self,
+        below: EntryId,
+        limit: usize,
+        slice: &mut FeedSlice,
+        scratch: &mut Scratch,
+    ) {
+        slice.rows.clear();
+        slice.remote.clear();
+        slice.rows.reserve(limit.min(64));
+        slice.more = self.merge(below, limit, &mut slice.rows, scratch);
+        self.find_remote(below, limit, slice, scratch);
+    }
+
+    /// Adds the rows; answers whether there is one more.
+    fn merge(&self, below: EntryId, limit: usize, rows: &mut Vec<Delivery>, scratch: &mut Scratch) -> bool {
         let partition = self.partition;
         let mut own = partition.timelines.ids(self.space, self.reader, below);
         let mut others = Merge::new(self, scratch, below);
         let (mut own_id, mut next_other) = (own.next(), others.next());
-        let mut rows: Vec<Delivery> = Vec::with_capacity(limit.min(64));
         loop {
             let other_id = next_other.map(|d| d.id);
             let next = if other_id >= own_id {
@@ -262,10 +320,10 @@ impl Viewpoint<'_> {
                 }
                 own
             };
-            let Some(next) = next else { return FeedSlice { rows, remote: Vec::new(), more: false } };
+            let Some(next) = next else { return false };
             if rows.last().is_none_or(|last| last.id != next.id) {
                 if rows.len() == limit {
-                    return FeedSlice { rows, remote: Vec::new(), more: true };
+                    return true;
                 }
                 rows.push(next);
             }
@@ -295,6 +353,35 @@ impl Viewpoint<'_> {
                 slice.remote.push(source);
             } else {
                 slice.more |= source.below > EntryId(1);
+            }
+        }
+    }
+}
+
+impl Partition {
+    /// Asks for the memory that reads of these feeds begin with: the misses of many wait together.
+    pub(super) fn look_ahead_feeds(&self, queries: &[FeedQuery]) {
+        for query in queries {
+            self.users.prefetch_index(query.reader);
+            self.timelines.prefetch_index(query.space, query.reader);
+        }
+        let places = queries.iter().map(|query| {
+            let user = self.users.prefetch_user(query.reader);
+            if let Some((feeds, user)) = self.feeds.get(&query.space).zip(user) {
+                feeds.prefetch_head(user.0);
+            }
+            (user, self.timelines.prefetch_timeline(query.space, query.reader))
+        });
+        let places: Vec<_> = places.collect();
+        for (query, (user, timeline)) in queries.iter().zip(places) {
+            if let Some(timeline) = timeline {
+                self.timelines.prefetch_ids(timeline);
+            }
+            let Some(user) = user else { continue };
+            let graph = self.spaces.get(&query.space).map_or(GraphId(0), |space| space.graph);
+            self.users.get(user).prefetch_owners(&self.special, graph);
+            if let Some(feeds) = self.feeds.get(&query.space) {
+                feeds.prefetch_newest(user.0, |position| self.delivered.prefetch(position));
             }
         }
     }

@@ -4,11 +4,18 @@
 //! - Reads answer for the applied stamp (R1) and change nothing.
 
 use super::Partition;
+use super::merge::Scratch;
 use super::users::UserIndex;
 use super::viewpoint::Viewpoint;
 use crate::command::Refusal;
 use crate::entry::{Audience, Delivery, Entry};
 use crate::ids::{EntryId, GraphId, PartitionId, SpaceId, Stamp, UserId};
+
+/// Feeds whose memory is asked for together.
+const FEEDS_AHEAD: usize = 16;
+
+/// Entries whose memory is asked for together.
+const ENTRIES_AHEAD: usize = 32;
 
 /// A page of a timeline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +87,18 @@ impl Partition {
         ids.iter().map(|id| self.timelines.live(*id, self.stamp).cloned()).collect()
     }
 
+    /// The live ones among entries homed here; `found` is told each with the place of its id.
+    pub fn entries_into(&self, ids: &[EntryId], mut found: impl FnMut(usize, &Entry)) {
+        for (group, ids) in ids.chunks(ENTRIES_AHEAD).enumerate() {
+            self.timelines.entries.look_ahead(ids);
+            for (n, id) in ids.iter().enumerate() {
+                if let Some(entry) = self.timelines.live(*id, self.stamp) {
+                    found(group * ENTRIES_AHEAD + n, entry);
+                }
+            }
+        }
+    }
+
     pub(super) fn viewpoint(&self, space: SpaceId, reader: UserId) -> Result<Viewpoint<'_>, Refusal> {
         self.check_home(reader)?;
         let graph = self.spaces.get(&space).ok_or(Refusal::UnknownSpace)?.graph;
@@ -112,6 +131,29 @@ impl Partition {
     /// The space is unknown, or the reader is homed elsewhere.
     pub fn feed_slice(&self, query: &FeedQuery) -> Result<FeedSlice, Refusal> {
         Ok(self.viewpoint(query.space, query.reader)?.slice(query.below, query.limit))
+    }
+
+    /// Parts of many feeds, in the order asked; cheaper than one after the other. `found` is told each with the place
+    /// of its query.
+    pub fn feed_slices(
+        &self,
+        queries: &[FeedQuery],
+        mut found: impl FnMut(usize, Result<&FeedSlice, Refusal>),
+    ) {
+        let mut slice = FeedSlice::default();
+        let mut scratch = Scratch::take();
+        for (group, queries) in queries.chunks(FEEDS_AHEAD).enumerate() {
+            self.look_ahead_feeds(queries);
+            for (n, query) in queries.iter().enumerate() {
+                let view = self.viewpoint(query.space, query.reader);
+                let sliced = view.map(|view| {
+                    view.slice_into(query.below, query.limit, &mut slice, &mut scratch);
+                    &slice
+                });
+                found(group * FEEDS_AHEAD + n, sliced);
+            }
+        }
+        scratch.give_back();
     }
 
     /// Which of the entries read from the owners' timelines belong into a feed.

@@ -4,12 +4,22 @@
 //!   largest id that left the window.
 //! - An owner whom nobody follows needs no mark.
 //! - A mark too many costs time; one too few would lose entries. Every change of a chain ends with a note here.
+//! - What a user follows with a mark is remembered with the user ([`Seen`]), so that a read need not look at all the user
+//!   follows. A new mark makes the followers look again: one by one if they are few, else all users.
 
 use std::collections::BTreeMap;
 
 use super::Partition;
+use super::heap::allocated;
 use super::owners::{Chain, OwnerIndex};
-use crate::ids::{EntryId, SpaceId};
+use super::users::UserIndex;
+use crate::ids::{EntryId, GraphId, SpaceId};
+
+/// Special owners that are remembered with a user; one who follows more has them looked for at every read.
+const SEEN_OWNERS_MAX: usize = 256;
+
+/// A new mark of an owner with so many local followers makes them look again one by one.
+const FOLLOWERS_ONE_BY_ONE: u32 = 64;
 
 /// A set of local indexes with a bit for each.
 #[derive(Debug, Default)]
@@ -38,6 +48,34 @@ impl Marks {
     }
 }
 
+/// The special owners that a user follows, in whatever space, as a read found them.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The version of the marks; 0 if nothing was found yet, or the user follows others since.
+    version: u32,
+    graph: GraphId,
+    owners: Box<[OwnerIndex]>,
+}
+
+impl Seen {
+    /// What was found, if it still says all.
+    pub(super) fn get(&self, special: &Special, graph: GraphId) -> Option<&[OwnerIndex]> {
+        (self.version == special.version && self.graph == graph).then_some(&self.owners)
+    }
+
+    /// Remembers what was found, unless it is too much.
+    pub(super) fn set(&mut self, special: &Special, graph: GraphId, owners: &[OwnerIndex]) {
+        if owners.len() <= SEEN_OWNERS_MAX && special.version < u32::MAX {
+            *self = Self { version: special.version, graph, owners: owners.into() };
+        }
+    }
+
+    /// Bytes of memory it holds.
+    pub(super) fn memory(&self) -> usize {
+        allocated(size_of_val::<[OwnerIndex]>(&self.owners))
+    }
+}
+
 #[derive(Debug, Default)]
 struct InSpace {
     marks: Marks,
@@ -46,36 +84,31 @@ struct InSpace {
 }
 
 /// Which owners are special, and how far the window reaches for the others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Special {
     unfilled: Marks,
     spaces: BTreeMap<SpaceId, InSpace>,
+    /// Goes up when what was seen by all users may say too little.
+    version: u32,
 }
 
-/// The special owners of one space.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SpecialOwners<'a> {
-    unfilled: &'a Marks,
-    marks: Option<&'a Marks>,
-}
-
-impl SpecialOwners<'_> {
-    /// Whether there is none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.unfilled.count == 0 && self.marks.is_none_or(|marks| marks.count == 0)
-    }
-
-    #[inline]
-    pub(super) fn contains(&self, index: OwnerIndex) -> bool {
-        self.marks.is_some_and(|marks| marks.contains(index))
-            || (self.unfilled.count > 0 && self.unfilled.contains(index))
+impl Default for Special {
+    fn default() -> Self {
+        Self { unfilled: Marks::default(), spaces: BTreeMap::new(), version: 1 }
     }
 }
 
 impl Special {
-    /// The special owners of `space`.
-    pub(super) fn owners(&self, space: SpaceId) -> SpecialOwners<'_> {
-        SpecialOwners { unfilled: &self.unfilled, marks: self.spaces.get(&space).map(|space| &space.marks) }
+    /// Whether no owner is special.
+    pub(super) fn is_empty(&self) -> bool {
+        self.unfilled.count == 0 && self.spaces.values().all(|space| space.marks.count == 0)
+    }
+
+    /// Whether an owner is special in any space.
+    #[inline]
+    pub(super) fn contains(&self, index: OwnerIndex) -> bool {
+        self.spaces.values().any(|space| space.marks.contains(index))
+            || (self.unfilled.count > 0 && self.unfilled.contains(index))
     }
 
     /// The floor of every owner that is not special is at most this.
@@ -94,13 +127,30 @@ impl Special {
         self.unfilled.set(index, !filled);
     }
 
-    /// Notes what a chain is like now; none if it is gone.
-    pub(super) fn note_chain(&mut self, index: OwnerIndex, space: SpaceId, chain: Option<&Chain>) {
+    /// Notes what a chain is like now; none if it is gone. `large`: its rows are stored in slices. Answers whether that
+    /// made the owner special.
+    pub(super) fn note_chain(
+        &mut self,
+        index: OwnerIndex,
+        space: SpaceId,
+        chain: Option<&Chain>,
+        large: bool,
+    ) -> bool {
         let known = self.spaces.entry(space).or_default();
+        let was = known.marks.contains(index);
         let special = chain.is_some_and(|chain| {
-            chain.pulled || chain.walk_to() > chain.floor || chain.slicing > 0 || chain.floor > known.left
+            let lags = chain.walk_to() > chain.floor || chain.slicing > 0;
+            // One whose rows are stored in slices keeps its mark between them.
+            chain.pulled || lags || chain.floor > known.left || (large && was)
         });
         known.marks.set(index, special);
+        special && !was
+    }
+
+    /// Makes all users look again at whom they follow.
+    fn forget_seen(&mut self) {
+        // After the last version nothing is remembered any more.
+        self.version = self.version.saturating_add(1);
     }
 
     /// What left the window, by space: the part that an image holds.
@@ -109,7 +159,7 @@ impl Special {
         left.filter(|(_, left)| *left > EntryId::ZERO).collect()
     }
 
-    /// Bytes of memory it holds.
+    /// Bytes of memory it holds, besides what users have seen.
     pub(super) fn memory(&self) -> usize {
         let words = |marks: &Marks| marks.words.capacity() * size_of::<u64>();
         words(&self.unfilled) + self.spaces.values().map(|space| words(&space.marks)).sum::<usize>()
@@ -119,10 +169,20 @@ impl Special {
 impl Partition {
     /// Notes what the chain of an owner in `space` is like now.
     pub(super) fn note_chain(&mut self, index: OwnerIndex, space: SpaceId) {
-        self.special.note_chain(index, space, self.owners.get(index).chain(space));
+        let owner = self.owners.get(index);
+        let large = owner.followers.len() > self.limits.slice_followers;
+        if !self.special.note_chain(index, space, owner.chain(space), large) {
+            return;
+        }
+        if owner.followers.len() > FOLLOWERS_ONE_BY_ONE {
+            self.special.forget_seen();
+        } else {
+            owner.followers.iter().for_each(|user| self.users.forget_seen(UserIndex(user)));
+        }
     }
 
-    /// Notes whether the rows of an owner are there.
+    /// Notes whether the rows of an owner are there. An owner is unfilled only when its first follower comes, who has
+    /// seen nothing yet.
     pub(super) fn set_filled(&mut self, index: OwnerIndex, filled: bool) {
         self.owners.get_mut(index).filled = filled;
         self.special.note_filled(index, filled);

@@ -8,14 +8,26 @@ use std::collections::BTreeSet;
 use super::entries::Entries;
 use super::heap::HeapBytes;
 use super::id_list::IdList;
-use super::map::IdMap;
+use super::index::Index;
+use super::map::hash;
+use super::slots::Slots;
 use crate::entry::Entry;
 use crate::ids::{EntryId, SlotIndex, SpaceId, Stamp, UserId};
+
+/// The ids of one owner's entries in one space.
+#[derive(Debug)]
+struct Timeline {
+    space: SpaceId,
+    owner: UserId,
+    ids: IdList,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Timelines {
     pub(super) entries: Entries,
-    by_owner: IdMap<(SpaceId, UserId), IdList>,
+    timelines: Slots<Timeline>,
+    /// The timelines by space and owner.
+    index: Index,
     expiries: BTreeSet<(Stamp, EntryId)>,
     /// The tick of the last id made.
     pub(super) last_tick: u64,
@@ -34,8 +46,20 @@ impl Timelines {
         if let Some(expiry) = entry.expiry {
             self.expiries.insert((expiry, entry.id));
         }
-        self.by_owner.or_default((entry.space, entry.owner)).insert(entry.id, &mut self.heap);
+        let at = self.find(entry.space, entry.owner).unwrap_or_else(|| {
+            let timeline = Timeline { space: entry.space, owner: entry.owner, ids: IdList::default() };
+            let at = self.timelines.insert(timeline);
+            self.index.insert(hash(&(entry.space, entry.owner)), at);
+            at
+        });
+        let timeline = self.timelines.get_mut(at).expect("it was found or made");
+        timeline.ids.insert(entry.id, &mut self.heap);
         self.entries.insert(entry);
+    }
+
+    fn find(&self, space: SpaceId, owner: UserId) -> Option<u32> {
+        let same = |at| self.timelines.get(at).is_some_and(|t| t.owner == owner && t.space == space);
+        self.index.find(hash(&(space, owner)), same)
     }
 
     pub(super) fn remove(&mut self, id: EntryId) -> Option<Entry> {
@@ -43,12 +67,12 @@ impl Timelines {
         if let Some(expiry) = entry.expiry {
             self.expiries.remove(&(expiry, id));
         }
-        let key = (entry.space, entry.owner);
-        if let Some(ids) = self.by_owner.get_mut(&key) {
-            ids.remove(id, &mut self.heap);
-            if ids.is_empty() {
-                self.by_owner.remove(&key);
-            }
+        let at = self.find(entry.space, entry.owner)?;
+        let timeline = self.timelines.get_mut(at)?;
+        timeline.ids.remove(id, &mut self.heap);
+        if timeline.ids.is_empty() {
+            self.timelines.remove(at);
+            self.index.remove(hash(&(entry.space, entry.owner)), at);
         }
         Some(entry)
     }
@@ -89,7 +113,30 @@ impl Timelines {
 
     /// The ids of a timeline below `below`, newest first, expired ones included; no entry is looked at.
     pub(super) fn ids(&self, space: SpaceId, owner: UserId, below: EntryId) -> impl Iterator<Item = EntryId> {
-        self.by_owner.get(&(space, owner)).into_iter().flat_map(move |ids| ids.below(below))
+        let timeline = self.find(space, owner).and_then(|at| self.timelines.get(at));
+        timeline.into_iter().flat_map(move |timeline| timeline.ids.below(below))
+    }
+
+    /// Asks for what tells where a timeline is.
+    #[inline]
+    pub(super) fn prefetch_index(&self, space: SpaceId, owner: UserId) {
+        self.index.prefetch(hash(&(space, owner)));
+    }
+
+    /// Asks for a timeline, once the above is there; answers where it is, most likely.
+    #[inline]
+    pub(super) fn prefetch_timeline(&self, space: SpaceId, owner: UserId) -> Option<u32> {
+        let at = self.index.find(hash(&(space, owner)), |_| true)?;
+        self.timelines.prefetch(at);
+        Some(at)
+    }
+
+    /// Asks for the newest ids of a timeline, once the above is there.
+    #[inline]
+    pub(super) fn prefetch_ids(&self, at: u32) {
+        if let Some(timeline) = self.timelines.get(at) {
+            timeline.ids.prefetch();
+        }
     }
 
     /// Takes out at most `most` entries that have expired at `stamp`.
@@ -112,7 +159,8 @@ impl Timelines {
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
         self.entries.memory()
-            + self.by_owner.memory()
+            + self.timelines.memory()
+            + self.index.memory()
             + self.heap.get()
             + self.expiries.len() * size_of::<(Stamp, EntryId)>() * 2
     }

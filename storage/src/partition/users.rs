@@ -2,15 +2,22 @@
 //!
 //! - A user has a dense local index while anything here speaks of it; a freed index is used again (R4).
 //! - The usual user follows in one graph and hides nobody; what else there is lies in a box of its own.
+//! - What reads have seen of a user's special owners is kept with the user until that user follows others.
 //! - Changes go through [`Users`], which counts edges and bytes as they come and go.
 
 use super::following::Following;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
 use super::heap::{HeapBytes, allocated};
 use super::index::Index;
 use super::map::hash;
 use super::owners::OwnerIndex;
+use super::prefetch::prefetch;
 use super::relations::Relations;
 use super::slots::Slots;
+use super::special::{Seen, Special};
 use crate::codec::{Encoded, Malformed, Reader, put_u64};
 use crate::ids::{GraphId, Stamp, UserId};
 
@@ -25,7 +32,7 @@ pub(super) struct Edge {
     pub(super) since: Stamp,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct User {
     pub(super) id: UserId,
     /// The edges in `graph`; those in other graphs are with the relations.
@@ -33,11 +40,14 @@ pub(super) struct User {
     relations: Option<Box<Relations>>,
     graph: GraphId,
     unfollowed: bool,
+    /// Found by reads, and in no image.
+    seen: Mutex<Seen>,
 }
 
 impl User {
     fn new(id: UserId) -> Self {
-        Self { id, following: Following::default(), relations: None, graph: GraphId(0), unfollowed: false }
+        let (following, graph) = (Following::default(), GraphId(0));
+        Self { id, following, relations: None, graph, unfollowed: false, seen: Mutex::default() }
     }
 
     fn list(&self, graph: GraphId) -> Option<&Following> {
@@ -75,11 +85,25 @@ impl User {
         self.list(graph).into_iter().flat_map(Following::iter)
     }
 
+    /// The owners it follows in `graph`, ascending.
+    #[inline]
+    pub(super) fn owners(&self, graph: GraphId) -> impl Iterator<Item = OwnerIndex> {
+        self.list(graph).into_iter().flat_map(Following::owners)
+    }
+
     /// Replaces what `owners` holds by the owners it follows in `graph`, ascending.
     pub(super) fn owners_into(&self, graph: GraphId, owners: &mut Vec<OwnerIndex>) {
         owners.clear();
-        if let Some(list) = self.list(graph) {
-            list.owners_into(owners);
+        owners.reserve(self.edge_count(graph));
+        owners.extend(self.owners(graph));
+    }
+
+    /// Asks for the special owners that were seen, or for the beginning of the list of all.
+    #[inline]
+    pub(super) fn prefetch_owners(&self, special: &Special, graph: GraphId) {
+        match self.seen.lock().get(special, graph) {
+            Some(seen) => seen.first().into_iter().for_each(prefetch),
+            None => self.following.prefetch(),
         }
     }
 
@@ -155,6 +179,8 @@ pub(super) struct Users {
     index: Index,
     edges: u64,
     heap: HeapBytes,
+    /// Bytes of what reads have seen.
+    seen: AtomicUsize,
 }
 
 impl Users {
@@ -170,6 +196,20 @@ impl Users {
     pub(super) fn find(&self, id: UserId) -> Option<UserIndex> {
         let same = |index| self.slots.get(index).is_some_and(|user| user.id == id);
         self.index.find(hash(&id), same).map(UserIndex)
+    }
+
+    /// Asks for what tells where a user is.
+    #[inline]
+    pub(super) fn prefetch_index(&self, id: UserId) {
+        self.index.prefetch(hash(&id));
+    }
+
+    /// Asks for a user, once the above is there; answers where it is, most likely.
+    #[inline]
+    pub(super) fn prefetch_user(&self, id: UserId) -> Option<UserIndex> {
+        let index = self.index.find(hash(&id), |_| true)?;
+        self.slots.prefetch(index);
+        Some(UserIndex(index))
     }
 
     #[inline]
@@ -194,6 +234,33 @@ impl Users {
         UserIndex(index)
     }
 
+    /// Replaces what `found` holds by the special owners that a user follows in `graph`.
+    pub(super) fn special_into(
+        &self,
+        user: &User,
+        graph: GraphId,
+        special: &Special,
+        found: &mut Vec<OwnerIndex>,
+    ) {
+        found.clear();
+        let mut seen = user.seen.lock();
+        if let Some(owners) = seen.get(special, graph) {
+            found.extend_from_slice(owners);
+            return;
+        }
+        found.extend(user.owners(graph).filter(|owner| special.contains(*owner)));
+        let before = seen.memory();
+        seen.set(special, graph, found);
+        // Wrapping, so that less is added the same way as more.
+        self.seen.fetch_add(seen.memory().wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// Makes the next read look again at whom a user follows.
+    pub(super) fn forget_seen(&mut self, index: UserIndex) {
+        let seen = std::mem::take(self.get_mut(index).seen.get_mut());
+        *self.seen.get_mut() -= seen.memory();
+    }
+
     /// Frees the index of a user of whom nothing is known any more; true if it did.
     pub(super) fn release_if_idle(&mut self, index: UserIndex) -> bool {
         let user = self.get(index);
@@ -201,6 +268,7 @@ impl Users {
             return false;
         }
         let hash = hash(&user.id);
+        self.forget_seen(index);
         self.index.remove(hash, index.0);
         self.slots.remove(index.0);
         true
@@ -212,6 +280,7 @@ impl Users {
             return;
         }
         self.edges += owners.len() as u64;
+        self.forget_seen(index);
         let mut heap = self.heap;
         let user = self.get_mut(index);
         let before = user.relations_memory();
@@ -227,6 +296,7 @@ impl Users {
         graph: GraphId,
         owners: &[OwnerIndex],
     ) -> Vec<OwnerIndex> {
+        self.forget_seen(index);
         let mut heap = self.heap;
         let user = self.get_mut(index);
         if user.list(graph).is_none() {
@@ -273,7 +343,7 @@ impl Users {
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.slots.memory() + self.index.memory() + self.heap.get()
+        self.slots.memory() + self.index.memory() + self.heap.get() + self.seen.load(Ordering::Relaxed)
     }
 }
 

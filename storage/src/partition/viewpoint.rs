@@ -19,8 +19,8 @@ pub(super) struct Viewpoint<'a> {
     horizon: EntryId,
     /// Whether there is anybody whose entries are not shown.
     hides_somebody: bool,
-    /// Whether the feed may hold references to rows of owners who are not followed any more.
-    checks_edges: bool,
+    /// Those the reader follows, if the feed may hold references to rows of owners who are not followed any more.
+    followed: Option<Vec<OwnerIndex>>,
 }
 
 impl<'a> Viewpoint<'a> {
@@ -36,7 +36,7 @@ impl<'a> Viewpoint<'a> {
             user,
             horizon: partition.horizon(space),
             hides_somebody: user.is_some_and(User::hides_somebody),
-            checks_edges: user.is_some_and(User::has_unfollowed),
+            followed: user.filter(|user| user.has_unfollowed()).map(|user| user.owners(graph).collect()),
         }
     }
 
@@ -86,7 +86,7 @@ impl<'a> Viewpoint<'a> {
     #[inline]
     pub(super) fn visible_stored(&self, position: RowPosition) -> Option<Delivery> {
         let row = self.partition.delivered.get(position)?;
-        if self.checks_edges && !self.follows(row.owner) {
+        if self.followed.as_ref().is_some_and(|followed| followed.binary_search(&row.owner).is_err()) {
             return None;
         }
         // A row that is not live may be the last to name an owner.

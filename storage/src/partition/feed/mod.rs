@@ -197,6 +197,24 @@ impl Feeds {
         Walk::new(self.head(user), &self.cells)
     }
 
+    /// Asks for the head of a feed that is about to be read.
+    #[inline]
+    pub(super) fn prefetch_head(&self, user: u32) {
+        if let Some(head) = self.head(user) {
+            prefetch(head);
+        }
+    }
+
+    /// Asks for the newest cell of such a feed, and tells the positions of its head, once that is there.
+    #[inline]
+    pub(super) fn prefetch_newest(&self, user: u32, position: impl FnMut(RowPosition)) {
+        let Some(head) = self.head(user) else { return };
+        if head.newest != 0 {
+            self.cells.get(head.newest).prefetch();
+        }
+        head.positions().for_each(position);
+    }
+
     /// Feeds that hold at least one reference.
     pub(super) fn count(&self) -> u64 {
         self.filled

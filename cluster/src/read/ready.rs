@@ -1,0 +1,221 @@
+//! Owns the feed reads that need not wait: many at a time, from the partitions of this node as they are.
+//!
+//! - A page is found here only if the general way would find the same one: its home is confirmed without asking, its
+//!   part of the home is enough, and everything it shows is on this node. Anything else is left to the general way.
+//! - A partition is locked once for a group of pages, and once more for the payloads.
+//! - What is found stays in memory that is used again. Payloads are copied into one buffer: to share each costs more than
+//!   to copy the usual few hundred bytes.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use fanfold_storage::entry::Delivery;
+use fanfold_storage::ids::{EntryId, PartitionId};
+use fanfold_storage::partition::{FeedQuery, Partition};
+
+use super::ask::Asker;
+use super::request::{FeedRequest, LIMIT_MAX, Mark};
+use super::view::EntryView;
+use crate::position::Position;
+
+/// Pages that are found under one lock, so that a batch that waits to be applied waits for few.
+const PAGES_AT_ONCE: usize = 32;
+
+/// What was found of a batch of feeds.
+#[derive(Debug, Default)]
+pub struct ReadyFeeds {
+    /// In the order asked; none where the general way has to be gone.
+    pages: Vec<Option<Found>>,
+    rows: Vec<Delivery>,
+    /// Of the rows of hydrated pages, in their order, once they were found; each without its payload, and where that is.
+    entries: Vec<Option<(EntryView, Range<usize>)>>,
+    gathered: BytesMut,
+    /// What was gathered.
+    payloads: Bytes,
+    /// Requests by home.
+    places: Vec<(PartitionId, usize)>,
+    queries: Vec<FeedQuery>,
+    /// The rows of hydrated pages by the home of their entries, with the places in `entries`.
+    wanted: Vec<(PartitionId, EntryId, usize)>,
+    ids: Vec<EntryId>,
+}
+
+#[derive(Debug, Clone)]
+struct Found {
+    rows: Range<usize>,
+    /// Where the entries begin, if the page is hydrated.
+    entries: Option<usize>,
+    next: Option<EntryId>,
+    mark: Mark,
+    position: Position,
+}
+
+/// A page that was found at once.
+#[derive(Debug)]
+pub struct ReadyPage<'a> {
+    /// Where to go on; none at the true end. Down to it the page is complete.
+    pub next: Option<EntryId>,
+    /// What a later `newer_than` counts from.
+    pub mark: Mark,
+    /// What the page reflects.
+    pub position: Position,
+    rows: &'a [Delivery],
+    /// Of a hydrated page: as many as rows.
+    entries: &'a mut [Option<(EntryView, Range<usize>)>],
+    payloads: &'a Bytes,
+}
+
+impl<'a> ReadyPage<'a> {
+    /// The number of entries.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks whether a page is empty")]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The bytes of all payloads.
+    pub fn payload_bytes(&self) -> usize {
+        self.entries.iter().flatten().map(|(_, payload)| payload.len()).sum()
+    }
+
+    /// The entries, newest first.
+    pub fn into_entries(self) -> impl ExactSizeIterator<Item = EntryView> + use<'a> {
+        let Self { rows, entries, payloads, .. } = self;
+        rows.iter().enumerate().map(|(n, row)| match entries.get_mut(n).and_then(Option::take) {
+            Some((entry, payload)) => EntryView { payload: Some(payloads.slice(payload)), ..entry },
+            None => EntryView::of_delivery(row),
+        })
+    }
+}
+
+impl ReadyFeeds {
+    /// Takes what was found of the request at this place.
+    pub fn take(&mut self, place: usize) -> Option<ReadyPage<'_>> {
+        let Found { rows, entries, next, mark, position } = self.pages.get_mut(place)?.take()?;
+        let entries = entries.map_or(0..0, |from| from..from + rows.len());
+        let (rows, entries) = (&self.rows[rows], &mut self.entries[entries]);
+        Some(ReadyPage { next, mark, position, rows, entries, payloads: &self.payloads })
+    }
+
+    /// Finds nothing of so many requests.
+    pub(crate) fn clear(&mut self, requests: usize) {
+        self.pages.clear();
+        self.pages.resize(requests, None);
+        self.rows.clear();
+        self.entries.clear();
+        self.places.clear();
+    }
+
+    /// Finds what can be found at once.
+    pub(crate) fn find<'r>(
+        &mut self,
+        asker: Asker<'_>,
+        count: usize,
+        request: impl Fn(usize) -> &'r FeedRequest,
+    ) {
+        self.clear(count);
+        for place in 0..count {
+            let asked = request(place);
+            let simple = asked.newer_than.is_none() && (1..=LIMIT_MAX).contains(&asked.limit);
+            if simple {
+                self.places.push((asker.home_of(asked.reader), place));
+            }
+        }
+        self.places.sort_unstable();
+        let places = std::mem::take(&mut self.places);
+        for group in places.chunk_by(|a, b| a.0 == b.0).flat_map(|home| home.chunks(PAGES_AT_ONCE)) {
+            let Some(home) = asker.ready(group[0].0) else { continue };
+            // A damaged partition is the general way's to tell.
+            let _ = home.read(|state| self.find_rows(state, group, &request));
+        }
+        self.places = places;
+        self.hydrate(asker);
+    }
+
+    fn find_rows<'r>(
+        &mut self,
+        state: &Partition,
+        group: &[(PartitionId, usize)],
+        request: &impl Fn(usize) -> &'r FeedRequest,
+    ) {
+        let (row, id_bound) = state.feed_mark();
+        let position = crate::partition::position_of(state);
+        let mark = Mark { partition: position.partition, incarnation: position.incarnation, row, id_bound };
+        self.queries.clear();
+        self.queries.extend(group.iter().map(|(_, place)| {
+            let FeedRequest { space, reader, below, limit, .. } = *request(*place);
+            // One more than needed tells whether the page is the last one.
+            FeedQuery { space, reader, below, limit: limit as usize + 1 }
+        }));
+        let Self { pages, rows, queries, entries, .. } = self;
+        let is_reached = |at_least: &Position| {
+            let ours =
+                (at_least.partition, at_least.incarnation) == (position.partition, position.incarnation);
+            ours && at_least.index <= position.index
+        };
+        state.feed_slices(queries, |n, slice| {
+            let place = group[n].1;
+            let asked = request(place);
+            // A refusal is the general way's to tell.
+            let Ok(slice) = slice else { return };
+            let limit = asked.limit as usize;
+            let is_whole = slice.rows.len() > limit || !slice.more;
+            if !slice.remote.is_empty() || !is_whole || !asked.at_least.as_ref().is_none_or(is_reached) {
+                return;
+            }
+            let shown = &slice.rows[..slice.rows.len().min(limit)];
+            let next = shown.last().filter(|_| slice.rows.len() > limit).map(|last| last.id);
+            let from = rows.len();
+            rows.extend_from_slice(shown);
+            let hydrated = asked.hydrate.then_some(entries.len());
+            if asked.hydrate {
+                entries.resize(entries.len() + shown.len(), None);
+            }
+            pages[place] = Some(Found { rows: from..rows.len(), entries: hydrated, next, mark, position });
+        });
+    }
+
+    /// Finds the entries of hydrated pages.
+    fn hydrate(&mut self, asker: Asker<'_>) {
+        let Self { pages, rows, entries, wanted, ids, gathered, payloads, .. } = self;
+        // Nobody holds what was gathered before, so its memory is used again.
+        *payloads = Bytes::new();
+        if entries.is_empty() {
+            return;
+        }
+        wanted.clear();
+        for page in pages.iter().flatten() {
+            let Some(from) = page.entries else { continue };
+            let shown = rows[page.rows.clone()].iter().enumerate();
+            wanted.extend(shown.map(|(n, row)| (asker.home_of_entry(row.id), row.id, from + n)));
+        }
+        if !wanted.is_sorted_by_key(|(home, ..)| *home) {
+            wanted.sort_unstable_by_key(|(home, ..)| *home);
+        }
+        for group in wanted.chunk_by(|a, b| a.0 == b.0) {
+            let Some(home) = asker.ready(group[0].0) else { continue };
+            ids.clear();
+            ids.extend(group.iter().map(|(_, id, _)| *id));
+            // What is damaged or gone leaves its pages to the general way, as does what refers to an entry: that may be
+            // anywhere.
+            let _ = home.read(|state| {
+                state.entries_into(ids, |n, entry| {
+                    if entry.reference.is_none() {
+                        let from = gathered.len();
+                        gathered.extend_from_slice(&entry.payload);
+                        entries[group[n].2] = Some((EntryView::of_entry(entry), from..gathered.len()));
+                    }
+                });
+            });
+        }
+        *payloads = gathered.split().freeze();
+        for page in pages {
+            let is_whole = page.as_ref().is_none_or(|page| {
+                page.entries
+                    .is_none_or(|from| entries[from..from + page.rows.len()].iter().all(Option::is_some))
+            });
+            if !is_whole {
+                *page = None;
+            }
+        }
+    }
+}

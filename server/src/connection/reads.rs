@@ -1,0 +1,109 @@
+//! Owns the feed reads of one read of the socket: read together, answered together.
+//!
+//! - A page that cannot be had at once is left to the general way, one by one.
+
+use std::sync::Arc;
+
+use fanfold_cluster::read::{FeedRequest, ReadyFeeds};
+use fanfold_protocol::CursorScope;
+use fanfold_protocol::message::{ReadFeed, Request};
+use tokio::time::Instant;
+
+use super::outgoing::{Outgoing, Slot};
+use crate::dispatch::{self, Asked};
+use crate::translate;
+
+struct Gathered {
+    asked: Asked,
+    deadline: Instant,
+    read: ReadFeed,
+    request: FeedRequest,
+    cost: u64,
+}
+
+/// A read that is left to the general way.
+pub(super) struct Left {
+    pub(super) asked: Asked,
+    pub(super) deadline: Instant,
+    pub(super) request: Request,
+    /// None if the node has no room.
+    pub(super) slot: Option<Slot>,
+}
+
+/// The reads that are gathered, and what they hold until they are begun.
+pub(super) struct Reads {
+    outgoing: Arc<Outgoing>,
+    gathered: Vec<Gathered>,
+    bytes: u64,
+    ready: ReadyFeeds,
+}
+
+impl Reads {
+    pub(super) fn new(outgoing: Arc<Outgoing>) -> Self {
+        Self { outgoing, gathered: Vec::new(), bytes: 0, ready: ReadyFeeds::default() }
+    }
+
+    /// How many are gathered.
+    pub(super) fn count(&self) -> u64 {
+        self.gathered.len() as u64
+    }
+
+    /// The bytes that they and their answers will take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gathers a read; gives it back if the general way has to refuse it.
+    pub(super) fn gather(
+        &mut self,
+        read: ReadFeed,
+        asked: Asked,
+        deadline: Instant,
+        cost: u64,
+    ) -> Result<(), ReadFeed> {
+        let Ok(request) = dispatch::feed_request(&read) else { return Err(read) };
+        self.bytes += cost;
+        self.gathered.push(Gathered { asked, deadline, read, request, cost });
+        Ok(())
+    }
+
+    /// Answers what was gathered, as far as that needs no waiting; `leave` takes the rest.
+    pub(super) fn run(&mut self, mut leave: impl FnMut(Left)) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        let Self { outgoing, gathered, bytes, ready } = self;
+        let shared = outgoing.shared();
+        let mut slot = outgoing.begin(gathered.len() as u64, std::mem::take(bytes));
+        let mut left = Vec::new();
+        if let Some(slot) = &mut slot {
+            shared.node.ready_feeds(gathered.len(), |place| &gathered[place].request, ready);
+            let (now, bytes_max) = (Instant::now(), dispatch::page_bytes(shared));
+            let mut answers = outgoing.lock();
+            for (place, read) in gathered.drain(..).enumerate() {
+                let (scope, reader) = (CursorScope::Feed(read.read.space), read.read.reader);
+                let page = ready.take(place);
+                let page = page.and_then(|found| {
+                    Some((translate::ready_page(&found, scope, reader, bytes_max)?, found))
+                });
+                let Some((page, found)) = page else {
+                    left.push(read);
+                    continue;
+                };
+                let entries = found.into_entries().map(translate::entry);
+                let Gathered { asked, cost, .. } = read;
+                let packed = answers.put_page(slot.split(cost), asked.opcode, asked.id, &page, entries);
+                dispatch::note_at(now, shared, &asked, packed.err().as_ref());
+            }
+        } else {
+            left.append(gathered);
+        }
+        for Gathered { asked, deadline, read, cost, .. } in left {
+            let slot = match &mut slot {
+                Some(slot) => Some(slot.split(cost)),
+                None => outgoing.begin(1, cost),
+            };
+            leave(Left { asked, deadline, request: Request::ReadFeed(read), slot });
+        }
+    }
+}
