@@ -2,6 +2,7 @@
 //! grows by copying all of it.
 
 use super::heap::{HeapBytes, allocated};
+use super::prefetch::prefetch;
 use crate::ids::EntryId;
 
 /// Ids of a chunk; one that ids were put into the middle of may hold twice as many.
@@ -44,6 +45,14 @@ impl IdList {
         }
     }
 
+    /// Asks for the memory that adding an id above all others changes.
+    #[inline]
+    pub(super) fn prefetch_end(&self) {
+        if let Some(last) = self.newest.last() {
+            prefetch(last);
+        }
+    }
+
     /// Adds an id that is not there.
     pub(super) fn insert(&mut self, id: EntryId, heap: &mut HeapBytes) {
         if self.newest.len() >= CHUNK_IDS && self.newest.last().is_some_and(|last| *last < id) {
@@ -51,6 +60,11 @@ impl IdList {
             let before = self.directory();
             self.older.get_or_insert_default().push(full);
             heap.replace(before, self.directory());
+        }
+        if self.newest.last().is_some_and(|last| *last < id) && self.newest.len() < self.newest.capacity() {
+            // Nearly all come here: a new id is above all others.
+            self.newest.push(id);
+            return;
         }
         let at = self.chunk_of(id);
         let chunk = self.chunk_mut(at);

@@ -206,10 +206,12 @@ impl Partition {
     fn look_ahead(&self, commands: &[(Command, &[u8])]) {
         let graph = |space: &SpaceId| self.spaces.get(space).map(|space| space.graph);
         let mut owners = Vec::with_capacity(commands.len());
+        let mut timelines = Vec::with_capacity(commands.len());
         for (command, _) in commands {
             match command {
                 Command::Write { write: Write::Append { items }, .. } => {
                     let items = items.iter().take(PIECE_COMMANDS);
+                    timelines.extend(items.clone().map(|item| (item.space, item.owner)));
                     owners
                         .extend(items.filter_map(|item| Some((graph(&item.space)?, item.space, item.owner))));
                 }
@@ -223,6 +225,7 @@ impl Partition {
                 _ => {}
             }
         }
+        self.timelines.look_ahead(&timelines);
         let heads = self.owners.look_ahead(&owners);
         heads.into_iter().for_each(|head| self.delivered.prefetch(head));
     }

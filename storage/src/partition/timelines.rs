@@ -9,6 +9,7 @@ use super::entries::Entries;
 use super::heap::HeapBytes;
 use super::id_list::IdList;
 use super::map::IdMap;
+use super::prefetch::prefetch;
 use crate::entry::Entry;
 use crate::ids::{EntryId, SlotIndex, SpaceId, Stamp, UserId};
 
@@ -28,6 +29,14 @@ impl Timelines {
     pub(super) fn next_id(&mut self, stamp: Stamp, slot: SlotIndex) -> EntryId {
         self.last_tick = EntryId::first_tick_at(stamp).max(self.last_tick + 1);
         EntryId::from_tick(self.last_tick, slot)
+    }
+
+    /// Asks for the memory that adding an entry to each of these timelines changes, step by step, so that the waits for it
+    /// overlap.
+    pub(super) fn look_ahead(&self, timelines: &[(SpaceId, UserId)]) {
+        let lists: Vec<Option<&IdList>> = timelines.iter().map(|key| self.by_owner.guess(key)).collect();
+        lists.iter().flatten().for_each(|list| prefetch(*list));
+        lists.iter().flatten().for_each(|list| list.prefetch_end());
     }
 
     pub(super) fn insert(&mut self, entry: Entry) {

@@ -4,6 +4,7 @@
 //! - The newest position stands in full (R6); the words are the steps that lead there ([`Steps`]).
 
 use super::head::{HEAD_WORDS, Head};
+use super::region::Plain;
 use super::steps::{Steps, put_words, read_words};
 use crate::codec::{Malformed, Reader, put_u64};
 use crate::ids::{EntryId, RowPosition};
@@ -13,7 +14,7 @@ use crate::partition::prefetch::prefetch;
 const CELL_WORDS: usize = 3 * HEAD_WORDS;
 
 /// A run of references of one feed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(128))]
 pub(super) struct Cell {
     /// The next newer cell; of the newest, the oldest one.
@@ -30,6 +31,10 @@ pub(super) struct Cell {
 }
 
 const _: () = assert!(size_of::<Cell>() == 128 && CELL_WORDS <= u8::MAX as usize);
+
+// SAFETY: it is integers only, and of the alignment above.
+#[expect(unsafe_code, reason = "the promise of `Plain`")]
+unsafe impl Plain for Cell {}
 
 impl Cell {
     pub(super) fn new(before: EntryId) -> Self {

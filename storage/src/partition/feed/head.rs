@@ -3,6 +3,7 @@
 //! - References stand as steps behind the newest sealed one, which a cell takes as they are.
 //! - `max` is the running maximum of all ids that were ever stored here, so that a larger id needs no other look.
 
+use super::region::Plain;
 use super::steps::{Steps, put_words, read_words, wide};
 use crate::codec::{Encoded, Malformed, Reader};
 use crate::ids::{EntryId, RowPosition};
@@ -11,7 +12,7 @@ use crate::ids::{EntryId, RowPosition};
 pub(super) const HEAD_WORDS: usize = 17;
 
 /// The newest references of one reader in one space, and where the others are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct Head {
     pub(super) max: EntryId,
@@ -29,6 +30,10 @@ pub(super) struct Head {
 }
 
 const _: () = assert!(size_of::<Head>() == 64);
+
+// SAFETY: it is integers only, and of the alignment above.
+#[expect(unsafe_code, reason = "the promise of `Plain`")]
+unsafe impl Plain for Head {}
 
 impl Head {
     /// Whether an id is above the feed's floor for certain.

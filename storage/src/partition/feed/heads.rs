@@ -1,54 +1,58 @@
-//! Owns the heads of the feeds of a space, by local user index, in chunks that are never moved.
+//! Owns the heads of the feeds of a space, by local user index, in regions that are never moved.
+//!
+//! - A head of zeros is that of an empty feed, so a region needs no preparation.
+//! - Memory is counted up to the largest index that was stored something: local indexes are dense, and followers are spread
+//!   over all of them.
 
 use super::head::Head;
+use super::region::Region;
 
-/// Heads of a chunk: 256 KiB.
-const CHUNK_HEADS: usize = 4_096;
+/// Heads of a region.
+const REGION_HEADS: usize = Region::<Head>::ITEMS;
 
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     /// Made when the first of their users is stored something.
-    chunks: Vec<Option<Box<[Head]>>>,
-    made: usize,
+    regions: Vec<Option<Region<Head>>>,
+    /// One above the largest index that was made.
+    end: u32,
 }
 
 impl Heads {
+    /// The head of a user, if one was made for this or a larger index.
     #[inline]
     pub(super) fn get(&self, user: u32) -> Option<&Head> {
-        let chunk = self.chunks.get(user as usize / CHUNK_HEADS)?.as_ref()?;
-        Some(&chunk[user as usize % CHUNK_HEADS])
+        let region = self.regions.get(user as usize / REGION_HEADS)?.as_ref()?;
+        (user < self.end).then(|| &region.items()[user as usize % REGION_HEADS])
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, user: u32) -> Option<&mut Head> {
-        let chunk = self.chunks.get_mut(user as usize / CHUNK_HEADS)?.as_mut()?;
-        Some(&mut chunk[user as usize % CHUNK_HEADS])
+        let region = self.regions.get_mut(user as usize / REGION_HEADS)?.as_mut()?;
+        Some(&mut region.items_mut()[user as usize % REGION_HEADS])
     }
 
     /// The head of a user, made if there is none.
     pub(super) fn make(&mut self, user: u32) -> &mut Head {
-        let chunk = user as usize / CHUNK_HEADS;
-        if self.chunks.len() <= chunk {
-            self.chunks.resize_with(chunk + 1, || None);
+        let n = user as usize / REGION_HEADS;
+        if self.regions.len() <= n {
+            self.regions.resize_with(n + 1, || None);
         }
-        let chunk = self.chunks[chunk].get_or_insert_with(|| {
-            self.made += 1;
-            vec![Head::default(); CHUNK_HEADS].into_boxed_slice()
-        });
-        &mut chunk[user as usize % CHUNK_HEADS]
+        self.end = self.end.max(user + 1);
+        let region = self.regions[n].get_or_insert_with(|| Region::new(n == 0));
+        &mut region.items_mut()[user as usize % REGION_HEADS]
     }
 
-    /// All heads there are, by ascending local index.
+    /// All heads there may be, by ascending local index.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Head)> {
-        let chunks = self.chunks.iter().enumerate().filter_map(|(n, chunk)| Some((n, chunk.as_ref()?)));
-        chunks.flat_map(|(n, chunk)| {
-            chunk.iter().enumerate().map(move |(m, head)| ((n * CHUNK_HEADS + m) as u32, head))
-        })
+        (0..self.end).filter_map(|user| Some((user, self.get(user)?)))
     }
 
     /// Bytes of memory they hold.
     pub(super) fn memory(&self) -> usize {
-        self.made * CHUNK_HEADS * size_of::<Head>()
-            + self.chunks.capacity() * size_of::<Option<Box<[Head]>>>()
+        let made = self.regions.iter().enumerate().filter(|(_, region)| region.is_some());
+        let touched = |n: usize| (self.end as usize - n * REGION_HEADS).min(REGION_HEADS);
+        made.map(|(n, _)| Region::<Head>::memory(touched(n), n == 0)).sum::<usize>()
+            + self.regions.capacity() * size_of::<Option<Region<Head>>>()
     }
 }

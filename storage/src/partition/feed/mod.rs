@@ -18,6 +18,7 @@ mod cell;
 mod head;
 mod heads;
 mod image;
+mod region;
 mod steps;
 mod walk;
 
@@ -77,7 +78,7 @@ impl Feeds {
     }
 
     /// Stores what has waited longest, if more than `most` wait.
-    #[inline(always)]
+    #[inline]
     fn push_next(&mut self, most: u32) -> bool {
         let Some((user, store)) = self.ahead.next(most) else { return false };
         let Some(head) = self.heads.get_mut(user) else { return true };
