@@ -11,7 +11,7 @@ use super::id_list::IdList;
 use super::map::IdMap;
 use super::prefetch::prefetch;
 use crate::entry::Entry;
-use crate::ids::{EntryId, SlotIndex, SpaceId, Stamp, UserId};
+use crate::ids::{EntryId, GraphId, SlotIndex, SpaceId, Stamp, UserId};
 
 #[derive(Debug, Default)]
 pub(super) struct Timelines {
@@ -33,8 +33,9 @@ impl Timelines {
 
     /// Asks for the memory that adding an entry to each of these timelines changes, step by step, so that the waits for it
     /// overlap.
-    pub(super) fn look_ahead(&self, timelines: &[(SpaceId, UserId)]) {
-        let lists: Vec<Option<&IdList>> = timelines.iter().map(|key| self.by_owner.guess(key)).collect();
+    pub(super) fn look_ahead(&self, timelines: &[(GraphId, SpaceId, UserId)]) {
+        let lists = timelines.iter().map(|(_, space, owner)| self.by_owner.guess(&(*space, *owner)));
+        let lists: Vec<Option<&IdList>> = lists.collect();
         lists.iter().flatten().for_each(|list| prefetch(*list));
         lists.iter().flatten().for_each(|list| list.prefetch_end());
     }
