@@ -45,7 +45,12 @@ impl Heads {
 
     /// All heads there may be, by ascending local index.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Head)> {
-        (0..self.end).filter_map(|user| Some((user, self.get(user)?)))
+        let regions = self.regions.iter().enumerate().filter_map(|(n, region)| Some((n, region.as_ref()?)));
+        let all = regions.flat_map(|(n, region)| {
+            region.items().iter().enumerate().map(move |(m, head)| ((n * REGION_HEADS + m) as u32, head))
+        });
+        // What lies behind was never touched, and is not to be by a look at it.
+        all.take_while(|(user, _)| *user < self.end)
     }
 
     /// Bytes of memory they hold.

@@ -1,7 +1,7 @@
 //! Owns the region: a piece of memory for heads or cells that lies in large pages.
 //!
-//! - Feeds are touched in no order, so with pages of 4 KiB nearly every touch would wait for the page tables too. In large
-//!   pages a partition of a million users stored half as many references again.
+//! - Feeds are touched in no order, so with pages of 4 KiB nearly every touch would wait for the page tables too: with
+//!   large pages a partition of a million users stored half as many references again in the same time.
 //! - It takes memory page by page as it is first touched, and what was never touched is zero: making one costs nothing, and
 //!   nothing is ever copied.
 //! - The first part of the first region stays in small pages, so that a small partition stays small.
