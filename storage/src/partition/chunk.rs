@@ -47,11 +47,6 @@ impl Chunk {
         &self.bytes[..usize::from(self.used)]
     }
 
-    /// The first byte, if there is any.
-    pub(super) fn start(&self) -> Option<&u8> {
-        self.bytes.first()
-    }
-
     /// The byte that the next append goes to, or one near it.
     pub(super) fn end(&self) -> Option<&u8> {
         self.bytes.get(usize::from(self.used)).or(self.bytes.last())

@@ -204,14 +204,13 @@ impl Partition {
         let Self { owners, feeds, delivered, spaces, .. } = self;
         let row = delivered.get(slice.row).filter(|row| row.state() != RowState::Dead)?;
         let cap = spaces[&slice.space].policy.feed_cap;
+        let store = Store { cap, position: slice.row, id: row.id };
         let feeds = feeds.entry(slice.space).or_default();
         let mut walk = owners.get(slice.owner).followers.iter_from(slice.next);
         let (mut block, mut left) = ([0; WALK_MEMBERS], most as usize);
         loop {
             let count = walk.fill(&mut block);
-            for user in &block[..count.min(left)] {
-                feeds.push_later(Store { user: *user, cap, position: slice.row, id: row.id });
-            }
+            feeds.push_later(store, &block[..count.min(left)]);
             if count > left {
                 return Some(block[left]);
             }

@@ -45,6 +45,14 @@ impl IdList {
         }
     }
 
+    /// Asks for the newest ids, to which most are added and of which most reads are.
+    #[inline]
+    pub(super) fn prefetch_end(&self) {
+        if let Some(last) = self.newest.last() {
+            prefetch(last);
+        }
+    }
+
     /// Adds an id that is not there.
     pub(super) fn insert(&mut self, id: EntryId, heap: &mut HeapBytes) {
         if self.newest.len() >= CHUNK_IDS && self.newest.last().is_some_and(|last| *last < id) {
@@ -52,6 +60,11 @@ impl IdList {
             let before = self.directory();
             self.older.get_or_insert_default().push(full);
             heap.replace(before, self.directory());
+        }
+        if self.newest.last().is_some_and(|last| *last < id) && self.newest.len() < self.newest.capacity() {
+            // Nearly all come here: a new id is above all others.
+            self.newest.push(id);
+            return;
         }
         let at = self.chunk_of(id);
         let chunk = self.chunk_mut(at);
@@ -113,14 +126,6 @@ impl IdList {
             chunk[..end].iter().rev()
         });
         newest.iter().rev().chain(older).copied()
-    }
-
-    /// Asks for the newest ids.
-    #[inline]
-    pub(super) fn prefetch(&self) {
-        if let Some(last) = self.newest.last() {
-            prefetch(last);
-        }
     }
 
     /// Bytes of what lists the older chunks.

@@ -17,6 +17,7 @@ mod heap;
 mod id_list;
 mod index;
 mod journal;
+mod look_ahead;
 mod map;
 mod merge;
 mod news;
@@ -51,6 +52,7 @@ use delivered::Delivered;
 use fan_out::Slice;
 use feed::Feeds;
 use journal::Journal;
+use look_ahead::LOOK_AHEAD;
 use owners::Owners;
 use reach::Reach;
 use sessions::{Keys, Sessions};
@@ -60,8 +62,7 @@ use timelines::Timelines;
 use users::Users;
 
 use crate::codec::Malformed;
-use crate::command::{Command, Limits, Outcome, Refusal, Write, decode_batch};
-use crate::event::Event;
+use crate::command::{Command, Limits, Outcome, Refusal, decode_batch};
 use crate::ids::{EntryId, GraphId, PartitionId, RowPosition, SpaceId, Stamp, UserId};
 use crate::space::SpaceDefinition;
 
@@ -73,9 +74,6 @@ const SWEEP_MAX: usize = 4_096;
 
 /// Commands applied in one piece, at most.
 const PIECE_COMMANDS: usize = 64;
-
-/// Events of a message whose memory is asked for ahead: more would push each other out of the cache.
-const LOOK_AHEAD_EVENTS: usize = 256;
 
 /// Deliveries after which a piece ends.
 const PIECE_DELIVERIES: u64 = 4_096;
@@ -180,10 +178,11 @@ impl Partition {
 
     /// Applies the next piece of a batch; false when it is done. The entry counts as applied only then.
     pub fn go_on(&mut self, applying: &mut Applying<'_>) -> bool {
-        let next = applying.commands.as_slice();
-        self.look_ahead(&next[..next.len().min(PIECE_COMMANDS)]);
         let enough = self.deliveries() + PIECE_DELIVERIES;
-        for _ in 0..PIECE_COMMANDS {
+        for n in 0..PIECE_COMMANDS {
+            if n.is_multiple_of(LOOK_AHEAD) {
+                self.look_ahead_of_commands(applying.commands.as_slice());
+            }
             let Some((command, raw)) = applying.commands.next() else { break };
             let outcome = self.command(command, raw);
             applying.outcomes.push(outcome);
@@ -199,32 +198,6 @@ impl Partition {
         self.shrink_window();
         self.applied = applying.index;
         false
-    }
-
-    /// Asks for the memory that a piece of a batch is about to touch, so that the waits for it overlap: every owner's place
-    /// is somewhere else.
-    fn look_ahead(&self, commands: &[(Command, &[u8])]) {
-        let graph = |space: &SpaceId| self.spaces.get(space).map(|space| space.graph);
-        let mut owners = Vec::with_capacity(commands.len());
-        for (command, _) in commands {
-            match command {
-                Command::Write { write: Write::Append { items }, .. } => {
-                    let items = items.iter().take(PIECE_COMMANDS);
-                    owners
-                        .extend(items.filter_map(|item| Some((graph(&item.space)?, item.space, item.owner))));
-                }
-                Command::Stream { message } => {
-                    let events = message.events.iter().take(LOOK_AHEAD_EVENTS);
-                    owners.extend(events.filter_map(|(_, event)| match event {
-                        Event::Deliver { space, delivery } => Some((graph(space)?, *space, delivery.owner)),
-                        _ => None,
-                    }));
-                }
-                _ => {}
-            }
-        }
-        let heads = self.owners.look_ahead(&owners);
-        heads.into_iter().for_each(|head| self.delivered.prefetch(head));
     }
 
     /// References ever stored in feeds.

@@ -40,9 +40,7 @@ impl PostingList {
     #[inline]
     pub(super) fn prefetch_start(&self) {
         let first = self.sealed().first().unwrap_or(&self.tail);
-        if let Some(start) = first.start() {
-            prefetch(start);
-        }
+        first.distances().chunks(CACHE_LINE).take(PREFETCHED_LINES).for_each(|line| prefetch(&line[0]));
     }
 
     fn sealed(&self) -> &[Chunk] {
@@ -230,6 +228,12 @@ impl PostingList {
     }
 }
 
+/// Bytes that come together.
+const CACHE_LINE: usize = 64;
+
+/// Lines of a list that are asked for ahead; the processor follows a longer walk by itself.
+const PREFETCHED_LINES: usize = 4;
+
 /// Members that [`Walk::fill`] decodes at a time.
 pub(super) const WALK_MEMBERS: usize = 128;
 
@@ -262,6 +266,14 @@ impl<'a> Walk<'a> {
         while let (Some(mut member), Some(chunk)) = (self.next, self.chunk(self.chunk)) {
             let (bytes, mut at) = (chunk.distances(), self.at);
             loop {
+                while count + 3 <= WALK_MEMBERS
+                    && let Some([first, second, third]) = varint::read_three(bytes, &mut at)
+                {
+                    let next = [member, member + first, member + first + second];
+                    block[count..count + 3].copy_from_slice(&next);
+                    member = next[2] + third;
+                    count += 3;
+                }
                 if count == WALK_MEMBERS {
                     (self.at, self.next) = (at, Some(member));
                     return count;

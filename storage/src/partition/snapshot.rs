@@ -19,7 +19,7 @@ use crate::codec::{Encoded, Malformed, Reader, encoded_struct, put_bytes, put_u6
 use crate::ids::{EntryId, PartitionId, RowPosition, SessionId, SpaceId};
 
 /// The version of the image's format.
-const IMAGE_VERSION: u8 = 2;
+const IMAGE_VERSION: u8 = 3;
 
 encoded_struct!(Aside { author, referenced_owner, version, expiry });
 encoded_struct!(Chain { space, head, floor, pulled, unpushed, slicing, slicing_id });
@@ -138,7 +138,7 @@ impl Partition {
     pub fn restore(id: PartitionId, partitions: u16, image: &[u8]) -> Result<Self, Malformed> {
         let mut from = Reader::new(image);
         if from.byte()? != IMAGE_VERSION {
-            return Err(from.malformed("image version 2"));
+            return Err(from.malformed("image version 3"));
         }
         let mut partition = Self::new(id, partitions);
         for section in SECTIONS {

@@ -5,6 +5,7 @@
 //! - Repeated, reordered and stale messages have no effect.
 //! - A reset renews the subscriptions on the stream (R11).
 
+use super::look_ahead::LOOK_AHEAD;
 use super::{FIRST_INCARNATION, Partition, Pending, StreamVerdict};
 use crate::event::{Event, StreamAnswer, StreamMessage};
 use crate::ids::{JournalPosition, PartitionId, StreamEpoch};
@@ -32,7 +33,12 @@ impl Partition {
         let known = self.knows_spaces_of(&message);
         if known && self.is_next(&message) {
             let mut incoming = Incoming { epoch: message.epoch, watermark: message.previous };
-            for (position, event) in message.events {
+            let mut events = message.events.into_iter();
+            for n in 0.. {
+                if usize::is_multiple_of(n, LOOK_AHEAD) {
+                    self.look_ahead_of_events(events.as_slice());
+                }
+                let Some((position, event)) = events.next() else { break };
                 incoming.watermark = position;
                 self.take(message.source, event);
             }

@@ -12,7 +12,7 @@ use super::index::Index;
 use super::map::hash;
 use super::slots::Slots;
 use crate::entry::Entry;
-use crate::ids::{EntryId, SlotIndex, SpaceId, Stamp, UserId};
+use crate::ids::{EntryId, GraphId, SlotIndex, SpaceId, Stamp, UserId};
 
 /// The ids of one owner's entries in one space.
 #[derive(Debug)]
@@ -40,6 +40,15 @@ impl Timelines {
     pub(super) fn next_id(&mut self, stamp: Stamp, slot: SlotIndex) -> EntryId {
         self.last_tick = EntryId::first_tick_at(stamp).max(self.last_tick + 1);
         EntryId::from_tick(self.last_tick, slot)
+    }
+
+    /// Asks for the memory that adding an entry to each of these timelines changes, step by step, so that the waits for it
+    /// overlap.
+    pub(super) fn look_ahead(&self, timelines: &[(GraphId, SpaceId, UserId)]) {
+        timelines.iter().for_each(|(_, space, owner)| self.prefetch_index(*space, *owner));
+        let places = timelines.iter().map(|(_, space, owner)| self.prefetch_timeline(*space, *owner));
+        let places: Vec<Option<u32>> = places.collect();
+        places.into_iter().flatten().for_each(|at| self.prefetch_ids(at));
     }
 
     pub(super) fn insert(&mut self, entry: Entry) {
@@ -135,7 +144,7 @@ impl Timelines {
     #[inline]
     pub(super) fn prefetch_ids(&self, at: u32) {
         if let Some(timeline) = self.timelines.get(at) {
-            timeline.ids.prefetch();
+            timeline.ids.prefetch_end();
         }
     }
 

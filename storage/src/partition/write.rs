@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::Partition;
+use super::look_ahead::LOOK_AHEAD;
 use super::sessions::{Key, Seen};
 use crate::codec::{Encoded, Reader};
 use crate::command::{
@@ -47,11 +48,19 @@ impl Partition {
     fn perform(&mut self, write: Write) -> Result<WriteResult, Refusal> {
         match write {
             Write::Append { items } => {
-                let items = items.into_iter().map(|item| match self.append(item) {
-                    Ok((id, duplicate)) => AppendResult::Made { id, duplicate },
-                    Err(refusal) => AppendResult::Refused { refusal },
-                });
-                Ok(WriteResult::Appended { items: items.collect() })
+                let mut made = Vec::with_capacity(items.len());
+                let (many, mut items) = (items.len() > 1, items.into_iter());
+                loop {
+                    if many && made.len().is_multiple_of(LOOK_AHEAD) {
+                        self.look_ahead_of_appends(items.as_slice());
+                    }
+                    let Some(item) = items.next() else { break };
+                    made.push(match self.append(item) {
+                        Ok((id, duplicate)) => AppendResult::Made { id, duplicate },
+                        Err(refusal) => AppendResult::Refused { refusal },
+                    });
+                }
+                Ok(WriteResult::Appended { items: made })
             }
             Write::Amend { space, owner, id, expected_version, payload } => {
                 self.amend(space, owner, id, expected_version, payload)

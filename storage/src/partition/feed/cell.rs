@@ -1,19 +1,20 @@
-//! Owns the sealed cell: about fifty references as byte deltas in 128 bytes.
+//! Owns the sealed cell: what some heads held, about fifty references in 128 bytes.
 //!
-//! - A cell is written at its end and read from its end, newest reference first, so that a reader stops where it likes.
-//! - The newest position stands in full (R6); each byte delta leads to the next older one.
-//! - A delta is a varint whose groups of 7 bits stand with the lowest last; the high bit says that another stands
-//!   before it. A delta of 0 never occurs, so 0 announces one that leads upwards, as slices make them.
+//! - A cell takes whole heads: a copy of a fixed size. It is full when another might not fit, so it always ends with a head.
+//! - The newest position stands in full (R6); the words are the steps that lead there ([`Steps`]).
 
-use crate::codec::{Malformed, Reader, put_bytes, put_u64};
+use super::head::{HEAD_WORDS, Head};
+use super::region::Plain;
+use super::steps::{Steps, put_words, read_words};
+use crate::codec::{Malformed, Reader, put_u64};
 use crate::ids::{EntryId, RowPosition};
 use crate::partition::prefetch::prefetch;
 
-/// Bytes of deltas in a cell.
-pub(super) const CELL_BYTES: usize = 102;
+/// Words of a cell: three heads.
+const CELL_WORDS: usize = 3 * HEAD_WORDS;
 
 /// A run of references of one feed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(128))]
 pub(super) struct Cell {
     /// The next newer cell; of the newest, the oldest one.
@@ -21,178 +22,92 @@ pub(super) struct Cell {
     /// The next older cell; means nothing in the oldest one.
     pub(super) previous: u32,
     /// The position of the newest reference.
-    last: u64,
+    last: RowPosition,
     /// At least the largest id of everything that was ever older than this cell, evicted and refused ids included.
     pub(super) before: EntryId,
     count: u8,
     used: u8,
-    bytes: [u8; CELL_BYTES],
+    words: [u16; CELL_WORDS],
 }
 
-const _: () = assert!(size_of::<Cell>() == 128);
+const _: () = assert!(size_of::<Cell>() == 128 && CELL_WORDS <= u8::MAX as usize);
+
+// SAFETY: it is integers only, and of the alignment above.
+#[expect(unsafe_code, reason = "the promise of `Plain`")]
+unsafe impl Plain for Cell {}
 
 impl Cell {
     pub(super) fn new(before: EntryId) -> Self {
-        Self { next: 0, previous: 0, last: 0, before, count: 0, used: 0, bytes: [0; CELL_BYTES] }
+        Self { next: 0, previous: 0, last: RowPosition(0), before, count: 0, used: 0, words: [0; CELL_WORDS] }
     }
 
-    /// Makes it an empty cell; the bytes behind `used` mean nothing, and are in no image.
+    /// Makes it an empty cell; the words behind `used` mean nothing, and are in no image.
     pub(super) fn clear(&mut self, before: EntryId) {
-        (self.next, self.previous, self.last, self.before) = (0, 0, 0, before);
+        (self.next, self.previous, self.last, self.before) = (0, 0, RowPosition(0), before);
         (self.count, self.used) = (0, 0);
     }
 
+    #[inline]
     pub(super) fn count(&self) -> u32 {
         u32::from(self.count)
     }
 
-    /// Whether there may be room for one more reference.
+    /// Whether another head fits, however long.
+    #[inline]
     pub(super) fn has_room(&self) -> bool {
-        usize::from(self.used) + 2 <= CELL_BYTES
+        usize::from(self.used) + HEAD_WORDS <= CELL_WORDS
+    }
+
+    /// Whether one more head may fill it.
+    #[inline]
+    pub(super) fn is_nearly_full(&self) -> bool {
+        usize::from(self.used) + 2 * HEAD_WORDS > CELL_WORDS
     }
 
     /// Asks for both cache lines of a cell that is about to be written.
     #[inline]
     pub(super) fn prefetch(&self) {
         prefetch(self);
-        prefetch(&self.bytes[CELL_BYTES - 1]);
+        prefetch(&self.words[CELL_WORDS - 1]);
     }
 
-    /// Adds references that share the high half of their positions, oldest arrival first, as far as there is room;
-    /// answers how many.
-    pub(super) fn extend(&mut self, high: u64, references: &[u32]) -> usize {
-        let full = references.iter().position(|low| !self.append(high | u64::from(*low)));
-        full.unwrap_or(references.len())
-    }
-
-    /// Adds a reference; false if there is no room.
+    /// Takes over the references of a head; there is room.
     #[inline]
-    pub(super) fn append(&mut self, position: u64) -> bool {
-        if self.count > 0 {
-            let step = position.wrapping_sub(self.last);
-            let at = usize::from(self.used);
-            if (1 << 7..1 << 14).contains(&step) {
-                // Nearly all steps are of two groups.
-                let Some(room) = self.bytes.get_mut(at..at + 2) else { return false };
-                room.copy_from_slice(&[(step >> 7) as u8, step as u8 | 0x80]);
-                self.used += 2;
-            } else if !self.append_step(step) {
-                return false;
-            }
-        }
-        self.last = position;
-        self.count += 1;
-        true
-    }
-
-    fn append_step(&mut self, step: u64) -> bool {
-        let upwards = step as i64 > 0;
-        let (magnitude, escape) = if upwards { (step, 0) } else { (step.wrapping_neg(), 1) };
-        let groups = groups_of(magnitude);
+    pub(super) fn take(&mut self, head: &Head) {
+        let (words, used) = head.words();
         let at = usize::from(self.used);
-        let Some(room) = self.bytes.get_mut(at..at + groups + escape) else { return false };
-        let mut rest = magnitude;
-        for (n, byte) in room[..groups].iter_mut().rev().enumerate() {
-            *byte = rest as u8 & 0x7F | if n + 1 < groups { 0x80 } else { 0 };
-            rest >>= 7;
-        }
-        if escape == 1 {
-            room[groups] = 0;
-        }
-        self.used += (groups + escape) as u8;
-        true
+        // A copy of a fixed size: what is behind the used words means nothing.
+        self.words[at..at + HEAD_WORDS].copy_from_slice(words);
+        self.used += used as u8;
+        self.count += head.count() as u8;
+        self.last = head.last();
     }
 
     /// The positions, newest arrival first.
     #[inline]
-    pub(super) fn positions(&self) -> Positions<'_> {
-        let bytes = &self.bytes[..usize::from(self.used)];
-        Positions { bytes, position: self.last, left: self.count }
+    pub(super) fn positions(&self) -> Steps<'_> {
+        Steps::new(&self.words[..usize::from(self.used)], self.last, self.count())
     }
 
     /// Takes over what another cell holds, but not its place in a ring.
     pub(super) fn take_content(&mut self, other: &Self) {
-        (self.last, self.before, self.count, self.used, self.bytes) =
-            (other.last, other.before, other.count, other.used, other.bytes);
+        (self.last, self.before, self.count, self.used, self.words) =
+            (other.last, other.before, other.count, other.used, other.words);
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_u64(out, self.before.0);
-        put_u64(out, self.last);
+        put_u64(out, self.last.0);
         out.push(self.count);
-        put_bytes(out, &self.bytes[..usize::from(self.used)]);
+        put_words(out, &self.words[..usize::from(self.used)]);
     }
 
     pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let mut cell = Self::new(EntryId(from.u64()?));
-        cell.last = from.u64()?;
+        cell.last = RowPosition(from.u64()?);
         cell.count = from.byte()?;
-        let bytes = from.bytes()?;
-        let room = cell.bytes.get_mut(..bytes.len()).ok_or(from.malformed("cell"))?;
-        room.copy_from_slice(bytes);
-        cell.used = bytes.len() as u8;
-        let mut positions = cell.positions();
-        let found = positions.by_ref().count();
-        if found != usize::from(cell.count) || !positions.bytes.is_empty() {
-            return Err(from.malformed("references of a cell"));
-        }
-        Ok(cell)
-    }
-}
-
-#[inline]
-fn groups_of(magnitude: u64) -> usize {
-    (64 - (magnitude | 1).leading_zeros()).div_ceil(7) as usize
-}
-
-/// Reads a cell from its end.
-#[derive(Clone)]
-pub(super) struct Positions<'a> {
-    bytes: &'a [u8],
-    position: u64,
-    left: u8,
-}
-
-impl Positions<'_> {
-    /// The varint that ends here; none at the start of the bytes.
-    #[inline]
-    fn varint(&mut self) -> Option<u64> {
-        let (mut value, mut shift) = (0u64, 0u32);
-        loop {
-            let (byte, before) = self.bytes.split_last()?;
-            self.bytes = before;
-            value |= u64::from(byte & 0x7F).checked_shl(shift)?;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-            shift += 7;
-        }
-    }
-
-    #[inline]
-    fn step(&mut self) -> Option<u64> {
-        match self.varint()? {
-            0 => self.varint().map(u64::wrapping_neg),
-            magnitude => Some(magnitude),
-        }
-    }
-}
-
-impl Iterator for Positions<'_> {
-    type Item = RowPosition;
-
-    #[inline]
-    fn next(&mut self) -> Option<RowPosition> {
-        self.left = self.left.checked_sub(1)?;
-        let position = RowPosition(self.position);
-        if self.left > 0 {
-            match self.step() {
-                Some(step) => self.position = self.position.wrapping_sub(step),
-                // Bytes that say less than the count end the cell; only an image that is malformed has them.
-                None => self.left = 0,
-            }
-        }
-        Some(position)
+        cell.used = read_words(from, &mut cell.words)?;
+        if cell.positions().are_whole() { Ok(cell) } else { Err(from.malformed("references of a cell")) }
     }
 }
 
@@ -202,24 +117,33 @@ mod tests {
     use proptest::prelude::*;
 
     fn positions() -> impl Strategy<Value = Vec<u64>> {
-        let near = (1u64 << 32) - 20_000..(1u64 << 32) + 20_000;
+        let near = (1u64 << 32) - 200_000..(1u64 << 32) + 200_000;
         prop::collection::vec(prop_oneof![5 => near, 1 => any::<u64>()], 1..120)
+    }
+
+    /// Fills a cell; answers what it took, oldest first.
+    fn fill(cell: &mut Cell, positions: &[u64]) -> Vec<u64> {
+        let (mut head, mut taken, mut waiting) = (Head::default(), Vec::new(), Vec::new());
+        for position in positions {
+            if !head.add(RowPosition(*position)) {
+                cell.take(&head);
+                head.note_sealed();
+                taken.append(&mut waiting);
+                if !cell.has_room() {
+                    break;
+                }
+                assert!(head.add(RowPosition(*position)), "an empty head has room for any");
+            }
+            waiting.push(*position);
+        }
+        taken
     }
 
     proptest! {
         #[test]
         fn a_cell_returns_what_it_took_newest_first(positions in positions()) {
             let mut cell = Cell::new(EntryId(7));
-            let mut taken = Vec::new();
-            for position in positions {
-                if taken.last() == Some(&position) {
-                    continue;
-                }
-                if !cell.append(position) {
-                    break;
-                }
-                taken.push(position);
-            }
+            let mut taken = fill(&mut cell, &positions);
             taken.reverse();
             prop_assert!(cell.positions().map(|p| p.0).eq(taken.iter().copied()));
             let mut image = Vec::new();
@@ -234,12 +158,15 @@ mod tests {
             if let Ok(cell) = Cell::decode(&mut Reader::new(&bytes)) {
                 prop_assert_eq!(cell.positions().count(), cell.count() as usize);
             }
+            if let Ok(head) = Head::decode(&mut Reader::new(&bytes)) {
+                prop_assert_eq!(head.positions().count(), head.count() as usize);
+            }
         }
     }
 
     #[test]
-    fn fifty_references_fit_at_steps_of_five_thousand() {
-        let mut cell = Cell::new(EntryId::ZERO);
-        assert!((0..50).all(|n| cell.append(n * 5_000)));
+    fn fifty_references_fit_at_steps_of_up_to_65_535() {
+        let positions: Vec<u64> = (0..60).map(|n| n * 65_535).collect();
+        assert_eq!(fill(&mut Cell::new(EntryId::ZERO), &positions).len(), 51);
     }
 }

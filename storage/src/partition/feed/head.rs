@@ -1,33 +1,39 @@
 //! Owns the head of a feed: its newest references in one cache line.
 //!
-//! - All references of a head share the high half of their positions (R6); one that does not seals the head first.
+//! - References stand as steps behind the newest sealed one, which a cell takes as they are.
 //! - `max` is the running maximum of all ids that were ever stored here, so that a larger id needs no other look.
 
+use super::region::Plain;
+use super::steps::{Steps, put_words, read_words, wide};
+use crate::codec::{Encoded, Malformed, Reader};
 use crate::ids::{EntryId, RowPosition};
 
-/// References of a head.
-pub(super) const HEAD_REFERENCES: usize = 10;
-
-const COUNT_BITS: u32 = 4;
-const COUNT_MASK: u32 = (1 << COUNT_BITS) - 1;
+/// Words of a head, which are the most references of one.
+pub(super) const HEAD_WORDS: usize = 17;
 
 /// The newest references of one reader in one space, and where the others are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct Head {
-    references: [u32; HEAD_REFERENCES],
     pub(super) max: EntryId,
+    /// The position of the newest reference, sealed or not.
+    last: RowPosition,
     /// The newest sealed cell; 0 if there is none.
     pub(super) newest: u32,
-    /// The high half of the positions of all references of the head.
-    high: u32,
     /// The high half of the feed's floor: an id with a larger one is above it, without a look at the oldest cell.
     floor_high: u32,
-    /// The references in the head, and above them those in sealed cells.
-    counts: u32,
+    /// References in sealed cells.
+    sealed: u32,
+    used: u8,
+    count: u8,
+    words: [u16; HEAD_WORDS],
 }
 
-const _: () = assert!(size_of::<Head>() == 64 && HEAD_REFERENCES <= COUNT_MASK as usize);
+const _: () = assert!(size_of::<Head>() == 64);
+
+// SAFETY: it is integers only, and of the alignment above.
+#[expect(unsafe_code, reason = "the promise of `Plain`")]
+unsafe impl Plain for Head {}
 
 impl Head {
     /// Whether an id is above the feed's floor for certain.
@@ -45,51 +51,97 @@ impl Head {
     /// References in the head.
     #[inline]
     pub(super) fn count(&self) -> u32 {
-        self.counts & COUNT_MASK
+        u32::from(self.count)
     }
 
     /// References in sealed cells.
     #[inline]
     pub(super) fn sealed(&self) -> u32 {
-        self.counts >> COUNT_BITS
+        self.sealed
     }
 
     pub(super) fn set_sealed(&mut self, sealed: u32) {
-        assert!(sealed < 1 << (32 - COUNT_BITS), "a feed holds far fewer references");
-        self.counts = self.count() | sealed << COUNT_BITS;
+        self.sealed = sealed;
     }
 
     /// All references of the feed.
     #[inline]
     pub(super) fn len(&self) -> u32 {
-        self.count() + self.sealed()
+        self.sealed + self.count()
     }
 
-    /// Whether a reference to `position` finds room beside those that are here.
+    /// The position of the newest reference; means nothing if there is none.
     #[inline]
-    pub(super) fn fits(&self, position: RowPosition) -> bool {
-        let count = self.count();
-        count == 0 || (self.high == (position.0 >> 32) as u32 && count < HEAD_REFERENCES as u32)
+    pub(super) fn last(&self) -> RowPosition {
+        self.last
     }
 
-    /// Adds a reference that fits.
+    /// Whether there is room for no other reference.
     #[inline]
-    pub(super) fn add(&mut self, position: RowPosition) {
-        self.high = (position.0 >> 32) as u32;
-        self.references[self.count() as usize] = position.0 as u32;
-        self.counts += 1;
+    pub(super) fn is_full(&self) -> bool {
+        usize::from(self.used) >= HEAD_WORDS
     }
 
-    /// Takes all references out of the head, oldest arrival first; the caller seals them.
-    pub(super) fn take(&mut self) -> ([u32; HEAD_REFERENCES], u32, u64) {
-        let taken = (self.references, self.count(), u64::from(self.high) << 32);
-        self.counts &= !COUNT_MASK;
-        taken
+    /// Adds a reference if its step is one word and there is room.
+    #[inline]
+    pub(super) fn add_near(&mut self, position: RowPosition) -> bool {
+        let step = position.0.wrapping_sub(self.last.0);
+        let Some(word) = self.words.get_mut(usize::from(self.used)) else { return false };
+        if step.wrapping_sub(1) >= 0xFFFF {
+            return false;
+        }
+        *word = step as u16;
+        self.used += 1;
+        self.count += 1;
+        self.last = position;
+        true
     }
 
-    /// The positions of the head, oldest arrival first.
-    pub(super) fn positions(&self) -> impl DoubleEndedIterator<Item = RowPosition> {
-        let high = u64::from(self.high) << 32;
-        self.references[..self.count() as usize].iter().map(move |low| RowPosition(high | u64::from(*low)))
+    /// Adds a reference if there is room; an empty head has room for any.
+    pub(super) fn add(&mut self, position: RowPosition) -> bool {
+        // The first of a feed stands in full: its step leads from nowhere.
+        let step = if self.len() == 0 { 1 } else { position.0.wrapping_sub(self.last.0) };
+        let (raw, count) = wide(step);
+        let at = usize::from(self.used);
+        let Some(room) = self.words.get_mut(at..at + count) else { return false };
+        room.copy_from_slice(&raw[..count]);
+        self.used += count as u8;
+        self.count += 1;
+        self.last = position;
+        true
+    }
+
+    /// The words of the steps, and how many of them count.
+    #[inline]
+    pub(super) fn words(&self) -> (&[u16; HEAD_WORDS], usize) {
+        (&self.words, usize::from(self.used))
+    }
+
+    /// Notes that all references went to a sealed cell.
+    #[inline]
+    pub(super) fn note_sealed(&mut self) {
+        self.sealed += self.count();
+        assert!(self.sealed < 1 << 31, "a feed holds far fewer references");
+        (self.used, self.count) = (0, 0);
+    }
+
+    /// The positions of the head, newest arrival first.
+    pub(super) fn positions(&self) -> Steps<'_> {
+        Steps::new(&self.words[..usize::from(self.used)], self.last, self.count())
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        self.max.encode(out);
+        self.last.encode(out);
+        out.push(self.count);
+        put_words(out, &self.words[..usize::from(self.used)]);
+    }
+
+    /// A head without its cells.
+    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (max, last) = (Encoded::decode(from)?, Encoded::decode(from)?);
+        let mut head = Self { max, last, count: from.byte()?, ..Self::default() };
+        head.used = read_words(from, &mut head.words)?;
+        if head.positions().are_whole() { Ok(head) } else { Err(from.malformed("references of a head")) }
     }
 }

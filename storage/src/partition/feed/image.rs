@@ -2,28 +2,21 @@
 //!
 //! - Where the cells end decides what is evicted next, so it is part of the state; where they lie in memory is not.
 
-use super::{CHUNK_HEADS, Feeds, begin, floor_of};
+use super::{Feeds, begin, floor_of};
 use crate::codec::{Encoded, Malformed, Reader, put_u64};
-use crate::ids::{EntryId, RowPosition};
 use crate::partition::feed::cell::Cell;
-use crate::partition::feed::head::{HEAD_REFERENCES, Head};
+use crate::partition::feed::head::Head;
 
 /// The largest local index that an image may name, so that a damaged one does not ask for all the memory.
 const USER_INDEX_MAX: u32 = 1 << 28;
 
 impl Feeds {
     fn known(&self) -> impl Iterator<Item = (u32, &Head)> {
-        let chunks = self.heads.iter().enumerate().filter_map(|(n, chunk)| Some((n, chunk.as_ref()?)));
-        let all = chunks.flat_map(|(n, chunk)| {
-            chunk.iter().enumerate().map(move |(m, head)| ((n * CHUNK_HEADS + m) as u32, head))
-        });
-        all.filter(|(_, head)| head.len() > 0 || head.newest != 0)
+        self.heads.iter().filter(|(_, head)| head.len() > 0 || head.newest != 0)
     }
 
     fn encode_head(&self, head: &Head, out: &mut Vec<u8>) {
-        head.max.encode(out);
-        put_u64(out, u64::from(head.count()));
-        head.positions().for_each(|position| position.encode(out));
+        head.encode(out);
         if head.newest == 0 {
             put_u64(out, 0);
             return;
@@ -36,15 +29,7 @@ impl Feeds {
     }
 
     fn decode_head(&mut self, user: u32, from: &mut Reader<'_>) -> Result<(), Malformed> {
-        let mut head = Head::default();
-        head.max = EntryId::decode(from)?;
-        for _ in 0..from.count()? {
-            let position = RowPosition::decode(from)?;
-            if head.count() as usize >= HEAD_REFERENCES || !head.fits(position) {
-                return Err(from.malformed("references of one head"));
-            }
-            head.add(position);
-        }
+        let mut head = Head::decode(from)?;
         let mut sealed = 0;
         for _ in 0..from.count()? {
             let cell = Cell::decode(from)?;
@@ -54,15 +39,15 @@ impl Feeds {
         }
         let floor = floor_of(&head, &self.cells);
         head.note_floor(floor);
-        if floor > head.max || sealed >= 1 << 28 {
-            return Err(from.malformed("a feed's floor and length"));
+        // The newest cell has room for a head at any time.
+        let room = head.newest == 0 || self.cells.get(head.newest).has_room();
+        if floor > head.max || sealed >= 1 << 28 || !room {
+            return Err(from.malformed("a feed's floor, length and room"));
         }
         head.set_sealed(sealed);
         self.filled += u64::from(head.len() > 0);
         self.references += u64::from(head.len());
-        self.make_chunk(user);
-        let Some(Some(chunk)) = self.heads.get_mut(user as usize / CHUNK_HEADS) else { return Ok(()) };
-        chunk[user as usize % CHUNK_HEADS] = head;
+        *self.heads.make(user) = head;
         Ok(())
     }
 }

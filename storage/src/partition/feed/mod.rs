@@ -7,106 +7,138 @@
 //!   the oldest cell as what was before it, so a feed without cells has none.
 //! - Neither a push nor an eviction looks at a row: an id above the running maximum is above the floor, as is one about a
 //!   second newer than it, and every cell knows a bound of all that is older.
-//! - Between `cap` references and one cell more are kept; below a cap of 10 heads and cells are cut to the cap.
-//! - Pushes wait in a short queue, so that the cache misses of many followers overlap; everything else drains it first.
+//! - Between `cap` references and about a cell more are kept; below a cap of 17 heads and cells are cut to the cap.
+//! - Pushes wait in a short queue, and full heads in another, so that the cache misses of many followers overlap;
+//!   everything else drains both first. A head that is full and not sealed yet is sealed before it takes another reference,
+//!   so the waiting changes nothing.
 
 mod ahead;
 mod arena;
 mod cell;
 mod head;
+mod heads;
 mod image;
+mod region;
+mod steps;
 mod walk;
 
 pub(super) use ahead::Store;
 pub(super) use walk::Walk;
 
-use ahead::Ahead;
+use ahead::{Ahead, FULL_STEP, Full, LOOKAHEAD, STEPS};
 use arena::Arena;
-use head::{HEAD_REFERENCES, Head};
+use head::{HEAD_WORDS, Head};
+use heads::Heads;
 
 use super::delivered::{Delivered, RowState};
 use super::prefetch::prefetch;
 use crate::ids::{EntryId, RowPosition};
 
-/// Heads of a chunk: 256 KiB.
-const CHUNK_HEADS: usize = 4_096;
-
 /// The feeds of one space.
 #[derive(Debug, Default)]
 pub(super) struct Feeds {
-    /// By local user index, in chunks made when the first of their users is stored something.
-    heads: Vec<Option<Box<[Head]>>>,
+    heads: Heads,
     cells: Arena,
-    ahead: Ahead,
-    chunks_made: usize,
+    ahead: Box<Ahead>,
     filled: u64,
     references: u64,
     stored: u64,
 }
 
 impl Feeds {
+    /// Stores a reference in the feeds of some users soon, in the order of the calls; [`Feeds::drain`] ends the wait.
     #[inline]
-    fn head(&self, user: u32) -> Option<&Head> {
-        let chunk = self.heads.get(user as usize / CHUNK_HEADS)?.as_ref()?;
-        Some(&chunk[user as usize % CHUNK_HEADS])
-    }
-
-    fn make_chunk(&mut self, user: u32) {
-        let chunk = user as usize / CHUNK_HEADS;
-        if self.heads.len() <= chunk {
-            self.heads.resize_with(chunk + 1, || None);
+    pub(super) fn push_later(&mut self, store: Store, users: &[u32]) {
+        if users.is_empty() {
+            return;
         }
-        if self.heads[chunk].is_none() {
-            self.heads[chunk] = Some(vec![Head::default(); CHUNK_HEADS].into_boxed_slice());
-            self.chunks_made += 1;
-        }
-    }
-
-    /// Stores a reference soon, in the order of the calls; [`Feeds::drain`] ends the wait.
-    #[inline]
-    pub(super) fn push_later(&mut self, store: Store) {
-        match self.head(store.user) {
-            Some(head) => prefetch(head),
-            None => self.make_chunk(store.user),
-        }
-        if let Some(nearer) = self.ahead.half_way()
-            && let Some(head) = self.head(nearer)
-            && head.count() + 1 >= HEAD_REFERENCES as u32
-            && head.newest != 0
-        {
-            self.cells.get(head.newest).prefetch();
-        }
-        if let Some(first) = self.ahead.exchange(store) {
-            self.push(first);
+        self.ahead.begin(store);
+        for part in users.chunks(LOOKAHEAD as usize) {
+            for user in part {
+                match self.heads.get(*user) {
+                    Some(head) => prefetch(head),
+                    None => _ = self.heads.make(*user),
+                }
+                self.ahead.add(*user);
+            }
+            while self.push_next(LOOKAHEAD) {}
+            if self.ahead.new_full() >= FULL_STEP {
+                self.step_full();
+            }
         }
     }
 
     /// Stores everything that waits.
     pub(super) fn drain(&mut self) {
-        while let Some(first) = self.ahead.pop() {
-            self.push(first);
+        while self.push_next(0) {}
+        // Each round is the next step of those that are left.
+        while !self.ahead.is_empty() {
+            self.step_full();
         }
     }
 
-    /// Stores a reference unless its id is at or below the floor, and evicts the oldest beyond the cap.
+    /// Stores what has waited longest, if more than `most` wait.
     #[inline]
-    fn push(&mut self, store: Store) {
-        let Store { user, cap, position, id } = store;
-        let Some(Some(chunk)) = self.heads.get_mut(user as usize / CHUNK_HEADS) else { return };
-        let head = &mut chunk[user as usize % CHUNK_HEADS];
+    fn push_next(&mut self, most: u32) -> bool {
+        let Some((user, store)) = self.ahead.next(most) else { return false };
+        let Some(head) = self.heads.get_mut(user) else { return true };
+        let above = store.id > head.max || head.is_surely_above_floor(store.id);
+        let usual = above && store.cap >= HEAD_WORDS as u32 && head.len() > 0;
+        if !usual || !head.add_near(store.position) {
+            let store = *store;
+            self.push_slowly(user, store);
+            return true;
+        }
+        head.max = head.max.max(store.id);
+        self.references += 1;
+        self.stored += 1;
+        let (full, cap) = (head.is_full(), store.cap);
+        self.ahead.note_if(full, Full { user, cap });
+        true
+    }
+
+    /// Stores a reference unless its id is at or below the floor, and evicts the oldest beyond the cap.
+    #[cold]
+    fn push_slowly(&mut self, user: u32, store: Store) {
+        let Store { cap, position, id } = store;
+        let head = self.heads.make(user);
+        if head.is_full() {
+            // It would have been sealed soon.
+            self.references -= seal(head, &mut self.cells, cap);
+        }
         if id <= head.max && !head.is_surely_above_floor(id) && id <= floor_of(head, &self.cells) {
             return;
         }
-        if !head.fits(position) {
-            self.references -= seal(head, &mut self.cells, cap);
-        }
         self.filled += u64::from(head.len() == 0);
-        head.add(position);
+        if !head.add(position) {
+            self.references -= seal(head, &mut self.cells, cap);
+            let added = head.add(position);
+            assert!(added, "an empty head has room for any reference");
+        }
         head.max = head.max.max(id);
         self.references += 1;
         self.stored += 1;
-        if head.count() >= cap.min(HEAD_REFERENCES as u32) {
+        if head.is_full() || head.count() >= cap {
             self.references -= seal(head, &mut self.cells, cap);
+        }
+    }
+
+    /// Brings the full heads that wait one step further: first their newest cell is asked for, then the cells that may
+    /// be evicted, one after the other because each names the next, and at last they are sealed.
+    fn step_full(&mut self) {
+        let until = self.ahead.steps();
+        for step in (0..STEPS).rev() {
+            while let Some(Full { user, cap }) = self.ahead.step(step, until[step]) {
+                let Some(head) = self.heads.get_mut(user) else { continue };
+                if step + 1 == STEPS {
+                    // It may have been sealed already, for another reference that came meanwhile.
+                    if head.is_full() {
+                        self.references -= seal(head, &mut self.cells, cap);
+                    }
+                } else if head.newest != 0 {
+                    look_ahead(head.newest, &self.cells, step);
+                }
+            }
         }
     }
 
@@ -121,7 +153,7 @@ impl Feeds {
         table: &Delivered,
     ) {
         self.drain();
-        self.make_chunk(user);
+        self.heads.make(user);
         let mut floor = self.floor(user).max(refused);
         let live = |position: RowPosition| {
             let row = table.get(position).filter(|row| row.state() != RowState::Dead)?;
@@ -141,15 +173,14 @@ impl Feeds {
         self.raise_floor(user, floor);
         let stored = self.stored;
         for (id, position) in kept {
-            self.push(Store { user, cap, position, id });
+            self.push_slowly(user, Store { cap, position, id });
         }
         self.stored = stored;
     }
 
     /// Gives a feed that holds nothing a floor: an empty cell.
     fn raise_floor(&mut self, user: u32, floor: EntryId) {
-        let Some(Some(chunk)) = self.heads.get_mut(user as usize / CHUNK_HEADS) else { return };
-        let head = &mut chunk[user as usize % CHUNK_HEADS];
+        let Some(head) = self.heads.get_mut(user) else { return };
         assert!(head.newest == 0 && head.len() == 0, "only an empty feed is given a floor");
         if floor > EntryId::ZERO {
             head.newest = begin(0, &mut self.cells, floor);
@@ -161,8 +192,8 @@ impl Feeds {
     /// Forgets a feed, floor and all.
     pub(super) fn clear(&mut self, user: u32) {
         self.drain();
-        let Some(Some(chunk)) = self.heads.get_mut(user as usize / CHUNK_HEADS) else { return };
-        let head = std::mem::take(&mut chunk[user as usize % CHUNK_HEADS]);
+        let Some(head) = self.heads.get_mut(user) else { return };
+        let head = std::mem::take(head);
         self.filled -= u64::from(head.len() > 0);
         self.references -= u64::from(head.len());
         if head.newest != 0 {
@@ -179,7 +210,7 @@ impl Feeds {
     /// At or below it, the stored references are not all.
     #[inline]
     pub(super) fn floor(&self, user: u32) -> EntryId {
-        self.head(user).map_or(EntryId::ZERO, |head| floor_of(head, &self.cells))
+        self.heads.get(user).map_or(EntryId::ZERO, |head| floor_of(head, &self.cells))
     }
 
     /// The stored positions, oldest arrival first.
@@ -194,13 +225,13 @@ impl Feeds {
     /// A walk over the stored references, newest arrival first.
     pub(super) fn walk(&self, user: u32) -> Walk<'_> {
         assert!(self.ahead.is_empty(), "what waits is stored before anything is read");
-        Walk::new(self.head(user), &self.cells)
+        Walk::new(self.heads.get(user), &self.cells)
     }
 
     /// Asks for the head of a feed that is about to be read.
     #[inline]
     pub(super) fn prefetch_head(&self, user: u32) {
-        if let Some(head) = self.head(user) {
+        if let Some(head) = self.heads.get(user) {
             prefetch(head);
         }
     }
@@ -208,7 +239,7 @@ impl Feeds {
     /// Asks for the newest cell of such a feed, and tells the positions of its head, once that is there.
     #[inline]
     pub(super) fn prefetch_newest(&self, user: u32, position: impl FnMut(RowPosition)) {
-        let Some(head) = self.head(user) else { return };
+        let Some(head) = self.heads.get(user) else { return };
         if head.newest != 0 {
             self.cells.get(head.newest).prefetch();
         }
@@ -232,10 +263,7 @@ impl Feeds {
 
     /// Bytes of memory they hold.
     pub(super) fn memory(&self) -> usize {
-        self.chunks_made * CHUNK_HEADS * size_of::<Head>()
-            + self.heads.capacity() * size_of::<Option<Box<[Head]>>>()
-            + self.cells.memory()
-            + size_of::<Ahead>()
+        self.heads.memory() + self.cells.memory() + size_of::<Ahead>()
     }
 }
 
@@ -256,24 +284,32 @@ fn begin(newest: u32, cells: &mut Arena, before: EntryId) -> u32 {
     made
 }
 
+/// Asks for a cell that sealing is about to touch: at step 0 the newest, then, if that is nearly full, the oldest and the
+/// one behind it.
+#[inline]
+fn look_ahead(newest: u32, cells: &Arena, step: usize) {
+    let cell = cells.get(newest);
+    if step == 0 {
+        cell.prefetch();
+    } else if cell.is_nearly_full() {
+        let oldest = cells.get(cell.next);
+        match step {
+            1 => prefetch(oldest),
+            _ if cell.next != newest => prefetch(cells.get(oldest.next)),
+            _ => {}
+        }
+    }
+}
+
 /// Moves the references of a head into its cells; answers how many the feed holds less.
 fn seal(head: &mut Head, cells: &mut Arena, cap: u32) -> u64 {
-    let (references, count, high) = head.take();
     let first = head.newest;
     if first == 0 {
         head.newest = begin(0, cells, EntryId::ZERO);
     }
-    let mut rest = &references[..count as usize];
-    loop {
-        rest = &rest[cells.get_mut(head.newest).extend(high, rest)..];
-        if rest.is_empty() {
-            break;
-        }
-        // An empty cell takes at least one.
-        head.newest = begin(head.newest, cells, head.max);
-    }
-    head.set_sealed(head.sealed() + count);
-    // A cell that ends with its head has an exact bound behind it; and a small cap is not overshot by a whole cell.
+    cells.get_mut(head.newest).take(head);
+    head.note_sealed();
+    // The next one begins at once, so that the bound behind a cell is exact; a small cap is not overshot by a whole cell.
     let cell = cells.get(head.newest);
     if !cell.has_room() || cell.count() >= cap {
         head.newest = begin(head.newest, cells, head.max);

@@ -22,7 +22,7 @@ fn table(base: u64, rows: u64) -> Delivered {
 
 fn push(feeds: &mut Feeds, number: u64, cap: u32) -> bool {
     let before = feeds.stored();
-    feeds.push_later(Store { user: USER, cap, position: RowPosition(number), id: EntryId(number) });
+    feeds.push_later(Store { cap, position: RowPosition(number), id: EntryId(number) }, &[USER]);
     feeds.drain();
     feeds.stored() > before
 }
@@ -115,10 +115,10 @@ proptest! {
             // A row has one id.
             let (position, id) = (RowPosition(position), *ids.entry(position).or_insert(EntryId(id)));
             let (before, floor) = (feeds.stored(), feeds.floor(7));
-            feeds.push_later(Store { user: 7, cap, position, id });
+            feeds.push_later(Store { cap, position, id }, &[7]);
             feeds.drain();
             prop_assert_eq!(feeds.stored() > before, id > floor);
-            let head = feeds.head(7).expect("it was made by the first push");
+            let head = feeds.heads.get(7).expect("it was made by the first push");
             prop_assert!(!head.is_surely_above_floor(feeds.floor(7)));
             prop_assert!(head.is_surely_above_floor(EntryId(feeds.floor(7).0 + (1 << 32))));
             if id > floor {

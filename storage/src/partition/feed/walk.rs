@@ -29,7 +29,7 @@ impl<'a> Walk<'a> {
     pub(in crate::partition) fn next_run(&mut self, positions: &mut Vec<RowPosition>) -> Option<EntryId> {
         let head = self.head.take();
         if let Some(head) = head {
-            positions.extend(head.positions().rev());
+            positions.extend(head.positions());
         }
         if self.next == 0 {
             return head.map(|_| EntryId::ZERO);

@@ -1,0 +1,131 @@
+//! Owns the steps: references as the distances from each to the next newer one, in words of 16 bits.
+//!
+//! - A step of one to 65,535 is one word: nearly all are, and storing them is one store. A step of 0 never occurs.
+//! - Any other step stands in the low half of its words, behind which a 0 says so: of 32 bits in two words, or, if those
+//!   say 0, of 64 bits in four more before them. A step that leads upwards, as slices make them, wraps around.
+//! - Words are written at their end and read from their end, so that a reader stops where it likes.
+
+use crate::codec::{Malformed, Reader, put_u64};
+use crate::ids::RowPosition;
+
+/// The most words of a step.
+pub(super) const STEP_WORDS_MAX: usize = 7;
+
+/// The words of a step that is no single word, and how many there are.
+pub(super) fn wide(step: u64) -> ([u16; STEP_WORDS_MAX], usize) {
+    let word = |n: u32| (step >> (16 * n)) as u16;
+    match step {
+        1..=0xFFFF => ([word(0), 0, 0, 0, 0, 0, 0], 1),
+        0x1_0000..=0xFFFF_FFFF => ([word(0), word(1), 0, 0, 0, 0, 0], 3),
+        _ => ([word(0), word(1), word(2), word(3), 0, 0, 0], 7),
+    }
+}
+
+/// Appends words to an image, with how many there are.
+pub(super) fn put_words(out: &mut Vec<u8>, words: &[u16]) {
+    put_u64(out, words.len() as u64);
+    words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+}
+
+/// Reads words from an image; answers how many.
+pub(super) fn read_words(from: &mut Reader<'_>, words: &mut [u16]) -> Result<u8, Malformed> {
+    let count = from.count()?;
+    let room = words.get_mut(..count).ok_or(from.malformed("words of steps"))?;
+    for word in room {
+        *word = u16::from_le_bytes([from.byte()?, from.byte()?]);
+    }
+    Ok(count as u8)
+}
+
+/// Reads references from their end, newest first.
+#[derive(Clone, Debug)]
+pub(super) struct Steps<'a> {
+    words: &'a [u16],
+    position: u64,
+    left: u32,
+}
+
+impl<'a> Steps<'a> {
+    /// The `left` references whose steps are `words`, the newest of them to `position`.
+    #[inline]
+    pub(super) fn new(words: &'a [u16], position: RowPosition, left: u32) -> Self {
+        Self { words, position: position.0, left }
+    }
+
+    #[inline]
+    fn step(&mut self) -> Option<u64> {
+        let (word, before) = self.words.split_last()?;
+        self.words = before;
+        if *word != 0 { Some(u64::from(*word)) } else { self.wide_step() }
+    }
+
+    #[cold]
+    fn wide_step(&mut self) -> Option<u64> {
+        let (before, two) = self.words.split_last_chunk::<2>()?;
+        self.words = before;
+        let step = u64::from(two[0]) | u64::from(two[1]) << 16;
+        if step != 0 {
+            return Some(step);
+        }
+        let (before, four) = self.words.split_last_chunk::<4>()?;
+        self.words = before;
+        Some(four.iter().rev().fold(0, |step, word| step << 16 | u64::from(*word)))
+    }
+
+    /// Whether there are exactly as many steps as references.
+    pub(super) fn are_whole(mut self) -> bool {
+        (0..self.left).all(|_| self.step().is_some()) && self.words.is_empty()
+    }
+}
+
+impl Iterator for Steps<'_> {
+    type Item = RowPosition;
+
+    #[inline]
+    fn next(&mut self) -> Option<RowPosition> {
+        self.left = self.left.checked_sub(1)?;
+        let position = RowPosition(self.position);
+        // Words that say less than the count end the walk; only an image that is malformed has them.
+        match self.step() {
+            Some(step) => self.position = self.position.wrapping_sub(step),
+            None => self.left = 0,
+        }
+        Some(position)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.left as usize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn references_return_newest_first(
+            steps in prop::collection::vec(prop_oneof![4 => 1..1u64 << 17, 1 => any::<u64>()], 1..60),
+            start: u64,
+        ) {
+            let (mut words, mut positions) = (Vec::new(), vec![start]);
+            for step in &steps {
+                let (raw, count) = wide(*step);
+                words.extend_from_slice(&raw[..count]);
+                positions.push(positions[positions.len() - 1].wrapping_add(*step));
+            }
+            let last = RowPosition(positions[positions.len() - 1]);
+            let read = Steps::new(&words, last, steps.len() as u32);
+            prop_assert!(read.clone().are_whole());
+            prop_assert!(!Steps::new(&words, last, steps.len() as u32 + 1).are_whole());
+            prop_assert!(read.map(|p| p.0).eq(positions[1..].iter().rev().copied()));
+        }
+
+        #[test]
+        fn arbitrary_words_never_panic(words: Vec<u16>, left in 0..100u32) {
+            prop_assert!(Steps::new(&words, RowPosition(0), left).count() <= left as usize);
+        }
+    }
+}
