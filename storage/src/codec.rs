@@ -4,6 +4,7 @@
 //! - A length is checked against what is left before anything is allocated.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::entry::{Audience, Delivery, EntryRef};
 use crate::ids::{EntryId, Stamp, UserId};
@@ -249,6 +250,18 @@ impl<T: Encoded> Encoded for Vec<T> {
     }
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         from.list(T::decode)
+    }
+}
+
+impl<T: Encoded, const N: usize> Encoded for SmallVec<[T; N]> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.len() as u64);
+        for item in self {
+            item.encode(out);
+        }
+    }
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        from.list(T::decode).map(Self::from_vec)
     }
 }
 

@@ -5,6 +5,7 @@
 //! - What a refusal says is data; its words are chosen where a person reads them.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::codec::{Encoded, Malformed, Reader, encoded_enum, encoded_struct, put_bytes, put_u64};
 use crate::entry::{Audience, EntryRef};
@@ -289,8 +290,8 @@ pub enum Outcome {
 pub enum WriteResult {
     /// One result per appended item.
     Appended {
-        /// In the order of the items.
-        items: Vec<AppendResult>,
+        /// In the order of the items. Most commands have one, which needs no allocation.
+        items: SmallVec<[AppendResult; 1]>,
     },
     /// The payload was replaced.
     Amended {

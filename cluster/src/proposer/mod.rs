@@ -38,8 +38,8 @@ pub const COMMAND_BYTES_MAX: usize = 2 << 20;
 /// The most batches that wait to be applied: one is written, one is synced, one is applied, and one is on its way.
 pub const IN_FLIGHT_MAX: usize = 4;
 
-/// While a batch is in flight, so many commands ([or bytes](JOIN_BYTES_MIN)) make the next one: below, each post would
-/// cost a round through the log of its own.
+/// While a batch is in flight, so many commands ([or bytes](JOIN_BYTES_MIN)) make the next one, and twice as many for each
+/// further one: below, each post would cost a round through the log of its own.
 pub const JOIN_COMMANDS_MIN: usize = 128;
 
 /// While a batch is in flight, so many bytes make the next one.
@@ -229,11 +229,11 @@ where
         match self.in_flight.len() {
             0 => self.kicked || self.is_waiting(),
             IN_FLIGHT_MAX.. => false,
-            _ => {
+            in_flight => {
                 let waiting = self.queue.lock();
                 self.kicked && !self.background_in_flight
-                    || waiting.commands.len() >= JOIN_COMMANDS_MIN
-                    || waiting.bytes >= JOIN_BYTES_MIN
+                    || waiting.commands.len() >= JOIN_COMMANDS_MIN << (in_flight - 1)
+                    || waiting.bytes >= JOIN_BYTES_MIN << (in_flight - 1)
             }
         }
     }

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::heap::{HeapBytes, allocated};
 use super::map::IdMap;
+use crate::codec::{Encoded, Malformed, Reader, encoded_struct, put_u64};
 use crate::command::{Limits, Outcome, Refusal, WriteTag};
 use crate::ids::{EntryId, Sequence, SessionId, SpaceId, Stamp, UserId};
 
@@ -20,8 +22,51 @@ pub(super) struct Session {
     pub(super) used: Stamp,
     /// Results below it are dropped.
     pub(super) floor: Sequence,
-    /// The hash of the body and the answer.
-    pub(super) results: BTreeMap<Sequence, (u128, Outcome)>,
+    pub(super) results: Results,
+}
+
+/// The answers that a session keeps, sequences ascending.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Results(VecDeque<Kept>);
+
+#[derive(Clone, Debug)]
+struct Kept {
+    sequence: Sequence,
+    /// Of the body.
+    hash: u128,
+    outcome: Outcome,
+}
+
+encoded_struct!(Kept { sequence, hash, outcome });
+
+impl Results {
+    /// Where a sequence is, or would be.
+    fn place(&self, sequence: Sequence) -> Result<usize, usize> {
+        // Nearly all are larger than all before.
+        match self.0.back() {
+            Some(last) if last.sequence >= sequence => {
+                self.0.binary_search_by_key(&sequence, |kept| kept.sequence)
+            }
+            _ => Err(self.0.len()),
+        }
+    }
+
+    fn memory(&self) -> usize {
+        allocated(self.0.capacity() * size_of::<Kept>())
+    }
+}
+
+impl Encoded for Results {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.0.len() as u64);
+        self.0.iter().for_each(|kept| kept.encode(out));
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let kept: VecDeque<Kept> = Vec::decode(from)?.into();
+        let ascending = kept.iter().is_sorted_by(|a, b| a.sequence < b.sequence);
+        if ascending { Ok(Self(kept)) } else { Err(from.malformed("larger sequence")) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -29,8 +74,8 @@ pub(super) struct Sessions {
     pub(super) open: BTreeMap<SessionId, Session>,
     by_use: BTreeSet<(Stamp, SessionId)>,
     pub(super) last: u64,
-    /// Answers kept by all sessions.
-    kept: usize,
+    /// Of the answers that are kept.
+    heap: HeapBytes,
 }
 
 /// What a session knows of a request.
@@ -47,20 +92,20 @@ impl Sessions {
     pub(super) fn open(&mut self, stamp: Stamp) -> SessionId {
         self.last += 1;
         let id = SessionId(self.last);
-        self.restore(id, Session { used: stamp, floor: Sequence(0), results: BTreeMap::new() });
+        self.restore(id, Session { used: stamp, floor: Sequence(0), results: Results::default() });
         id
     }
 
     pub(super) fn restore(&mut self, id: SessionId, session: Session) {
         self.by_use.insert((session.used, id));
-        self.kept += session.results.len();
+        self.heap.replace(0, session.results.memory());
         self.open.insert(id, session);
     }
 
     pub(super) fn close(&mut self, id: SessionId) {
         if let Some(session) = self.open.remove(&id) {
             self.by_use.remove(&(session.used, id));
-            self.kept -= session.results.len();
+            self.heap.replace(session.results.memory(), 0);
         }
     }
 
@@ -86,36 +131,39 @@ impl Sessions {
         }
         if tag.lowest_unanswered > session.floor {
             session.floor = tag.lowest_unanswered;
-            while let Some(first) = session.results.first_entry()
-                && *first.key() < session.floor
-            {
-                first.remove();
-                self.kept -= 1;
+            while session.results.0.front().is_some_and(|first| first.sequence < session.floor) {
+                session.results.0.pop_front();
             }
         }
-        match session.results.get(&tag.sequence) {
-            _ if tag.sequence < session.floor => Seen::Refused(Refusal::SequenceTooOld),
-            Some((before, outcome)) if *before == hash => Seen::Before(outcome.clone()),
-            Some(_) => Seen::Refused(Refusal::SequenceConflict),
-            None if session.results.len() >= limits.session_requests_max as usize => {
+        if tag.sequence < session.floor {
+            return Seen::Refused(Refusal::SequenceTooOld);
+        }
+        let results = &session.results;
+        match results.place(tag.sequence) {
+            Ok(at) if results.0[at].hash == hash => Seen::Before(results.0[at].outcome.clone()),
+            Ok(_) => Seen::Refused(Refusal::SequenceConflict),
+            Err(_) if results.0.len() >= limits.session_requests_max as usize => {
                 Seen::Refused(Refusal::SessionFull)
             }
-            None => Seen::New,
+            Err(_) => Seen::New,
         }
     }
 
     /// Keeps the answer of a request that ran.
     pub(super) fn keep(&mut self, tag: &WriteTag, hash: u128, outcome: Outcome) {
         if let Some(session) = self.open.get_mut(&tag.session) {
-            let before = session.results.insert(tag.sequence, (hash, outcome));
-            self.kept += usize::from(before.is_none());
+            let (results, sequence) = (&mut session.results, tag.sequence);
+            let before = results.memory();
+            if let Err(at) = results.place(sequence) {
+                results.0.insert(at, Kept { sequence, hash, outcome });
+            }
+            self.heap.replace(before, results.memory());
         }
     }
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.open.len() * size_of::<(SessionId, Session)>() * 2
-            + self.kept * size_of::<(Sequence, (u128, Outcome))>() * 3 / 2
+        self.open.len() * size_of::<(SessionId, Session)>() * 2 + self.heap.get()
     }
 }
 

@@ -5,6 +5,7 @@
 //! - This log alone decides whether an entry had expired (R13).
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::Partition;
 use super::look_ahead::LOOK_AHEAD;
@@ -48,7 +49,7 @@ impl Partition {
     fn perform(&mut self, write: Write) -> Result<WriteResult, Refusal> {
         match write {
             Write::Append { items } => {
-                let mut made = Vec::with_capacity(items.len());
+                let mut made = SmallVec::with_capacity(items.len());
                 let (many, mut items) = (items.len() > 1, items.into_iter());
                 loop {
                     if many && made.len().is_multiple_of(LOOK_AHEAD) {
