@@ -4,7 +4,7 @@
 //! - The bytes of requests in flight on all connections are bounded; beyond, the answer is `Busy`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfold_cluster::Node;
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     connections: Arc<Semaphore>,
     farewells: Semaphore,
     pub(crate) stopping: CancellationToken,
+    /// The same, for those who look often: a look at the token takes a lock that all share.
+    pub(crate) is_stopping: AtomicBool,
 }
 
 impl Shared {
@@ -59,6 +61,7 @@ impl Shared {
             farewells: Semaphore::new(FAREWELLS_MAX),
             config,
             stopping: CancellationToken::new(),
+            is_stopping: AtomicBool::new(false),
         }
     }
 }
@@ -98,6 +101,7 @@ impl Listener {
 
     /// Accepts no more, lets requests in flight be answered for `timeout`, then closes what is left.
     pub(crate) async fn stop(mut self, timeout: Duration) {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
         self.shared.stopping.cancel();
         if tokio::time::timeout(timeout, &mut self.task).await.is_err() {
             self.ending.cancel();

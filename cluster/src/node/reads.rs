@@ -48,16 +48,17 @@ impl Node {
         self.feed(home, request).await
     }
 
-    /// Reads feeds as far as that needs no waiting. Those that `ready` has no page of afterwards, and those that cannot
-    /// be read, are for [`Node::read_feed`].
+    /// Reads feeds as far as that needs no waiting and their pages have no more than `bytes_max` bytes of payloads. Those
+    /// that `ready` has no page of afterwards, and those that cannot be read, are for [`Node::read_feed`].
     pub fn ready_feeds<'r>(
         &self,
+        bytes_max: usize,
         count: usize,
         request: impl Fn(usize) -> &'r FeedRequest,
         ready: &mut ReadyFeeds,
     ) {
         match self.enter() {
-            Ok(_pass) => ready.find(self.asker(), count, request),
+            Ok(_pass) => ready.find(self.asker(), bytes_max, count, request),
             Err(_) => ready.clear(count),
         }
     }

@@ -21,6 +21,16 @@ use crate::position::Position;
 /// Pages that are found under one lock, so that a batch that waits to be applied waits for few.
 const PAGES_AT_ONCE: usize = 32;
 
+/// Entries that are hydrated under one lock.
+const ENTRIES_AT_ONCE: usize = 512;
+
+/// Bytes of payloads gathered at a time; pages beyond go the general way, one by one.
+const GATHERED_BYTES_MAX: usize = 4 << 20;
+
+/// Memory for rows and payloads that is kept; that of larger pages is given back.
+const ROWS_KEPT: usize = 4_096;
+const GATHERED_BYTES_KEPT: usize = 1 << 20;
+
 /// What was found of a batch of feeds.
 #[derive(Debug, Default)]
 pub struct ReadyFeeds {
@@ -35,9 +45,19 @@ pub struct ReadyFeeds {
     /// Requests by home.
     places: Vec<(PartitionId, usize)>,
     queries: Vec<FeedQuery>,
-    /// The rows of hydrated pages by the home of their entries, with the places in `entries`.
-    wanted: Vec<(PartitionId, EntryId, usize)>,
+    /// The rows of hydrated pages by the home of their entries.
+    wanted: Vec<Wanted>,
     ids: Vec<EntryId>,
+}
+
+/// An entry of a hydrated page.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    home: PartitionId,
+    id: EntryId,
+    /// In the entries, and of its page.
+    place: usize,
+    page: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -103,12 +123,21 @@ impl ReadyFeeds {
         self.rows.clear();
         self.entries.clear();
         self.places.clear();
+        if self.rows.capacity() > ROWS_KEPT {
+            (self.rows, self.entries, self.wanted) = (Vec::new(), Vec::new(), Vec::new());
+        }
+        // Nobody holds what was gathered before, so its memory is used again.
+        if self.payloads.len() > GATHERED_BYTES_KEPT {
+            self.gathered = BytesMut::new();
+        }
+        self.payloads = Bytes::new();
     }
 
-    /// Finds what can be found at once.
+    /// Finds what can be found at once. Pages with more than `bytes_max` bytes of payloads go the general way.
     pub(crate) fn find<'r>(
         &mut self,
         asker: Asker<'_>,
+        bytes_max: usize,
         count: usize,
         request: impl Fn(usize) -> &'r FeedRequest,
     ) {
@@ -128,7 +157,7 @@ impl ReadyFeeds {
             let _ = home.read(|state| self.find_rows(state, group, &request));
         }
         self.places = places;
-        self.hydrate(asker);
+        self.hydrate(asker, bytes_max);
     }
 
     fn find_rows<'r>(
@@ -175,34 +204,42 @@ impl ReadyFeeds {
     }
 
     /// Finds the entries of hydrated pages.
-    fn hydrate(&mut self, asker: Asker<'_>) {
+    fn hydrate(&mut self, asker: Asker<'_>, bytes_max: usize) {
         let Self { pages, rows, entries, wanted, ids, gathered, payloads, .. } = self;
-        // Nobody holds what was gathered before, so its memory is used again.
-        *payloads = Bytes::new();
         if entries.is_empty() {
             return;
         }
         wanted.clear();
-        for page in pages.iter().flatten() {
-            let Some(from) = page.entries else { continue };
-            let shown = rows[page.rows.clone()].iter().enumerate();
-            wanted.extend(shown.map(|(n, row)| (asker.home_of_entry(row.id), row.id, from + n)));
+        let mut left = vec![bytes_max; pages.len()];
+        for (page, found) in pages.iter().enumerate() {
+            let Some((found, from)) = found.as_ref().and_then(|found| Some((found, found.entries?))) else {
+                continue;
+            };
+            let shown = rows[found.rows.clone()].iter().enumerate();
+            wanted.extend(shown.map(|(n, row)| {
+                let home = asker.home_of_entry(row.id);
+                Wanted { home, id: row.id, place: from + n, page }
+            }));
         }
-        if !wanted.is_sorted_by_key(|(home, ..)| *home) {
-            wanted.sort_unstable_by_key(|(home, ..)| *home);
+        if !wanted.is_sorted_by_key(|wanted| wanted.home) {
+            wanted.sort_by_key(|wanted| wanted.home);
         }
-        for group in wanted.chunk_by(|a, b| a.0 == b.0) {
-            let Some(home) = asker.ready(group[0].0) else { continue };
+        let groups = wanted.chunk_by(|a, b| a.home == b.home).flat_map(|home| home.chunks(ENTRIES_AT_ONCE));
+        for group in groups {
+            let Some(home) = asker.ready(group[0].home) else { continue };
             ids.clear();
-            ids.extend(group.iter().map(|(_, id, _)| *id));
+            ids.extend(group.iter().map(|wanted| wanted.id));
             // What is damaged or gone leaves its pages to the general way, as does what refers to an entry: that may be
             // anywhere.
             let _ = home.read(|state| {
                 state.entries_into(ids, |n, entry| {
-                    if entry.reference.is_none() {
+                    let (Wanted { place, page, .. }, bytes) = (group[n], entry.payload.len());
+                    let fits = bytes <= left[page] && gathered.len() + bytes <= GATHERED_BYTES_MAX;
+                    if fits && entry.reference.is_none() {
+                        left[page] -= bytes;
                         let from = gathered.len();
                         gathered.extend_from_slice(&entry.payload);
-                        entries[group[n].2] = Some((EntryView::of_entry(entry), from..gathered.len()));
+                        entries[place] = Some((EntryView::of_entry(entry), from..gathered.len()));
                     }
                 });
             });

@@ -14,6 +14,7 @@ mod writer;
 mod writes;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -185,7 +186,10 @@ async fn talk(stream: &mut TcpStream, buffer: &mut BytesMut, shared: &Arc<Shared
         if has_read {
             requests.note_received(now);
         }
-        // Looked at every time: a client that always has something to send must not keep the alarm from being heard.
+        // Looked at every time: a client that always has something to send must not keep stop and alarm from being heard.
+        if end.is_none() && shared.is_stopping.load(Ordering::Relaxed) {
+            end = Some(End::Closed);
+        }
         if first_deadline.is_some_and(|deadline| deadline <= now) {
             requests.expire(now);
             if writer.deadline().is_some_and(|deadline| deadline <= now) {

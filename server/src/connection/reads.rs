@@ -13,6 +13,9 @@ use super::outgoing::{Outgoing, Slot};
 use crate::dispatch::{self, Asked};
 use crate::translate;
 
+/// Reads that are answered together, at most: those who answer others of the connection wait meanwhile.
+const READS_AT_ONCE: usize = 64;
+
 struct Gathered {
     asked: Asked,
     deadline: Instant,
@@ -69,18 +72,25 @@ impl Reads {
 
     /// Answers what was gathered, as far as that needs no waiting; `leave` takes the rest.
     pub(super) fn run(&mut self, mut leave: impl FnMut(Left)) {
-        if self.gathered.is_empty() {
-            return;
+        self.bytes = 0;
+        while !self.gathered.is_empty() {
+            self.run_some(&mut leave);
         }
-        let Self { outgoing, gathered, bytes, ready } = self;
+    }
+
+    fn run_some(&mut self, leave: &mut impl FnMut(Left)) {
+        let Self { outgoing, gathered, ready, .. } = self;
         let shared = outgoing.shared();
-        let mut slot = outgoing.begin(gathered.len() as u64, std::mem::take(bytes));
+        let now_read = &gathered[..gathered.len().min(READS_AT_ONCE)];
+        let (count, bytes) = (now_read.len(), now_read.iter().map(|read| read.cost).sum());
+        let mut slot = outgoing.begin(count as u64, bytes);
         let mut left = Vec::new();
         if let Some(slot) = &mut slot {
-            shared.node.ready_feeds(gathered.len(), |place| &gathered[place].request, ready);
-            let (now, bytes_max) = (Instant::now(), dispatch::page_bytes(shared));
+            let bytes_max = dispatch::page_bytes(shared);
+            shared.node.ready_feeds(bytes_max, count, |place| &gathered[place].request, ready);
+            let now = Instant::now();
             let mut answers = outgoing.lock();
-            for (place, read) in gathered.drain(..).enumerate() {
+            for (place, read) in gathered.drain(..count).enumerate() {
                 let (scope, reader) = (CursorScope::Feed(read.read.space), read.read.reader);
                 let page = ready.take(place);
                 let page = page.and_then(|found| {
@@ -96,7 +106,7 @@ impl Reads {
                 dispatch::note_at(now, shared, &asked, packed.err().as_ref());
             }
         } else {
-            left.append(gathered);
+            left.extend(gathered.drain(..count));
         }
         for Gathered { asked, deadline, read, cost, .. } in left {
             let slot = match &mut slot {

@@ -14,6 +14,11 @@ use crate::ids::EntryId;
 /// Entries of a chunk; one that entries were put into the middle of may hold twice as many.
 const CHUNK_ENTRIES: usize = 512;
 
+const LINE_BYTES: usize = 64;
+
+/// Cache lines of a payload that are asked for ahead; the processor sees by itself that more are wanted.
+const LINES_AHEAD: usize = 16;
+
 #[derive(Debug, Default)]
 struct Chunk {
     /// Of all entries and holes, ascending; apart from the entries, so that a search touches few lines.
@@ -73,7 +78,7 @@ impl Entries {
         }
         for (chunk, at) in found {
             if let Some(entry) = &self.chunks[chunk].entries[at] {
-                entry.payload.chunks(64).for_each(|line| prefetch(&line[0]));
+                entry.payload.chunks(LINE_BYTES).take(LINES_AHEAD).for_each(|line| prefetch(&line[0]));
             }
         }
     }

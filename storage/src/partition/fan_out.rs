@@ -150,7 +150,7 @@ impl Partition {
     /// Ends all rows of an owner: its subscription ended or begins anew (R9).
     pub(super) fn kill_rows(&mut self, index: OwnerIndex) {
         self.owners.get_mut(index).filled = false;
-        // Nobody reads it now; whoever subscribes anew marks it as not filled.
+        // Whoever subscribes anew marks it as not filled.
         self.special.note_filled(index, true);
         for chain in self.owners.take_chains(index) {
             self.special.note_chain(index, chain.space, None, false);

@@ -1,7 +1,7 @@
 //! Owns the hint to the processor that a place in memory is about to be used.
 //!
 //! - A hint never changes what a program computes, and where there is none it is nothing.
-//! - It is the only unsafe code of the partition. Each follower's head is a cache miss; a prototype of the loop over
+//! - Besides the regions of `feed/` it is the only unsafe code of the partition. Each follower's head is a cache miss; a prototype of the loop over
 //!   the followers stored 10 to 40 % more references with the hint.
 
 /// Asks for the cache line at the start of `value`, without waiting for it.

@@ -171,21 +171,29 @@ impl Partition {
     pub(super) fn note_chain(&mut self, index: OwnerIndex, space: SpaceId) {
         let owner = self.owners.get(index);
         let large = owner.followers.len() > self.limits.slice_followers;
-        if !self.special.note_chain(index, space, owner.chain(space), large) {
-            return;
-        }
-        if owner.followers.len() > FOLLOWERS_ONE_BY_ONE {
-            self.special.forget_seen();
-        } else {
-            owner.followers.iter().for_each(|user| self.users.forget_seen(UserIndex(user)));
+        if self.special.note_chain(index, space, owner.chain(space), large) {
+            self.forget_seen(index);
         }
     }
 
-    /// Notes whether the rows of an owner are there. An owner is unfilled only when its first follower comes, who has
-    /// seen nothing yet.
+    /// Makes the followers of an owner who became special look again at whom they follow.
+    fn forget_seen(&mut self, index: OwnerIndex) {
+        let followers = &self.owners.get(index).followers;
+        if followers.len() > FOLLOWERS_ONE_BY_ONE {
+            self.special.forget_seen();
+        } else {
+            followers.iter().for_each(|user| self.users.forget_seen(UserIndex(user)));
+        }
+    }
+
+    /// Notes whether the rows of an owner are there.
     pub(super) fn set_filled(&mut self, index: OwnerIndex, filled: bool) {
         self.owners.get_mut(index).filled = filled;
         self.special.note_filled(index, filled);
+        if !filled {
+            // It has followers already if its subscription is renewed.
+            self.forget_seen(index);
+        }
     }
 
     /// Notes all owners anew, when an image has been read.

@@ -245,6 +245,13 @@ impl Users {
         found.clear();
         let mut seen = user.seen.lock();
         if let Some(owners) = seen.get(special, graph) {
+            debug_assert!(
+                user.owners(graph)
+                    .filter(|owner| special.contains(*owner))
+                    .all(|owner| owners.contains(&owner)),
+                "an owner became special, and {:?} was not made to look again",
+                user.id,
+            );
             found.extend_from_slice(owners);
             return;
         }

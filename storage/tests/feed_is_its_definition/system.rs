@@ -11,7 +11,7 @@ use fanfold_storage::ids::{
     EntryId, GraphId, JournalPosition, PartitionId, RowPosition, Sequence, SessionId, SpaceId, Stamp, UserId,
 };
 use fanfold_storage::oracle::Oracle;
-use fanfold_storage::partition::StreamVerdict;
+use fanfold_storage::partition::{FeedQuery, StreamVerdict};
 use fanfold_storage::space::{FanOut, SpaceDefinition, SpacePolicy};
 
 use crate::node::{Node, home, read_feed, read_news};
@@ -212,6 +212,17 @@ impl System {
     }
 
     pub fn step(&mut self, step: &Step) {
+        self.take(step);
+        // What reads leave behind has to stay true whatever comes next; in a debug build every read looks whether it is.
+        for reader in (0..self.users).map(UserId) {
+            for space in SPACES {
+                let query = FeedQuery { space, reader, below: EntryId::MAX, limit: 1 };
+                home(&self.nodes, reader).feed_slice(&query).unwrap();
+            }
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
         let user = |id: u64| UserId(id);
         match step.clone() {
             Step::Append { space, owner, author, audience, ttl_ms, reference } => {

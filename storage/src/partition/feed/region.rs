@@ -5,7 +5,7 @@
 //! - It takes memory page by page as it is first touched, and what was never touched is zero: making one costs nothing, and
 //!   nothing is ever copied.
 //! - The first part of the first region stays in small pages, so that a small partition stays small.
-//! - The only unsafe code is the view of the mapping as items.
+//! - The only unsafe code is the view of the mapping as items, and the promise of [`Plain`] by what lies in it.
 
 use std::marker::PhantomData;
 
@@ -20,7 +20,7 @@ const LARGE_PAGE: usize = 2 << 20;
 /// What a region may hold.
 ///
 /// # Safety
-/// All bits zero are a value of it, its alignment is at most a small page, and it has nothing to drop.
+/// All bits zero are a value of it, it has no padding, its alignment is at most a small page, and it has nothing to drop.
 #[expect(unsafe_code, reason = "only whoever knows the type's layout can promise this")]
 pub(super) unsafe trait Plain: Copy {}
 
