@@ -56,18 +56,17 @@ impl Reads {
         self.bytes
     }
 
-    /// Gathers a read; gives it back if the general way has to refuse it.
+    /// Gathers a read, with what it asks of the node.
     pub(super) fn gather(
         &mut self,
         read: ReadFeed,
+        request: FeedRequest,
         asked: Asked,
         deadline: Instant,
         cost: u64,
-    ) -> Result<(), ReadFeed> {
-        let Ok(request) = dispatch::feed_request(&read) else { return Err(read) };
+    ) {
         self.bytes += cost;
         self.gathered.push(Gathered { asked, deadline, read, request, cost });
-        Ok(())
     }
 
     /// Answers what was gathered, as far as that needs no waiting; `leave` takes the rest.

@@ -188,12 +188,14 @@ impl Requests {
         let wanted = call.deadline_ms.map_or(longest, |ms| Duration::from_millis(u64::from(ms)).min(longest));
         let deadline = received + wanted;
         let request = match call.request {
-            Request::ReadFeed(read) if checked.is_ok() => {
-                match self.reads.gather(read, asked, deadline, cost) {
-                    Ok(()) => return Ok(None),
-                    Err(read) => Request::ReadFeed(read),
+            Request::ReadFeed(read) if checked.is_ok() => match dispatch::feed_request(&read) {
+                Ok(request) => {
+                    self.reads.gather(read, request, asked, deadline, cost);
+                    return Ok(None);
                 }
-            }
+                // The general way refuses it.
+                Err(_) => Request::ReadFeed(read),
+            },
             request => request,
         };
         let Some(slot) = self.outgoing.begin(1, cost) else {

@@ -194,12 +194,11 @@ impl<'v, 'a> Merge<'v, 'a> {
         let positions = &mut self.scratch.positions;
         positions.clear();
         self.looked_at = 0;
-        match self.walk.as_mut().and_then(|walk| walk.next_run(positions)) {
-            Some(older) => self.older = older,
-            None => {
-                self.walk = None;
-                self.older = EntryId::ZERO;
-            }
+        if let Some(older) = self.walk.as_mut().and_then(|walk| walk.next_run(positions)) {
+            self.older = older;
+        } else {
+            self.walk = None;
+            self.older = EntryId::ZERO;
         }
         positions.iter().take(ROWS_AHEAD).for_each(|position| table.prefetch(*position));
         // Slices and backfills store what arrived earlier.

@@ -25,7 +25,7 @@ struct Timeline {
 #[derive(Debug, Default)]
 pub(super) struct Timelines {
     pub(super) entries: Entries,
-    timelines: Slots<Timeline>,
+    slots: Slots<Timeline>,
     /// The timelines by space and owner.
     index: Index,
     expiries: BTreeSet<(Stamp, EntryId)>,
@@ -57,17 +57,17 @@ impl Timelines {
         }
         let at = self.find(entry.space, entry.owner).unwrap_or_else(|| {
             let timeline = Timeline { space: entry.space, owner: entry.owner, ids: IdList::default() };
-            let at = self.timelines.insert(timeline);
+            let at = self.slots.insert(timeline);
             self.index.insert(hash(&(entry.space, entry.owner)), at);
             at
         });
-        let timeline = self.timelines.get_mut(at).expect("it was found or made");
+        let timeline = self.slots.get_mut(at).expect("it was found or made");
         timeline.ids.insert(entry.id, &mut self.heap);
         self.entries.insert(entry);
     }
 
     fn find(&self, space: SpaceId, owner: UserId) -> Option<u32> {
-        let same = |at| self.timelines.get(at).is_some_and(|t| t.owner == owner && t.space == space);
+        let same = |at| self.slots.get(at).is_some_and(|t| t.owner == owner && t.space == space);
         self.index.find(hash(&(space, owner)), same)
     }
 
@@ -77,10 +77,10 @@ impl Timelines {
             self.expiries.remove(&(expiry, id));
         }
         let at = self.find(entry.space, entry.owner)?;
-        let timeline = self.timelines.get_mut(at)?;
+        let timeline = self.slots.get_mut(at)?;
         timeline.ids.remove(id, &mut self.heap);
         if timeline.ids.is_empty() {
-            self.timelines.remove(at);
+            self.slots.remove(at);
             self.index.remove(hash(&(entry.space, entry.owner)), at);
         }
         Some(entry)
@@ -122,7 +122,7 @@ impl Timelines {
 
     /// The ids of a timeline below `below`, newest first, expired ones included; no entry is looked at.
     pub(super) fn ids(&self, space: SpaceId, owner: UserId, below: EntryId) -> impl Iterator<Item = EntryId> {
-        let timeline = self.find(space, owner).and_then(|at| self.timelines.get(at));
+        let timeline = self.find(space, owner).and_then(|at| self.slots.get(at));
         timeline.into_iter().flat_map(move |timeline| timeline.ids.below(below))
     }
 
@@ -136,14 +136,14 @@ impl Timelines {
     #[inline]
     pub(super) fn prefetch_timeline(&self, space: SpaceId, owner: UserId) -> Option<u32> {
         let at = self.index.find(hash(&(space, owner)), |_| true)?;
-        self.timelines.prefetch(at);
+        self.slots.prefetch(at);
         Some(at)
     }
 
     /// Asks for the newest ids of a timeline, once the above is there.
     #[inline]
     pub(super) fn prefetch_ids(&self, at: u32) {
-        if let Some(timeline) = self.timelines.get(at) {
+        if let Some(timeline) = self.slots.get(at) {
             timeline.ids.prefetch_end();
         }
     }
@@ -168,7 +168,7 @@ impl Timelines {
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
         self.entries.memory()
-            + self.timelines.memory()
+            + self.slots.memory()
             + self.index.memory()
             + self.heap.get()
             + self.expiries.len() * size_of::<(Stamp, EntryId)>() * 2
