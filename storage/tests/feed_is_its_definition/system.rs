@@ -14,7 +14,9 @@ use fanfold_storage::oracle::Oracle;
 use fanfold_storage::partition::{FeedQuery, StreamVerdict};
 use fanfold_storage::space::{FanOut, SpaceDefinition, SpacePolicy};
 
-use crate::node::{Node, home, read_feed, read_news};
+use crate::node::{Node, home};
+
+mod check;
 
 const GRAPH: GraphId = GraphId(1);
 const SPACES: [SpaceId; 2] = [SpaceId(1), SpaceId(2)];
@@ -533,81 +535,6 @@ impl System {
                 return;
             }
         }
-    }
-
-    /// Delivers everything and compares every feed, timeline and count with the oracle.
-    pub fn check(&mut self, slices: bool) {
-        self.drain();
-        self.oracle.set_now(self.now);
-        for node in &mut self.nodes {
-            // A command without an effect: time passes, and no slice is served.
-            node.propose(self.now, &[Command::Trim { through: JournalPosition(0) }]);
-            while slices && node.partition.slices_pending() {
-                node.propose(self.now, &[Command::Tick]);
-            }
-        }
-        for reader in (0..self.users).map(UserId) {
-            for space in SPACES {
-                let expected = self.oracle.feed(space, reader);
-                for limit in [1, 3, 1_000] {
-                    let feed = read_feed(&self.nodes, space, reader, limit);
-                    assert_eq!(feed, expected, "feed of {reader} in {space}, pages of {limit}");
-                }
-                self.check_timelines(space, reader);
-                self.check_news(space, reader);
-            }
-            let followees: Vec<UserId> = self.oracle.followees(GRAPH, reader).collect();
-            let at_home = home(&self.nodes, reader);
-            assert_eq!(at_home.followee_count(GRAPH, reader), followees.len() as u64);
-            let scanned = at_home.followees(GRAPH, reader, None, 1_000);
-            assert!(scanned.iter().map(|(id, _)| *id).eq(followees));
-            let readers =
-                (0..self.users).map(UserId).filter(|r| self.oracle.follows(GRAPH, *r, reader)).count();
-            let reached = at_home.reach(GRAPH, reader);
-            let counts = reached
-                .iter()
-                .map(|p| self.nodes[usize::from(p.0)].partition.follower_count_here(GRAPH, reader));
-            assert_eq!(counts.sum::<u64>(), readers as u64, "followers of {reader}");
-        }
-    }
-
-    fn check_timelines(&self, space: SpaceId, owner: UserId) {
-        let slice = home(&self.nodes, owner).timeline(space, owner, EntryId::MAX, 1_000);
-        let ids: Vec<EntryId> = slice.entries.iter().map(|entry| entry.id).collect();
-        assert_eq!(ids, self.oracle.timeline(space, owner, None), "timeline of {owner} in {space}");
-        for entry in &slice.entries {
-            assert_eq!(Some(entry), self.oracle.entry(entry.id));
-        }
-        let subjects: Vec<_> = slice
-            .entries
-            .iter()
-            .map(|e| fanfold_storage::partition::Subject {
-                graph: GRAPH,
-                owner,
-                author: e.author,
-                referenced_owner: e.reference.map(|r| r.owner),
-                audience: e.audience,
-            })
-            .collect();
-        for viewer in (0..self.users).map(UserId) {
-            let admitted = home(&self.nodes, viewer).admits(viewer, &subjects);
-            let expected = slice.entries.iter().map(|entry| self.oracle.admits(viewer, entry));
-            assert!(admitted.into_iter().eq(expected), "what {viewer} sees of {owner}");
-        }
-    }
-
-    fn check_news(&self, space: SpaceId, reader: UserId) {
-        let Some(mark) = self.marks.get(&reader) else { return };
-        let settled = |id: &EntryId| !self.touched.contains(id);
-        let before: Vec<EntryId> = self.made[..mark.made].iter().map(|(id, ..)| *id).collect();
-        let expected = self.oracle.feed(space, reader).into_iter().filter(|id| !before.contains(id));
-        let news = read_news(&self.nodes, space, reader, mark.row, mark.bound);
-        let expected: Vec<_> = expected.filter(settled).collect();
-        assert_eq!(
-            news.into_iter().filter(settled).collect::<Vec<_>>(),
-            expected,
-            "news of {reader} in {space}"
-        );
     }
 }
 
