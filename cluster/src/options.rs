@@ -8,13 +8,39 @@ use fanfold_storage::fs::{FileSystem, RealFs};
 use fanfold_storage::log::LogOptions;
 
 use crate::clock::{Clock, SystemClock};
-use crate::raft::RaftSettings;
+use crate::raft::{FileSettings, RaftSettings};
 
 /// Partitions of a new node that names no number.
 pub const PARTITIONS_DEFAULT: u16 = 16;
 
 /// The most partitions a cluster can have.
 pub const PARTITIONS_MAX: u16 = 4_096;
+
+/// What a node writes in the background, and what it keeps in memory for that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// What each partition's work on its segments goes by.
+    pub files: FileSettings,
+    /// Bytes of a group's log behind its newest snapshot after which the next is taken.
+    pub snapshot_log_bytes: u64,
+    /// Bytes of the whole log above which the group that pins its oldest part takes a snapshot.
+    pub log_bytes_max: u64,
+    /// Bytes that are written in the background, by all groups together, in a second.
+    pub background_bytes_per_second: u64,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        let files =
+            FileSettings { table_bytes: 32 << 20, segment_bytes_max: 512 << 20, cache_bytes: 32 << 20 };
+        Self {
+            files,
+            snapshot_log_bytes: 64 << 20,
+            log_bytes_max: 2 << 30,
+            background_bytes_per_second: 256 << 20,
+        }
+    }
+}
 
 /// The settings of a node.
 #[derive(Debug, Clone)]
@@ -34,6 +60,8 @@ pub struct NodeOptions {
     pub fs: Arc<dyn FileSystem>,
     /// The write-ahead log; its salt is drawn by the node.
     pub log: LogOptions,
+    /// Snapshots and segments.
+    pub disk: DiskOptions,
     /// The Raft groups.
     pub raft: RaftSettings,
     /// Events a journal keeps for a destination that does not answer, before it is dropped (R10).
@@ -51,6 +79,7 @@ impl NodeOptions {
             advertise: "127.0.0.1:7117".to_owned(),
             fs: Arc::new(RealFs),
             log: LogOptions::default(),
+            disk: DiskOptions::default(),
             raft: RaftSettings::default(),
             journal_events_max: 1 << 20,
         }

@@ -23,6 +23,17 @@ pub struct NodeStatus {
     pub damaged: Vec<PartitionId>,
     /// Its write-ahead log.
     pub log: LogStatus,
+    /// The partition whose entries keep the oldest segment of the log; none if that is the catalog, or nobody.
+    pub log_pinned_by: Option<PartitionId>,
+}
+
+/// A snapshot on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotStatus {
+    /// The last log index that it includes.
+    pub index: u64,
+    /// Bytes of its buckets.
+    pub bytes: u64,
 }
 
 /// The status of one partition's replica.
@@ -42,6 +53,14 @@ pub struct PartitionStatus {
     pub log_last: Option<u64>,
     /// The last stamp applied.
     pub stamp: Stamp,
+    /// Bytes of the log that it holds.
+    pub log_bytes: u64,
+    /// Its newest snapshot.
+    pub snapshot: Option<SnapshotStatus>,
+    /// Segments with entries.
+    pub segments: u64,
+    /// Their bytes.
+    pub segment_bytes: u64,
     /// What it holds, and the memory that takes.
     pub usage: Usage,
     /// Events in the journal that some destination has not acknowledged; one event counts once per destination.

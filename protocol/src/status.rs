@@ -132,6 +132,12 @@ pub enum Status {
         /// How long to wait, in milliseconds.
         delay_ms: u32,
     },
+    /// The node's disk has no room for more writes; reads go on, and writes do as soon as there is room.
+    #[error("the server's disk is full; make room on it, and repeat after {delay_ms} ms")]
+    DiskFull {
+        /// How long to wait, in milliseconds.
+        delay_ms: u32,
+    },
     /// This session used the sequence for another body.
     #[error("this sequence was already used for another write of the session; give every write its own")]
     SequenceConflict,
@@ -249,6 +255,7 @@ impl Status {
             Self::ShuttingDown => 31,
             Self::DamagedPartition { .. } => 32,
             Self::Internal => 33,
+            Self::DiskFull { .. } => 34,
         }
     }
 
@@ -262,6 +269,7 @@ impl Status {
                 | Self::WrongEpoch { .. }
                 | Self::WrongPartition { .. }
                 | Self::Busy { .. }
+                | Self::DiskFull { .. }
                 | Self::SessionFull
                 | Self::Unavailable { .. }
                 | Self::DeadlineExceeded
@@ -315,7 +323,9 @@ impl Status {
             Self::WrongPartition { right: partition }
             | Self::Unavailable { partition }
             | Self::DamagedPartition { partition } => w.number(partition.0),
-            Self::Busy { delay_ms: number } | Self::VersionMismatch { current: number } => w.number(*number),
+            Self::Busy { delay_ms: number }
+            | Self::DiskFull { delay_ms: number }
+            | Self::VersionMismatch { current: number } => w.number(*number),
             Self::KeyConflict { existing } => w.fixed64(existing.0),
             Self::BlockedBy { blocker, blocked } => {
                 w.number(blocker.0);
@@ -384,6 +394,7 @@ impl Status {
             31 => Self::ShuttingDown,
             32 => Self::DamagedPartition { partition: PartitionId(r.number16(at)?) },
             33 => Self::Internal,
+            34 => Self::DiskFull { delay_ms: r.number32(at)? },
             _ => return Err(BodyError::Malformed { field: at }),
         })
     }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, ValueEnum};
-use fanfold_cluster::options::PARTITIONS_DEFAULT;
+use fanfold_cluster::options::{DiskOptions, PARTITIONS_DEFAULT};
+use fanfold_cluster::raft::FileSettings;
 use serde::{Deserialize, Serialize};
 
 /// How log lines look.
@@ -51,6 +52,12 @@ pub struct Config {
     pub connection_bytes_max: u32,
     pub node_bytes_max: u32,
     pub log_segment_bytes: u64,
+    pub table_bytes: u64,
+    pub cache_bytes: u64,
+    pub segment_bytes_max: u64,
+    pub snapshot_log_bytes: u64,
+    pub log_bytes_max: u64,
+    pub background_bytes_per_second: u64,
     pub network_threads: u32,
     pub engine_threads: u32,
 }
@@ -139,6 +146,30 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_segment_bytes: Option<u64>,
+    /// Bytes of new entries that a partition keeps in memory before they are written to a segment.
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table_bytes: Option<u64>,
+    /// Bytes of entries that are on disk already and that a partition keeps in memory for reads.
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_bytes: Option<u64>,
+    /// Segments are merged with others up to this many bytes.
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment_bytes_max: Option<u64>,
+    /// A partition takes a snapshot when its log behind the newest passes this many bytes, and what that one wrote.
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_log_bytes: Option<u64>,
+    /// Above this many bytes of log, the partition that keeps its oldest segment takes a snapshot.
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_bytes_max: Option<u64>,
+    /// Bytes a second that segments and snapshots of all partitions are written with.
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub background_bytes_per_second: Option<u64>,
     /// Threads that serve connections and answer reads; 0 is one for each core.
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,6 +203,12 @@ impl Default for Config {
             connection_bytes_max: 16 * 1024 * 1024,
             node_bytes_max: 256 * 1024 * 1024,
             log_segment_bytes: 64 * 1024 * 1024,
+            table_bytes: 32 * 1024 * 1024,
+            cache_bytes: 32 * 1024 * 1024,
+            segment_bytes_max: 512 * 1024 * 1024,
+            snapshot_log_bytes: 64 * 1024 * 1024,
+            log_bytes_max: 2 * 1024 * 1024 * 1024,
+            background_bytes_per_second: 256 * 1024 * 1024,
             network_threads: 0,
             engine_threads: 0,
         }
@@ -272,6 +309,12 @@ impl Config {
             ("connection_bytes_max", u64::from(self.connection_bytes_max), 4 << 10, 1 << 30),
             ("node_bytes_max", u64::from(self.node_bytes_max), 1 << 20, u64::from(u32::MAX)),
             ("log_segment_bytes", self.log_segment_bytes, LOG_SEGMENT_BYTES_MIN, 1 << 30),
+            ("table_bytes", self.table_bytes, 64 << 10, 1 << 40),
+            ("cache_bytes", self.cache_bytes, 0, 1 << 40),
+            ("segment_bytes_max", self.segment_bytes_max, 1 << 20, 1 << 40),
+            ("snapshot_log_bytes", self.snapshot_log_bytes, 64 << 10, 1 << 40),
+            ("log_bytes_max", self.log_bytes_max, 64 << 20, 1 << 50),
+            ("background_bytes_per_second", self.background_bytes_per_second, 1 << 20, 1 << 50),
             ("network_threads", u64::from(self.network_threads), 0, 1_024),
             ("engine_threads", u64::from(self.engine_threads), 0, 1_024),
             ("handshake_timeout_ms", self.handshake_timeout_ms, 1, TIMEOUT_MS_MAX),
@@ -286,6 +329,20 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// What is written in the background.
+    pub fn disk_options(&self) -> DiskOptions {
+        DiskOptions {
+            files: FileSettings {
+                table_bytes: self.table_bytes,
+                cache_bytes: self.cache_bytes,
+                segment_bytes_max: self.segment_bytes_max,
+            },
+            snapshot_log_bytes: self.snapshot_log_bytes,
+            log_bytes_max: self.log_bytes_max,
+            background_bytes_per_second: self.background_bytes_per_second,
+        }
     }
 
     /// The address for clients; off loopback only with the insecure flag.

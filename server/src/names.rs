@@ -23,6 +23,7 @@ pub fn status_name(status: &Status) -> &'static str {
         Status::WrongEpoch { .. } => "wrong_epoch",
         Status::WrongPartition { .. } => "wrong_partition",
         Status::Busy { .. } => "busy",
+        Status::DiskFull { .. } => "disk_full",
         Status::SequenceConflict => "sequence_conflict",
         Status::SequenceTooOld => "sequence_too_old",
         Status::UnknownSession => "unknown_session",

@@ -98,6 +98,7 @@ impl Server {
             clock,
             advertise: address.to_string(),
             log: LogOptions { segment_bytes: config.log_segment_bytes, ..LogOptions::default() },
+            disk: config.disk_options(),
             ..NodeOptions::new(&config.data_dir)
         };
         // A node that does not open leaves no port behind.

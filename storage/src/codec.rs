@@ -3,6 +3,8 @@
 //! - Integers are LEB128 varints; byte strings carry their length; options carry one byte.
 //! - A length is checked against what is left before anything is allocated.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -117,7 +119,8 @@ impl<'a> Reader<'a> {
         String::from_utf8(raw.to_vec()).map_err(|_| self.malformed("UTF-8"))
     }
 
-    fn raw(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+    /// So many bytes.
+    pub fn raw(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         let end = self.offset.checked_add(len).filter(|end| *end <= self.bytes.len());
         let end = end.ok_or(self.malformed("bytes"))?;
         let raw = &self.bytes[self.offset..end];
@@ -202,6 +205,15 @@ macro_rules! encoded_integer {
 
 encoded_integer!(u64, u32, u16);
 
+impl Encoded for u128 {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_le_bytes());
+    }
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        from.u128()
+    }
+}
+
 impl Encoded for bool {
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(u8::from(*self));
@@ -262,6 +274,39 @@ impl<T: Encoded, const N: usize> Encoded for SmallVec<[T; N]> {
     }
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         from.list(T::decode).map(Self::from_vec)
+    }
+}
+
+impl<T: Encoded> Encoded for Box<[T]> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.len() as u64);
+        self.iter().for_each(|item| item.encode(out));
+    }
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Vec::decode(from).map(Vec::into_boxed_slice)
+    }
+}
+
+impl<T: Encoded + Ord> Encoded for BTreeSet<T> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.len() as u64);
+        self.iter().for_each(|item| item.encode(out));
+    }
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Vec::<T>::decode(from)?.into_iter().collect())
+    }
+}
+
+impl<K: Encoded + Ord, V: Encoded> Encoded for BTreeMap<K, V> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.len() as u64);
+        for (key, value) in self {
+            key.encode(out);
+            value.encode(out);
+        }
+    }
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Vec::<(K, V)>::decode(from)?.into_iter().collect())
     }
 }
 

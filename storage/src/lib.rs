@@ -1,4 +1,4 @@
-//! Owns what Fanfold keeps: the write-ahead log and the partition state machine.
+//! Owns what Fanfold keeps: the write-ahead log, the partition state machine and the segments with its entries.
 //!
 //! - Everything here is synchronous and deterministic: no clock, no randomness, no network.
 //! - A partition is a function of the commands of its log; [`partition::Partition`] is that function.
@@ -11,8 +11,12 @@ pub mod command;
 pub mod entry;
 pub mod event;
 pub mod fs;
+#[cfg(test)]
+mod golden;
 pub mod ids;
 pub mod log;
 pub mod oracle;
 pub mod partition;
+pub mod segment;
+pub mod snapshot;
 pub mod space;

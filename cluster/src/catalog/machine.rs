@@ -1,11 +1,11 @@
 //! Owns the catalog's state machine as its Raft group sees it.
 
-use bytes::Bytes;
 use fanfold_storage::codec::{Encoded, Reader};
+use fanfold_storage::snapshot::Manifest;
 
 use super::command::{CatalogOutcome, CatalogRefusal, decode_batch};
 use super::state::CatalogState;
-use crate::raft::{Machine, RestoreError};
+use crate::raft::{Bucket, FileError, Garbage, GroupFiles, LastBucket, Machine};
 
 /// The catalog's state machine.
 #[derive(Debug, Default)]
@@ -13,7 +13,12 @@ pub(crate) struct CatalogMachine {
     state: CatalogState,
     /// The first committed batch that does not decode; from then on nothing is applied.
     damaged_at: Option<u64>,
+    /// The state when the cut began.
+    cut: Option<Vec<u8>>,
 }
+
+/// The one section of its snapshots.
+const SECTION: u8 = 1;
 
 impl CatalogMachine {
     /// What the catalog holds.
@@ -56,18 +61,37 @@ impl Machine for CatalogMachine {
         work
     }
 
-    fn snapshot(&self) -> Bytes {
+    fn begin_cut(&mut self) {
         let mut out = Vec::new();
         self.state.encode(&mut out);
-        out.into()
+        self.cut = Some(out);
     }
 
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
-        let mut from = Reader::new(bytes);
-        let state = CatalogState::decode(&mut from).and_then(|state| from.end().map(|()| state));
-        let refused = |source| RestoreError { bytes: bytes.len() as u64, source: Box::new(source) };
-        self.state = state.map_err(refused)?;
-        self.damaged_at = None;
+    /// All there is fits into the last bucket.
+    fn next_bucket(&mut self, _must_write: &dyn Fn(u8, u64) -> bool) -> Option<Bucket> {
+        None
+    }
+
+    fn last_bucket(&mut self) -> Option<LastBucket> {
+        let bytes = self.cut.take().filter(|_| self.damaged_at.is_none())?;
+        Some(LastBucket { section: SECTION, number: 0, bytes, segments: Vec::new() })
+    }
+
+    fn end_cut(&mut self, _taken: bool) -> Garbage {
+        Box::new(self.cut.take())
+    }
+
+    fn restore(&mut self, files: &GroupFiles, manifest: &Manifest) -> Result<(), FileError> {
+        let mut state = None;
+        files.snapshots.load(manifest, |section, _, bytes| {
+            if section == SECTION {
+                let mut from = Reader::new(bytes);
+                state = Some(CatalogState::decode(&mut from).and_then(|state| from.end().map(|()| state)));
+            }
+            Ok(())
+        })?;
+        let state = state.ok_or(FileError::Damaged)??;
+        *self = Self { state, ..Self::default() };
         Ok(())
     }
 }
@@ -78,8 +102,12 @@ mod tests {
     use fanfold_storage::ids::{GraphId, SpaceId, Stamp};
     use fanfold_storage::space::SpacePolicy;
 
+    use fanfold_storage::fs::FaultFs;
+    use fanfold_storage::log::GroupId;
+
     use super::super::command::{CatalogCommand, Founding, SpaceChanges};
     use super::*;
+    use crate::raft::testing::memory_directory;
 
     fn founded() -> CatalogMachine {
         let founding = Founding {
@@ -156,11 +184,23 @@ mod tests {
     fn a_snapshot_restores_the_same_state() {
         let mut machine = founded();
         run(&mut machine, &create("notes", "friends"));
+        let disk = FaultFs::new();
+        let files = memory_directory(&disk).files(GroupId(0)).unwrap().0;
+        machine.begin_cut();
+        run(&mut machine, &create("later", "friends"));
+        let last = machine.last_bucket().unwrap();
+        machine.end_cut(true);
+        let take = |bytes: &[u8]| {
+            let mut writer = files.snapshots.begin(None);
+            writer.put(last.section, last.number, bytes, &|_| {}).unwrap();
+            writer.finish(1, Vec::new(), &|_| {}).unwrap()
+        };
         let mut other = CatalogMachine::default();
-        other.restore(&machine.snapshot()).unwrap();
-        assert_eq!(other.state(), machine.state());
-        assert!(other.restore(&[1, 2, 3]).is_err());
-        assert_eq!(other.state(), machine.state());
+        other.restore(&files, &take(&last.bytes)).unwrap();
+        assert!(other.state().space("notes").is_some() && other.state().space("later").is_none());
+        let before = other.state().clone();
+        assert!(other.restore(&files, &take(&[1, 2, 3])).is_err());
+        assert_eq!(*other.state(), before);
     }
 
     #[test]

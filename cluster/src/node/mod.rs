@@ -29,6 +29,7 @@ use crate::error::{NodeError, NodeFailure};
 use crate::identity::Identity;
 use crate::lock::DirLock;
 use crate::map::{ClusterMap, NodeAddress};
+use crate::pacer::Pacer;
 use crate::partition::PartitionHandle;
 use crate::raft::StopReason;
 
@@ -47,6 +48,7 @@ pub struct Node {
     clock: Arc<dyn Clock>,
     started_ms: u64,
     log: Log,
+    pacer: Arc<Pacer>,
     /// Requests that have begun.
     requests: TaskTracker,
     /// Tickers, dispatchers, the distributor.
@@ -161,6 +163,7 @@ impl Node {
 
     async fn stop(&self) {
         self.stopping.cancel();
+        self.pacer.stop();
         self.requests.close();
         self.requests.wait().await;
         self.tasks.close();

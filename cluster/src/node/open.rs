@@ -23,14 +23,22 @@ use crate::error::{NodeError, OpenError};
 use crate::identity::{DataDir, Identity, StoredIdentity};
 use crate::lock::DirLock;
 use crate::options::{NodeOptions, PARTITIONS_DEFAULT, PARTITIONS_MAX};
+use crate::pacer::Pacer;
 use crate::partition::{PartitionHandle, PartitionMachine, background, run_ticker};
 use crate::proposer::Proposer;
 use crate::raft::{
-    self, Formation, Group, GroupSpec, InProcessTransport, LogStoreError, Machine, ReplicaAddress, ReplicaId,
+    self, Formation, Group, GroupDirectory, GroupSpec, InProcessTransport, LogStoreError, Machine,
+    ReplicaAddress, ReplicaId, group_dir,
 };
+use crate::upkeep::Upkeep;
 
 /// The group of the catalog; partition `n` has the group after it.
 const CATALOG_GROUP: GroupId = GroupId(0);
+
+/// The partition of a group; none is the catalog's.
+pub(super) fn partition_of(group: GroupId) -> Option<PartitionId> {
+    group.0.checked_sub(1).map(|n| PartitionId(n as u16))
+}
 
 /// The only node there is so far.
 const FIRST_NODE: u64 = 1;
@@ -58,7 +66,8 @@ impl Node {
         let stored = dir.load()?;
         let stored = begin(&dir, stored, &options)?;
         let log = open_log(&dir, &options, stored.as_ref()).await?;
-        let opened = Opening { options, log };
+        let pacer = Arc::new(Pacer::new(options.disk.background_bytes_per_second));
+        let opened = Opening { options, log, pacer };
         let founded = stored.as_ref().is_some_and(|stored| stored.founded);
         let group = opened.catalog(founded).await?;
         let stored = reconcile(&dir, stored, &group.read(|m| m.state().clone()), &opened.options)?;
@@ -74,7 +83,7 @@ impl Node {
             Some(Arc::new(PartitionHandle::new(PartitionId(n as u16), group, proposer)))
         });
         let partitions: Arc<[_]> = handles.collect();
-        let Opening { options, log } = opened;
+        let Opening { options, log, pacer } = opened;
         let node = Self {
             identity: stored.identity,
             partition_count: stored.partitions,
@@ -85,6 +94,7 @@ impl Node {
             started_ms: options.clock.monotonic_ms(),
             clock: options.clock.clone(),
             log,
+            pacer,
             requests: TaskTracker::new(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -125,13 +135,18 @@ impl Node {
         let in_process = InProcessStreams::default();
         in_process.connect(self.partitions.clone());
         let streams = wrap_streams(Arc::new(in_process));
+        let disk = Arc::new(options.disk.clone());
         let settings = DispatcherSettings { journal_events_max: options.journal_events_max };
         for partition in self.partitions.iter().flatten() {
             let (stamps, clock) = (self.stamps.clone(), self.clock.clone());
             self.tasks.spawn(run_ticker(partition.clone(), stamps, clock, self.stopping.clone()));
             let dispatcher = Dispatcher::new(partition.clone(), streams.clone(), settings);
             self.tasks.spawn(dispatcher.run(self.stopping.clone()));
+            let upkeep = Upkeep::new(partition.group().clone(), self.log.clone(), disk.clone());
+            self.tasks.spawn(upkeep.run(self.stopping.clone()));
         }
+        let upkeep = Upkeep::new(self.catalog.group().clone(), self.log.clone(), disk);
+        self.tasks.spawn(upkeep.run(self.stopping.clone()));
         self.tasks.spawn(self.distributor.clone().run(self.stopping.clone()));
     }
 }
@@ -269,6 +284,7 @@ fn report(recovered: &Recovered) {
 struct Opening {
     options: NodeOptions,
     log: Log,
+    pacer: Arc<Pacer>,
 }
 
 impl Opening {
@@ -311,6 +327,12 @@ impl Opening {
         let spec = GroupSpec { group, replica, members, formation };
         // With one node there is nobody to send to.
         let transport = Arc::new(InProcessTransport::default());
-        Group::open(self.log.clone(), spec, machine, &self.options.raft, transport).await
+        let pacer = self.pacer.clone();
+        let directory = GroupDirectory {
+            fs: self.options.fs.clone(),
+            dir: group_dir(&self.options.data_dir, group),
+            pace: Arc::new(move |bytes| pacer.take(bytes)),
+        };
+        Group::open(self.log.clone(), spec, directory, machine, &self.options.raft, transport).await
     }
 }

@@ -1,16 +1,21 @@
 //! Owns the status of a node: gathered from its parts at one call.
 
 use fanfold_storage::ids::PartitionId;
+use fanfold_storage::log::GroupUsage;
 use fanfold_storage::partition::Partition;
 
 use super::Node;
+use super::open::partition_of;
 use crate::partition::{PartitionHandle, Progress};
-use crate::status::{NodeStatus, PartitionStatus, StreamStatus};
+use crate::raft::Machine;
+use crate::status::{NodeStatus, PartitionStatus, SnapshotStatus, StreamStatus};
 
 impl Node {
     /// The figures of the node. Walks all users of all partitions, so it is for people and scrapers.
     pub fn status(&self) -> NodeStatus {
         let now_ms = self.stamps.now();
+        let held = self.log.usage();
+        let pins = held.iter().filter(|usage| usage.position.is_some()).min_by_key(|usage| usage.position);
         NodeStatus {
             node_id: self.identity.node_id,
             cluster_id: self.identity.cluster_id,
@@ -21,7 +26,7 @@ impl Node {
                 .partitions
                 .iter()
                 .flatten()
-                .map(|partition| status_of(partition, now_ms))
+                .map(|partition| status_of(partition, now_ms, &held))
                 .collect(),
             damaged: self
                 .partitions
@@ -31,15 +36,21 @@ impl Node {
                 .map(|(n, _)| PartitionId(n as u16))
                 .collect(),
             log: self.log.status(),
+            log_pinned_by: pins.and_then(|usage| partition_of(usage.group)),
         }
     }
 }
 
-fn status_of(partition: &PartitionHandle, now_ms: u64) -> PartitionStatus {
+fn status_of(partition: &PartitionHandle, now_ms: u64, held: &[GroupUsage]) -> PartitionStatus {
+    let held = held.iter().find(|usage| usage.group == partition.group().id());
+    let snapshot = partition.group().newest_snapshot().map(|newest| SnapshotStatus {
+        index: newest.manifest.index,
+        bytes: newest.manifest.buckets.iter().map(|bucket| bucket.length).sum(),
+    });
     let metrics = partition.group().metrics();
     let progress = partition.progress().borrow().clone();
     partition.group().read(|machine| {
-        let state = machine.state_as_is();
+        let (state, files) = (machine.state_as_is(), machine.files_in_use());
         let streams: Vec<_> =
             state.destinations().iter().map(|id| stream_of(state, &progress, *id, now_ms)).collect();
         PartitionStatus {
@@ -50,6 +61,10 @@ fn status_of(partition: &PartitionHandle, now_ms: u64) -> PartitionStatus {
             applied: state.applied(),
             log_last: metrics.last_log_index,
             stamp: state.stamp(),
+            log_bytes: held.map_or(0, |usage| usage.bytes),
+            snapshot,
+            segments: files.len() as u64,
+            segment_bytes: files.iter().map(|(_, bytes)| bytes).sum(),
             usage: state.usage(),
             undelivered_events: streams.iter().map(|stream| stream.pending_events).sum(),
             journal_len: state.journal_len() as u64,

@@ -1,11 +1,17 @@
 //! Owns a partition's state machine as its Raft group sees it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use fanfold_storage::command::{Command, Outcome, decode_batch};
 use fanfold_storage::ids::{PartitionId, Stamp};
-use fanfold_storage::partition::{Applying, Partition};
+use fanfold_storage::codec::{Encoded, Reader};
+use fanfold_storage::partition::{Applying, CutBucket, MergePolicy, Partition, TIMELINES_SECTION};
+use fanfold_storage::segment::{Segment, SegmentInfo, SegmentNumber};
+use fanfold_storage::snapshot::{Listed, Manifest};
 
-use crate::raft::{Machine, RestoreError};
+use crate::raft::{Bucket, FileError, FileSettings, FileWork, Garbage, GroupFiles, LastBucket, Machine};
 
 /// What a committed command came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +37,9 @@ impl PartitionMachine {
         Self { state: Partition::new(id, partitions), partitions, damaged_at: None }
     }
 
-    /// The state, unless it is damaged.
+    /// The state, unless it is damaged, or a file that it reads is.
     pub fn state(&self) -> Option<&Partition> {
-        self.damaged_at.is_none().then_some(&self.state)
+        (self.damaged_at.is_none() && self.state.damage().is_none()).then_some(&self.state)
     }
 
     /// The state, damaged or not: for figures, not for answers.
@@ -86,17 +92,104 @@ impl Machine for PartitionMachine {
         }
     }
 
-    fn snapshot(&self) -> Bytes {
-        self.state.snapshot().into()
+    fn begin_cut(&mut self) {
+        self.state.begin_cut();
     }
 
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
-        let restored = Partition::restore(self.state.id(), self.partitions, bytes);
-        let refused = |source| RestoreError { bytes: bytes.len() as u64, source: Box::new(source) };
-        self.state = restored.map_err(refused)?;
+    fn next_bucket(&mut self, must_write: &dyn Fn(u8, u64) -> bool) -> Option<Bucket> {
+        Some(match self.state.next_bucket(must_write)? {
+            CutBucket::Unfinished => Bucket::Unfinished,
+            CutBucket::Written { section, number, bytes } => Bucket::Changed { section, number, bytes },
+            CutBucket::Unchanged { section, number } => Bucket::Unchanged { section, number },
+        })
+    }
+
+    fn cut_work(&mut self) -> Option<FileWork<Self>> {
+        self.flush_work()
+    }
+
+    fn last_bucket(&mut self) -> Option<LastBucket> {
+        let (bytes, segments) = self.state().is_some().then(|| self.state.cut_timelines())??;
+        let listed = segments.iter().map(listed).collect();
+        Some(LastBucket { section: TIMELINES_SECTION, number: 0, bytes, segments: listed })
+    }
+
+    fn end_cut(&mut self, taken: bool) -> Garbage {
+        if !taken {
+            return Box::new(self.state.abandon_cut());
+        }
+        self.state.end_cut();
+        Box::new(())
+    }
+
+    fn restore(&mut self, files: &GroupFiles, manifest: &Manifest) -> Result<(), FileError> {
+        let mut restoring = Partition::restoring(self.state.id(), self.partitions);
+        files.snapshots.load(manifest, |section, number, bytes| restoring.add(section, number, bytes))?;
+        let open = |listed: &Listed| {
+            let mut from = Reader::new(&listed.detail);
+            let info = SegmentInfo::decode(&mut from)?;
+            Ok(Arc::new(Segment::open(&*files.fs, &files.dir, &info)?))
+        };
+        let segments: Result<Vec<_>, FileError> = manifest.segments.iter().map(open).collect();
+        self.state = restoring.finish(&segments?)?;
         self.damaged_at = None;
         Ok(())
     }
+
+    fn file_work(&mut self, settings: &FileSettings) -> Option<FileWork<Self>> {
+        self.state()?;
+        let (expired, cached) =
+            (self.state.drop_expired_segments(), self.state.drop_cached_tables(settings.cache_bytes));
+        if expired.segments().len() + cached.tables() > 0 {
+            // To free them takes long; that is all there is to do.
+            return Some(Box::new(move |_| {
+                drop((expired, cached));
+                Ok(Box::new(|_: &mut Self| Box::new(()) as Garbage))
+            }));
+        }
+        if self.state.timeline_sizes().active_bytes > settings.table_bytes {
+            self.state.freeze_timelines();
+        }
+        self.flush_work().or_else(|| self.merge_work(settings))
+    }
+
+    fn files_in_use(&self) -> Vec<(String, u64)> {
+        let files = self.state.segments().map(|segment| (segment.info().number.file_name(), segment.info().bytes));
+        files.collect::<BTreeMap<_, _>>().into_iter().collect()
+    }
+}
+
+impl PartitionMachine {
+    /// The oldest table that is to be written to segments.
+    fn flush_work(&mut self) -> Option<FileWork<Self>> {
+        let work = self.state.flush_work()?;
+        Some(Box::new(move |files| {
+            let number = || SegmentNumber(files.snapshots.take_number());
+            let flushed = work.write(&*files.fs, &files.dir, &number, &*files.pace)?;
+            Ok(Box::new(move |machine: &mut Self| {
+                machine.state.install_flush(&flushed);
+                Box::new(flushed) as Garbage
+            }))
+        }))
+    }
+
+    /// Segments that are to become one.
+    fn merge_work(&mut self, settings: &FileSettings) -> Option<FileWork<Self>> {
+        let policy = MergePolicy { segment_bytes_max: settings.segment_bytes_max, ..MergePolicy::default() };
+        let work = self.state.merge_work(&policy)?;
+        Some(Box::new(move |files| {
+            let number = || SegmentNumber(files.snapshots.take_number());
+            let merged = work.write(&*files.fs, &files.dir, &number, &*files.pace)?;
+            Ok(Box::new(move |machine: &mut Self| Box::new(machine.state.install_merge(merged)) as Garbage))
+        }))
+    }
+}
+
+/// A segment as a snapshot lists it.
+fn listed(info: &SegmentInfo) -> Listed {
+    let mut detail = Vec::new();
+    info.encode(&mut detail);
+    Listed { name: info.number.file_name(), bytes: info.bytes, checksum: info.checksum, detail }
 }
 
 /// The tick, if one is due at this stamp: something expires, or a large fan-out has slices left.

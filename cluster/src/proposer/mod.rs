@@ -337,7 +337,9 @@ mod tests {
 
     use super::*;
     use crate::raft::Formation;
-    use crate::raft::testing::{Notebook, encode_batch, open_log, open_memory_log, open_single, texts};
+    use crate::raft::testing::{
+        Notebook, directory, encode_batch, memory_directory, open_log, open_memory_log, open_single, texts,
+    };
 
     /// Counts up, so that stamps tell the order in which they were given.
     #[derive(Clone, Default)]
@@ -358,7 +360,7 @@ mod tests {
         background: Background<Notebook>,
     ) -> (Log, Group<Notebook>, Proposer<usize>) {
         let log = open_memory_log(disk);
-        let group = open_single(&log, Formation::New).await.unwrap();
+        let group = open_single(memory_directory(disk), &log, Formation::New).await.unwrap();
         let proposer = Proposer::spawn(group.clone(), encode_batch, Counter::default(), background);
         (log, group, proposer)
     }
@@ -525,8 +527,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn concurrent_callers_share_syncs_on_a_real_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let log = open_log(Arc::new(RealFs), dir.path(), 1 << 20);
-        let group = open_single(&log, Formation::New).await.unwrap();
+        let log = open_log(Arc::new(RealFs), &dir.path().join("log"), 1 << 20);
+        let files = directory(Arc::new(RealFs), &dir.path().join("group"));
+        let group = open_single(files, &log, Formation::New).await.unwrap();
         let proposer = Proposer::spawn(group, encode_batch, Counter::default(), no_background());
         let syncs_before = log.status().syncs;
         let callers = (0..64).map(|caller| {

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::types::{
-    Batch, Entry, LeaderId, LogId, Membership, Payload, ReplicaAddress, ReplicaId, StoredMembership, Vote,
+    Batch, Entry, LeaderId, LogId, Membership, Payload, ReplicaAddress, ReplicaId, SnapshotMeta,
+    StoredMembership, Vote,
 };
 
 /// The version of all formats in this file.
@@ -237,6 +238,31 @@ impl TryFrom<StoredMembershipBytes> for StoredMembership {
 
     fn try_from(bytes: StoredMembershipBytes) -> Result<Self, CodecError> {
         Ok(Self::new(bytes.log_id.map(LogId::from), bytes.membership.try_into()?))
+    }
+}
+
+/// What Raft notes with a snapshot.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct SnapshotMetaBytes {
+    last: Option<LogIdBytes>,
+    membership: StoredMembershipBytes,
+}
+
+impl From<&SnapshotMeta> for SnapshotMetaBytes {
+    fn from(meta: &SnapshotMeta) -> Self {
+        Self {
+            last: meta.last_log_id.as_ref().map(LogIdBytes::from),
+            membership: (&meta.last_membership).into(),
+        }
+    }
+}
+
+impl TryFrom<SnapshotMetaBytes> for SnapshotMeta {
+    type Error = CodecError;
+
+    fn try_from(bytes: SnapshotMetaBytes) -> Result<Self, CodecError> {
+        let last_membership = bytes.membership.try_into()?;
+        Ok(Self { last_log_id: bytes.last.map(LogId::from), last_membership })
     }
 }
 

@@ -1,9 +1,11 @@
 //! Owns the errors of a group: opening it, proposing to it, reading from it.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::files::FileError;
 use super::log_store::LogStoreError;
 use super::types::{ReplicaAddress, ReplicaId};
 
@@ -35,6 +37,22 @@ pub enum OpenError {
     /// The group's part of the log cannot be used.
     #[error(transparent)]
     Log(#[from] LogStoreError),
+    /// The group's files cannot be used.
+    #[error(transparent)]
+    Files(#[from] FileError),
+    /// No snapshot reaches to where the log begins: what lies between is gone.
+    #[error(
+        "the log begins behind index {purged}, and no whole snapshot in {} reaches so far ({index:?}); \
+         restore a backup", dir.display()
+    )]
+    NoSnapshot {
+        /// The directory.
+        dir: PathBuf,
+        /// The newest whole one.
+        index: Option<u64>,
+        /// The last index that was purged.
+        purged: u64,
+    },
     /// The members do not contain the replica that is opened.
     #[error("replica {replica} is not among the group's members")]
     NotMember {

@@ -21,14 +21,16 @@ use openraft::{Raft, RaftState, ReadPolicy};
 use tokio::sync::{oneshot, watch};
 
 use super::error::{LeaderHint, OpenError, ProposeError, ReadError, StopReason, StorageFailure};
-use super::log_store::LogStore;
+use super::files::{FileError, FileWork, GroupDirectory, GroupFiles, Restored};
+use super::log_store::{LogStore, LogStoreError};
 use super::machine::{Machine, Shared};
 use super::message;
 use super::network::NetworkFactory;
 use super::settings::RaftSettings;
+use super::snapshot::{Current, SnapshotData, StoredSnapshot, write_cut};
 use super::state_machine::StateMachine;
 use super::transport::{EndpointError, MessageKind, PeerEndpoint, PeerTransport};
-use super::types::{Batch, ReplicaAddress, ReplicaId, Types};
+use super::types::{Batch, ReplicaAddress, ReplicaId, Snapshot, Types};
 
 /// The most bytes of a batch. It must fit into a segment of the log.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -94,6 +96,8 @@ struct Inner<M: Machine> {
     shared: Arc<Shared<M>>,
     log: Log,
     spec: GroupSpec,
+    files: GroupFiles,
+    current: Arc<Current>,
     /// Nobody else votes, so that nobody else can lead.
     is_sole_voter: AtomicBool,
 }
@@ -105,13 +109,15 @@ impl<M: Machine> Clone for Group<M> {
 }
 
 impl<M: Machine> Group<M> {
-    /// Opens a replica and replays what its log knows to be committed into `machine`, which must be new.
+    /// Opens a replica: restores `machine`, which must be new, from its newest snapshot, and replays what its log knows
+    /// to be committed behind it.
     ///
     /// A sole voter leads, and has applied its whole log, when this returns; with more members see
     /// [`Group::recovered`].
     pub async fn open(
         log: Log,
         spec: GroupSpec,
+        directory: GroupDirectory,
         machine: M,
         settings: &RaftSettings,
         transport: Arc<dyn PeerTransport>,
@@ -120,13 +126,28 @@ impl<M: Machine> Group<M> {
             return Err(OpenError::NotMember { replica: spec.replica });
         }
         let store = LogStore::open(log.clone(), spec.group)?;
-        let shared = Arc::new(Shared::new(machine));
+        let first = log.group_state(spec.group).map_err(LogStoreError::from)?.purged.map(|(index, _)| index);
+        let opened = tokio::task::spawn_blocking({
+            let group = spec.group;
+            move || directory.open(group, machine, first)
+        })
+        .await;
+        let Restored { shared, files, current } =
+            opened.map_err(|_| OpenError::Stopped { reason: StopReason::Panicked })??;
         let network = NetworkFactory::new(spec.group, spec.replica, transport);
-        let machine = StateMachine::new(shared.clone());
+        let machine = StateMachine::new(shared.clone(), files.clone(), current.clone());
         let raft = Raft::new(spec.replica, settings.config()?, network, store, machine).await;
         let raft = raft.map_err(|fatal| OpenError::Stopped { reason: stop_reason(&fatal) })?;
         let group = Self {
-            inner: Arc::new(Inner { raft, shared, log, spec, is_sole_voter: AtomicBool::new(false) }),
+            inner: Arc::new(Inner {
+                raft,
+                shared,
+                log,
+                spec,
+                files,
+                current,
+                is_sole_voter: AtomicBool::new(false),
+            }),
         };
         group.form().await?;
         if group.is_sole_voter().await? {
@@ -321,6 +342,69 @@ impl<M: Machine> Group<M> {
         self.metrics().stopped.unwrap_or(StopReason::Shutdown)
     }
 
+    /// The newest snapshot on disk.
+    pub fn newest_snapshot(&self) -> Option<StoredSnapshot> {
+        self.inner.current.get().map(|(stored, _)| stored)
+    }
+
+    /// The directory of its snapshots.
+    pub fn files(&self) -> &GroupFiles {
+        &self.inner.files
+    }
+
+    /// Changes the machine beside its log: only what does not show. Runs under the write lock.
+    pub fn change<T>(&self, change: impl FnOnce(&mut M) -> T) -> T {
+        self.inner.shared.change(|state| change(&mut state.machine))
+    }
+
+    /// Does work on the machine's files on a blocking thread, and installs what came of it.
+    pub async fn work(&self, work: FileWork<M>) -> Result<(), FileError> {
+        let inner = self.inner.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let install = work(&inner.files)?;
+            drop(inner.shared.change(|state| install(&mut state.machine)));
+            Ok(())
+        });
+        done.await.unwrap_or(Err(FileError::Stopped))
+    }
+
+    /// Takes a snapshot beside the applies; when it is durable, the log goes up to the one before, and then the files
+    /// that neither of the two names. False if there is nothing to take one of.
+    ///
+    /// Must not run twice at once, nor beside [`Group::work`].
+    pub async fn snapshot(&self) -> Result<bool, FileError> {
+        let begun =
+            self.inner.raft.with_state_machine(|machine| Box::pin(async { machine.begin_cut() })).await;
+        let Some(meta) = begun.map_err(|_| FileError::Stopped)? else { return Ok(false) };
+        let inner = self.inner.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let before = inner.current.get();
+            let base = before.as_ref().map(|(stored, _)| &*stored.manifest);
+            let manifest = write_cut(&inner.shared, &inner.files, base, &meta)?;
+            inner.current.set(StoredSnapshot::new(&inner.files, manifest), meta);
+            Ok(before.and_then(|(_, meta)| meta.last_log_id))
+        });
+        let purge = written.await.unwrap_or(Err(FileError::Stopped))?;
+        let trigger = self.inner.raft.trigger();
+        trigger.snapshot().await.map_err(|_| FileError::Stopped)?;
+        if let Some(log_id) = purge {
+            trigger.purge_log(log_id.index).await.map_err(|_| FileError::Stopped)?;
+        }
+        self.prune().await?;
+        Ok(true)
+    }
+
+    /// Removes the files that nothing needs.
+    async fn prune(&self) -> Result<(), FileError> {
+        let inner = self.inner.clone();
+        let pruned = tokio::task::spawn_blocking(move || {
+            let in_use = inner.shared.read().machine.files_in_use();
+            inner.files.snapshots.prune(&|name| in_use.iter().any(|(used, _)| used == name))
+        });
+        pruned.await.map_err(|_| FileError::Stopped)??;
+        Ok(())
+    }
+
     /// Stops Raft. What was proposed and not answered has an unknown outcome.
     pub async fn shutdown(&self) {
         // The error would be a panic of Raft's task, which its metrics tell.
@@ -394,7 +478,8 @@ impl<M: Machine> PeerEndpoint for Inner<M> {
                     message::encode_vote_answer(&answer.map_err(|_| EndpointError::Stopped)?)
                 }
                 MessageKind::Snapshot => {
-                    let (vote, snapshot) = message::decode_snapshot(&body)?;
+                    let (vote, meta, sent) = message::decode_snapshot(&body)?;
+                    let snapshot = Snapshot { meta, snapshot: SnapshotData::Sent(sent) };
                     let answer = raft.install_full_snapshot(vote, snapshot).await;
                     message::encode_snapshot_answer(&answer.map_err(|_| EndpointError::Stopped)?)
                 }

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+use fanfold_storage::snapshot::{Listed, Manifest};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use thiserror::Error;
 use tokio::sync::watch;
 
-use super::types::{LogId, StoredMembership};
+use super::files::{FileError, FileSettings, FileWork, Garbage, GroupFiles};
+use super::types::{LogId, SnapshotMeta, StoredMembership};
 
 /// A deterministic state machine that a group replicates.
 ///
@@ -37,21 +37,79 @@ pub trait Machine: Send + Sync + 'static {
         Self::finish(work)
     }
 
-    /// The whole state as bytes.
-    fn snapshot(&self) -> Bytes;
+    /// Begins to cut the state as it is now into buckets, for a snapshot. Runs under the write lock, between two Raft
+    /// entries, and takes well below a millisecond.
+    fn begin_cut(&mut self);
+
+    /// The next step of the cut: a bucket, as the state was when it began, or that it is as in the snapshot before; `must_write`
+    /// says of which buckets that is not enough. Runs under the write lock, between pieces of work on later entries.
+    fn next_bucket(&mut self, must_write: &dyn Fn(u8, u64) -> bool) -> Option<Bucket>;
+
+    /// Work that has to be done and installed before the last bucket; none when there is no more.
+    fn cut_work(&mut self) -> Option<FileWork<Self>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// What is written after all other buckets; none if the state must not be kept.
+    fn last_bucket(&mut self) -> Option<LastBucket>;
+
+    /// Ends the cut; if it was not taken, what it would have held counts as changed again.
+    fn end_cut(&mut self, taken: bool) -> Garbage;
 
     /// Replaces the whole state by that of a snapshot. On an error the state is as it was.
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError>;
+    fn restore(&mut self, files: &GroupFiles, manifest: &Manifest) -> Result<(), FileError>;
+
+    /// Work on files that is due, beside snapshots.
+    fn file_work(&mut self, _settings: &FileSettings) -> Option<FileWork<Self>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Which files of the group's directory the state uses now, with their bytes.
+    fn files_in_use(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
 }
 
-/// Why a snapshot was not restored.
-#[derive(Debug, Error)]
-#[error("the snapshot of {bytes} bytes cannot be restored: {source}")]
-pub struct RestoreError {
-    /// Its size.
-    pub bytes: u64,
-    /// What is wrong with it.
-    pub source: Box<dyn std::error::Error + Send + Sync>,
+/// A step of a cut.
+#[derive(Debug)]
+pub enum Bucket {
+    /// A bucket is not done; the next step goes on with it.
+    Unfinished,
+    /// It changed since the snapshot before.
+    Changed {
+        /// Its section.
+        section: u8,
+        /// Its number in the section.
+        number: u64,
+        /// What it holds.
+        bytes: Vec<u8>,
+    },
+    /// It is as in the snapshot before.
+    Unchanged {
+        /// Its section.
+        section: u8,
+        /// Its number in the section.
+        number: u64,
+    },
+}
+
+/// The bucket that names the segments.
+#[derive(Debug)]
+pub struct LastBucket {
+    /// Its section.
+    pub section: u8,
+    /// Its number in the section.
+    pub number: u64,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+    /// The segments that the state needs.
+    pub segments: Vec<Listed>,
 }
 
 /// A machine with the position it has applied up to, shared by Raft and by readers.
@@ -86,6 +144,13 @@ impl<M> Shared<M> {
         Self { state: RwLock::new(state), index: watch::Sender::new(0), is_broken: AtomicBool::new(false) }
     }
 
+    /// Notes that the machine was restored to where a snapshot was taken.
+    pub fn begin_at(&self, meta: &SnapshotMeta) {
+        let mut state = self.state.write();
+        (state.log_id, state.membership) = (meta.last_log_id, meta.last_membership.clone());
+        self.announce(meta.last_log_id.map_or(0, |log_id| log_id.index));
+    }
+
     fn check_whole(&self) {
         let is_broken = self.is_broken.load(Ordering::Relaxed);
         assert!(!is_broken, "a panic while applying leaves half a state, which nobody may use");
@@ -115,6 +180,19 @@ impl<M> Shared<M> {
         drop(broken);
         RwLockWriteGuard::unlock_fair(state);
         changed
+    }
+
+    /// Begins a cut of the state, which must be between two Raft entries; what Raft notes with its snapshot. None before
+    /// the first entry.
+    pub fn begin_cut(&self) -> Option<SnapshotMeta>
+    where
+        M: Machine,
+    {
+        self.change(|state| {
+            let last_log_id = Some(state.log_id?);
+            state.machine.begin_cut();
+            Some(SnapshotMeta { last_log_id, last_membership: state.membership.clone() })
+        })
     }
 
     /// Tells those who wait that everything up to `index` is applied.

@@ -10,10 +10,10 @@ use openraft::raft::{
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 
 use super::codec::{
-    CodecError, LogIdBytes, StoredMembershipBytes, VoteBytes, decode, decode_entry, decode_head, encode,
+    CodecError, LogIdBytes, SnapshotMetaBytes, VoteBytes, decode, decode_entry, decode_head, encode,
     encode_entry, encode_head,
 };
-use super::types::{LogId, ReplicaId, Snapshot, SnapshotMeta, Types, Vote};
+use super::types::{LogId, ReplicaId, SnapshotMeta, Types, Vote};
 
 #[derive(Debug, Encode, Decode)]
 struct AppendBytes {
@@ -51,8 +51,7 @@ struct VoteAnswerBytes {
 #[derive(Debug, Encode, Decode)]
 struct SnapshotBytes {
     vote: VoteBytes,
-    last: Option<LogIdBytes>,
-    membership: StoredMembershipBytes,
+    meta: SnapshotMetaBytes,
     /// Bytes of the snapshot, which follows the head.
     length: u64,
 }
@@ -166,25 +165,20 @@ pub(super) fn decode_vote_answer(bytes: &Bytes) -> Result<VoteResponse<Types>, C
     })
 }
 
-pub(super) fn encode_snapshot(vote: &Vote, snapshot: &Snapshot) -> Result<Bytes, CodecError> {
-    let head = SnapshotBytes {
-        vote: vote.into(),
-        last: log_id_bytes(snapshot.meta.last_log_id.as_ref()),
-        membership: (&snapshot.meta.last_membership).into(),
-        length: snapshot.snapshot.len() as u64,
-    };
-    let mut bytes = encode_head(&head, snapshot.snapshot.len())?;
-    bytes.extend_from_slice(&snapshot.snapshot);
+/// A snapshot whose content is `sent`.
+pub(super) fn encode_snapshot(vote: &Vote, meta: &SnapshotMeta, sent: &[u8]) -> Result<Bytes, CodecError> {
+    let head = SnapshotBytes { vote: vote.into(), meta: meta.into(), length: sent.len() as u64 };
+    let mut bytes = encode_head(&head, sent.len())?;
+    bytes.extend_from_slice(sent);
     Ok(bytes.into())
 }
 
-pub(super) fn decode_snapshot(bytes: &Bytes) -> Result<(Vote, Snapshot), CodecError> {
+pub(super) fn decode_snapshot(bytes: &Bytes) -> Result<(Vote, SnapshotMeta, Bytes), CodecError> {
     let (head, snapshot): (SnapshotBytes, Bytes) = decode_head(bytes)?;
     if head.length != snapshot.len() as u64 {
         return Err(CodecError::Length { expected: head.length, actual: snapshot.len() as u64 });
     }
-    let meta = SnapshotMeta { last_log_id: log_id(head.last), last_membership: head.membership.try_into()? };
-    Ok((head.vote.into(), Snapshot { meta, snapshot }))
+    Ok((head.vote.into(), head.meta.try_into()?, snapshot))
 }
 
 pub(super) fn encode_snapshot_answer(answer: &SnapshotResponse<Types>) -> Result<Bytes, CodecError> {
@@ -281,10 +275,9 @@ mod tests {
         let members = BTreeMap::from([(ReplicaId(1), ReplicaAddress("a".into()))]);
         let last_membership = StoredMembership::new(Some(id(1)), Membership::from(members));
         let meta = SnapshotMeta { last_log_id: Some(id(9)), last_membership };
-        let snapshot = Snapshot { meta: meta.clone(), snapshot: Bytes::from_static(b"state") };
-        let bytes = encode_snapshot(&vote(), &snapshot).unwrap();
-        let (got_vote, got) = decode_snapshot(&bytes).unwrap();
-        assert_eq!((got_vote, got.meta, &got.snapshot[..]), (vote(), meta, &b"state"[..]));
+        let bytes = encode_snapshot(&vote(), &meta, b"state").unwrap();
+        let (got_vote, got_meta, got) = decode_snapshot(&bytes).unwrap();
+        assert_eq!((got_vote, got_meta, &got[..]), (vote(), meta, &b"state"[..]));
         let cut = decode_snapshot(&bytes.slice(..bytes.len() - 1));
         assert!(matches!(cut, Err(CodecError::Length { expected: 5, actual: 4 })));
         let answer = SnapshotResponse::new(vote());

@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use super::codec::CodecError;
 use super::message;
+use super::snapshot::SnapshotData;
 use super::transport::{MessageKind, PeerRequest, PeerTransport, TransportError};
 use super::types::{LogId, ReplicaAddress, ReplicaId, Snapshot, Types, Vote};
 
@@ -185,7 +186,7 @@ fn malformed(error: &CodecError) -> RPCError<Types> {
 }
 
 impl RaftNetworkV2<Types> for Connection {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -239,7 +240,11 @@ impl RaftNetworkV2<Types> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let body = message::encode_snapshot(&vote, &snapshot);
+        let sent = snapshot
+            .snapshot
+            .to_bytes()
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        let body = message::encode_snapshot(&vote, &snapshot.meta, &sent);
         let answer =
             pin!(self.call(MessageKind::Snapshot, RPCTypes::InstallSnapshot, body, option.soft_ttl()));
         match select(answer, pin!(cancel)).await {

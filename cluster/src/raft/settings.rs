@@ -43,9 +43,9 @@ impl RaftSettings {
             election_timeout_max: self.election_max_ms,
             install_snapshot_timeout: self.election_max_ms,
             max_payload_entries: self.message_entries_max,
-            // Snapshots are in memory only: the log must stay whole, because a restart replays it, and no follower
-            // may be so far behind that it would be given a snapshot instead.
+            // Snapshots and purges are ordered by the node, which knows what is on disk.
             snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
             replication_lag_threshold: 1 << 60,
             // A leader that comes back must be elected: its machine has lost what was applied but not noted.
             enable_leader_restore: Some(false),
@@ -67,9 +67,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_valid_and_never_purge() {
+    fn the_defaults_are_valid_and_never_purge_by_themselves() {
         let config = RaftSettings::default().config().unwrap();
         assert_eq!(config.snapshot_policy, SnapshotPolicy::Never);
+        assert_eq!(config.max_in_snapshot_log_to_keep, u64::MAX);
         assert_eq!(config.enable_leader_restore, Some(false));
     }
 

@@ -3,32 +3,39 @@
 //! - Each Raft entry is applied under the write lock in short pieces, between which readers are let in, then announced,
 //!   then answered: whoever gets an answer finds its effect. openraft takes snapshots on the same task, so never in
 //!   the middle of an entry.
-//! - Snapshots are kept in memory. The log is never purged behind them, so a restart replays it.
+//! - Snapshots are taken beside it ([`snapshot`](super::snapshot)); openraft is offered what is on disk.
 
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 
+use super::files::GroupFiles;
 use super::machine::{Machine, Shared};
+use super::snapshot::{Current, SnapshotData, StoredSnapshot, write_cut};
 use super::types::{LogId, Payload, Reply, Snapshot, SnapshotMeta, StoredMembership, Types};
 
 /// A group's machine as openraft sees it.
 pub(super) struct StateMachine<M> {
     shared: Arc<Shared<M>>,
-    current: Option<Snapshot>,
+    files: GroupFiles,
+    current: Arc<Current>,
 }
 
 impl<M> StateMachine<M> {
-    pub fn new(shared: Arc<Shared<M>>) -> Self {
-        Self { shared, current: None }
+    pub fn new(shared: Arc<Shared<M>>, files: GroupFiles, current: Arc<Current>) -> Self {
+        Self { shared, files, current }
     }
 }
 
 impl<M: Machine> StateMachine<M> {
+    /// Begins a cut, which is between two entries because this task is.
+    pub fn begin_cut(&self) -> Option<SnapshotMeta> {
+        self.shared.begin_cut()
+    }
+
     /// Applies a batch in short pieces, so that neither readers nor the thread's other tasks wait for all of it.
     async fn apply_batch(&self, index: u64, batch: &[u8]) -> M::Outcome {
         let (mut work, mut goes_on) = self.shared.change(|state| {
@@ -45,7 +52,7 @@ impl<M: Machine> StateMachine<M> {
 }
 
 impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = BuiltSnapshot;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -79,25 +86,30 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<BuiltSnapshot> {
-        Some(self.get_snapshot_builder().await)
+    /// Offers the newest snapshot that is on disk; taking one is not openraft's to order, except at a start without any.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<BuiltSnapshot> {
+        if force {
+            return Some(self.get_snapshot_builder().await);
+        }
+        self.current.get().map(|(stored, meta)| BuiltSnapshot(Ok((stored, meta))))
     }
 
-    /// Takes the snapshot here, between two applies: a builder that looked at the machine later could see more than
-    /// openraft knows to be applied.
+    /// Takes a snapshot here and now, between two applies. Only openraft's own tests ask for it.
     async fn get_snapshot_builder(&mut self) -> BuiltSnapshot {
-        let snapshot = {
-            let state = self.shared.read();
-            let meta = SnapshotMeta { last_log_id: state.log_id, last_membership: state.membership.clone() };
-            Snapshot { meta, snapshot: state.machine.snapshot() }
-        };
-        self.current = Some(snapshot.clone());
-        BuiltSnapshot(snapshot)
+        let meta = self.shared.begin_cut();
+        let meta = meta.unwrap_or_default();
+        let taken = write_cut(&self.shared, &self.files, None, &meta).map(|manifest| {
+            let stored = StoredSnapshot::new(&self.files, manifest);
+            self.current.set(stored.clone(), meta.clone());
+            (stored, meta)
+        });
+        BuiltSnapshot(taken.map_err(io::Error::other))
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        let manifest = snapshot.adopt(&self.files).map_err(io::Error::other)?;
         self.shared.change(|state| {
-            state.machine.restore(&snapshot).map_err(io::Error::other)?;
+            state.machine.restore(&self.files, &manifest).map_err(io::Error::other)?;
             state.log_id = meta.last_log_id;
             state.membership = meta.last_membership.clone();
             Ok::<_, io::Error>(())
@@ -105,22 +117,28 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
         if let Some(log_id) = meta.last_log_id {
             self.shared.announce(log_id.index);
         }
-        self.current = Some(Snapshot { meta: meta.clone(), snapshot });
+        self.current.set(StoredSnapshot::new(&self.files, manifest), meta.clone());
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        Ok(self.current.clone())
+        let current = self.current.get();
+        Ok(current.map(|(stored, meta)| Snapshot { meta, snapshot: SnapshotData::Stored(stored) }))
     }
 }
 
 /// A snapshot that was already taken when openraft asked for a builder.
-pub(super) struct BuiltSnapshot(Snapshot);
+pub(super) struct BuiltSnapshot(io::Result<(StoredSnapshot, SnapshotMeta)>);
 
 impl RaftSnapshotBuilder<Types> for BuiltSnapshot {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        Ok(self.0.clone())
+        match &self.0 {
+            Ok((stored, meta)) => {
+                Ok(Snapshot { meta: meta.clone(), snapshot: SnapshotData::Stored(stored.clone()) })
+            }
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fanfold_storage::fs::{FaultFs, FileSystem};
 use fanfold_storage::log::{GroupId, Log, LogOptions};
+use fanfold_storage::snapshot::Manifest;
 
 use super::*;
 
@@ -16,7 +17,13 @@ pub(crate) struct Notebook {
     pub lines: Vec<(u64, Bytes)>,
     /// How many lines came with each batch.
     pub batches: Vec<usize>,
+    cut: Vec<(u64, Bytes)>,
+    next_bucket: u64,
+    /// Lines in the newest cut that was taken.
+    taken: usize,
 }
+
+const LINES_OF_BUCKET: usize = 10;
 
 impl Machine for Notebook {
     type Outcome = Vec<usize>;
@@ -43,22 +50,41 @@ impl Machine for Notebook {
         work
     }
 
-    fn snapshot(&self) -> Bytes {
-        let mut bytes = BytesMut::new();
-        for (stamp_ms, line) in &self.lines {
-            bytes.put(encode_batch(*stamp_ms, std::slice::from_ref(line)));
-        }
-        bytes.freeze()
+    fn begin_cut(&mut self) {
+        self.cut = self.lines.clone();
+        self.next_bucket = 0;
     }
 
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
-        self.lines.clear();
-        let mut rest = bytes;
-        while rest.has_remaining() {
-            let bytes = 12 + (&rest[8..]).get_u32() as usize;
-            self.lines.extend(decode_batch(&rest[..bytes]));
-            rest = &rest[bytes..];
+    /// Ten lines make a bucket; one that was full does not change.
+    fn next_bucket(&mut self, must_write: &dyn Fn(u8, u64) -> bool) -> Option<Bucket> {
+        let number = self.next_bucket;
+        let lines = self.cut.chunks(LINES_OF_BUCKET).nth(number as usize)?;
+        self.next_bucket += 1;
+        let was_full = self.taken >= self.next_bucket as usize * LINES_OF_BUCKET;
+        if was_full && !must_write(1, number) {
+            return Some(Bucket::Unchanged { section: 1, number });
         }
+        let lines = lines.iter().map(|(stamp_ms, line)| encode_batch(*stamp_ms, std::slice::from_ref(line)));
+        Some(Bucket::Changed { section: 1, number, bytes: lines.flatten().collect() })
+    }
+
+    fn last_bucket(&mut self) -> Option<LastBucket> {
+        Some(LastBucket { section: 2, number: 0, bytes: Vec::new(), segments: Vec::new() })
+    }
+
+    fn end_cut(&mut self, taken: bool) -> Garbage {
+        let lines = std::mem::take(&mut self.cut).len();
+        self.taken = if taken { lines } else { self.taken };
+        Box::new(())
+    }
+
+    fn restore(&mut self, files: &GroupFiles, manifest: &Manifest) -> Result<(), FileError> {
+        let mut lines = Vec::new();
+        files.snapshots.load(manifest, |_, _, bytes| {
+            lines.extend(decode_batch(bytes));
+            Ok(())
+        })?;
+        (self.taken, self.lines) = (lines.len(), lines);
         Ok(())
     }
 }
@@ -123,7 +149,22 @@ pub(crate) fn spec(replica: u64, count: u64, formation: Formation) -> GroupSpec 
 }
 
 /// Opens a group with a single voter.
-pub(crate) async fn open_single(log: &Log, formation: Formation) -> Result<Group<Notebook>, OpenError> {
+pub(crate) async fn open_single(
+    files: GroupDirectory,
+    log: &Log,
+    formation: Formation,
+) -> Result<Group<Notebook>, OpenError> {
     let transport = Arc::new(InProcessTransport::default());
-    Group::open(log.clone(), spec(1, 1, formation), Notebook::default(), &quick(), transport).await
+    let spec = spec(1, 1, formation);
+    Group::open(log.clone(), spec, files, Notebook::default(), &quick(), transport).await
+}
+
+/// The directory of a group.
+pub(crate) fn directory(fs: Arc<dyn FileSystem>, dir: &Path) -> GroupDirectory {
+    GroupDirectory { fs, dir: dir.to_owned(), pace: Arc::new(|_| {}) }
+}
+
+/// The directory of the group on a disk in memory.
+pub(crate) fn memory_directory(disk: &FaultFs) -> GroupDirectory {
+    directory(Arc::new(disk.clone()), Path::new("/groups/0003"))
 }

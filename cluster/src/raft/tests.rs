@@ -10,12 +10,14 @@ use futures_util::future::{join_all, select_all};
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 
+use super::files::Restored;
 use super::log_store::LogStore;
-use super::machine::Shared;
 use super::state_machine::StateMachine;
 use super::testing::*;
 use super::types::Types;
 use super::*;
+
+mod snapshots;
 
 struct RealLogs;
 
@@ -24,10 +26,11 @@ impl StoreBuilder<Types, LogStore, StateMachine<Notebook>, tempfile::TempDir> fo
         &self,
     ) -> Result<(tempfile::TempDir, LogStore, StateMachine<Notebook>), StorageError<Types>> {
         let dir = tempfile::tempdir().unwrap();
-        let log = open_log(Arc::new(RealFs), dir.path(), 64 << 10);
+        let log = open_log(Arc::new(RealFs), &dir.path().join("log"), 64 << 10);
         let store = LogStore::open(log, GROUP).unwrap();
-        let machine = StateMachine::new(Arc::new(Shared::new(Notebook::default())));
-        Ok((dir, store, machine))
+        let files = directory(Arc::new(RealFs), &dir.path().join("group"));
+        let Restored { shared, files, current } = files.open(GROUP, Notebook::default(), None).unwrap();
+        Ok((dir, store, StateMachine::new(shared, files, current)))
     }
 }
 
@@ -40,7 +43,7 @@ async fn openrafts_storage_suite_passes() {
 async fn a_single_voter_serves_as_soon_as_it_is_open() {
     let disk = FaultFs::new();
     let log = open_memory_log(&disk);
-    let group = open_single(&log, Formation::New).await.unwrap();
+    let group = open_single(memory_directory(&disk), &log, Formation::New).await.unwrap();
     assert!(group.is_leader());
     let hint = group.leader_hint().unwrap();
     assert_eq!((hint.replica, hint.address.0.as_str()), (ReplicaId(1), "node-1"));
@@ -63,7 +66,7 @@ async fn acked_batches_survive_kill_and_power_loss() {
     for life in 0..6 {
         let log = open_memory_log(&disk);
         let formation = if life == 0 { Formation::New } else { Formation::Existing };
-        let group = open_single(&log, formation).await.unwrap();
+        let group = open_single(memory_directory(&disk), &log, formation).await.unwrap();
         assert_eq!(texts(&group), acked, "after restart {life}");
         for number in 0..20 {
             let text = format!("{life}-{number}");
@@ -84,8 +87,9 @@ async fn acked_batches_survive_a_drop_on_a_real_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut acked = Vec::new();
     for life in 0..3 {
-        let log = open_log(Arc::new(RealFs), dir.path(), 1 << 20);
-        let group = open_single(&log, Formation::New).await.unwrap();
+        let log = open_log(Arc::new(RealFs), &dir.path().join("log"), 1 << 20);
+        let files = directory(Arc::new(RealFs), &dir.path().join("group"));
+        let group = open_single(files, &log, Formation::New).await.unwrap();
         assert_eq!(texts(&group), acked);
         for number in 0..10 {
             let text = format!("{life}-{number}");
@@ -103,36 +107,41 @@ async fn acked_batches_survive_a_drop_on_a_real_disk() {
 
 #[tokio::test]
 async fn raft_stops_when_the_last_handle_is_dropped() {
-    let log = open_memory_log(&FaultFs::new());
-    let group = open_single(&log, Formation::New).await.unwrap();
+    let disk = FaultFs::new();
+    let log = open_memory_log(&disk);
+    let group = open_single(memory_directory(&disk), &log, Formation::New).await.unwrap();
     let mut leadership = group.watch_leadership();
     drop(group);
     while leadership.changed().await {}
     // The same replica can be opened again over the same log.
-    let group = open_single(&log, Formation::Existing).await.unwrap();
+    let group = open_single(memory_directory(&disk), &log, Formation::Existing).await.unwrap();
     group.propose(line("again")).await.unwrap();
 }
 
 #[tokio::test]
 async fn an_empty_log_of_an_existing_group_is_refused() {
-    let log = open_memory_log(&FaultFs::new());
-    let refused = open_single(&log, Formation::Existing).await;
+    let disk = FaultFs::new();
+    let log = open_memory_log(&disk);
+    let refused = open_single(memory_directory(&disk), &log, Formation::Existing).await;
     assert!(matches!(refused, Err(OpenError::Empty { replica: ReplicaId(1) })));
 }
 
 #[tokio::test]
 async fn a_replica_that_is_no_member_is_refused() {
-    let log = open_memory_log(&FaultFs::new());
+    let disk = FaultFs::new();
+    let log = open_memory_log(&disk);
     let transport = Arc::new(InProcessTransport::default());
     let spec = GroupSpec { replica: ReplicaId(9), ..spec(1, 1, Formation::New) };
-    let refused = Group::open(log, spec, Notebook::default(), &quick(), transport).await;
+    let refused =
+        Group::open(log, spec, memory_directory(&disk), Notebook::default(), &quick(), transport).await;
     assert!(matches!(refused, Err(OpenError::NotMember { replica: ReplicaId(9) })));
 }
 
 #[tokio::test]
 async fn a_batch_above_the_limit_is_refused() {
-    let log = open_memory_log(&FaultFs::new());
-    let group = open_single(&log, Formation::New).await.unwrap();
+    let disk = FaultFs::new();
+    let log = open_memory_log(&disk);
+    let group = open_single(memory_directory(&disk), &log, Formation::New).await.unwrap();
     let batch = Batch(Bytes::from(vec![0; BATCH_BYTES_MAX + 1]));
     let refused = group.propose(batch).await;
     assert!(matches!(refused, Err(ProposeError::TooLarge { .. })));
@@ -141,8 +150,9 @@ async fn a_batch_above_the_limit_is_refused() {
 
 #[tokio::test]
 async fn a_stopped_group_answers_everything_with_an_error() {
-    let log = open_memory_log(&FaultFs::new());
-    let group = open_single(&log, Formation::New).await.unwrap();
+    let disk = FaultFs::new();
+    let log = open_memory_log(&disk);
+    let group = open_single(memory_directory(&disk), &log, Formation::New).await.unwrap();
     group.shutdown().await;
     assert_eq!(group.stopped().await, StopReason::Shutdown);
     assert!(group.propose(line("late")).await.is_err());
@@ -154,7 +164,7 @@ async fn a_stopped_group_answers_everything_with_an_error() {
 async fn a_failed_sync_stops_the_group_and_answers_nothing() {
     let disk = FaultFs::new();
     let log = open_memory_log(&disk);
-    let group = open_single(&log, Formation::New).await.unwrap();
+    let group = open_single(memory_directory(&disk), &log, Formation::New).await.unwrap();
     let mut written = Vec::new();
     let lost = loop {
         // The sync that fails may be the one of a segment that is being made ahead, which is tried again.
@@ -173,7 +183,7 @@ async fn a_failed_sync_stops_the_group_and_answers_nothing() {
 async fn a_full_disk_refuses_writes_until_there_is_room() {
     let disk = FaultFs::new();
     let log = open_memory_log(&disk);
-    let group = open_single(&log, Formation::New).await.unwrap();
+    let group = open_single(memory_directory(&disk), &log, Formation::New).await.unwrap();
     disk.set_room_bytes(Some(0));
     let mut written = 0;
     // Segments are small enough for the log to need another one after some of these.
@@ -223,8 +233,8 @@ impl Trio {
         let log = open_memory_log(&self.disks[replica]);
         let spec = spec(replica as u64 + 1, 3, formation);
         let transport = Arc::new(self.transport.clone());
-        let group =
-            Group::open(log.clone(), spec, Notebook::default(), &self.settings, transport).await.unwrap();
+        let (files, machine) = (memory_directory(&self.disks[replica]), Notebook::default());
+        let group = Group::open(log.clone(), spec, files, machine, &self.settings, transport).await.unwrap();
         let endpoint = group.endpoint();
         self.transport.register(GROUP, group.replica(), &endpoint);
         self.replicas[replica] = Some(Replica { group, _endpoint: endpoint, _log: log });

@@ -6,6 +6,8 @@ use std::fmt;
 use bytes::Bytes;
 use openraft::impls::leader_id_adv;
 
+use super::snapshot::SnapshotData;
+
 /// The id of one replica of one group, in one incarnation. Never used twice, so that a replica that lost its disk
 /// cannot pass for the one it was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,7 +100,7 @@ pub(super) type StoredMembership = openraft::StoredMembership<LeaderId, ReplicaI
 pub(super) type Payload = openraft::EntryPayload<Batch, ReplicaId, ReplicaAddress>;
 pub(super) type Entry = openraft::Entry<LeaderId, Payload>;
 pub(super) type SnapshotMeta = openraft::SnapshotMeta<LeaderId, ReplicaId, ReplicaAddress>;
-pub(super) type Snapshot = openraft::Snapshot<LeaderId, ReplicaId, ReplicaAddress, Bytes>;
+pub(super) type Snapshot = openraft::Snapshot<LeaderId, ReplicaId, ReplicaAddress, SnapshotData>;
 
 #[cfg(test)]
 mod tests {

@@ -33,6 +33,8 @@ pub struct LogStatus {
     pub bytes: u64,
     /// The position behind the last record.
     pub last_position: u64,
+    /// The partition whose entries keep its oldest segment; none if that is the catalog, or nobody.
+    pub pinned_by: Option<PartitionId>,
 }
 
 /// The status of one partition's replica.
@@ -74,6 +76,16 @@ pub struct PartitionStatus {
     pub journal_next: u64,
     /// Open sessions.
     pub sessions: u64,
+    /// Bytes of the log that it holds.
+    pub log_bytes: u64,
+    /// The log index of its newest snapshot; 0 if there is none.
+    pub snapshot: u64,
+    /// Bytes of that snapshot, segments not counted.
+    pub snapshot_bytes: u64,
+    /// Segments with entries.
+    pub segments: u64,
+    /// Their bytes.
+    pub segment_bytes: u64,
     /// Memory by part, in bytes.
     pub memory: Vec<MemoryUse>,
     /// Streams to other partitions.
@@ -141,13 +153,13 @@ const STREAMS_MAX: usize = 4_096;
 /// Most parts of a partition's memory.
 const MEMORY_PARTS_MAX: usize = 255;
 
-const PARTITION_BYTES_MIN: usize = 20;
+const PARTITION_BYTES_MIN: usize = 25;
 const STREAM_BYTES_MIN: usize = 4;
 const MEMORY_BYTES_MIN: usize = 2;
 
 impl NodeStatus {
     pub(crate) fn encode(&self, w: &mut Writer) {
-        w.byte(bitmap([self.clock_held_ms.is_some()]));
+        w.byte(bitmap([self.clock_held_ms.is_some(), self.log.pinned_by.is_some()]));
         w.number(self.node.0);
         w.fixed128(self.cluster.0);
         w.string(&self.version);
@@ -162,11 +174,14 @@ impl NodeStatus {
         w.number(self.log.segments);
         w.number(self.log.bytes);
         w.number(self.log.last_position);
+        if let Some(partition) = self.log.pinned_by {
+            w.number(partition.0);
+        }
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         let at = Field::NodeStatus;
-        let present = r.presence(0b1)?;
+        let present = r.presence(0b11)?;
         let node = NodeId(r.number(at)?);
         let cluster = ClusterId(r.fixed128(Field::ClusterId)?);
         let version = r.string(at)?;
@@ -174,7 +189,9 @@ impl NodeStatus {
         let clock_held_ms = r.optional(present, 0, |r| r.signed(at))?;
         let count = r.count(at, PARTITION_BYTES_MIN, PARTITIONS_MAX)?;
         let partitions = r.items(count, PartitionStatus::decode)?;
-        let log = LogStatus { segments: r.number(at)?, bytes: r.number(at)?, last_position: r.number(at)? };
+        let (segments, bytes, last_position) = (r.number(at)?, r.number(at)?, r.number(at)?);
+        let pinned_by = r.optional(present, 1, |r| r.number16(at).map(PartitionId))?;
+        let log = LogStatus { segments, bytes, last_position, pinned_by };
         Ok(Self { node, cluster, version, uptime_ms, clock_held_ms, partitions, log })
     }
 }
@@ -200,6 +217,11 @@ impl PartitionStatus {
             self.journal_first,
             self.journal_next,
             self.sessions,
+            self.log_bytes,
+            self.snapshot,
+            self.snapshot_bytes,
+            self.segments,
+            self.segment_bytes,
         ];
         for number in numbers {
             w.number(number);
@@ -236,6 +258,11 @@ impl PartitionStatus {
             journal_first: r.number(at)?,
             journal_next: r.number(at)?,
             sessions: r.number(at)?,
+            log_bytes: r.number(at)?,
+            snapshot: r.number(at)?,
+            snapshot_bytes: r.number(at)?,
+            segments: r.number(at)?,
+            segment_bytes: r.number(at)?,
             memory: decode_memory(r)?,
             streams: decode_streams(r)?,
         })

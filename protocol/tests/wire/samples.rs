@@ -385,6 +385,11 @@ fn node_status() -> NodeStatus {
         journal_first: 14,
         journal_next: 15,
         sessions: 16,
+        log_bytes: 17,
+        snapshot: 18,
+        snapshot_bytes: 19,
+        segments: 20,
+        segment_bytes: 21,
         memory,
         streams,
     };
@@ -395,6 +400,11 @@ fn node_status() -> NodeStatus {
         uptime_ms: 65_000,
         clock_held_ms: Some(-3_600_000),
         partitions: vec![partition],
-        log: LogStatus { segments: 2, bytes: 128 << 20, last_position: 99_000 },
+        log: LogStatus {
+            segments: 2,
+            bytes: 128 << 20,
+            last_position: 99_000,
+            pinned_by: Some(PartitionId(4)),
+        },
     }
 }

@@ -36,6 +36,7 @@ fn text_names_the_data() {
 fn refusals_before_a_proposal_have_no_effect() {
     for status in [
         Status::Busy { delay_ms: 1 },
+        Status::DiskFull { delay_ms: 1 },
         Status::NotLeader { hint: None },
         Status::WrongEpoch { current: 2 },
         Status::ShuttingDown,
@@ -71,6 +72,6 @@ proptest! {
         let text = status.to_string();
         // "What happened; what to do" or "what happened, what else; what to do": one line, two parts.
         prop_assert!(text.contains("; "), "{}", text);
-        prop_assert!((1..=33).contains(&status.code()));
+        prop_assert!((1..=34).contains(&status.code()));
     }
 }

@@ -318,6 +318,7 @@ fn status_with_numbers() -> impl Strategy<Value = Status> {
         number().prop_map(|current| Status::WrongEpoch { current }),
         partition().prop_map(|right| Status::WrongPartition { right }),
         number32().prop_map(|delay_ms| Status::Busy { delay_ms }),
+        number32().prop_map(|delay_ms| Status::DiskFull { delay_ms }),
         entry_id().prop_map(|existing| Status::KeyConflict { existing }),
         number32().prop_map(|current| Status::VersionMismatch { current }),
         (user(), user()).prop_map(|(blocker, blocked)| Status::BlockedBy { blocker, blocked }),
@@ -484,7 +485,7 @@ fn partition_status() -> impl Strategy<Value = PartitionStatus> {
             acknowledged,
         },
     );
-    (partition(), any::<bool>(), vec(number(), 16), vec(memory, 0..4), vec(stream, 0..4)).prop_map(
+    (partition(), any::<bool>(), vec(number(), 21), vec(memory, 0..4), vec(stream, 0..4)).prop_map(
         |(partition, is_leader, numbers, memory, streams)| PartitionStatus {
             partition,
             is_leader,
@@ -504,6 +505,11 @@ fn partition_status() -> impl Strategy<Value = PartitionStatus> {
             journal_first: numbers[13],
             journal_next: numbers[14],
             sessions: numbers[15],
+            log_bytes: numbers[16],
+            snapshot: numbers[17],
+            snapshot_bytes: numbers[18],
+            segments: numbers[19],
+            segment_bytes: numbers[20],
             memory,
             streams,
         },
@@ -511,11 +517,9 @@ fn partition_status() -> impl Strategy<Value = PartitionStatus> {
 }
 
 fn node_status() -> impl Strategy<Value = NodeStatus> {
-    let log = (number(), number(), number()).prop_map(|(segments, bytes, last_position)| LogStatus {
-        segments,
-        bytes,
-        last_position,
-    });
+    let log = (number(), number(), number(), option::of(partition())).prop_map(
+        |(segments, bytes, last_position, pinned_by)| LogStatus { segments, bytes, last_position, pinned_by },
+    );
     (number(), any::<u128>(), text(), number(), option::of(any::<i64>()), vec(partition_status(), 0..3), log)
         .prop_map(|(node, cluster, version, uptime_ms, clock_held_ms, partitions, log)| NodeStatus {
             node: NodeId(node),

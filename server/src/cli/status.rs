@@ -61,8 +61,9 @@ fn node_text(node: &NodeStatus) -> String {
             format!("HELD: the wall clock jumped by {ms} ms; if it is right now, run `fanfold clock accept`")
         },
     );
+    let pinned = node.log.pinned_by.map_or_else(String::new, |id| format!(", kept by partition {id}"));
     let head = format!(
-        "node {} of cluster {}, version {}, up {}\nclock: {clock}\nlog: {} segments, {}, position {}",
+        "node {} of cluster {}, version {}, up {}\nclock: {clock}\nlog: {} segments, {}, position {}{pinned}",
         node.node,
         node.cluster,
         node.version,
@@ -71,7 +72,9 @@ fn node_text(node: &NodeStatus) -> String {
         bytes(node.log.bytes),
         node.log.last_position,
     );
-    [head, partitions(&node.partitions), streams(&node.partitions), memory(&node.partitions)].join("\n\n")
+    let disk = on_disk(&node.partitions);
+    [head, partitions(&node.partitions), disk, streams(&node.partitions), memory(&node.partitions)]
+        .join("\n\n")
 }
 
 fn partitions(partitions: &[PartitionStatus]) -> String {
@@ -110,6 +113,21 @@ fn partitions(partitions: &[PartitionStatus]) -> String {
             p.undelivered_events.to_string(),
             p.pending_slices.to_string(),
             p.sessions.to_string(),
+        ]);
+    }
+    text(&rows)
+}
+
+fn on_disk(partitions: &[PartitionStatus]) -> String {
+    let mut rows = table(["partition", "log", "snapshot at", "of", "segments", "of"]);
+    for p in partitions {
+        rows.add_row([
+            p.partition.to_string(),
+            bytes(p.log_bytes),
+            if p.snapshot == 0 { "none yet".to_owned() } else { p.snapshot.to_string() },
+            bytes(p.snapshot_bytes),
+            p.segments.to_string(),
+            bytes(p.segment_bytes),
         ]);
     }
     text(&rows)
@@ -158,6 +176,7 @@ fn node_json(node: &NodeStatus) -> Value {
             "segments": node.log.segments,
             "bytes": node.log.bytes,
             "last_position": node.log.last_position,
+            "pinned_by": node.log.pinned_by.map(|partition| partition.0),
         },
         "partitions": node.partitions.iter().map(partition_json).collect::<Vec<_>>(),
     })
@@ -193,6 +212,11 @@ fn partition_json(p: &PartitionStatus) -> Value {
         "journal_first": p.journal_first,
         "journal_next": p.journal_next,
         "sessions": p.sessions,
+        "log_bytes": p.log_bytes,
+        "snapshot": p.snapshot,
+        "snapshot_bytes": p.snapshot_bytes,
+        "segments": p.segments,
+        "segment_bytes": p.segment_bytes,
         "memory_bytes": memory,
         "streams": streams.collect::<Vec<_>>(),
     })

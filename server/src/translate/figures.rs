@@ -36,6 +36,7 @@ pub fn node_status(status: &stored::NodeStatus) -> wire::NodeStatus {
             segments: status.log.segments,
             bytes: status.log.bytes,
             last_position: status.log.durable_position,
+            pinned_by: status.log_pinned_by.map(partition_id_to_wire),
         },
     }
 }
@@ -63,6 +64,11 @@ fn partition(status: &stored::PartitionStatus) -> wire::PartitionStatus {
         journal_first: status.journal_next.0.saturating_sub(status.journal_len),
         journal_next: status.journal_next.0,
         sessions: usage.sessions,
+        log_bytes: status.log_bytes,
+        snapshot: status.snapshot.map_or(0, |snapshot| snapshot.index),
+        snapshot_bytes: status.snapshot.map_or(0, |snapshot| snapshot.bytes),
+        segments: status.segments,
+        segment_bytes: status.segment_bytes,
         memory: memory.collect(),
         streams: status.streams.iter().map(stream).collect(),
     }

@@ -108,7 +108,7 @@ pub fn error_to_status(error: NodeError, refused: &Refused<'_>, wrote: bool) -> 
         NodeError::Busy { delay_ms } => {
             Status::Busy { delay_ms: u32::try_from(delay_ms).unwrap_or(u32::MAX) }
         }
-        NodeError::DiskFull => Status::Busy { delay_ms: DISK_FULL_DELAY_MS },
+        NodeError::DiskFull => Status::DiskFull { delay_ms: DISK_FULL_DELAY_MS },
         NodeError::TooLarge { limit_bytes, .. } => {
             Status::TooLarge { field: Field::Operation, limit: limit_bytes }
         }

@@ -198,8 +198,12 @@ impl Disk {
 
     pub(super) fn add(&mut self, path: &Path) -> u64 {
         self.inodes_made += 1;
-        self.rename_change(NameChange::Add(path.to_path_buf(), self.inodes_made));
+        self.link(self.inodes_made, path);
         self.inodes_made
+    }
+
+    pub(super) fn link(&mut self, inode: u64, path: &Path) {
+        self.rename_change(NameChange::Add(path.to_path_buf(), inode));
     }
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) {
@@ -226,7 +230,8 @@ impl Disk {
 
     /// Bytes of all files that have a name.
     pub(super) fn used_bytes(&self) -> u64 {
-        self.names.values().filter_map(|inode| self.inodes.get(inode)).map(|i| i.cached.len() as u64).sum()
+        let named: BTreeSet<&u64> = self.names.values().collect();
+        named.into_iter().filter_map(|inode| self.inodes.get(inode)).map(|i| i.cached.len() as u64).sum()
     }
 
     pub(super) fn lose_power(&mut self, loss: PowerLoss) {

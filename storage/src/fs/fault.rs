@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::disk::Disk;
-use super::{File, FileSystem, PowerLoss};
+use super::{File, FileSystem, Mapped, PowerLoss};
 
 #[derive(Debug, Default)]
 struct State {
@@ -217,6 +217,15 @@ impl FileSystem for FaultFs {
         state.change(|disk| disk.rename(from, to))
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        let inode = *state.disk.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        if state.disk.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.change(|disk| disk.link(inode, to))
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
         if !state.disk.names.contains_key(path) {
@@ -285,6 +294,12 @@ impl File for FaultFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.fs.lock().change(|disk| disk.inode(self.inode).set_len(bytes as usize))
+    }
+
+    fn map(&self) -> io::Result<Mapped> {
+        let mut state = self.fs.lock();
+        state.alive()?;
+        Ok(Mapped::copied(state.disk.inode(self.inode).cached().to_vec()))
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -400,5 +415,28 @@ mod tests {
         fs.fail_write_after(0, 3);
         assert!(a.write_at(0, &[9; 10]).is_err());
         assert_eq!(fs.content(Path::new("/d/a")).unwrap()[..5], [9, 9, 9, 0, 0]);
+    }
+
+    #[test]
+    fn a_second_name_is_durable_by_itself_and_takes_no_room() {
+        let fs = FaultFs::new();
+        let a = file(&fs, "a");
+        a.write_at(0, b"content").unwrap();
+        a.sync_data().unwrap();
+        fs.set_room_bytes(Some(8));
+        fs.link(Path::new("/d/a"), Path::new("/d/b")).unwrap();
+        a.write_at(7, b"!").unwrap();
+        a.sync_data().unwrap();
+        assert_eq!(
+            fs.link(Path::new("/d/a"), Path::new("/d/b")).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
+        assert!(fs.link(Path::new("/d/c"), Path::new("/d/d")).is_err(), "there is no such file");
+        assert_eq!(fs.duplicate().lose_power(PowerLoss::LoseAll).paths().len(), 2);
+        fs.remove(Path::new("/d/a")).unwrap();
+        fs.sync_dir(Path::new(DIR)).unwrap();
+        let after = fs.lose_power(PowerLoss::LoseAll);
+        assert_eq!(after.paths(), [PathBuf::from("/d/b")]);
+        assert_eq!(after.open_read(Path::new("/d/b")).unwrap().map().unwrap().bytes()[..], b"content!"[..]);
     }
 }

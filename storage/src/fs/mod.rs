@@ -5,6 +5,7 @@
 
 mod disk;
 mod fault;
+mod mapped;
 mod real;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 pub use disk::PowerLoss;
 pub use fault::FaultFs;
+pub use mapped::Mapped;
 pub use real::RealFs;
 
 /// The operations on directories and names that storage needs.
@@ -38,6 +40,9 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// Renames a file within one directory, replacing what has the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Gives a file a second name on the same disk (a hard link); fails if that name exists.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Removes a file's name.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
@@ -59,6 +64,9 @@ pub trait File: fmt::Debug + Send + Sync {
 
     /// Cuts or extends the file; what is added reads as zeros.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
+
+    /// The whole content as memory, for a file that nobody writes any more.
+    fn map(&self) -> io::Result<Mapped>;
 
     /// Makes what was written durable, the length included (fdatasync).
     fn sync_data(&self) -> io::Result<()>;

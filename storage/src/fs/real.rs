@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{File, FileSystem};
+use super::{File, FileSystem, Mapped};
 
 /// The file system of the machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,6 +53,10 @@ impl FileSystem for RealFs {
         fs::rename(from, to)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
@@ -83,6 +87,10 @@ impl File for RealFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.file.set_len(bytes)
+    }
+
+    fn map(&self) -> io::Result<Mapped> {
+        Mapped::file(&self.file)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -117,5 +125,24 @@ mod tests {
         RealFs.rename(&path, &dir.path().join("other")).unwrap();
         RealFs.sync_dir(dir.path()).unwrap();
         assert_eq!(RealFs.list(dir.path()).unwrap(), ["other"]);
+    }
+
+    #[test]
+    fn mapped_bytes_outlive_the_name_and_the_forgotten_pages() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        let file = RealFs.create(&path).unwrap();
+        file.write_at(0, &[7; 10_000]).unwrap();
+        let mapped = file.map().unwrap();
+        let slice = mapped.bytes().slice(5_000..);
+        RealFs.link(&path, &other).unwrap();
+        assert_eq!(RealFs.link(&path, &other).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        RealFs.remove(&path).unwrap();
+        mapped.forget_pages().unwrap();
+        drop((mapped, file));
+        assert!(slice.len() == 5_000 && slice.iter().all(|byte| *byte == 7));
+        assert_eq!(RealFs.open_read(&other).unwrap().len().unwrap(), 10_000);
+        RealFs.create(&path).unwrap();
+        assert!(RealFs.open_read(&path).unwrap().map().unwrap().bytes().is_empty());
     }
 }

@@ -52,6 +52,10 @@ pub(super) struct GroupIndex {
     /// The last entries, up to the last one.
     recent: VecDeque<Bytes>,
     recent_bytes: u64,
+    /// Of all entries.
+    bytes: u64,
+    /// Of all entries ever appended, less those truncated.
+    appended: u64,
 }
 
 impl GroupIndex {
@@ -110,6 +114,8 @@ impl GroupIndex {
             self.first = index;
         }
         self.places.push_back(place);
+        self.bytes += u64::from(place.bytes);
+        self.appended += u64::from(place.bytes);
         self.recent_bytes += data.len() as u64;
         self.recent.push_back(data);
         Ok(())
@@ -123,7 +129,8 @@ impl GroupIndex {
             _ => 0,
         };
         while self.places.len() > keep {
-            self.places.pop_back();
+            let bytes = self.places.pop_back().map_or(0, |place| u64::from(place.bytes));
+            (self.bytes, self.appended) = (self.bytes - bytes, self.appended - bytes);
             if let Some(data) = self.recent.pop_back() {
                 self.recent_bytes -= data.len() as u64;
             }
@@ -135,7 +142,7 @@ impl GroupIndex {
             self.purged = Some((index, data));
         }
         while !self.places.is_empty() && self.first <= index {
-            self.places.pop_front();
+            self.bytes -= self.places.pop_front().map_or(0, |place| u64::from(place.bytes));
             self.first = self.first.saturating_add(1);
             if self.recent.len() > self.places.len() {
                 self.forget_oldest_recent();
@@ -179,6 +186,23 @@ impl GroupIndex {
 
     pub(super) fn recent_bytes(&self) -> u64 {
         self.recent_bytes
+    }
+
+    /// Bytes of the entries ever appended up to `index`; what was purged before this run is not known and not counted.
+    pub(super) fn appended_through(&self, index: u64) -> u64 {
+        let after = index.saturating_add(1).saturating_sub(self.first).min(self.places.len() as u64);
+        let behind = self.places.range(after as usize..).map(|place| u64::from(place.bytes));
+        self.appended - behind.sum::<u64>()
+    }
+
+    pub(super) fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// Bytes of all entries, and the absolute position of the first; none while that is not written.
+    pub(super) fn held(&self) -> (u64, Option<u64>) {
+        let first = self.places.front().filter(|place| place.is_written());
+        (self.bytes, first.map(|place| place.position))
     }
 }
 
@@ -343,6 +367,13 @@ mod tests {
         all.submit(&Record::TruncateAfter { group: GROUP, index: Some(8) }, 0).unwrap();
         let state = all.get(GROUP).unwrap();
         assert_eq!((state.state().first, state.last(), state.recent_bytes()), (7, Some(8), 20));
+        assert_eq!(
+            (state.held().0, state.appended()),
+            (20, 40),
+            "purged ones were appended, truncated ones not"
+        );
+        let through: Vec<u64> = (5..10).map(|index| state.appended_through(index)).collect();
+        assert_eq!(through, [20, 20, 30, 40, 40]);
         assert_eq!(state.find(8), Some(Found::InMemory(Bytes::from(vec![8; 10]))));
     }
 }

@@ -26,7 +26,7 @@ mod segment;
 mod shared;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -43,7 +43,7 @@ pub use inspect::{Inspected, InspectedBatch, InspectedRecord, InspectedSegment, 
 pub use options::{BLOCK_BYTES, LogOptions, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use quarantine::{AffectedGroups, Damage};
 pub use record::{CONTROL_BYTES_MAX, Record};
-pub use status::{GroupState, LogStatus, Recovered, TornTail};
+pub use status::{GroupState, GroupUsage, LogStatus, Recovered, TornTail};
 
 use crate::fs::FileSystem;
 use failure::OrFail;
@@ -191,6 +191,26 @@ impl Log {
             recent_bytes: inner.index.iter().map(|(_, state)| state.recent_bytes()).sum(),
             ..inner.status.clone()
         }
+    }
+
+    /// What each group with entries holds of the log; the one with the lowest position pins its oldest segment.
+    pub fn usage(&self) -> Vec<GroupUsage> {
+        let inner = self.handle.shared.lock();
+        let usage = |(group, state): (GroupId, &index::GroupIndex)| {
+            let (bytes, position) = state.held();
+            let (first, last, appended_bytes) = (state.first(), state.last()?, state.appended());
+            Some(GroupUsage { group, first, last, bytes, appended_bytes, position })
+        };
+        let mut all: Vec<_> = inner.index.iter().filter_map(usage).collect();
+        all.sort_unstable_by_key(|usage| usage.group);
+        all
+    }
+
+    /// Bytes of a group's entries ever appended, and of those up to `index`; as far as this run knows.
+    pub fn appended(&self, group: GroupId, index: u64) -> (u64, u64) {
+        let inner = self.handle.shared.lock();
+        let state = inner.index.get(group);
+        state.map_or((0, 0), |state| (state.appended(), state.appended_through(index)))
     }
 
     /// Writes everything queued and the mark of a clean stop, syncs, and ends the threads. Other handles get

@@ -51,6 +51,24 @@ pub struct Recovered {
     pub incarnation: u64,
 }
 
+/// What a group holds of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupUsage {
+    /// The group.
+    pub group: GroupId,
+    /// The index of its first entry.
+    pub first: u64,
+    /// The index of its last entry.
+    pub last: u64,
+    /// Bytes of its entries.
+    pub bytes: u64,
+    /// Bytes of its entries ever appended, as far as this run knows; grows.
+    pub appended_bytes: u64,
+    /// The absolute position of its first entry, which keeps the segment there and all newer ones; none while that entry
+    /// is still to be written.
+    pub position: Option<u64>,
+}
+
 /// Counters and sizes of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogStatus {

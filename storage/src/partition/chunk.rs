@@ -41,6 +41,14 @@ impl Chunk {
         Self { first, used: 0, bytes: Box::default() }
     }
 
+    /// The chunk that an image holds, how many indexes it has, and the last of them; none if the distances are not of one.
+    pub(super) fn from_raw(first: u32, distances: &[u8]) -> Option<(Self, u32, u32)> {
+        let (count, sum) = varint::check(distances, false)?;
+        let last = u32::try_from(u64::from(first) + sum).ok()?;
+        let chunk = || Self { first, used: distances.len() as u16, bytes: distances.into() };
+        (distances.len() <= CHUNK_BYTES_MAX).then(|| (chunk(), count + 1, last))
+    }
+
     /// The distances behind the first index.
     #[inline]
     pub(super) fn distances(&self) -> &[u8] {

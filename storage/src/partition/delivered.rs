@@ -3,22 +3,30 @@
 //! - Positions are 64-bit and never reused; the window holds at most 2^31 of them (R6).
 //! - Rows of one owner and space form a chain, largest id first (R5).
 //! - Rows of a chain arrived in the order of their ids, so what leaves the window leaves the end of its chain.
+//! - Whoever changes a row tells a cut before. One that leaves the window leaves its bucket as it is: a bucket's rows before
+//!   the window are ignored.
 //! - Rows lie in chunks that are reserved at once; growth never moves one. What is rare of a row stands aside.
 
 use std::collections::VecDeque;
 
+use super::cut::Tracked;
 use super::map::IdMap;
 use super::owners::OwnerIndex;
 use super::prefetch::prefetch;
+use super::row::ROW_BYTES;
 pub(super) use super::row::{Row, RowState};
+use crate::codec::{Encoded, Malformed, Reader, encoded_struct};
 use crate::entry::Delivery;
 use crate::ids::{EntryId, RowPosition, SpaceId, Stamp, UserId};
 
 /// The largest window, so that the low half of a position tells its place (R6).
 pub(super) const WINDOW_ROWS_MAX: u32 = 1 << 31;
 
+/// Rows of a chunk, and of a bucket, as a power of two.
+pub(super) const CHUNK_SHIFT: u32 = 12;
+
 /// Rows of a chunk: 96 KiB.
-const CHUNK_ROWS: u64 = 4_096;
+const CHUNK_ROWS: u64 = 1 << CHUNK_SHIFT;
 
 /// Rows whose largest id is known: a reader of a few rows looks at few more.
 const BLOCK_ROWS: u64 = 64;
@@ -35,12 +43,16 @@ pub(super) struct Aside {
     pub(super) expiry: Option<Stamp>,
 }
 
+encoded_struct!(Aside { author, referenced_owner, version, expiry });
+
 impl Aside {
     const NOTHING: Self = Self { author: None, referenced_owner: None, version: None, expiry: None };
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Delivered {
+    /// Rows by position.
+    pub(super) tracked: Tracked,
     /// Each covers the positions from a multiple of [`CHUNK_ROWS`] on. In the first, those below `base` are gone.
     chunks: VecDeque<Vec<Row>>,
     /// The position of the first row of the window.
@@ -51,10 +63,31 @@ pub(super) struct Delivered {
     tops: VecDeque<EntryId>,
 }
 
+impl Default for Delivered {
+    fn default() -> Self {
+        Self::starting_at(0)
+    }
+}
+
+/// Reads a row with what stands aside of it, as a bucket holds them.
+pub(super) fn decode_row(from: &mut Reader<'_>) -> Result<(Row, Option<Aside>), Malformed> {
+    let raw = from.raw(ROW_BYTES)?.first_chunk();
+    let row = raw.and_then(Row::from_raw).ok_or(from.malformed("row"))?;
+    let aside = if row.has_aside() { Some(Aside::decode(from)?) } else { None };
+    Ok((row, aside))
+}
+
 impl Delivered {
     /// A table without rows whose first one will have the position `base`.
     pub(super) fn starting_at(base: u64) -> Self {
-        Self { base, ..Self::default() }
+        Self {
+            tracked: Tracked::new(CHUNK_SHIFT),
+            chunks: VecDeque::new(),
+            base,
+            len: 0,
+            asides: IdMap::default(),
+            tops: VecDeque::new(),
+        }
     }
 
     pub(super) fn base(&self) -> u64 {
@@ -84,9 +117,27 @@ impl Delivered {
         self.chunks.get(chunk)?.get(place)
     }
 
+    /// A row that is about to change.
     pub(super) fn get_mut(&mut self, position: RowPosition) -> Option<&mut Row> {
         let (chunk, place) = self.place(position)?;
-        self.chunks.get_mut(chunk)?.get_mut(place)
+        let row = self.chunks.get_mut(chunk)?.get_mut(place)?;
+        self.tracked.touch(position.0, |out| encode_row(row, &self.asides, position, out));
+        Some(row)
+    }
+
+    /// Writes a row as a bucket holds it.
+    pub(super) fn encode_row(&self, position: RowPosition, out: &mut Vec<u8>) {
+        if let Some(row) = self.get(position) {
+            encode_row(row, &self.asides, position, out);
+        }
+    }
+
+    /// Adds a row of an image behind all others.
+    pub(super) fn restore(&mut self, row: Row, aside: Option<Aside>) {
+        if let Some(aside) = aside {
+            self.asides.insert(self.next(), aside);
+        }
+        self.append(row);
     }
 
     /// Asks for the cache line of a row that is about to be read.
@@ -125,6 +176,7 @@ impl Delivered {
     /// Adds a row as it is behind all others.
     pub(super) fn append(&mut self, row: Row) {
         let position = self.next();
+        self.tracked.add(position.0);
         if self.chunks.is_empty() || position.0.is_multiple_of(CHUNK_ROWS) {
             let mut chunk = Vec::with_capacity(CHUNK_ROWS as usize);
             // What a first chunk would hold below the base is never looked at.
@@ -166,6 +218,7 @@ impl Delivered {
         let position = RowPosition(self.base);
         let row = *self.get(position)?;
         let expiry = self.expiry(position, &row);
+        self.tracked.save(position.0, |out| encode_row(&row, &self.asides, position, out));
         if row.has_aside() {
             self.asides.remove(&position);
         }
@@ -199,16 +252,6 @@ impl Delivered {
         positions.filter_map(|position| Some((position, self.get(position)?)))
     }
 
-    /// What stands aside, in no order.
-    pub(super) fn asides(&self) -> &IdMap<RowPosition, Aside> {
-        &self.asides
-    }
-
-    /// Replaces what stands aside, when an image is read.
-    pub(super) fn set_asides(&mut self, asides: impl Iterator<Item = (RowPosition, Aside)>) {
-        self.asides = asides.collect();
-    }
-
     /// The rows of a chain from `head` on, largest id first.
     #[inline]
     pub(super) fn chain(&self, head: Option<RowPosition>) -> Chain<'_> {
@@ -237,6 +280,14 @@ impl Delivered {
             + self.chunks.capacity() * size_of::<Vec<Row>>()
             + self.tops.capacity() * size_of::<EntryId>()
             + self.asides.memory()
+            + self.tracked.memory()
+    }
+}
+
+fn encode_row(row: &Row, asides: &IdMap<RowPosition, Aside>, position: RowPosition, out: &mut Vec<u8>) {
+    out.extend_from_slice(&row.raw());
+    if row.has_aside() {
+        asides.get(&position).copied().unwrap_or(Aside::NOTHING).encode(out);
     }
 }
 

@@ -50,6 +50,17 @@ impl<T> ChunkedDeque<T> {
         Some(item)
     }
 
+    pub(super) fn front(&self) -> Option<&T> {
+        self.chunks.front()?.front()
+    }
+
+    /// The item at an offset from the front.
+    pub(super) fn get(&self, offset: usize) -> Option<&T> {
+        let at = self.gone + offset;
+        let gone = if at < CHUNK_ITEMS { self.gone } else { 0 };
+        self.chunks.get(at / CHUNK_ITEMS)?.get(at % CHUNK_ITEMS - gone)
+    }
+
     /// The items from the offset `from` on.
     pub(super) fn iter_from(&self, from: usize) -> impl DoubleEndedIterator<Item = &T> {
         let at = self.gone + from.min(self.len);
@@ -57,10 +68,6 @@ impl<T> ChunkedDeque<T> {
         let skip = if at < CHUNK_ITEMS { at - self.gone } else { at % CHUNK_ITEMS };
         let chunks = self.chunks.iter().skip(at / CHUNK_ITEMS).enumerate();
         chunks.flat_map(move |(n, chunk)| chunk.range(if n == 0 { skip.min(chunk.len()) } else { 0 }..))
-    }
-
-    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
-        self.iter_from(0)
     }
 
     /// Bytes of memory it holds, not counting what the items hold.
@@ -101,10 +108,11 @@ mod tests {
                         prop_assert_eq!(deque.pop_front(), model.pop_front());
                     }
                 }
-                prop_assert_eq!(deque.len(), model.len());
+                prop_assert_eq!((deque.len(), deque.front()), (model.len(), model.front()));
                 for from in [0, 1, model.len() / 2, model.len()] {
                     let from = from.min(model.len());
                     prop_assert!(deque.iter_from(from).eq(model.range(from..)));
+                    prop_assert_eq!(deque.get(from), model.get(from));
                 }
             }
         }

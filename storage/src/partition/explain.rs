@@ -115,7 +115,7 @@ impl Partition {
 
     /// The facts at the entry's home, about its way to `destination`.
     pub fn explain_owner(&self, id: EntryId, destination: PartitionId) -> OwnerFacts {
-        let entry = self.timelines.live(id, self.stamp).cloned();
+        let entry = self.timelines.live(id, self.stamp).map(std::borrow::Cow::into_owned);
         let about = |event: &Event| match event {
             Event::Deliver { delivery, .. } | Event::Update { delivery, .. } => delivery.id == id,
             Event::Delete { id: deleted, .. } => *deleted == id,

@@ -11,6 +11,7 @@ use super::owners::{Chain, OwnerIndex};
 use super::posting::WALK_MEMBERS;
 use super::relate::leave_to_chain;
 use super::users::UserIndex;
+use crate::codec::encoded_struct;
 use crate::entry::Delivery;
 use crate::event::{Event, SpaceBackfill};
 use crate::ids::{EntryId, Generation, GraphId, RowPosition, SpaceId, UserId};
@@ -32,6 +33,8 @@ pub(super) struct Slice {
     /// The local index of the follower to go on with: a member value, so that follows and unfollows may go on.
     pub(super) next: u32,
 }
+
+encoded_struct!(Slice { row, owner, space, next });
 
 impl Partition {
     /// Takes an event about an owner whose rows are here; ignored while nobody follows or the rows are not there.

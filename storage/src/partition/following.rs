@@ -12,6 +12,7 @@ use super::owners::OwnerIndex;
 use super::prefetch::prefetch;
 use super::users::Edge;
 use super::varint;
+use crate::codec::Reader;
 use crate::ids::Stamp;
 
 const HEAD_BYTES: usize = 12;
@@ -45,6 +46,33 @@ impl Following {
             following.replace(list, heap);
         }
         following
+    }
+
+    /// Its bytes, as an image holds them.
+    pub(super) fn raw(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The list that an image holds; none if the bytes are not of one.
+    pub(super) fn from_raw(raw: &[u8]) -> Option<Self> {
+        let list = Self(raw.into());
+        if raw.is_empty() {
+            return Some(list);
+        }
+        let owners = raw.get(HEAD_BYTES..HEAD_BYTES + list.word(2) as usize)?;
+        let sound = varint::check(owners, true)? == (list.word(0), u64::from(list.word(1)));
+        let mut runs = Reader::new(&raw[HEAD_BYTES + owners.len()..]);
+        let mut edges = 0u64;
+        while runs.left() > 0 {
+            edges = edges.checked_add(runs.u64().ok()?)?;
+            runs.u64().ok()?;
+        }
+        (sound && list.len() > 0 && edges == list.len() as u64).then_some(list)
+    }
+
+    /// The largest owner, if there is any.
+    pub(super) fn last(&self) -> Option<OwnerIndex> {
+        (self.len() > 0).then(|| OwnerIndex(self.word(1)))
     }
 
     fn word(&self, n: usize) -> u32 {
@@ -384,6 +412,9 @@ mod tests {
                 }
             }
             check(&list, &model, heap);
+            let restored = Following::from_raw(list.raw()).unwrap();
+            check(&restored, &model, heap);
+            prop_assert_eq!(restored.last().map(|owner| owner.0), model.keys().last().copied());
             for owner in (0..400).map(|owner| owner * stride) {
                 let found = list.edge(OwnerIndex(owner)).map(|edge| edge.since.0);
                 prop_assert_eq!(found, model.get(&owner).copied());
@@ -401,6 +432,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_no_list_is_refused_and_never_panics(
+            owners in prop::collection::btree_set(0u32..400, 1..60), at: prop::sample::Index, byte: u8, bytes: Vec<u8>,
+        ) {
+            let edges: Vec<_> = owners.iter().map(|o| Edge { owner: OwnerIndex(*o), since: Stamp(7) }).collect();
+            let mut raw = Following::of(&edges, &mut HeapBytes::default()).raw().to_vec();
+            prop_assert!(Following::from_raw(&raw[..raw.len() - 1]).is_none());
+            let at = at.index(raw.len());
+            raw[at] = byte;
+            for raw in [raw, bytes] {
+                if let Some(list) = Following::from_raw(&raw) {
+                    prop_assert_eq!(list.iter().count(), list.len());
+                    prop_assert!(list.owners().is_sorted_by(|a, b| a < b));
+                }
+            }
+        }
+
         #[test]
         fn taking_many_out_is_taking_each_out(
             owners in prop::collection::btree_set(0u32..400, 0..120),

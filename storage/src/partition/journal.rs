@@ -1,13 +1,16 @@
 //! Owns the journal: the events for other partitions, each once, and the outgoing streams that carry them.
 //!
 //! - An event is recorded by the same command that caused it, with the destinations it concerns.
-//! - It leaves only by a command of the log (R8), once every active destination has applied it.
+//! - It leaves only by a command of the log (R8), once every active destination has applied it. Its bucket stays as it is: a
+//!   bucket's events before the first one kept are ignored.
 //! - A destination that was silent for too long is dropped and later resumed in a new epoch (R10, R11).
 
 use std::collections::BTreeMap;
 
+use super::cut::Tracked;
 use super::deque::ChunkedDeque;
 use super::heap::{HeapBytes, allocated};
+use crate::codec::{Encoded, encoded_struct};
 use crate::entry::Delivery;
 use crate::event::{Event, SpaceBackfill, StreamAnswer, StreamMessage};
 use crate::ids::{JournalPosition, PartitionId, Stamp, StreamEpoch, UserId};
@@ -19,6 +22,12 @@ pub(super) struct Recorded {
     pub(super) destinations: Box<[PartitionId]>,
     pub(super) event: Event,
 }
+
+encoded_struct!(Recorded { at, destinations, event });
+encoded_struct!(Outgoing { resets, active, incarnation, begun, trimmed });
+
+/// Events of a bucket, as a power of two.
+pub(super) const BUCKET_SHIFT: u32 = 10;
 
 impl Recorded {
     /// Bytes of memory it holds beside itself.
@@ -82,6 +91,8 @@ pub enum StreamVerdict {
 
 #[derive(Debug)]
 pub(super) struct Journal {
+    /// Events by position.
+    pub(super) tracked: Tracked,
     events: ChunkedDeque<Recorded>,
     /// The position of the first event kept.
     pub(super) first: u64,
@@ -93,6 +104,7 @@ pub(super) struct Journal {
 impl Default for Journal {
     fn default() -> Self {
         Self {
+            tracked: Tracked::new(BUCKET_SHIFT),
             events: ChunkedDeque::default(),
             first: 1,
             streams: BTreeMap::new(),
@@ -120,7 +132,9 @@ impl Journal {
         }
     }
 
-    fn push(&mut self, recorded: Recorded) {
+    /// Adds an event behind all others.
+    pub(super) fn push(&mut self, recorded: Recorded) {
+        self.tracked.add(self.next().0);
         self.heap.replace(0, recorded.memory());
         self.events.push_back(recorded);
     }
@@ -130,15 +144,11 @@ impl Journal {
         self.events.len()
     }
 
-    /// All events kept, oldest first.
-    pub(super) fn events(&self) -> impl Iterator<Item = &Recorded> {
-        self.events.iter()
-    }
-
-    /// Replaces the events kept.
-    pub(super) fn set_events(&mut self, events: Vec<Recorded>) {
-        (self.events, self.heap) = (ChunkedDeque::default(), HeapBytes::default());
-        events.into_iter().for_each(|event| self.push(event));
+    /// Writes an event as a bucket holds it.
+    pub(super) fn encode_event(&self, position: u64, out: &mut Vec<u8>) {
+        if let Some(event) = self.events.get((position - self.first) as usize) {
+            event.encode(out);
+        }
     }
 
     /// Events for `destination` behind `after`, in order.
@@ -158,6 +168,7 @@ impl Journal {
     pub(super) fn trim(&mut self, through: JournalPosition) {
         while self.first <= through.0 {
             let Some(event) = self.events.pop_front() else { return };
+            self.tracked.save(self.first, |out| event.encode(out));
             self.heap.replace(event.memory(), 0);
             let position = JournalPosition(self.first);
             self.first += 1;
@@ -244,6 +255,6 @@ impl Journal {
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.events.memory() + self.heap.get()
+        self.events.memory() + self.heap.get() + self.tracked.memory()
     }
 }

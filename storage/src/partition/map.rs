@@ -86,15 +86,9 @@ impl<T> Shards<T> {
         Some(entry.remove().0)
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.tables.iter().flatten()
-    }
-
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
-        for table in &mut self.tables {
-            table.retain(&mut keep);
-        }
-        self.len = self.tables.iter().map(HashTable::len).sum();
     }
 
     /// Bytes of memory it holds, not counting what the entries hold.
@@ -135,30 +129,13 @@ impl<K: Hash + Eq, V> IdMap<K, V> {
         None
     }
 
-    /// The value of a key, made if there is none.
-    pub(super) fn or_default(&mut self, key: K) -> &mut V
-    where
-        V: Default,
-    {
-        let hash_of_key = hash(&key);
-        // Looked up twice, because a borrow that is returned on one path only is held on both.
-        if self.0.find(hash_of_key, |(known, _)| *known == key).is_some() {
-            let known = self.0.find_mut(hash_of_key, |(known, _)| *known == key);
-            return known.map(|(_, value)| value).expect("what was found is still there");
-        }
-        &mut self.0.insert_new(hash_of_key, (key, V::default()), |(key, _)| hash(key)).1
-    }
-
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         self.0.remove(hash(key), |(known, _)| known == key).map(|(_, value)| value)
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.0.iter().map(|(key, value)| (key, value))
-    }
-
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
-        self.0.retain(|(key, value)| keep(key, value));
     }
 
     /// Bytes of memory it holds, not counting what keys and values hold.
@@ -167,6 +144,7 @@ impl<K: Hash + Eq, V> IdMap<K, V> {
     }
 }
 
+#[cfg(test)]
 impl<K: Hash + Eq, V> FromIterator<(K, V)> for IdMap<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         let mut map = Self::default();

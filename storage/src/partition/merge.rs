@@ -20,7 +20,7 @@ use super::feed::Walk;
 use super::owners::OwnerIndex;
 use super::read::{FeedQuery, FeedSlice, RemoteSource};
 use super::viewpoint::Viewpoint;
-use crate::entry::{Delivery, Entry};
+use crate::entry::Delivery;
 use crate::ids::{EntryId, GraphId, RowPosition, UserId};
 
 thread_local! {
@@ -302,22 +302,21 @@ impl Viewpoint<'_> {
     /// Adds the rows; answers whether there is one more.
     fn merge(&self, below: EntryId, limit: usize, rows: &mut Vec<Delivery>, scratch: &mut Scratch) -> bool {
         let partition = self.partition;
-        let mut own = partition.timelines.ids(self.space, self.reader, below);
+        let mut own = partition.timelines.newest(self.space, self.reader, below, partition.stamp);
         let mut others = Merge::new(self, scratch, below);
-        let (mut own_id, mut next_other) = (own.next(), others.next());
+        let mut next_other = others.next();
         loop {
             let other_id = next_other.map(|d| d.id);
-            let next = if other_id >= own_id {
-                next_other.take()
-            } else {
-                // An own entry is looked at only when its turn has come: most pages end before.
-                let entry = own_id.and_then(|id| partition.timelines.live(id, partition.stamp));
-                own_id = own.next();
-                let own = entry.map(Entry::delivery).filter(|delivery| self.admits(delivery));
+            // Own entries are looked at, and for, only when their turn has come: most pages end before.
+            let next = if let Some(id) = own.next_above(other_id) {
+                let own = own.entry(id).map(|entry| entry.delivery());
+                let own = own.filter(|delivery| self.admits(delivery));
                 if own.is_none() {
                     continue;
                 }
                 own
+            } else {
+                next_other.take()
             };
             let Some(next) = next else { return false };
             if rows.last().is_none_or(|last| last.id != next.id) {

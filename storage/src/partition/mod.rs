@@ -6,15 +6,14 @@
 //! - Reads answer for the applied stamp (R1) and change nothing.
 
 mod chunk;
+mod cut;
 mod delivered;
 mod deque;
-mod entries;
 mod explain;
 mod fan_out;
 mod feed;
 mod following;
 mod heap;
-mod id_list;
 mod index;
 mod journal;
 mod look_ahead;
@@ -31,7 +30,6 @@ mod relations;
 mod row;
 mod sessions;
 mod slots;
-mod snapshot;
 mod special;
 mod stream;
 mod timelines;
@@ -43,11 +41,14 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+pub use cut::{Abandoned, CutBucket, Restoring, TIMELINES_SECTION};
 pub use explain::{OwnerFacts, ReaderFacts};
 pub use journal::{Pending, StreamVerdict};
 pub use read::{FeedQuery, FeedSlice, RemoteSource, Subject, TimelineSlice};
+pub use timelines::{Dropped, FlushWork, Flushed, MergePolicy, MergeWork, Merged, TimelineSizes};
 pub use usage::{MemoryPart, Usage};
 
+use cut::Cutting;
 use delivered::Delivered;
 use fan_out::Slice;
 use feed::Feeds;
@@ -120,6 +121,9 @@ pub struct Partition {
     keys: Keys,
     /// Of each space with a horizon, the seconds in which entries known here were made.
     horizon_seconds: BTreeMap<SpaceId, BTreeSet<u64>>,
+    cutting: Option<Cutting>,
+    /// Of those spaces, the first and the last second of entries that were on disk already when that was counted.
+    horizon_spans: BTreeMap<SpaceId, (u64, u64)>,
 }
 
 impl Partition {
@@ -149,6 +153,8 @@ impl Partition {
             sessions: Sessions::default(),
             keys: Keys::default(),
             horizon_seconds: BTreeMap::new(),
+            cutting: None,
+            horizon_spans: BTreeMap::new(),
         }
     }
 
@@ -267,16 +273,22 @@ impl Partition {
             let passed =
                 self.spaces[space].policy.horizon_ms.map_or(0, |h| stamp.0.saturating_sub(h) / 1_000);
             *seconds = seconds.split_off(&passed);
+            if let Some(span) = self.horizon_spans.get_mut(space) {
+                span.0 = span.0.max(passed);
+            }
         }
     }
 
     /// The stamp at which a tick is due, because something vanishes then that no write would hide.
     pub fn next_due(&self) -> Option<Stamp> {
-        let expiry = self.timelines.next_expiry();
+        let expiry = self.timelines.next_expiry(self.stamp);
         let row = self.row_expiries.first().map(|(expiry, _)| *expiry);
         let horizon = self.horizon_seconds.iter().filter_map(|(space, seconds)| {
             let horizon_ms = self.spaces[space].policy.horizon_ms?;
-            seconds.first().map(|second| Stamp((second + 1) * 1_000 + horizon_ms))
+            // Which seconds of the span have entries is not known: a tick too many hides nothing.
+            let span = self.horizon_spans.get(space).filter(|(first, last)| first <= last);
+            let second = seconds.first().copied().into_iter().chain(span.map(|(first, _)| *first)).min()?;
+            Some(Stamp((second + 1) * 1_000 + horizon_ms))
         });
         expiry.into_iter().chain(row).chain(horizon).min()
     }
@@ -290,13 +302,18 @@ impl Partition {
 
     fn recount_horizon(&mut self, space: SpaceId) {
         self.horizon_seconds.remove(&space);
+        self.horizon_spans.remove(&space);
         let Some(horizon_ms) = self.spaces[&space].policy.horizon_ms else { return };
         let rows = self.delivered.iter().filter(|(_, row)| row.space == space).map(|(_, row)| row.id);
-        let own = self.timelines.entries.values().filter(|entry| entry.space == space).map(|entry| entry.id);
-        let seconds = rows.chain(own).map(|id| id.time().0 / 1_000);
+        let own = self.timelines.unflushed().filter(|entry| entry.space == space).map(|entry| entry.id);
+        let second = |id: EntryId| id.time().0 / 1_000;
+        let seconds = rows.chain(own).map(second);
         let passed = self.stamp.0.saturating_sub(horizon_ms) / 1_000;
         let seconds = seconds.filter(|second| *second >= passed).collect();
         self.horizon_seconds.insert(space, seconds);
+        // To look at every entry on disk would take too long.
+        let span = self.timelines.segment_ids().map(|(lowest, highest)| (second(lowest), second(highest)));
+        self.horizon_spans.extend(span.map(|(first, last)| (space, (first.max(passed), last))));
     }
 
     /// The smallest id that is not older than the space's horizon.

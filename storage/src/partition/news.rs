@@ -6,7 +6,7 @@
 use super::Partition;
 use super::read::{FeedSlice, RemoteSource};
 use crate::command::Refusal;
-use crate::entry::{Delivery, Entry};
+use crate::entry::Delivery;
 use crate::ids::{EntryId, RowPosition, SpaceId, UserId};
 
 impl Partition {
@@ -52,9 +52,12 @@ impl Partition {
             });
             rows.extend(new.filter_map(|(position, row)| view.visible(position, row, owner.id)));
         }
-        let own = self.timelines.newest(space, reader, EntryId::MAX, self.stamp);
-        let own = own.take_while(|entry| entry.id >= id_bound).map(Entry::delivery);
-        rows.extend(own.filter(|delivery| view.admits(delivery)));
+        let mut own = self.timelines.newest(space, reader, EntryId::MAX, self.stamp);
+        let older = id_bound.0.checked_sub(1).map(EntryId);
+        while let Some(id) = own.next_above(older) {
+            let delivery = own.entry(id).map(|entry| entry.delivery());
+            rows.extend(delivery.filter(|delivery| view.admits(delivery)));
+        }
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
         Ok(FeedSlice { rows, remote, more: false })
     }

@@ -4,14 +4,18 @@
 //!   window uses it (R4).
 //! - A subscription has a generation; until it is filled, the owner's own timeline is asked (R9).
 //! - A chain answers for ids above its floor (R7).
-//! - Followers and chains are changed through [`Owners`], which counts bytes as they come and go.
+//! - Followers and chains are changed through [`Owners`], which counts bytes as they come and go, and tells a cut before.
+//! - A cut writes who owns and who follows apart from all else: a list of followers may be long and seldom changes, while a
+//!   chain changes at every entry.
 
+use super::cut::Tracked;
 use super::heap::{HeapBytes, allocated};
 use super::index::Index;
 use super::map::hash;
 use super::posting::PostingList;
 use super::prefetch::prefetch;
-use super::slots::Slots;
+use super::slots::{Extent, Slot, Slots};
+use crate::codec::{Encoded, Malformed, Reader, encoded_struct};
 use crate::ids::{EntryId, Generation, GraphId, RowPosition, SpaceId, UserId};
 
 /// The local index of an owner in a graph.
@@ -77,16 +81,91 @@ impl Owner {
     }
 }
 
-#[derive(Debug, Default)]
+const _: () = assert!(size_of::<Slot<Owner>>() == size_of::<Owner>());
+
+/// Owners of a bucket, as a power of two.
+pub(super) const BUCKET_SHIFT: u32 = 9;
+
+encoded_struct!(Chain { space, head, floor, pulled, unpushed, slicing, slicing_id });
+
+/// What stands of an owner in a bucket of chains.
+#[derive(Debug)]
+pub(super) struct Chained {
+    generation: Generation,
+    filled: bool,
+    rows: u32,
+    chains: Box<[Chain]>,
+}
+
+encoded_struct!(Chained { generation, filled, rows, chains });
+
+#[derive(Debug)]
 pub(super) struct Owners {
-    pub(super) slots: Slots<Owner>,
+    slots: Slots<Owner>,
+    /// Who owns and who follows, by local index.
+    pub(super) tracked_followers: Tracked,
+    /// All else, by local index.
+    pub(super) tracked_chains: Tracked,
     index: Index,
     /// Owners with local followers.
     followed: u64,
     heap: HeapBytes,
 }
 
+impl Default for Owners {
+    fn default() -> Self {
+        Self {
+            slots: Slots::default(),
+            tracked_followers: Tracked::new(BUCKET_SHIFT),
+            tracked_chains: Tracked::new(BUCKET_SHIFT),
+            index: Index::default(),
+            followed: 0,
+            heap: HeapBytes::default(),
+        }
+    }
+}
+
 impl Owners {
+    /// The owners of an image.
+    pub(super) fn restore(slots: Slots<Owner>) -> Self {
+        let mut owners = Self { slots, ..Self::default() };
+        for (index, owner) in owners.slots.iter() {
+            owners.index.insert(hash(&(owner.graph, owner.id)), index);
+            owners.followed += u64::from(owner.followers.len() > 0);
+            let chains = allocated(owner.chains.len() * size_of::<Chain>());
+            owners.heap.replace(0, owner.followers.memory() + chains);
+        }
+        owners
+    }
+
+    pub(super) fn extent(&self) -> Extent {
+        self.slots.extent()
+    }
+
+    /// Writes the slot of a local index as a bucket of followers holds it.
+    pub(super) fn encode_followers(&self, index: u32, out: &mut Vec<u8>) {
+        encode_followers(&self.slots, index, out);
+    }
+
+    /// Writes the slot of a local index as a bucket of chains holds it.
+    pub(super) fn encode_chains(&self, index: u32, out: &mut Vec<u8>) {
+        encode_chains(&self.slots, index, out);
+    }
+
+    /// Tells a cut that the followers of an owner, or who it is, are about to change.
+    #[inline]
+    fn touch_followers(&mut self, index: u32) {
+        let Self { slots, tracked_followers, .. } = self;
+        tracked_followers.touch(u64::from(index), |out| encode_followers(slots, index, out));
+    }
+
+    /// Tells a cut that anything else of an owner is about to change.
+    #[inline]
+    fn touch_chains(&mut self, index: u32) {
+        let Self { slots, tracked_chains, .. } = self;
+        tracked_chains.touch(u64::from(index), |out| encode_chains(slots, index, out));
+    }
+
     #[inline]
     pub(super) fn find(&self, graph: GraphId, id: UserId) -> Option<OwnerIndex> {
         self.find_hashed(hash(&(graph, id)), graph, id)
@@ -154,13 +233,26 @@ impl Owners {
         self.slots.get(index.0).expect("a local index in use names an owner")
     }
 
+    /// Whether a local index is in use.
+    pub(super) fn contains(&self, index: OwnerIndex) -> bool {
+        self.slots.get(index.0).is_some()
+    }
+
+    /// An owner of whom anything but followers, graph and id is about to change.
     #[inline]
     pub(super) fn get_mut(&mut self, index: OwnerIndex) -> &mut Owner {
+        self.touch_chains(index.0);
+        self.slot_mut(index)
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, index: OwnerIndex) -> &mut Owner {
         self.slots.get_mut(index.0).expect("a local index in use names an owner")
     }
 
     /// The chain of an owner in `space`, made if there is none.
     pub(super) fn chain_mut(&mut self, index: OwnerIndex, space: SpaceId) -> &mut Chain {
+        self.touch_chains(index.0);
         let mut heap = self.heap;
         let owner = self.slots.get_mut(index.0).expect("a local index in use names an owner");
         let at = owner.chains.iter().position(|chain| chain.space == space).unwrap_or_else(|| {
@@ -200,6 +292,8 @@ impl Owners {
             graph,
             filled: false,
         };
+        self.touch_followers(self.slots.next());
+        self.touch_chains(self.slots.next());
         let index = self.slots.insert(owner);
         self.index.insert(hash(&(graph, id)), index);
         OwnerIndex(index)
@@ -208,8 +302,9 @@ impl Owners {
     /// Adds a follower; false if it was one.
     #[inline]
     pub(super) fn add_follower(&mut self, index: OwnerIndex, follower: u32) -> bool {
+        self.touch_followers(index.0);
         let mut heap = self.heap;
-        let followers = &mut self.get_mut(index).followers;
+        let followers = &mut self.slot_mut(index).followers;
         let added = followers.insert(follower, &mut heap);
         let first = added && followers.len() == 1;
         self.heap = heap;
@@ -219,8 +314,9 @@ impl Owners {
 
     /// Takes a follower away; false if it was none.
     pub(super) fn remove_follower(&mut self, index: OwnerIndex, follower: u32) -> bool {
+        self.touch_followers(index.0);
         let mut heap = self.heap;
-        let followers = &mut self.get_mut(index).followers;
+        let followers = &mut self.slot_mut(index).followers;
         let removed = followers.remove(follower, &mut heap);
         let last = removed && followers.len() == 0;
         self.heap = heap;
@@ -242,6 +338,7 @@ impl Owners {
         let hash = hash(&(owner.graph, owner.id));
         self.index.remove(hash, index.0);
         self.take_chains(index);
+        self.touch_followers(index.0);
         self.slots.remove(index.0);
     }
 
@@ -250,21 +347,56 @@ impl Owners {
         self.slots.iter().map(|(index, owner)| (OwnerIndex(index), owner))
     }
 
-    /// Counts anew what the slots hold, and rebuilds the map of ids from them.
-    pub(super) fn reindex(&mut self) {
-        (self.index, self.heap) = (Index::default(), HeapBytes::default());
-        for (index, owner) in self.slots.iter() {
-            self.index.insert(hash(&(owner.graph, owner.id)), index);
-        }
-        self.followed = self.iter().filter(|(_, owner)| owner.followers.len() > 0).count() as u64;
-        let held =
-            |owner: &Owner| owner.followers.memory() + allocated(owner.chains.len() * size_of::<Chain>());
-        let held = self.iter().map(|(_, owner)| held(owner)).sum();
-        self.heap.replace(0, held);
-    }
-
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.slots.memory() + self.index.memory() + self.heap.get()
+        self.slots.memory()
+            + self.index.memory()
+            + self.heap.get()
+            + self.tracked_followers.memory()
+            + self.tracked_chains.memory()
+    }
+}
+
+fn encode_followers(slots: &Slots<Owner>, index: u32, out: &mut Vec<u8>) {
+    if let Some(slot) = slots.slot(index) {
+        slot.encode(out, |owner, out| {
+            (owner.graph, owner.id).encode(out);
+            owner.followers.encode(out);
+        });
+    }
+}
+
+fn encode_chains(slots: &Slots<Owner>, index: u32, out: &mut Vec<u8>) {
+    let owner = slots.get(index);
+    owner.is_some().encode(out);
+    if let Some(Owner { generation, filled, rows, chains, .. }) = owner {
+        (*generation, *filled).encode(out);
+        rows.encode(out);
+        chains.encode(out);
+    }
+}
+
+impl Owner {
+    /// Reads who owns and who follows; all else is still to come.
+    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (graph, id) = Encoded::decode(from)?;
+        let followers = PostingList::decode(from)?;
+        let (generation, chains) = (Generation(0), Box::default());
+        Ok(Self { id, generation, followers, chains, rows: 0, graph, filled: false })
+    }
+
+    /// Takes over what stood in a bucket of chains.
+    pub(super) fn set_chained(&mut self, chained: Chained) {
+        Chained { generation: self.generation, filled: self.filled, rows: self.rows, chains: self.chains } =
+            chained;
+    }
+}
+
+impl Encoded for OwnerIndex {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        from.u32().map(Self)
     }
 }

@@ -10,6 +10,7 @@ use super::chunk::Chunk;
 use super::heap::{HeapBytes, allocated};
 use super::prefetch::prefetch;
 use super::varint;
+use crate::codec::{Encoded, Malformed, Reader, put_bytes, put_u64};
 
 /// An ordered set of local indexes.
 #[derive(Clone, Debug, Default)]
@@ -221,10 +222,52 @@ impl PostingList {
         self.iter_from(0)
     }
 
+    /// Its largest member, if there is any.
+    pub(super) fn last(&self) -> Option<u32> {
+        (self.len > 0).then_some(self.last)
+    }
+
     /// Bytes of memory it holds, by looking at every chunk.
     pub(super) fn memory(&self) -> usize {
         let chunks = self.sealed().iter().chain([&self.tail]);
         self.directory() + chunks.map(|chunk| allocated(chunk.capacity())).sum::<usize>()
+    }
+}
+
+/// A list stands in an image as it is: where its chunks end decides where they are split.
+impl Encoded for PostingList {
+    fn encode(&self, out: &mut Vec<u8>) {
+        if self.len == 0 {
+            put_u64(out, 0);
+            return;
+        }
+        put_u64(out, self.sealed().len() as u64 + 1);
+        for chunk in self.sealed().iter().chain([&self.tail]) {
+            chunk.first.encode(out);
+            put_bytes(out, chunk.distances());
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (mut list, mut sealed) = (Self::default(), Vec::new());
+        let chunks = from.count()?;
+        for n in 1..=chunks {
+            let read = Chunk::from_raw(from.u32()?, from.bytes()?);
+            let (chunk, count, last) = read.ok_or(from.malformed("chunk"))?;
+            let len = list.len.checked_add(count);
+            if len.is_none() || n > 1 && chunk.first <= list.last {
+                return Err(from.malformed("larger local index"));
+            }
+            (list.len, list.last) = (len.unwrap_or_default(), last);
+            if n < chunks {
+                sealed.push(chunk);
+            } else {
+                list.tail = chunk;
+            }
+        }
+        sealed.shrink_to_fit();
+        list.sealed = (!sealed.is_empty()).then(|| Box::new(sealed));
+        Ok(list)
     }
 }
 
@@ -329,6 +372,27 @@ mod tests {
         assert_eq!(list.memory(), heap.get(), "the running count is what a look at all chunks says");
     }
 
+    fn restore(list: &PostingList, set: &BTreeSet<u32>) {
+        let (mut image, mut again) = (Vec::new(), Vec::new());
+        list.encode(&mut image);
+        let mut restored = PostingList::decode(&mut Reader::new(&image)).unwrap();
+        restored.encode(&mut again);
+        assert_eq!((&image, restored.last()), (&again, set.last().copied()));
+        let mut heap = HeapBytes::default();
+        heap.replace(0, restored.memory());
+        check(&restored, set, heap, 0);
+        // It goes on as the original does.
+        let mut list = list.clone();
+        for member in (0..40).map(|n| n * 77) {
+            assert_eq!(list.insert(member, &mut heap), restored.insert(member, &mut heap));
+        }
+        image.clear();
+        again.clear();
+        list.encode(&mut image);
+        restored.encode(&mut again);
+        assert_eq!(image, again);
+    }
+
     fn run(changes: Vec<(bool, u32)>, stride: u32, from: u32) {
         let (mut list, mut set, mut heap) = (PostingList::default(), BTreeSet::new(), HeapBytes::default());
         for (insert, member) in changes {
@@ -341,6 +405,7 @@ mod tests {
             assert_eq!(list.contains(member), insert);
         }
         check(&list, &set, heap, from * stride);
+        restore(&list, &set);
         while let Some(member) = set.pop_first() {
             assert!(list.remove(member, &mut heap));
         }
@@ -365,6 +430,29 @@ mod tests {
             from in 0u32..20_000,
         ) {
             run(changes, 200, from);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_no_list_is_refused_and_never_panics(
+            members in prop::collection::btree_set(0u32..100_000, 1..900),
+            at: prop::sample::Index,
+            byte: u8,
+            bytes: Vec<u8>,
+        ) {
+            let (mut list, mut image) = (PostingList::default(), Vec::new());
+            members.iter().for_each(|member| _ = list.insert(*member, &mut HeapBytes::default()));
+            list.encode(&mut image);
+            prop_assert!(PostingList::decode(&mut Reader::new(&image[..image.len() - 1])).is_err());
+            let at = at.index(image.len());
+            image[at] = byte;
+            for image in [image, bytes] {
+                if let Ok(list) = PostingList::decode(&mut Reader::new(&image)) {
+                    prop_assert_eq!(list.iter().count(), list.len() as usize);
+                    prop_assert!(list.iter().is_sorted_by(|a, b| a < b));
+                }
+            }
         }
     }
 

@@ -1,10 +1,14 @@
 //! Owns the reach of the owners homed here: which partitions subscribed to each, and under which generation (R9).
 //!
 //! - The subscriptions of an owner are sorted by partition; an owner without any is not there.
+//! - Owners stand in slots, so that a cut finds them in an order; it is told before one changes.
 
+use super::cut::Tracked;
 use super::heap::HeapBytes;
-use super::map::IdMap;
-use crate::codec::{Encoded, Malformed, Reader, put_u64};
+use super::index::Index;
+use super::map::hash;
+use super::slots::{Extent, Slot, Slots};
+use crate::codec::{Encoded, Malformed, Reader};
 use crate::ids::{Generation, GraphId, PartitionId, UserId};
 
 /// One subscription; the generation as bytes, so that ten bytes hold both.
@@ -16,11 +20,34 @@ struct Subscription {
 
 const _: () = assert!(size_of::<Subscription>() == 10);
 
+/// The subscriptions of one owner.
+#[derive(Debug)]
+pub(super) struct Reached {
+    owner: UserId,
+    graph: GraphId,
+    subscriptions: Box<[Subscription]>,
+}
+
+const _: () = assert!(size_of::<Slot<Reached>>() == size_of::<Reached>());
+
+/// Owners of a bucket, as a power of two.
+pub(super) const BUCKET_SHIFT: u32 = 11;
+
 /// Subscribed partitions by owner.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reach {
-    owners: IdMap<(GraphId, UserId), Box<[Subscription]>>,
+    slots: Slots<Reached>,
+    /// Owners by the index of their slot.
+    pub(super) tracked: Tracked,
+    index: Index,
     heap: HeapBytes,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        let (slots, index) = (Slots::default(), Index::default());
+        Self { slots, tracked: Tracked::new(BUCKET_SHIFT), index, heap: HeapBytes::default() }
+    }
 }
 
 fn bytes_of(subscriptions: usize) -> usize {
@@ -28,13 +55,41 @@ fn bytes_of(subscriptions: usize) -> usize {
 }
 
 impl Reach {
-    fn subscriptions(&self, graph: GraphId, owner: UserId) -> &[Subscription] {
-        self.owners.get(&(graph, owner)).map_or(&[], |subscriptions| subscriptions)
+    /// The reach of an image.
+    pub(super) fn restore(slots: Slots<Reached>) -> Self {
+        let mut reach = Self { slots, ..Self::default() };
+        for (index, reached) in reach.slots.iter() {
+            reach.index.insert(hash(&(reached.graph, reached.owner)), index);
+            reach.heap.resize(0, bytes_of(reached.subscriptions.len()));
+        }
+        reach
+    }
+
+    pub(super) fn extent(&self) -> Extent {
+        self.slots.extent()
+    }
+
+    /// Writes a slot as a bucket holds it.
+    pub(super) fn encode_slot(&self, index: u32, out: &mut Vec<u8>) {
+        encode_slot(&self.slots, index, out);
+    }
+
+    /// Tells a cut that a slot is about to change.
+    fn touch(&mut self, index: u32) {
+        let Self { slots, tracked, .. } = self;
+        tracked.touch(u64::from(index), |out| encode_slot(slots, index, out));
+    }
+
+    fn find(&self, graph: GraphId, owner: UserId) -> Option<u32> {
+        let same = |index| self.slots.get(index).is_some_and(|r| r.owner == owner && r.graph == graph);
+        self.index.find(hash(&(graph, owner)), same)
     }
 
     /// The partitions that subscribed to an owner, ascending.
     pub(super) fn of(&self, graph: GraphId, owner: UserId) -> impl Iterator<Item = PartitionId> {
-        self.subscriptions(graph, owner).iter().map(|subscription| subscription.partition)
+        let reached = self.find(graph, owner).and_then(|index| self.slots.get(index));
+        let subscriptions = reached.map_or(&[][..], |reached| &reached.subscriptions);
+        subscriptions.iter().map(|subscription| subscription.partition)
     }
 
     /// Notes a subscription, in place of an earlier one of the same partition.
@@ -46,7 +101,15 @@ impl Reach {
         generation: Generation,
     ) {
         let new = Subscription { partition, generation: generation.0.to_le_bytes() };
-        let known = self.owners.or_default((graph, owner));
+        let index = self.find(graph, owner);
+        self.touch(index.unwrap_or_else(|| self.slots.next()));
+        let index = index.unwrap_or_else(|| {
+            let made = self.slots.insert(Reached { owner, graph, subscriptions: Box::default() });
+            self.index.insert(hash(&(graph, owner)), made);
+            made
+        });
+        let reached = self.slots.get_mut(index).expect("it was found or made");
+        let known = &mut reached.subscriptions;
         match known.binary_search_by_key(&partition, |s| s.partition) {
             Ok(at) => known[at] = new,
             Err(at) => {
@@ -68,65 +131,73 @@ impl Reach {
         generation: Generation,
     ) {
         let ended = Subscription { partition, generation: generation.0.to_le_bytes() };
-        let Some(known) = self.owners.get_mut(&(graph, owner)) else { return };
-        if without(known, |subscription| *subscription == ended, &mut self.heap) == 0 {
-            self.owners.remove(&(graph, owner));
+        if let Some(index) = self.find(graph, owner) {
+            self.end(index, |subscription| *subscription == ended);
         }
     }
 
     /// Ends all subscriptions of a partition.
     pub(super) fn forget(&mut self, partition: PartitionId) {
-        let heap = &mut self.heap;
-        self.owners.retain(|_, known| without(known, |s| s.partition == partition, heap) > 0);
+        for index in 0..self.slots.extent().len {
+            self.end(index, |subscription| subscription.partition == partition);
+        }
+    }
+
+    /// Ends some subscriptions of an owner, who is forgotten with the last.
+    fn end(&mut self, index: u32, ended: impl Fn(&Subscription) -> bool) {
+        let Some(reached) = self.slots.get(index).filter(|r| r.subscriptions.iter().any(&ended)) else {
+            return;
+        };
+        let hash = hash(&(reached.graph, reached.owner));
+        self.touch(index);
+        let Some(reached) = self.slots.get_mut(index) else { return };
+        let mut left = std::mem::take(&mut reached.subscriptions).into_vec();
+        let before = left.len();
+        left.retain(|subscription| !ended(subscription));
+        self.heap.resize(bytes_of(before), bytes_of(left.len()));
+        if left.is_empty() {
+            self.index.remove(hash, index);
+            self.slots.remove(index);
+        } else {
+            reached.subscriptions = left.into_boxed_slice();
+        }
     }
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.owners.memory() + self.heap.get()
+        self.slots.memory() + self.index.memory() + self.heap.get() + self.tracked.memory()
     }
 }
 
-/// Takes the subscriptions out that `ended` names; answers how many are left.
-fn without(
-    known: &mut Box<[Subscription]>,
-    ended: impl Fn(&Subscription) -> bool,
-    heap: &mut HeapBytes,
-) -> usize {
-    if known.iter().any(&ended) {
-        let mut left = std::mem::take(known).into_vec();
-        let before = left.len();
-        left.retain(|subscription| !ended(subscription));
-        heap.resize(bytes_of(before), bytes_of(left.len()));
-        *known = left.into_boxed_slice();
+fn encode_slot(slots: &Slots<Reached>, index: u32, out: &mut Vec<u8>) {
+    if let Some(slot) = slots.slot(index) {
+        slot.encode(out, Reached::encode);
     }
-    known.len()
 }
 
-impl Encoded for Reach {
+impl Encoded for Reached {
     fn encode(&self, out: &mut Vec<u8>) {
-        let mut sorted: Vec<_> = self.owners.iter().collect();
-        sorted.sort_unstable_by_key(|(key, _)| **key);
-        put_u64(out, sorted.len() as u64);
-        for (key, subscriptions) in sorted {
-            key.encode(out);
-            put_u64(out, subscriptions.len() as u64);
-            for subscription in subscriptions {
-                subscription.partition.encode(out);
-                Generation(u64::from_le_bytes(subscription.generation)).encode(out);
-            }
-        }
+        (self.graph, self.owner).encode(out);
+        self.subscriptions.encode(out);
     }
-
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let mut reach = Self::default();
-        for _ in 0..from.count()? {
-            let (graph, owner) = Encoded::decode(from)?;
-            for _ in 0..from.count()? {
-                let (partition, generation) = Encoded::decode(from)?;
-                reach.subscribe(graph, owner, partition, generation);
-            }
+        let (graph, owner) = Encoded::decode(from)?;
+        let subscriptions: Box<[Subscription]> = Encoded::decode(from)?;
+        let ascending = subscriptions.is_sorted_by(|a, b| a.partition < b.partition);
+        if !ascending || subscriptions.is_empty() {
+            return Err(from.malformed("larger partition"));
         }
-        Ok(reach)
+        Ok(Self { owner, graph, subscriptions })
+    }
+}
+
+impl Encoded for Subscription {
+    fn encode(&self, out: &mut Vec<u8>) {
+        (self.partition, Generation(u64::from_le_bytes(self.generation))).encode(out);
+    }
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (partition, generation): (_, Generation) = Encoded::decode(from)?;
+        Ok(Self { partition, generation: generation.0.to_le_bytes() })
     }
 }
 
@@ -161,6 +232,6 @@ mod tests {
         reach.subscribe(GRAPH, UserId(8), PartitionId(1), Generation(2));
         assert!(reach.heap.get() > 0);
         reach.forget(PartitionId(1));
-        assert_eq!((reach.heap.get(), reach.owners.len(), partitions(&reach)), (0, 0, vec![]));
+        assert_eq!((reach.heap.get(), reach.slots.used(), partitions(&reach)), (0, 0, vec![]));
     }
 }

@@ -3,6 +3,8 @@
 //! - What a part of a feed is made of, and when it is full, stands in [`merge`](super::merge).
 //! - Reads answer for the applied stamp (R1) and change nothing.
 
+use std::borrow::Cow;
+
 use super::Partition;
 use super::merge::Scratch;
 use super::users::UserIndex;
@@ -78,22 +80,22 @@ impl Partition {
     /// The live entries of a timeline with ids below `below`, newest first; everything, whoever views it.
     pub fn timeline(&self, space: SpaceId, owner: UserId, below: EntryId, limit: usize) -> TimelineSlice {
         let mut newest = self.timelines.newest(space, owner, below, self.stamp);
-        let entries = newest.by_ref().take(limit).cloned().collect();
+        let entries = newest.by_ref().take(limit).map(Cow::into_owned).collect();
         TimelineSlice { entries, more: newest.next().is_some() }
     }
 
     /// The live ones among entries homed here, in the order asked.
     pub fn entries(&self, ids: &[EntryId]) -> Vec<Option<Entry>> {
-        ids.iter().map(|id| self.timelines.live(*id, self.stamp).cloned()).collect()
+        ids.iter().map(|id| self.timelines.live(*id, self.stamp).map(Cow::into_owned)).collect()
     }
 
     /// The live ones among entries homed here; `found` is told each with the place of its id.
     pub fn entries_into(&self, ids: &[EntryId], mut found: impl FnMut(usize, &Entry)) {
         for (group, ids) in ids.chunks(ENTRIES_AHEAD).enumerate() {
-            self.timelines.entries.look_ahead(ids);
+            self.timelines.look_ahead_of_entries(ids);
             for (n, id) in ids.iter().enumerate() {
                 if let Some(entry) = self.timelines.live(*id, self.stamp) {
-                    found(group * ENTRIES_AHEAD + n, entry);
+                    found(group * ENTRIES_AHEAD + n, &entry);
                 }
             }
         }

@@ -10,7 +10,7 @@ use super::owners::{Chain, OwnerIndex};
 use super::relations::Relations;
 use super::users::{User, UserIndex};
 use crate::command::{Limited, Refusal, WriteResult};
-use crate::entry::{Audience, Entry};
+use crate::entry::Audience;
 use crate::event::{Event, SpaceBackfill};
 use crate::ids::{EntryId, Generation, GraphId, PartitionId, UserId};
 
@@ -113,7 +113,7 @@ impl Partition {
             let cap = most.min(space.policy.feed_cap as usize);
             let entries = self.timelines.newest(space.id, owner, EntryId::MAX, self.stamp);
             let mut public = entries.filter(|e| e.audience != Audience::Private);
-            let mut deliveries: Vec<_> = public.by_ref().take(cap).map(Entry::delivery).collect();
+            let mut deliveries: Vec<_> = public.by_ref().take(cap).map(|entry| entry.delivery()).collect();
             deliveries.reverse();
             let floor = public.next().map_or(EntryId::ZERO, |entry| entry.id);
             SpaceBackfill { space: space.id, floor, deliveries }

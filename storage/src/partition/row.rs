@@ -28,7 +28,7 @@ const BACKFILL: u8 = 16;
 const ASIDE: u8 = 32;
 
 /// Bytes of the expiry in a row.
-pub(super) const EXPIRY_BYTES: usize = 5;
+const EXPIRY_BYTES: usize = 5;
 /// The largest expiry that stands in the row, one above its distance in milliseconds from the entry's time.
 const EXPIRY_MAX: u64 = (1 << (8 * EXPIRY_BYTES)) - 1;
 
@@ -44,7 +44,10 @@ pub(super) struct Row {
     expiry: [u8; EXPIRY_BYTES],
 }
 
-const _: () = assert!(size_of::<Row>() == 24);
+/// Bytes of a row, in memory and in an image.
+pub(super) const ROW_BYTES: usize = 24;
+
+const _: () = assert!(size_of::<Row>() == ROW_BYTES);
 
 impl Row {
     pub(super) fn new(id: EntryId, owner: OwnerIndex, space: SpaceId, audience: Audience) -> Self {
@@ -136,22 +139,35 @@ impl Row {
         self.previous = previous.0 as u32;
     }
 
-    /// The row as the bytes of an image; see [`Row::from_raw`].
-    pub(super) fn raw(&self, own: RowPosition) -> (u8, Option<RowPosition>, [u8; EXPIRY_BYTES]) {
-        (self.flags, self.previous(own), self.expiry)
+    /// The row as the bytes of an image.
+    pub(super) fn raw(&self) -> [u8; ROW_BYTES] {
+        let mut raw = [0; ROW_BYTES];
+        raw[..8].copy_from_slice(&self.id.0.to_le_bytes());
+        raw[8..12].copy_from_slice(&self.owner.0.to_le_bytes());
+        raw[12..16].copy_from_slice(&self.previous.to_le_bytes());
+        raw[16..18].copy_from_slice(&self.space.0.to_le_bytes());
+        raw[18] = self.flags;
+        raw[19..].copy_from_slice(&self.expiry);
+        raw
     }
 
-    /// A row from the parts of an image; none if they are not of a row.
-    pub(super) fn from_raw(
-        (id, owner, space): (EntryId, OwnerIndex, SpaceId),
-        own: RowPosition,
-        (flags, previous, expiry): (u8, Option<RowPosition>, [u8; EXPIRY_BYTES]),
-    ) -> Option<Self> {
-        let distance = previous.map_or(0, |previous| previous.0.wrapping_sub(own.0) as i64);
-        let fits = i32::try_from(distance).is_ok() && flags < 2 * ASIDE && flags & STATE_MASK != STATE_MASK;
-        let private = flags & (FOLLOWERS_ONLY | PRIVATE) == FOLLOWERS_ONLY | PRIVATE;
-        let low = previous.unwrap_or(own).0 as u32;
-        (fits && !private).then_some(Self { id, owner, previous: low, space, flags, expiry })
+    /// A row from the bytes of an image; none if they are not of one.
+    pub(super) fn from_raw(raw: &[u8; ROW_BYTES]) -> Option<Self> {
+        let (id, rest) = raw.split_first_chunk::<8>()?;
+        let (owner, rest) = rest.split_first_chunk::<4>()?;
+        let (previous, rest) = rest.split_first_chunk::<4>()?;
+        let (space, rest) = rest.split_first_chunk::<2>()?;
+        let (flags, expiry) = rest.split_first()?;
+        let row = Self {
+            id: EntryId(u64::from_le_bytes(*id)),
+            owner: OwnerIndex(u32::from_le_bytes(*owner)),
+            previous: u32::from_le_bytes(*previous),
+            space: SpaceId(u16::from_le_bytes(*space)),
+            flags: *flags,
+            expiry: expiry.try_into().ok()?,
+        };
+        let both = row.flags & (FOLLOWERS_ONLY | PRIVATE) == FOLLOWERS_ONLY | PRIVATE;
+        (row.flags < 2 * ASIDE && row.flags & STATE_MASK != STATE_MASK && !both).then_some(row)
     }
 }
 
@@ -169,6 +185,8 @@ mod tests {
             let fits = expiry.is_none_or(|e| e.0 >= time && e.0 - time < EXPIRY_MAX);
             prop_assert_eq!(row.set_near_expiry(expiry), fits);
             prop_assert_eq!(row.near_expiry(), expiry.filter(|_| fits));
+            row.set_previous(RowPosition(time), Some(RowPosition(time.wrapping_sub(3))));
+            prop_assert_eq!(Row::from_raw(&row.raw()), Some(row));
         }
     }
 

@@ -2,12 +2,17 @@
 //!
 //! - An unknown session is an error, never a new one.
 //! - A session unused for its life is forgotten by log time.
-//! - Application keys are remembered for their window.
+//! - Application keys are remembered for their window, numbered in the order they were made.
+//! - A cut is told before anything of a session changes. A key that is forgotten leaves its bucket as it is: a bucket's keys
+//!   before the first one known are ignored.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::cut::Tracked;
+use super::deque::ChunkedDeque;
 use super::heap::{HeapBytes, allocated};
 use super::map::IdMap;
 use crate::codec::{Encoded, Malformed, Reader, encoded_struct, put_u64};
@@ -69,8 +74,18 @@ impl Encoded for Results {
     }
 }
 
-#[derive(Debug, Default)]
+encoded_struct!(Session { used, floor, results });
+
+/// Sessions of a bucket, as a power of two.
+pub(super) const SESSIONS_SHIFT: u32 = 6;
+
+/// Keys of a bucket, as a power of two.
+pub(super) const KEYS_SHIFT: u32 = 10;
+
+#[derive(Debug)]
 pub(super) struct Sessions {
+    /// Sessions by id.
+    pub(super) tracked: Tracked,
     pub(super) open: BTreeMap<SessionId, Session>,
     by_use: BTreeSet<(Stamp, SessionId)>,
     pub(super) last: u64,
@@ -88,9 +103,39 @@ pub(super) enum Seen {
     Refused(Refusal),
 }
 
+impl Default for Sessions {
+    fn default() -> Self {
+        let (open, by_use) = (BTreeMap::new(), BTreeSet::new());
+        Self { tracked: Tracked::new(SESSIONS_SHIFT), open, by_use, last: 0, heap: HeapBytes::default() }
+    }
+}
+
+fn encode_session(id: SessionId, session: &Session, out: &mut Vec<u8>) {
+    id.encode(out);
+    session.encode(out);
+}
+
 impl Sessions {
+    /// The ids ever given.
+    pub(super) fn ids(&self) -> Range<u64> {
+        1..self.last + 1
+    }
+
+    /// The first session at or behind an id.
+    pub(super) fn next_at(&self, id: u64) -> Option<u64> {
+        self.open.range(SessionId(id)..).next().map(|(id, _)| id.0)
+    }
+
+    /// Writes a session as a bucket holds it; nothing if there is none.
+    pub(super) fn encode_session(&self, id: u64, out: &mut Vec<u8>) {
+        if let Some(session) = self.open.get(&SessionId(id)) {
+            encode_session(SessionId(id), session, out);
+        }
+    }
+
     pub(super) fn open(&mut self, stamp: Stamp) -> SessionId {
         self.last += 1;
+        self.tracked.add(self.last);
         let id = SessionId(self.last);
         self.restore(id, Session { used: stamp, floor: Sequence(0), results: Results::default() });
         id
@@ -104,6 +149,7 @@ impl Sessions {
 
     pub(super) fn close(&mut self, id: SessionId) {
         if let Some(session) = self.open.remove(&id) {
+            self.tracked.touch(id.0, |out| encode_session(id, &session, out));
             self.by_use.remove(&(session.used, id));
             self.heap.replace(session.results.memory(), 0);
         }
@@ -124,6 +170,7 @@ impl Sessions {
         let Some(session) = self.open.get_mut(&tag.session) else {
             return Seen::Refused(Refusal::UnknownSession);
         };
+        self.tracked.touch(tag.session.0, |out| encode_session(tag.session, session, out));
         if session.used.0 + limits.session_life_ms / USE_GRAIN < stamp.0 {
             self.by_use.remove(&(session.used, tag.session));
             session.used = stamp;
@@ -152,6 +199,7 @@ impl Sessions {
     /// Keeps the answer of a request that ran.
     pub(super) fn keep(&mut self, tag: &WriteTag, hash: u128, outcome: Outcome) {
         if let Some(session) = self.open.get_mut(&tag.session) {
+            self.tracked.touch(tag.session.0, |out| encode_session(tag.session, session, out));
             let (results, sequence) = (&mut session.results, tag.sequence);
             let before = results.memory();
             if let Err(at) = results.place(sequence) {
@@ -163,45 +211,105 @@ impl Sessions {
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.open.len() * size_of::<(SessionId, Session)>() * 2 + self.heap.get()
+        self.open.len() * size_of::<(SessionId, Session)>() * 2 + self.heap.get() + self.tracked.memory()
     }
 }
 
 /// An application key with where it holds.
 pub(super) type Key = (SpaceId, UserId, Bytes);
 
+/// A key that was kept.
+#[derive(Clone, Debug)]
+pub(super) struct KeptKey {
+    made: Stamp,
+    key: Key,
+    id: EntryId,
+    /// Of the body.
+    hash: u128,
+}
+
+impl Encoded for KeptKey {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (space, owner, key) = &self.key;
+        ((self.made, *space), (*owner, self.id)).encode(out);
+        self.hash.encode(out);
+        key.encode(out);
+    }
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let ((made, space), (owner, id)) = Encoded::decode(from)?;
+        let hash = from.u128()?;
+        Ok(Self { made, key: (space, owner, Bytes::decode(from)?), id, hash })
+    }
+}
+
 /// Application keys and the entries they made.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Keys {
+    /// Keys by their number.
+    pub(super) tracked: Tracked,
     /// In the order they were made.
-    pub(super) order: VecDeque<(Stamp, Key, EntryId, u128)>,
+    order: ChunkedDeque<KeptKey>,
+    /// The number of the oldest one: how many were forgotten.
+    first: u64,
     known: IdMap<Key, (EntryId, u128)>,
 }
 
+impl Default for Keys {
+    fn default() -> Self {
+        Self::starting_at(0)
+    }
+}
+
 impl Keys {
+    /// No keys, the first of which will have the number `first`.
+    pub(super) fn starting_at(first: u64) -> Self {
+        let (order, known) = (ChunkedDeque::default(), IdMap::default());
+        Self { tracked: Tracked::new(KEYS_SHIFT), order, first, known }
+    }
+
+    /// The numbers of the keys.
+    pub(super) fn numbers(&self) -> Range<u64> {
+        self.first..self.first + self.order.len() as u64
+    }
+
+    /// Writes a key as a bucket holds it.
+    pub(super) fn encode_key(&self, number: u64, out: &mut Vec<u8>) {
+        if let Some(kept) = self.order.get((number - self.first) as usize) {
+            kept.encode(out);
+        }
+    }
+
     pub(super) fn find(&self, key: &Key) -> Option<(EntryId, u128)> {
         self.known.get(key).copied()
     }
 
-    pub(super) fn keep(&mut self, stamp: Stamp, key: Key, id: EntryId, hash: u128) {
-        self.known.insert(key.clone(), (id, hash));
-        self.order.push_back((stamp, key, id, hash));
+    pub(super) fn keep(&mut self, made: Stamp, key: Key, id: EntryId, hash: u128) {
+        self.restore(KeptKey { made, key, id, hash });
+    }
+
+    /// Adds a key behind all others.
+    pub(super) fn restore(&mut self, kept: KeptKey) {
+        self.tracked.add(self.numbers().end);
+        self.known.insert(kept.key.clone(), (kept.id, kept.hash));
+        self.order.push_back(kept);
     }
 
     /// Forgets the keys older than the window.
     pub(super) fn expire(&mut self, stamp: Stamp, window_ms: u64) {
-        while self.order.front().is_some_and(|(made, ..)| made.0 + window_ms <= stamp.0) {
-            if let Some((_, key, ..)) = self.order.pop_front() {
-                self.known.remove(&key);
-            }
+        while self.order.front().is_some_and(|kept| kept.made.0 + window_ms <= stamp.0) {
+            let Some(kept) = self.order.pop_front() else { return };
+            self.tracked.save(self.first, |out| kept.encode(out));
+            self.first += 1;
+            self.known.remove(&kept.key);
         }
     }
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
         self.known.memory()
-            + self.order.capacity() * size_of::<(Stamp, Key, EntryId, u128)>()
+            + self.order.memory()
             // The bytes of a key are shared by the two.
             + self.known.len() * 64
+            + self.tracked.memory()
     }
 }

@@ -196,14 +196,14 @@ impl Partition {
         }
     }
 
-    /// Notes all owners anew, when an image has been read.
+    /// Notes all owners anew, when an image has been read and no user has seen anything.
     pub(super) fn note_all_owners(&mut self) {
-        let known = self.owners.iter().map(|(index, o)| (index, o.graph, o.filled || o.followers.len() == 0));
-        let known: Vec<_> = known.collect();
-        for (index, graph, filled) in known {
-            self.special.note_filled(index, filled);
-            for space in self.spaces_of(graph) {
-                self.note_chain(index, space);
+        let Self { special, owners, limits, .. } = self;
+        for (index, owner) in owners.iter() {
+            special.note_filled(index, owner.filled || owner.followers.len() == 0);
+            let large = owner.followers.len() > limits.slice_followers;
+            for chain in &owner.chains {
+                special.note_chain(index, chain.space, Some(chain), large);
             }
         }
     }

@@ -7,6 +7,7 @@
 
 use super::look_ahead::LOOK_AHEAD;
 use super::{FIRST_INCARNATION, Partition, Pending, StreamVerdict};
+use crate::codec::encoded_struct;
 use crate::event::{Event, StreamAnswer, StreamMessage};
 use crate::ids::{JournalPosition, PartitionId, StreamEpoch};
 
@@ -19,6 +20,8 @@ pub(super) struct Incoming {
     pub(super) epoch: StreamEpoch,
     pub(super) watermark: JournalPosition,
 }
+
+encoded_struct!(Incoming { epoch, watermark });
 
 impl Default for Incoming {
     fn default() -> Self {

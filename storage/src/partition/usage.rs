@@ -29,7 +29,8 @@ pub enum MemoryPart {
 /// What a partition holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Entries of the timelines homed here.
+    /// Entries of the timelines homed here that are not deleted; of the expired, those that were not swept yet and those whose
+    /// segment is still there.
     pub entries: u64,
     /// Feeds with at least one stored reference.
     pub feeds: u64,
@@ -70,7 +71,7 @@ impl Partition {
             (MemoryPart::Sessions, self.sessions.memory() + self.keys.memory()),
         ];
         Usage {
-            entries: self.timelines.entries.len() as u64,
+            entries: self.timelines.len(),
             feeds: feeds(Feeds::count),
             references: feeds(Feeds::references),
             users: self.users.len() as u64,

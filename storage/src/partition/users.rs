@@ -3,22 +3,23 @@
 //! - A user has a dense local index while anything here speaks of it; a freed index is used again (R4).
 //! - The usual user follows in one graph and hides nobody; what else there is lies in a box of its own.
 //! - What reads have seen of a user's special owners is kept with the user until that user follows others.
-//! - Changes go through [`Users`], which counts edges and bytes as they come and go.
+//! - Changes go through [`Users`], which counts edges and bytes as they come and go, and tells a cut before.
 
 use super::following::Following;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::cut::Tracked;
 use super::heap::{HeapBytes, allocated};
 use super::index::Index;
 use super::map::hash;
 use super::owners::OwnerIndex;
 use super::prefetch::prefetch;
 use super::relations::Relations;
-use super::slots::Slots;
+use super::slots::{Extent, Slot, Slots};
 use super::special::{Seen, Special};
-use crate::codec::{Encoded, Malformed, Reader, put_u64};
+use crate::codec::{Encoded, Malformed, Reader, put_bytes, put_u64};
 use crate::ids::{GraphId, Stamp, UserId};
 
 /// The local index of a user.
@@ -163,6 +164,11 @@ impl User {
         }
     }
 
+    /// The largest local index of an owner it follows.
+    pub(super) fn last_owner(&self) -> Option<OwnerIndex> {
+        self.lists().filter_map(|(_, list)| list.last()).max()
+    }
+
     fn relations_memory(&self) -> usize {
         self.relations().map_or(0, Relations::memory)
     }
@@ -173,9 +179,17 @@ impl User {
     }
 }
 
-#[derive(Debug, Default)]
+// A free slot takes no room of its own.
+const _: () = assert!(size_of::<Slot<User>>() == size_of::<User>());
+
+/// Users of a bucket, as a power of two.
+pub(super) const BUCKET_SHIFT: u32 = 10;
+
+#[derive(Debug)]
 pub(super) struct Users {
-    pub(super) slots: Slots<User>,
+    slots: Slots<User>,
+    /// Users by local index.
+    pub(super) tracked: Tracked,
     index: Index,
     edges: u64,
     heap: HeapBytes,
@@ -183,7 +197,46 @@ pub(super) struct Users {
     seen: AtomicUsize,
 }
 
+impl Default for Users {
+    fn default() -> Self {
+        Self {
+            slots: Slots::default(),
+            tracked: Tracked::new(BUCKET_SHIFT),
+            index: Index::default(),
+            edges: 0,
+            heap: HeapBytes::default(),
+            seen: AtomicUsize::new(0),
+        }
+    }
+}
+
 impl Users {
+    /// The users of an image.
+    pub(super) fn restore(slots: Slots<User>) -> Self {
+        let mut users = Self { slots, ..Self::default() };
+        for (index, user) in users.slots.iter() {
+            users.index.insert(hash(&user.id), index);
+            users.edges += user.lists().map(|(_, list)| list.len() as u64).sum::<u64>();
+            users.heap.replace(0, user.memory());
+        }
+        users
+    }
+
+    pub(super) fn extent(&self) -> Extent {
+        self.slots.extent()
+    }
+
+    /// Writes the slot of a local index as a bucket holds it.
+    pub(super) fn encode_slot(&self, index: u32, out: &mut Vec<u8>) {
+        encode_slot(&self.slots, index, out);
+    }
+
+    /// Tells a cut that a slot is about to change.
+    fn touch(&mut self, index: u32) {
+        let Self { slots, tracked, .. } = self;
+        tracked.touch(u64::from(index), |out| encode_slot(slots, index, out));
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slots.used()
     }
@@ -229,6 +282,7 @@ impl Users {
         if let Some(index) = self.find(id) {
             return index;
         }
+        self.touch(self.slots.next());
         let index = self.slots.insert(User::new(id));
         self.index.insert(hash(&id), index);
         UserIndex(index)
@@ -276,6 +330,7 @@ impl Users {
         }
         let hash = hash(&user.id);
         self.forget_seen(index);
+        self.touch(index.0);
         self.index.remove(hash, index.0);
         self.slots.remove(index.0);
         true
@@ -288,6 +343,7 @@ impl Users {
         }
         self.edges += owners.len() as u64;
         self.forget_seen(index);
+        self.touch(index.0);
         let mut heap = self.heap;
         let user = self.get_mut(index);
         let before = user.relations_memory();
@@ -303,12 +359,13 @@ impl Users {
         graph: GraphId,
         owners: &[OwnerIndex],
     ) -> Vec<OwnerIndex> {
-        self.forget_seen(index);
-        let mut heap = self.heap;
-        let user = self.get_mut(index);
-        if user.list(graph).is_none() {
+        if self.get(index).list(graph).is_none() {
             return Vec::new();
         }
+        self.forget_seen(index);
+        self.touch(index.0);
+        let mut heap = self.heap;
+        let user = self.get_mut(index);
         let before = user.relations_memory();
         let removed = user.list_mut(graph).remove_all(owners, &mut heap);
         user.unfollowed |= !removed.is_empty();
@@ -321,6 +378,7 @@ impl Users {
 
     /// Changes whom a user mutes, blocks and is blocked by.
     pub(super) fn relate<R>(&mut self, index: UserIndex, change: impl FnOnce(&mut Relations) -> R) -> R {
+        self.touch(index.0);
         let mut heap = self.heap;
         let user = self.get_mut(index);
         let before = user.relations_memory();
@@ -336,21 +394,19 @@ impl Users {
         self.slots.iter().map(|(index, user)| (UserIndex(index), user))
     }
 
-    /// Counts anew what the slots hold, and rebuilds the map of ids from them.
-    pub(super) fn reindex(&mut self) {
-        (self.index, self.edges, self.heap) = (Index::default(), 0, HeapBytes::default());
-        for (index, user) in self.slots.iter() {
-            self.index.insert(hash(&user.id), index);
-        }
-        let edges = self.iter().flat_map(|(_, user)| user.lists().map(|(_, list)| list.len() as u64));
-        self.edges = edges.sum();
-        let held = self.iter().map(|(_, user)| user.memory()).sum();
-        self.heap.replace(0, held);
-    }
-
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
-        self.slots.memory() + self.index.memory() + self.heap.get() + self.seen.load(Ordering::Relaxed)
+        self.slots.memory()
+            + self.index.memory()
+            + self.heap.get()
+            + self.seen.load(Ordering::Relaxed)
+            + self.tracked.memory()
+    }
+}
+
+fn encode_slot(slots: &Slots<User>, index: u32, out: &mut Vec<u8>) {
+    if let Some(slot) = slots.slot(index) {
+        slot.encode(out, User::encode);
     }
 }
 
@@ -358,45 +414,32 @@ impl Encoded for User {
     fn encode(&self, out: &mut Vec<u8>) {
         self.id.encode(out);
         self.unfollowed.encode(out);
-        put_u64(out, self.lists().count() as u64);
-        for (graph, list) in self.lists() {
+        self.graph.encode(out);
+        put_bytes(out, self.following.raw());
+        self.relations.is_some().encode(out);
+        let Some(relations) = &self.relations else { return };
+        let Relations { mutes, blocks, blocked_by, following } = &**relations;
+        [mutes, blocks, blocked_by].into_iter().for_each(|set| set.encode(out));
+        put_u64(out, following.len() as u64);
+        for (graph, list) in following {
             graph.encode(out);
-            put_u64(out, list.len() as u64);
-            for edge in list.iter() {
-                put_u64(out, u64::from(edge.owner.0));
-                edge.since.encode(out);
-            }
-        }
-        let none = Relations::default();
-        let relations = self.relations().unwrap_or(&none);
-        for set in [&relations.mutes, &relations.blocks, &relations.blocked_by] {
-            put_u64(out, set.len() as u64);
-            set.iter().for_each(|id| id.encode(out));
+            put_bytes(out, list.raw());
         }
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let mut user = Self::new(UserId::decode(from)?);
-        user.unfollowed = from.flag()?;
-        let mut uncounted = HeapBytes::default();
-        for _ in 0..from.count()? {
-            let graph = GraphId::decode(from)?;
-            let mut edges: Vec<Edge> = Vec::new();
-            for _ in 0..from.count()? {
-                let edge = Edge { owner: OwnerIndex(from.u32()?), since: Stamp::decode(from)? };
-                if edges.last().is_some_and(|last| last.owner >= edge.owner) {
-                    return Err(from.malformed("larger local index"));
-                }
-                edges.push(edge);
-            }
-            *user.list_mut(graph) = Following::of(&edges, &mut uncounted);
-        }
-        let mut relations = user.relations.take().unwrap_or_default();
-        for set in [&mut relations.mutes, &mut relations.blocks, &mut relations.blocked_by] {
-            *set = Vec::<UserId>::decode(from)?.into_iter().collect();
-        }
-        user.relations = Some(relations);
-        user.tidy();
-        Ok(user)
+        let list = |from: &mut Reader<'_>| {
+            let raw = from.bytes()?;
+            Following::from_raw(raw).ok_or(from.malformed("list of owners"))
+        };
+        let (id, unfollowed, graph) = (UserId::decode(from)?, from.flag()?, GraphId::decode(from)?);
+        let following = list(from)?;
+        let relations = from.option(|from| {
+            let (mutes, blocks, blocked_by) =
+                (Encoded::decode(from)?, Encoded::decode(from)?, Encoded::decode(from)?);
+            let following = from.list(|from| Ok((GraphId::decode(from)?, list(from)?)))?;
+            Ok(Box::new(Relations { mutes, blocks, blocked_by, following }))
+        })?;
+        Ok(Self { id, following, relations, graph, unfollowed, seen: Mutex::default() })
     }
 }

@@ -4,6 +4,8 @@
 //! - The event for the followers' partitions is part of the same command as the change.
 //! - This log alone decides whether an entry had expired (R13).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -14,7 +16,7 @@ use crate::codec::{Encoded, Reader};
 use crate::command::{
     Append, AppendResult, KEY_BYTES_MAX, Outcome, Refusal, TTL_MS_MAX, Ttl, Write, WriteResult, WriteTag,
 };
-use crate::entry::{Audience, Entry};
+use crate::entry::{Audience, Delivery, Entry};
 use crate::event::Event;
 use crate::ids::{EntryId, JournalPosition, SlotIndex, SpaceId, Stamp, UserId};
 use crate::space::SpaceDefinition;
@@ -131,7 +133,7 @@ impl Partition {
     }
 
     /// The entry, if it is there and the owner's.
-    fn owned(&self, space: SpaceId, owner: UserId, id: EntryId) -> Result<&Entry, Refusal> {
+    fn owned(&self, space: SpaceId, owner: UserId, id: EntryId) -> Result<Cow<'_, Entry>, Refusal> {
         self.space_for_owner(space, owner)?;
         // The slot in an id says so even of an entry that another partition holds.
         if id.slot() != SlotIndex::of(owner) {
@@ -158,9 +160,10 @@ impl Partition {
         if current != expected {
             return Err(Refusal::VersionMismatch { current });
         }
-        let entry = self.timelines.amend(id, payload).ok_or(Refusal::NotFound)?;
-        let version = entry.version;
-        self.publish_change(id);
+        let changed = self.timelines.amend(id, payload).ok_or(Refusal::NotFound)?;
+        let delivery = changed.delivery();
+        let version = delivery.version;
+        self.publish_change(space, delivery);
         Ok(WriteResult::Amended { version })
     }
 
@@ -187,16 +190,15 @@ impl Partition {
         let definition = self.space_for_owner(space, owner)?;
         let expiry = self.expiry_of(ttl, definition)?;
         self.owned(space, owner, id)?;
-        self.timelines.set_expiry(id, expiry);
-        self.publish_change(id);
+        let changed = self.timelines.set_expiry(id, expiry).ok_or(Refusal::NotFound)?;
+        let delivery = changed.delivery();
+        self.publish_change(space, delivery);
         Ok(WriteResult::ExpirySet { expiry })
     }
 
-    fn publish_change(&mut self, id: EntryId) {
-        let Some(entry) = self.timelines.entries.get(id) else { return };
-        if entry.audience != Audience::Private {
-            let (space, owner, delivery) = (entry.space, entry.owner, entry.delivery());
-            self.publish(space, owner, Event::Update { space, delivery });
+    fn publish_change(&mut self, space: SpaceId, delivery: Delivery) {
+        if delivery.audience != Audience::Private {
+            self.publish(space, delivery.owner, Event::Update { space, delivery });
         }
     }
 

@@ -1,6 +1,7 @@
 //! Random histories over several partitions, with hostile streams, against the oracle.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod disk;
 mod node;
 mod system;
 
@@ -8,6 +9,7 @@ use fanfold_storage::entry::Audience;
 use fanfold_storage::space::FanOut;
 use proptest::prelude::*;
 
+use disk::Maintenance;
 use system::{Settings, Step, System};
 
 const USERS: u64 = 9;
@@ -51,11 +53,26 @@ fn step() -> impl Strategy<Value = Step> {
         10 => any::<u64>().prop_map(|seed| Step::Streams { seed }),
         3 => any::<u8>().prop_map(|partition| Step::Slice { partition }),
         2 => any::<u8>().prop_map(|partition| Step::Restart { partition }),
-        1 => any::<u8>().prop_map(|partition| Step::Image { partition }),
+        2 => (any::<u8>(), any::<bool>()).prop_map(|(partition, open)| Step::Sessions { partition, open }),
+        5 => any::<u8>().prop_map(|partition| Step::BeginCut { partition }),
+        1 => any::<u8>().prop_map(|partition| Step::AbandonCut { partition }),
+        4 => (any::<u8>(), any::<bool>()).prop_map(|(partition, restart)| Step::FinishCut { partition, restart }),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(source, destination)| Step::DropStream { source, destination }),
         1 => any::<u8>().prop_map(|partition| Step::Reincarnate { partition }),
         2 => any::<bool>().prop_map(|slices| Step::Check { slices }),
         1 => user().prop_map(|reader| Step::Mark { reader }),
+        16 => (any::<u8>(), maintenance())
+            .prop_map(|(partition, maintenance)| Step::Maintain { partition, maintenance }),
+    ]
+}
+
+fn maintenance() -> impl Strategy<Value = Maintenance> {
+    prop_oneof![
+        4 => Just(Maintenance::Freeze),
+        8 => Just(Maintenance::Flush),
+        5 => Just(Maintenance::Merge),
+        2 => any::<bool>().prop_map(|all| Maintenance::DropCached { all }),
+        1 => Just(Maintenance::DropExpired),
     ]
 }
 
@@ -104,6 +121,38 @@ proptest! {
     }
 }
 
+/// A few owners whose entries change over and over, while tables and segments come and go.
+fn timeline_step() -> impl Strategy<Value = Step> {
+    let ttl_ms = || prop::option::of(1..400_000u64);
+    prop_oneof![
+        8 => (0..2usize, 0..3u64, audience(), ttl_ms()).prop_map(|(space, owner, audience, ttl_ms)| {
+            Step::Append { space, owner, author: owner, audience, ttl_ms, reference: u8::MAX }
+        }),
+        4 => any::<u8>().prop_map(|pick| Step::Amend { pick }),
+        3 => any::<u8>().prop_map(|pick| Step::Delete { pick }),
+        3 => (any::<u8>(), ttl_ms()).prop_map(|(pick, ttl_ms)| Step::SetExpiry { pick, ttl_ms }),
+        1 => (0..3u64, 0..3u64).prop_map(|(reader, owner)| Step::Follow { reader, owners: vec![owner] }),
+        2 => (1..100_000u64).prop_map(|ms| Step::Advance { ms }),
+        1 => any::<u8>().prop_map(|partition| Step::Restart { partition }),
+        1 => Just(Step::Check { slices: true }),
+        18 => maintenance().prop_map(|maintenance| Step::Maintain { partition: 0, maintenance }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_timeline_is_the_same_wherever_it_lies(steps in prop::collection::vec(timeline_step(), 20..160)) {
+        let settings = Settings { partitions: 1, window_rows: 8, slice_followers: 4, backfill_followers: 4 };
+        let mut system = System::new(&settings, 3);
+        for step in &steps {
+            system.step(step);
+        }
+        system.check(true);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
@@ -114,6 +163,7 @@ proptest! {
             system.step(step);
         }
         system.check(true);
+        system.restart_from_cuts();
         system.check(false);
     }
 }

@@ -5,13 +5,33 @@ use std::collections::BTreeMap;
 use fanfold_storage::command::{Command, Outcome, encode_batch};
 use fanfold_storage::entry::{Delivery, Entry};
 use fanfold_storage::ids::{EntryId, JournalPosition, PartitionId, RowPosition, SpaceId, Stamp, UserId};
-use fanfold_storage::partition::{FeedQuery, Partition, RemoteSource};
+use fanfold_storage::partition::{CutBucket, FeedQuery, Partition, RemoteSource};
 
-/// A partition that can be rebuilt from its log.
+use crate::disk::{Disk, Maintenance};
+
+/// Buckets by section and number.
+type Buckets = BTreeMap<(u8, u64), Vec<u8>>;
+
+/// The section of the timelines.
+const TIMELINES: u8 = 10;
+
+/// A cut whose buckets are pulled one by one between commands.
+struct Cut {
+    /// The entries applied when it began, and the state then.
+    applied: usize,
+    checksum: u128,
+    buckets: Buckets,
+}
+
+/// A partition that can be rebuilt from its log, or from a cut and the log behind it.
 pub struct Node {
     pub partition: Partition,
     partitions: u16,
     log: Vec<bytes::Bytes>,
+    cut: Option<Cut>,
+    /// The buckets of the last finished cut.
+    kept: Buckets,
+    disk: Disk,
     /// What this node, as the sender, believes the destinations have applied; lost by a restart.
     pub acknowledged: BTreeMap<PartitionId, JournalPosition>,
 }
@@ -19,35 +39,109 @@ pub struct Node {
 impl Node {
     pub fn new(id: PartitionId, partitions: u16) -> Self {
         let partition = Partition::new(id, partitions);
-        Self { partition, partitions, log: Vec::new(), acknowledged: BTreeMap::new() }
+        let (log, kept, disk) = (Vec::new(), Buckets::new(), Disk::new());
+        Self { partition, partitions, log, disk, cut: None, kept, acknowledged: BTreeMap::new() }
     }
 
     pub fn propose(&mut self, now: Stamp, commands: &[Command]) -> Vec<Outcome> {
         let encoded: Vec<_> = commands.iter().map(Command::to_bytes).collect();
         let batch = encode_batch(now, &encoded);
+        // None to two buckets before each entry.
+        for _ in 0..self.log.len() * 7 / 3 % 3 {
+            self.pull();
+        }
         self.log.push(batch.clone());
         let outcomes = self.partition.apply(self.log.len() as u64, &batch).unwrap();
         assert_eq!(outcomes.len(), commands.len());
         outcomes
     }
 
-    /// Replays the log; the state must be the same to the last byte.
-    pub fn restart(&mut self) {
-        let mut replayed = Partition::new(self.partition.id(), self.partitions);
-        for (n, batch) in self.log.iter().enumerate() {
-            replayed.apply(n as u64 + 1, batch).unwrap();
-        }
+    /// What a replay of the log gives, which never wrote to a disk; the state must be the same.
+    pub fn replayed(&self) -> Partition {
+        let replayed = self.replay(Partition::new(self.partition.id(), self.partitions), 0);
         assert_eq!(replayed.checksum(), self.partition.checksum(), "a replay gives another state");
-        self.partition = replayed;
+        replayed
+    }
+
+    fn replay(&self, mut partition: Partition, applied: usize) -> Partition {
+        for (n, batch) in self.log.iter().enumerate().skip(applied) {
+            partition.apply(n as u64 + 1, batch).unwrap();
+        }
+        partition
+    }
+
+    /// Goes on from the log.
+    pub fn restart(&mut self) {
+        let replayed = self.replayed();
+        self.become_restored(replayed);
+    }
+
+    pub fn maintain(&mut self, maintenance: Maintenance) {
+        self.disk.maintain(&mut self.partition, maintenance);
+    }
+
+    fn become_restored(&mut self, restored: Partition) {
+        self.partition = restored;
+        self.cut = None;
+        self.disk.forget_works();
         self.acknowledged.clear();
     }
 
-    /// Goes on from an image of the state.
-    pub fn reload(&mut self) {
-        let image = self.partition.snapshot();
-        let restored = Partition::restore(self.partition.id(), self.partitions, &image).unwrap();
-        assert_eq!(restored.snapshot(), image, "an image restored gives another image");
-        self.partition = restored;
+    /// Begins a cut; one that runs is abandoned.
+    pub fn begin_cut(&mut self) {
+        self.abandon_cut();
+        let (applied, checksum) = (self.log.len(), self.partition.checksum());
+        self.partition.begin_cut();
+        self.cut = Some(Cut { applied, checksum, buckets: Buckets::new() });
+    }
+
+    pub fn abandon_cut(&mut self) {
+        self.cut = None;
+        drop(self.partition.abandon_cut());
+    }
+
+    /// Takes a step of the cut that runs; true if there may be more.
+    fn pull(&mut self) -> bool {
+        let Some(cut) = &mut self.cut else { return false };
+        // Some buckets are to be written whether they changed or not.
+        let n = self.log.len() as u64;
+        let bucket = self.partition.next_bucket(&|section, _| (u64::from(section) + n).is_multiple_of(9));
+        let (key, bytes) = match bucket {
+            Some(CutBucket::Written { section, number, bytes }) => ((section, number), bytes),
+            Some(CutBucket::Unchanged { section, number }) => {
+                let kept = self.kept.get(&(section, number));
+                ((section, number), kept.expect("an unchanged bucket was written before").clone())
+            }
+            Some(CutBucket::Unfinished) => return true,
+            None => return false,
+        };
+        assert!(cut.buckets.insert(key, bytes).is_none(), "bucket {key:?} twice");
+        true
+    }
+
+    /// Finishes the cut that runs, or one of this moment, and builds a partition from it, which must be as the cut found it,
+    /// and with the entries since as the one that lived on. It takes that one's place if `restart` says so.
+    pub fn finish_cut(&mut self, restart: bool) {
+        if self.cut.is_none() {
+            self.begin_cut();
+        }
+        while self.pull() {}
+        let (timelines, segments) = self.disk.cut_timelines(&mut self.partition);
+        self.partition.end_cut();
+        let mut cut = self.cut.take().unwrap();
+        cut.buckets.insert((TIMELINES, 0), timelines);
+        let mut restoring = Partition::restoring(self.partition.id(), self.partitions);
+        for ((section, number), bytes) in &cut.buckets {
+            restoring.add(*section, *number, bytes).unwrap();
+        }
+        let mut restored = restoring.finish(&segments).unwrap();
+        assert_eq!(restored.checksum(), cut.checksum, "the buckets are not the state when the cut began");
+        restored = self.replay(restored, cut.applied);
+        assert_eq!(restored.checksum(), self.partition.checksum(), "from the cut on, another state");
+        self.kept = cut.buckets;
+        if restart {
+            self.become_restored(restored);
+        }
     }
 }
 

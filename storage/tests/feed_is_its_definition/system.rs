@@ -14,6 +14,7 @@ use fanfold_storage::oracle::Oracle;
 use fanfold_storage::partition::{FeedQuery, StreamVerdict};
 use fanfold_storage::space::{FanOut, SpaceDefinition, SpacePolicy};
 
+use crate::disk::Maintenance;
 use crate::node::{Node, home};
 
 mod check;
@@ -101,8 +102,21 @@ pub enum Step {
     Restart {
         partition: u8,
     },
-    Image {
+    /// Another session is opened, or all but the first that are open are closed.
+    Sessions {
         partition: u8,
+        open: bool,
+    },
+    BeginCut {
+        partition: u8,
+    },
+    AbandonCut {
+        partition: u8,
+    },
+    /// A partition is built from a cut, and lives on in place of the other if `restart` says so.
+    FinishCut {
+        partition: u8,
+        restart: bool,
     },
     DropStream {
         source: u8,
@@ -117,6 +131,10 @@ pub enum Step {
     },
     Mark {
         reader: u64,
+    },
+    Maintain {
+        partition: u8,
+        maintenance: Maintenance,
     },
 }
 
@@ -149,6 +167,7 @@ impl System {
             window_rows: settings.window_rows,
             slice_followers: settings.slice_followers,
             backfill_followers: settings.backfill_followers,
+            key_window_ms: 4_000,
             ..Limits::default()
         };
         let nodes = (0..settings.partitions).map(|p| Node::new(PartitionId(p), settings.partitions));
@@ -281,7 +300,18 @@ impl System {
                 self.pick(partition).propose(now, &[Command::Tick]);
             }
             Step::Restart { partition } => self.pick(partition).restart(),
-            Step::Image { partition } => self.pick(partition).reload(),
+            Step::Sessions { partition, open: true } => {
+                let now = self.now;
+                self.pick(partition).propose(now, &[Command::OpenSession]);
+            }
+            Step::Sessions { partition, open: false } => {
+                let close = (2..9).map(|session| Command::CloseSession { session: SessionId(session) });
+                let (now, close) = (self.now, close.collect::<Vec<_>>());
+                self.pick(partition).propose(now, &close);
+            }
+            Step::BeginCut { partition } => self.pick(partition).begin_cut(),
+            Step::AbandonCut { partition } => self.pick(partition).abandon_cut(),
+            Step::FinishCut { partition, restart } => self.pick(partition).finish_cut(restart),
             Step::DropStream { source, destination } => {
                 let destination = self.pick(destination).partition.id();
                 let now = self.now;
@@ -298,7 +328,13 @@ impl System {
             }
             Step::Check { slices } => self.check(slices),
             Step::Mark { reader } => self.mark(user(reader)),
+            Step::Maintain { partition, maintenance } => self.pick(partition).maintain(maintenance),
         }
+    }
+
+    /// All partitions go on from cuts.
+    pub fn restart_from_cuts(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.finish_cut(true));
     }
 
     fn pick(&mut self, partition: u8) -> &mut Node {
@@ -326,13 +362,14 @@ impl System {
         let payload = bytes::Bytes::from(format!("entry {}", self.made.len()));
         let ttl = ttl_ms.map_or(Ttl::SpaceDefault, |ttl_ms| Ttl::Ms { ttl_ms });
         let author = if author.0.is_multiple_of(3) { author } else { owner };
+        let key = self.made.len().is_multiple_of(3).then(|| payload.clone());
         let item = Append {
             space,
             owner,
             author: Some(author),
             audience,
             ttl,
-            key: None,
+            key,
             reference,
             payload: payload.clone(),
         };

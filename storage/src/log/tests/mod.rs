@@ -2,7 +2,7 @@
 
 mod crash;
 mod damage;
-mod golden;
+pub(crate) mod golden;
 mod property;
 mod whole;
 

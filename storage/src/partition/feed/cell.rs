@@ -5,8 +5,7 @@
 
 use super::head::{HEAD_WORDS, Head};
 use super::region::Plain;
-use super::steps::{Steps, put_words, read_words};
-use crate::codec::{Malformed, Reader, put_u64};
+use super::steps::Steps;
 use crate::ids::{EntryId, RowPosition};
 use crate::partition::prefetch::prefetch;
 
@@ -37,11 +36,12 @@ const _: () = assert!(size_of::<Cell>() == 128 && CELL_WORDS <= u8::MAX as usize
 unsafe impl Plain for Cell {}
 
 impl Cell {
+    #[cfg(test)]
     pub(super) fn new(before: EntryId) -> Self {
         Self { next: 0, previous: 0, last: RowPosition(0), before, count: 0, used: 0, words: [0; CELL_WORDS] }
     }
 
-    /// Makes it an empty cell; the words behind `used` mean nothing, and are in no image.
+    /// Makes it an empty cell; the words behind `used` mean nothing.
     pub(super) fn clear(&mut self, before: EntryId) {
         (self.next, self.previous, self.last, self.before) = (0, 0, RowPosition(0), before);
         (self.count, self.used) = (0, 0);
@@ -88,27 +88,6 @@ impl Cell {
     pub(super) fn positions(&self) -> Steps<'_> {
         Steps::new(&self.words[..usize::from(self.used)], self.last, self.count())
     }
-
-    /// Takes over what another cell holds, but not its place in a ring.
-    pub(super) fn take_content(&mut self, other: &Self) {
-        (self.last, self.before, self.count, self.used, self.words) =
-            (other.last, other.before, other.count, other.used, other.words);
-    }
-
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        put_u64(out, self.before.0);
-        put_u64(out, self.last.0);
-        out.push(self.count);
-        put_words(out, &self.words[..usize::from(self.used)]);
-    }
-
-    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let mut cell = Self::new(EntryId(from.u64()?));
-        cell.last = RowPosition(from.u64()?);
-        cell.count = from.byte()?;
-        cell.used = read_words(from, &mut cell.words)?;
-        if cell.positions().are_whole() { Ok(cell) } else { Err(from.malformed("references of a cell")) }
-    }
 }
 
 #[cfg(test)]
@@ -145,22 +124,7 @@ mod tests {
             let mut cell = Cell::new(EntryId(7));
             let mut taken = fill(&mut cell, &positions);
             taken.reverse();
-            prop_assert!(cell.positions().map(|p| p.0).eq(taken.iter().copied()));
-            let mut image = Vec::new();
-            cell.encode(&mut image);
-            let again = Cell::decode(&mut Reader::new(&image)).unwrap();
-            prop_assert!(again.positions().map(|p| p.0).eq(taken));
-            prop_assert_eq!(again.before, EntryId(7));
-        }
-
-        #[test]
-        fn an_arbitrary_image_never_panics(bytes: Vec<u8>) {
-            if let Ok(cell) = Cell::decode(&mut Reader::new(&bytes)) {
-                prop_assert_eq!(cell.positions().count(), cell.count() as usize);
-            }
-            if let Ok(head) = Head::decode(&mut Reader::new(&bytes)) {
-                prop_assert_eq!(head.positions().count(), head.count() as usize);
-            }
+            prop_assert!(cell.positions().map(|p| p.0).eq(taken));
         }
     }
 

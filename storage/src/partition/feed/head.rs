@@ -4,8 +4,7 @@
 //! - `max` is the running maximum of all ids that were ever stored here, so that a larger id needs no other look.
 
 use super::region::Plain;
-use super::steps::{Steps, put_words, read_words, wide};
-use crate::codec::{Encoded, Malformed, Reader};
+use super::steps::{Steps, wide};
 use crate::ids::{EntryId, RowPosition};
 
 /// Words of a head, which are the most references of one.
@@ -128,20 +127,5 @@ impl Head {
     /// The positions of the head, newest arrival first.
     pub(super) fn positions(&self) -> Steps<'_> {
         Steps::new(&self.words[..usize::from(self.used)], self.last, self.count())
-    }
-
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        self.max.encode(out);
-        self.last.encode(out);
-        out.push(self.count);
-        put_words(out, &self.words[..usize::from(self.used)]);
-    }
-
-    /// A head without its cells.
-    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let (max, last) = (Encoded::decode(from)?, Encoded::decode(from)?);
-        let mut head = Self { max, last, count: from.byte()?, ..Self::default() };
-        head.used = read_words(from, &mut head.words)?;
-        if head.positions().are_whole() { Ok(head) } else { Err(from.malformed("references of a head")) }
     }
 }

@@ -43,16 +43,6 @@ impl Heads {
         &mut region.items_mut()[user as usize % REGION_HEADS]
     }
 
-    /// All heads there may be, by ascending local index.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Head)> {
-        let regions = self.regions.iter().enumerate().filter_map(|(n, region)| Some((n, region.as_ref()?)));
-        let all = regions.flat_map(|(n, region)| {
-            region.items().iter().enumerate().map(move |(m, head)| ((n * REGION_HEADS + m) as u32, head))
-        });
-        // What lies behind was never touched, and is not to be by a look at it.
-        all.take_while(|(user, _)| *user < self.end)
-    }
-
     /// Bytes of memory they hold.
     pub(super) fn memory(&self) -> usize {
         let made = self.regions.iter().enumerate().filter(|(_, region)| region.is_some());

@@ -4,7 +4,9 @@
 //!   [`Cell`]. Nothing is allocated per user or reference.
 //! - The cells of a feed are a ring: the newest names the oldest, so that eviction drops a whole cell without a walk.
 //! - The floor is at least the largest id ever evicted or refused; the feed answers only above it (R7). It stands in
-//!   the oldest cell as what was before it, so a feed without cells has none.
+//!   the oldest cell as what was before it, so a feed without cells has none of its own.
+//! - No image holds feeds. Those of a restored partition begin empty above one floor that all of them share, the largest id
+//!   that was in the window; what they would have held is read from the chains, and they fill again as entries come.
 //! - Neither a push nor an eviction looks at a row: an id above the running maximum is above the floor, as is one about a
 //!   second newer than it, and every cell knows a bound of all that is older.
 //! - Between `cap` references and about a cell more are kept; below a cap of 17 heads and cells are cut to the cap.
@@ -17,7 +19,6 @@ mod arena;
 mod cell;
 mod head;
 mod heads;
-mod image;
 mod region;
 mod steps;
 mod walk;
@@ -40,12 +41,19 @@ pub(super) struct Feeds {
     heads: Heads,
     cells: Arena,
     ahead: Box<Ahead>,
+    /// The floor of a feed that has no cell, and the least that any feed has.
+    floor: EntryId,
     filled: u64,
     references: u64,
     stored: u64,
 }
 
 impl Feeds {
+    /// Empty feeds, all with the same floor, after `stored` references.
+    pub(super) fn above(floor: EntryId, stored: u64) -> Self {
+        Self { floor, stored, ..Self::default() }
+    }
+
     /// Stores a reference in the feeds of some users soon, in the order of the calls; [`Feeds::drain`] ends the wait.
     #[inline]
     pub(super) fn push_later(&mut self, store: Store, users: &[u32]) {
@@ -104,14 +112,19 @@ impl Feeds {
         let head = self.heads.make(user);
         if head.is_full() {
             // It would have been sealed soon.
-            self.references -= seal(head, &mut self.cells, cap);
+            self.references -= seal(head, &mut self.cells, self.floor, cap);
         }
-        if id <= head.max && !head.is_surely_above_floor(id) && id <= floor_of(head, &self.cells) {
+        if head.newest == 0 && head.max < self.floor {
+            head.max = self.floor;
+            head.note_floor(self.floor);
+        }
+        if id <= head.max && !head.is_surely_above_floor(id) && id <= floor_of(head, &self.cells, self.floor)
+        {
             return;
         }
         self.filled += u64::from(head.len() == 0);
         if !head.add(position) {
-            self.references -= seal(head, &mut self.cells, cap);
+            self.references -= seal(head, &mut self.cells, self.floor, cap);
             let added = head.add(position);
             assert!(added, "an empty head has room for any reference");
         }
@@ -119,7 +132,7 @@ impl Feeds {
         self.references += 1;
         self.stored += 1;
         if head.is_full() || head.count() >= cap {
-            self.references -= seal(head, &mut self.cells, cap);
+            self.references -= seal(head, &mut self.cells, self.floor, cap);
         }
     }
 
@@ -133,7 +146,7 @@ impl Feeds {
                 if step + 1 == STEPS {
                     // It may have been sealed already, for another reference that came meanwhile.
                     if head.is_full() {
-                        self.references -= seal(head, &mut self.cells, cap);
+                        self.references -= seal(head, &mut self.cells, self.floor, cap);
                     }
                 } else if head.newest != 0 {
                     look_ahead(head.newest, &self.cells, step);
@@ -178,18 +191,18 @@ impl Feeds {
         self.stored = stored;
     }
 
-    /// Gives a feed that holds nothing a floor: an empty cell.
+    /// Gives a feed that holds nothing a floor of its own: an empty cell.
     fn raise_floor(&mut self, user: u32, floor: EntryId) {
         let Some(head) = self.heads.get_mut(user) else { return };
         assert!(head.newest == 0 && head.len() == 0, "only an empty feed is given a floor");
-        if floor > EntryId::ZERO {
+        if floor > self.floor {
             head.newest = begin(0, &mut self.cells, floor);
             head.note_floor(floor);
             head.max = floor;
         }
     }
 
-    /// Forgets a feed, floor and all.
+    /// Forgets a feed, and the floor of its own.
     pub(super) fn clear(&mut self, user: u32) {
         self.drain();
         let Some(head) = self.heads.get_mut(user) else { return };
@@ -210,7 +223,7 @@ impl Feeds {
     /// At or below it, the stored references are not all.
     #[inline]
     pub(super) fn floor(&self, user: u32) -> EntryId {
-        self.heads.get(user).map_or(EntryId::ZERO, |head| floor_of(head, &self.cells))
+        self.heads.get(user).map_or(self.floor, |head| floor_of(head, &self.cells, self.floor))
     }
 
     /// The stored positions, oldest arrival first.
@@ -268,9 +281,9 @@ impl Feeds {
 }
 
 #[inline]
-fn floor_of(head: &Head, cells: &Arena) -> EntryId {
+fn floor_of(head: &Head, cells: &Arena, least: EntryId) -> EntryId {
     if head.newest == 0 {
-        return EntryId::ZERO;
+        return least;
     }
     cells.get(cells.get(head.newest).next).before
 }
@@ -301,11 +314,12 @@ fn look_ahead(newest: u32, cells: &Arena, step: usize) {
     }
 }
 
-/// Moves the references of a head into its cells; answers how many the feed holds less.
-fn seal(head: &mut Head, cells: &mut Arena, cap: u32) -> u64 {
+/// Moves the references of a head into its cells, before the first of which is the floor that all feeds have; answers how many
+/// the feed holds less.
+fn seal(head: &mut Head, cells: &mut Arena, least: EntryId, cap: u32) -> u64 {
     let first = head.newest;
     if first == 0 {
-        head.newest = begin(0, cells, EntryId::ZERO);
+        head.newest = begin(0, cells, least);
     }
     cells.get_mut(head.newest).take(head);
     head.note_sealed();

@@ -5,7 +5,6 @@
 //!   say 0, of 64 bits in four more before them. A step that leads upwards, as slices make them, wraps around.
 //! - Words are written at their end and read from their end, so that a reader stops where it likes.
 
-use crate::codec::{Malformed, Reader, put_u64};
 use crate::ids::RowPosition;
 
 /// The most words of a step.
@@ -19,22 +18,6 @@ pub(super) fn wide(step: u64) -> ([u16; STEP_WORDS_MAX], usize) {
         0x1_0000..=0xFFFF_FFFF => ([word(0), word(1), 0, 0, 0, 0, 0], 3),
         _ => ([word(0), word(1), word(2), word(3), 0, 0, 0], 7),
     }
-}
-
-/// Appends words to an image, with how many there are.
-pub(super) fn put_words(out: &mut Vec<u8>, words: &[u16]) {
-    put_u64(out, words.len() as u64);
-    words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
-}
-
-/// Reads words from an image; answers how many.
-pub(super) fn read_words(from: &mut Reader<'_>, words: &mut [u16]) -> Result<u8, Malformed> {
-    let count = from.count()?;
-    let room = words.get_mut(..count).ok_or(from.malformed("words of steps"))?;
-    for word in room {
-        *word = u16::from_le_bytes([from.byte()?, from.byte()?]);
-    }
-    Ok(count as u8)
 }
 
 /// Reads references from their end, newest first.
@@ -71,11 +54,6 @@ impl<'a> Steps<'a> {
         self.words = before;
         Some(four.iter().rev().fold(0, |step, word| step << 16 | u64::from(*word)))
     }
-
-    /// Whether there are exactly as many steps as references.
-    pub(super) fn are_whole(mut self) -> bool {
-        (0..self.left).all(|_| self.step().is_some()) && self.words.is_empty()
-    }
 }
 
 impl Iterator for Steps<'_> {
@@ -85,7 +63,6 @@ impl Iterator for Steps<'_> {
     fn next(&mut self) -> Option<RowPosition> {
         self.left = self.left.checked_sub(1)?;
         let position = RowPosition(self.position);
-        // Words that say less than the count end the walk; only an image that is malformed has them.
         match self.step() {
             Some(step) => self.position = self.position.wrapping_sub(step),
             None => self.left = 0,
@@ -118,14 +95,7 @@ mod tests {
             }
             let last = RowPosition(positions[positions.len() - 1]);
             let read = Steps::new(&words, last, steps.len() as u32);
-            prop_assert!(read.clone().are_whole());
-            prop_assert!(!Steps::new(&words, last, steps.len() as u32 + 1).are_whole());
             prop_assert!(read.map(|p| p.0).eq(positions[1..].iter().rev().copied()));
-        }
-
-        #[test]
-        fn arbitrary_words_never_panic(words: Vec<u16>, left in 0..100u32) {
-            prop_assert!(Steps::new(&words, RowPosition(0), left).count() <= left as usize);
         }
     }
 }

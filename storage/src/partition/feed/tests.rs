@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::super::owners::OwnerIndex;
 use super::super::row::Row;
 use super::*;
-use crate::codec::{Encoded, Reader};
 use crate::entry::Audience;
 use crate::ids::SpaceId;
 
@@ -134,21 +133,30 @@ proptest! {
         }
         prop_assert!(model.came.len() - older.len() >= model.came.len().min(cap as usize));
         prop_assert!(older.iter().all(|(_, id)| *id <= feeds.floor(7)));
-        let mut image = Vec::new();
-        feeds.encode(&mut image);
-        let again = Feeds::decode(&mut Reader::new(&image)).unwrap();
-        prop_assert_eq!(again.positions(7), feeds.positions(7));
-        prop_assert_eq!((again.floor(7), again.stored()), (feeds.floor(7), feeds.stored()));
-        prop_assert_eq!((again.references(), again.count()), (feeds.references(), feeds.count()));
-        let mut second = Vec::new();
-        again.encode(&mut second);
-        prop_assert_eq!(image, second);
     }
 
     #[test]
-    fn an_arbitrary_image_never_panics(bytes: Vec<u8>) {
-        if let Ok(feeds) = Feeds::decode(&mut Reader::new(&bytes)) {
-            prop_assert!(feeds.count() <= bytes.len() as u64);
+    fn feeds_above_a_floor_take_what_is_above_it(pushes in pushes(), cap in 1..40u32, floor in 0..1_000u64) {
+        let floor = EntryId(floor << 31);
+        let (mut feeds, mut plain) = (Feeds::above(floor, 3), Feeds::default());
+        let mut ids = BTreeMap::new();
+        for (position, id) in pushes {
+            let (position, id) = (RowPosition(position), *ids.entry(position).or_insert(EntryId(id)));
+            let (before, own) = (feeds.stored(), feeds.floor(7));
+            prop_assert!(own >= floor && feeds.floor(8) == floor);
+            feeds.push_later(Store { cap, position, id }, &[7]);
+            feeds.drain();
+            prop_assert_eq!(feeds.stored() > before, id > own);
+            if id > floor {
+                plain.push_later(Store { cap, position, id }, &[7]);
+                plain.drain();
+            }
         }
+        prop_assert_eq!(feeds.positions(7), plain.positions(7));
+        prop_assert_eq!((feeds.floor(7), feeds.stored()), (plain.floor(7).max(floor), plain.stored() + 3));
+        feeds.clear(7);
+        prop_assert_eq!(feeds.floor(7), floor);
+        feeds.fill(7, &[(RowPosition(1), floor)], EntryId::ZERO, cap, &Delivered::default());
+        prop_assert_eq!(feeds.positions(7), vec![]);
     }
 }

@@ -15,6 +15,11 @@ impl System {
                 node.propose(self.now, &[Command::Tick]);
             }
         }
+        self.check_entries();
+        for node in &self.nodes {
+            node.replayed();
+            assert!(node.partition.damage().is_none());
+        }
         for reader in (0..self.users).map(UserId) {
             for space in SPACES {
                 let expected = self.oracle.feed(space, reader);
@@ -40,6 +45,19 @@ impl System {
         }
     }
 
+    /// Compares every entry ever made, by its id.
+    fn check_entries(&self) {
+        for (id, _, owner) in &self.made {
+            let at_home = home(&self.nodes, *owner);
+            let expected = self.oracle.entry(*id);
+            assert_eq!(at_home.entries(&[*id])[0].as_ref(), expected);
+            assert_eq!(at_home.explain_owner(*id, at_home.id()).entry.as_ref(), expected);
+            if let Some(expiry) = expected.and_then(|entry| entry.expiry) {
+                assert!(at_home.next_due().is_some_and(|due| due <= expiry), "an expiry without a tick");
+            }
+        }
+    }
+
     fn check_timelines(&self, space: SpaceId, owner: UserId) {
         let slice = home(&self.nodes, owner).timeline(space, owner, EntryId::MAX, 1_000);
         let ids: Vec<EntryId> = slice.entries.iter().map(|entry| entry.id).collect();
@@ -47,6 +65,17 @@ impl System {
         for entry in &slice.entries {
             assert_eq!(Some(entry), self.oracle.entry(entry.id));
         }
+        let (mut oldest, mut below) = (Vec::new(), EntryId::MAX);
+        loop {
+            let page = home(&self.nodes, owner).timeline(space, owner, below, 2);
+            oldest.extend(page.entries.iter().map(|entry| entry.id));
+            assert_eq!(page.more, oldest.len() < ids.len(), "the end of the timeline of {owner} in {space}");
+            if !page.more {
+                break;
+            }
+            below = oldest[oldest.len() - 1];
+        }
+        assert_eq!(oldest, ids, "timeline of {owner} in {space}, in pages");
         let subjects: Vec<_> = slice
             .entries
             .iter()

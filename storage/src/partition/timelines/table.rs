@@ -1,18 +1,19 @@
-//! Owns the timelines homed in this partition: the entries, the source of truth.
+//! Owns one table of entries in memory: by id, by owner, and by expiry.
 //!
-//! - Ids are made here, strictly increasing within the partition.
-//! - An expired entry is hidden at its stamp and swept soon after, a bounded number per Raft entry.
+//! - The active table takes what is written. A frozen one never changes; what dies in it is marked beside it.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use super::entries::Entries;
-use super::heap::HeapBytes;
-use super::id_list::IdList;
-use super::index::Index;
-use super::map::hash;
-use super::slots::Slots;
+use super::id_list::{Descending, IdList};
+use super::payloads::Payloads;
 use crate::entry::Entry;
-use crate::ids::{EntryId, GraphId, SlotIndex, SpaceId, Stamp, UserId};
+use crate::ids::{EntryId, GraphId, SpaceId, Stamp, UserId};
+use crate::partition::heap::HeapBytes;
+use crate::partition::index::Index;
+use crate::partition::map::hash;
+use crate::partition::slots::Slots;
 
 /// The ids of one owner's entries in one space.
 #[derive(Debug)]
@@ -23,25 +24,18 @@ struct Timeline {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Timelines {
+pub(super) struct Table {
     pub(super) entries: Entries,
     slots: Slots<Timeline>,
     /// The timelines by space and owner.
     index: Index,
     expiries: BTreeSet<(Stamp, EntryId)>,
-    /// The tick of the last id made.
-    pub(super) last_tick: u64,
+    payloads: Payloads,
     /// Of the lists by owner.
     heap: HeapBytes,
 }
 
-impl Timelines {
-    /// A new id at `stamp` for an owner in `slot`.
-    pub(super) fn next_id(&mut self, stamp: Stamp, slot: SlotIndex) -> EntryId {
-        self.last_tick = EntryId::first_tick_at(stamp).max(self.last_tick + 1);
-        EntryId::from_tick(self.last_tick, slot)
-    }
-
+impl Table {
     /// Asks for the memory that adding an entry to each of these timelines changes, step by step, so that the waits for it
     /// overlap.
     pub(super) fn look_ahead(&self, timelines: &[(GraphId, SpaceId, UserId)]) {
@@ -51,7 +45,8 @@ impl Timelines {
         places.into_iter().flatten().for_each(|at| self.prefetch_ids(at));
     }
 
-    pub(super) fn insert(&mut self, entry: Entry) {
+    /// Puts an entry in whose id is not there; its payload owns its memory.
+    pub(super) fn insert(&mut self, mut entry: Entry) {
         if let Some(expiry) = entry.expiry {
             self.expiries.insert((expiry, entry.id));
         }
@@ -63,6 +58,7 @@ impl Timelines {
         });
         let timeline = self.slots.get_mut(at).expect("it was found or made");
         timeline.ids.insert(entry.id, &mut self.heap);
+        entry.payload = self.payloads.keep(entry.payload);
         self.entries.insert(entry);
     }
 
@@ -73,6 +69,7 @@ impl Timelines {
 
     pub(super) fn remove(&mut self, id: EntryId) -> Option<Entry> {
         let entry = self.entries.remove(id)?;
+        self.payloads.release(&entry.payload);
         if let Some(expiry) = entry.expiry {
             self.expiries.remove(&(expiry, id));
         }
@@ -86,13 +83,15 @@ impl Timelines {
         Some(entry)
     }
 
-    /// The entry, unless it has expired at `stamp`.
-    pub(super) fn live(&self, id: EntryId, stamp: Stamp) -> Option<&Entry> {
-        self.entries.get(id).filter(|entry| !entry.expired(stamp))
+    pub(super) fn get(&self, id: EntryId) -> Option<&Entry> {
+        self.entries.get(id)
     }
 
+    /// The next version of an entry.
     pub(super) fn amend(&mut self, id: EntryId, payload: bytes::Bytes) -> Option<&Entry> {
-        let entry = self.entries.set_payload(id, payload)?;
+        let entry = self.entries.get_mut(id)?;
+        self.payloads.release(&entry.payload);
+        entry.payload = self.payloads.keep(payload);
         entry.version += 1;
         Some(entry)
     }
@@ -109,21 +108,11 @@ impl Timelines {
         Some(entry)
     }
 
-    /// The live entries of a timeline with ids below `below`, newest first.
-    pub(super) fn newest(
-        &self,
-        space: SpaceId,
-        owner: UserId,
-        below: EntryId,
-        stamp: Stamp,
-    ) -> impl Iterator<Item = &Entry> {
-        self.ids(space, owner, below).filter_map(move |id| self.live(id, stamp))
-    }
-
     /// The ids of a timeline below `below`, newest first, expired ones included; no entry is looked at.
-    pub(super) fn ids(&self, space: SpaceId, owner: UserId, below: EntryId) -> impl Iterator<Item = EntryId> {
+    #[inline]
+    pub(super) fn ids(&self, space: SpaceId, owner: UserId, below: EntryId) -> Descending<'_> {
         let timeline = self.find(space, owner).and_then(|at| self.slots.get(at));
-        timeline.into_iter().flat_map(move |timeline| timeline.ids.below(below))
+        timeline.map_or_else(Descending::none, |timeline| timeline.ids.below(below))
     }
 
     /// Asks for what tells where a timeline is.
@@ -161,13 +150,20 @@ impl Timelines {
         }
     }
 
-    pub(super) fn next_expiry(&self) -> Option<Stamp> {
+    /// The first expiry, passed or not.
+    pub(super) fn first_expiry(&self) -> Option<Stamp> {
         self.expiries.first().map(|(expiry, _)| *expiry)
+    }
+
+    /// The expiries after `stamp`, first to last.
+    pub(super) fn expiries_after(&self, stamp: Stamp) -> impl Iterator<Item = (Stamp, EntryId)> {
+        self.expiries.range((Bound::Excluded((stamp, EntryId::MAX)), Bound::Unbounded)).copied()
     }
 
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
         self.entries.memory()
+            + self.payloads.memory()
             + self.slots.memory()
             + self.index.memory()
             + self.heap.get()

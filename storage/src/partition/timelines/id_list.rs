@@ -1,9 +1,9 @@
 //! Owns the ids of one owner's entries in one space, ascending, in chunks, so that a prolific owner's list never
 //! grows by copying all of it.
 
-use super::heap::{HeapBytes, allocated};
-use super::prefetch::prefetch;
 use crate::ids::EntryId;
+use crate::partition::heap::{HeapBytes, allocated};
+use crate::partition::prefetch::prefetch;
 
 /// Ids of a chunk; one that ids were put into the middle of may hold twice as many.
 const CHUNK_IDS: usize = 1_024;
@@ -15,6 +15,40 @@ pub(super) struct IdList {
     /// Full chunks with smaller ids, ascending.
     #[expect(clippy::box_collection, reason = "most have none, and a list is a word smaller so")]
     older: Option<Box<Vec<Vec<EntryId>>>>,
+}
+
+/// Ids of a list, largest first.
+#[derive(Debug)]
+pub(super) struct Descending<'a> {
+    ids: std::slice::Iter<'a, EntryId>,
+    /// Chunks that come after these.
+    older: &'a [Vec<EntryId>],
+    below: EntryId,
+}
+
+impl Descending<'_> {
+    /// No ids.
+    pub(super) fn none() -> Self {
+        Self { ids: [].iter(), older: &[], below: EntryId::ZERO }
+    }
+}
+
+impl Iterator for Descending<'_> {
+    type Item = EntryId;
+
+    #[inline]
+    fn next(&mut self) -> Option<EntryId> {
+        loop {
+            if let Some(id) = self.ids.next_back() {
+                return Some(*id);
+            }
+            let (chunk, older) = self.older.split_last()?;
+            // Only the last of the chunks that begin below it can reach beyond.
+            let all = chunk.last().is_some_and(|last| *last < self.below);
+            let end = if all { chunk.len() } else { chunk.partition_point(|id| *id < self.below) };
+            (self.ids, self.older) = (chunk[..end].iter(), older);
+        }
+    }
 }
 
 impl IdList {
@@ -113,19 +147,14 @@ impl IdList {
     }
 
     /// The ids below `below`, largest first.
-    pub(super) fn below(&self, below: EntryId) -> impl Iterator<Item = EntryId> {
+    #[inline]
+    pub(super) fn below(&self, below: EntryId) -> Descending<'_> {
         let older = self.older();
         let chunks = older.partition_point(|chunk| chunk[0] < below);
         // Nearly all ask for the newest, who need not search.
         let all = self.newest.last().is_none_or(|last| *last < below);
         let end = if all { self.newest.len() } else { self.newest.partition_point(|id| *id < below) };
-        let newest = &self.newest[..end];
-        let older = older[..chunks].iter().rev().enumerate().flat_map(move |(n, chunk)| {
-            // Only the last of the chunks that begin below it can reach beyond.
-            let end = if n == 0 { chunk.partition_point(|id| *id < below) } else { chunk.len() };
-            chunk[..end].iter().rev()
-        });
-        newest.iter().rev().chain(older).copied()
+        Descending { ids: self.newest[..end].iter(), older: &older[..chunks], below }
     }
 
     /// Bytes of what lists the older chunks.

@@ -1,15 +1,14 @@
-//! Owns the entries of the timelines homed here by id, in chunks, so that growth never copies what is there.
+//! Owns the entries of a table by id, in chunks, so that growth never copies what is there.
 //!
 //! - Ids ascend; a new one usually goes behind all others.
 //! - What left a chunk leaves a hole; a chunk that is mostly holes is packed, an empty one is dropped.
 
 use std::collections::VecDeque;
 
-use super::heap::{HeapBytes, allocated};
-use super::prefetch::prefetch;
-use crate::codec::{Encoded, put_u64};
 use crate::entry::Entry;
 use crate::ids::EntryId;
+use crate::partition::heap::{HeapBytes, allocated};
+use crate::partition::prefetch::prefetch;
 
 /// Entries of a chunk; one that entries were put into the middle of may hold twice as many.
 const CHUNK_ENTRIES: usize = 512;
@@ -93,6 +92,11 @@ impl Entries {
         self.chunks[chunk].entries[at].as_mut()
     }
 
+    /// The smallest and the largest id.
+    pub(super) fn range(&self) -> Option<(EntryId, EntryId)> {
+        Some((*self.firsts.front()?, *self.chunks.back()?.ids.last()?))
+    }
+
     /// All entries, ids ascending.
     pub(super) fn values(&self) -> impl Iterator<Item = &Entry> {
         self.chunks.iter().flat_map(|chunk| chunk.entries.iter().flatten())
@@ -100,7 +104,6 @@ impl Entries {
 
     /// Puts an entry in whose id is not there.
     pub(super) fn insert(&mut self, entry: Entry) {
-        self.heap.resize(0, entry.payload.len());
         self.len += 1;
         let id = entry.id;
         let follows = |chunk: &Chunk| chunk.ids.last().is_none_or(|last| *last < id);
@@ -174,37 +177,15 @@ impl Entries {
         let entry = self.chunks[n].entries[at].take()?;
         self.chunks[n].live -= 1;
         self.len -= 1;
-        self.heap.resize(entry.payload.len(), 0);
         self.drop_holes(n);
         Some(entry)
     }
 
-    /// Replaces the payload of an entry.
-    pub(super) fn set_payload(&mut self, id: EntryId, payload: bytes::Bytes) -> Option<&mut Entry> {
-        let mut heap = self.heap;
-        let entry = self.get_mut(id)?;
-        heap.resize(entry.payload.len(), payload.len());
-        entry.payload = payload;
-        self.heap = heap;
-        self.get_mut(id)
-    }
-
-    /// Bytes of memory it holds.
+    /// Bytes of memory it holds, without the payloads.
     pub(super) fn memory(&self) -> usize {
         self.heap.get()
             + self.chunks.capacity() * size_of::<Chunk>()
             + self.firsts.capacity() * size_of::<EntryId>()
-    }
-}
-
-impl Entries {
-    /// Appends the image: each entry behind its id, as a map is written.
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        put_u64(out, self.len as u64);
-        for entry in self.values() {
-            entry.id.encode(out);
-            entry.encode(out);
-        }
     }
 }
 
@@ -253,8 +234,7 @@ mod tests {
             }
             prop_assert!(entries.firsts.iter().eq(entries.chunks.iter().map(|chunk| &chunk.ids[0])));
             let held: usize = entries.chunks.iter().map(Chunk::memory).sum();
-            let payloads: usize = entries.values().map(|entry| allocated(entry.payload.len())).sum();
-            prop_assert_eq!(entries.heap.get(), held + payloads);
+            prop_assert_eq!(entries.heap.get(), held);
         }
     }
 }

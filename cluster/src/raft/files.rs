@@ -1,0 +1,177 @@
+//! Owns what a group keeps on disk beside the log: the directory of its snapshots and of the files they list.
+
+use std::any::Any;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fanfold_storage::codec::Malformed;
+use fanfold_storage::fs::FileSystem;
+use fanfold_storage::log::GroupId;
+use fanfold_storage::segment::SegmentError;
+use fanfold_storage::snapshot::{Found, SnapshotError, SnapshotStore};
+use thiserror::Error;
+
+use super::codec::CodecError;
+use super::error::OpenError;
+use super::machine::{Machine, Shared};
+use super::snapshot::{Current, StoredSnapshot};
+
+/// Called with a number of bytes before they are written in the background; may wait.
+pub type Pace = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// A group's directory.
+#[derive(Clone)]
+pub struct GroupFiles {
+    /// What files are read and written through.
+    pub fs: Arc<dyn FileSystem>,
+    /// The directory.
+    pub dir: PathBuf,
+    /// The snapshots in it.
+    pub snapshots: SnapshotStore,
+    /// How fast files are written.
+    pub pace: Pace,
+}
+
+impl fmt::Debug for GroupFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupFiles").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+/// The directory of a group in a data directory.
+pub fn group_dir(data_dir: &Path, group: GroupId) -> PathBuf {
+    data_dir.join("groups").join(format!("{:04}", group.0))
+}
+
+/// Why a group's files could not be written or read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// A snapshot's.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A segment's.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// What Raft notes with a snapshot.
+    #[error("what Raft notes with a snapshot: {0}")]
+    Meta(#[from] CodecError),
+    /// The state in a snapshot.
+    #[error("the state in a snapshot is malformed: {0}")]
+    State(#[from] Malformed),
+    /// The machine refuses service, so its state is not to be kept.
+    #[error("the state is damaged")]
+    Damaged,
+    /// The group no longer runs.
+    #[error("the group was stopped")]
+    Stopped,
+}
+
+impl FileError {
+    /// Whether the disk has no room; it may have some later.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Snapshot(error) => error.is_full(),
+            Self::Segment(error) => error.is_full(),
+            _ => false,
+        }
+    }
+}
+
+/// What is not needed any more and takes time to free: dropped off the lock.
+pub type Garbage = Box<dyn Any + Send>;
+
+/// What is done to a machine, under its lock, once a piece of work on its files is done.
+pub type Install<M> = Box<dyn FnOnce(&mut M) -> Garbage + Send>;
+
+/// Work on a machine's files, which runs beside it on a thread of its own.
+pub type FileWork<M> = Box<dyn FnOnce(&GroupFiles) -> Result<Install<M>, FileError> + Send>;
+
+/// What a machine's work on its files goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSettings {
+    /// Bytes of new entries that a partition keeps in memory before they are written to a segment.
+    pub table_bytes: u64,
+    /// Bytes of a segment that is merged with others, at most.
+    pub segment_bytes_max: u64,
+    /// Bytes of entries that are on disk already and are kept in memory for reads, of each partition.
+    pub cache_bytes: u64,
+}
+
+/// Where a group's files are, before they are looked at.
+pub struct GroupDirectory {
+    /// What files are read and written through.
+    pub fs: Arc<dyn FileSystem>,
+    /// The directory; made if there is none.
+    pub dir: PathBuf,
+    /// How fast files are written.
+    pub pace: Pace,
+}
+
+/// What was found in a group's directory.
+pub(super) struct Restored<M> {
+    pub shared: Arc<Shared<M>>,
+    pub files: GroupFiles,
+    pub current: Arc<Current>,
+}
+
+impl GroupDirectory {
+    /// Opens the directory: what is in it, newest snapshot first.
+    pub(crate) fn files(self, group: GroupId) -> Result<(GroupFiles, Vec<Found>), SnapshotError> {
+        let Self { fs, dir, pace } = self;
+        let (snapshots, found) = SnapshotStore::open(fs.clone(), &dir, group)?;
+        Ok((GroupFiles { fs, dir, snapshots, pace }, found))
+    }
+
+    /// Opens the directory and restores `machine`, which is new, from the newest snapshot that is whole. The log begins
+    /// behind index `purged`. Blocks.
+    pub(super) fn open<M: Machine>(
+        self,
+        group: GroupId,
+        mut machine: M,
+        purged: Option<u64>,
+    ) -> Result<Restored<M>, OpenError> {
+        let (files, found) = self.files(group).map_err(FileError::from)?;
+        let mut restored = None;
+        for Found { number, manifest } in found {
+            let manifest = match manifest {
+                Ok(manifest) => manifest,
+                // It is not for a program to decide that what it held is not needed.
+                Err(error @ SnapshotError::Missing { .. }) => return Err(FileError::from(error).into()),
+                Err(error) => {
+                    tracing::error!(dir = ?files.dir, number, %error, "a snapshot is damaged; the one before it is used");
+                    continue;
+                }
+            };
+            let stored = StoredSnapshot::new(&files, manifest);
+            match stored.meta().and_then(|meta| machine.restore(&files, &stored.manifest).map(|()| meta)) {
+                Ok(meta) => {
+                    restored = Some((stored, meta));
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(dir = ?files.dir, number, %error, "a snapshot is damaged; the one before it is used");
+                }
+            }
+        }
+        let index = restored.as_ref().map(|(stored, _)| stored.manifest.index);
+        if index < purged {
+            return Err(OpenError::NoSnapshot { dir: files.dir, index, purged: purged.unwrap_or_default() });
+        }
+        let (shared, current) = (Shared::new(machine), Current::default());
+        if let Some((stored, meta)) = restored {
+            shared.begin_at(&meta);
+            current.set(stored, meta);
+        }
+        Ok(Restored { shared: Arc::new(shared), files, current: Arc::new(current) })
+    }
+}

@@ -1,0 +1,210 @@
+//! Tests of a group's snapshots: what a restart begins with, what leaves the log, and what faults do.
+
+use std::path::{Path, PathBuf};
+
+use fanfold_storage::fs::FileSystem;
+
+use super::*;
+
+/// A node with one voter on a disk in memory.
+struct Single {
+    disk: FaultFs,
+    log: Log,
+    group: Group<Notebook>,
+    acked: Vec<String>,
+}
+
+impl Single {
+    async fn new() -> Self {
+        let disk = FaultFs::new();
+        let log = open_memory_log(&disk);
+        let group = open_single(memory_directory(&disk), &log, Formation::New).await.unwrap();
+        Self { disk, log, group, acked: Vec::new() }
+    }
+
+    async fn write(&mut self, lines: usize) {
+        for _ in 0..lines {
+            let text = format!("line {}", self.acked.len());
+            self.group.propose(line(&text)).await.unwrap();
+            self.acked.push(text);
+        }
+    }
+
+    /// The same node on what is left of its disk.
+    async fn restart_on(self, disk: FaultFs) -> Result<Self, OpenError> {
+        let log = open_memory_log(&disk);
+        let group = open_single(memory_directory(&disk), &log, Formation::Existing).await?;
+        Ok(Self { disk, log, group, acked: self.acked })
+    }
+
+    async fn restart(self) -> Self {
+        let disk = self.disk.lose_power(PowerLoss::LoseAll);
+        self.restart_on(disk).await.unwrap()
+    }
+
+    /// Waits until the log begins behind `index`: openraft purges when it comes to it.
+    async fn purged(&self, index: u64) {
+        while self.log.group_state(GROUP).unwrap().first <= index {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn newest(&self) -> u64 {
+        self.group.newest_snapshot().unwrap().manifest.index
+    }
+
+    fn files(&self, suffix: &str) -> Vec<PathBuf> {
+        let names = self.disk.list(Path::new("/groups/0003")).unwrap();
+        names
+            .iter()
+            .filter(|name| name.ends_with(suffix))
+            .map(|name| Path::new("/groups/0003").join(name))
+            .collect()
+    }
+
+    fn damage(&self, path: &Path) {
+        let mut content = self.disk.content(path).unwrap();
+        let middle = content.len() / 2;
+        content[middle] ^= 1;
+        assert!(self.disk.damage(path, &content));
+    }
+}
+
+#[tokio::test]
+async fn a_restart_begins_with_the_newest_snapshot_and_the_log_goes_behind_the_second_newest() {
+    let mut node = Single::new().await;
+    node.write(25).await;
+    assert!(node.group.snapshot().await.unwrap());
+    let first = node.newest();
+    node.write(25).await;
+    assert_eq!(node.log.group_state(GROUP).unwrap().first, 0, "a single snapshot may be damaged");
+    assert!(node.group.snapshot().await.unwrap());
+    let second = node.newest();
+    assert!(second > first);
+    node.purged(first).await;
+    node.write(5).await;
+    let mut node = node.restart().await;
+    assert_eq!(texts(&node.group), node.acked);
+    assert_eq!(node.newest(), second);
+    assert_eq!(node.log.group_state(GROUP).unwrap().first, first + 1);
+    // What came from a snapshot goes on like anything else.
+    node.write(5).await;
+    assert!(node.group.snapshot().await.unwrap());
+    node.purged(second).await;
+    let node = node.restart().await;
+    assert_eq!(texts(&node.group), node.acked);
+    assert_eq!(node.files(".manifest").len(), 2, "older ones go");
+}
+
+#[tokio::test]
+async fn what_was_damaged_is_passed_over_and_nothing_is_deleted() {
+    let mut node = Single::new().await;
+    for _ in 0..3 {
+        node.write(12).await;
+        node.group.snapshot().await.unwrap();
+    }
+    node.write(3).await;
+    let newest = node.newest();
+    let manifest = node.files(".manifest").pop().unwrap();
+    node.damage(&manifest);
+    let mut node = node.restart().await;
+    assert_eq!(texts(&node.group), node.acked);
+    assert!(node.newest() < newest);
+    node.write(3).await;
+    node.group.snapshot().await.unwrap();
+    assert!(node.files(".manifest").contains(&manifest), "it may be the only one with what it holds");
+    let node = node.restart().await;
+    assert_eq!(texts(&node.group), node.acked);
+}
+
+#[tokio::test]
+async fn damage_in_what_a_snapshot_holds_is_found_when_it_is_read() {
+    let mut node = Single::new().await;
+    for _ in 0..2 {
+        node.write(12).await;
+        node.group.snapshot().await.unwrap();
+    }
+    let newest = node.newest();
+    node.damage(&node.files(".buckets").pop().unwrap());
+    let node = node.restart().await;
+    assert_eq!(texts(&node.group), node.acked);
+    assert!(node.newest() < newest);
+}
+
+#[tokio::test]
+async fn a_missing_file_is_named_and_nothing_starts() {
+    let mut node = Single::new().await;
+    for _ in 0..2 {
+        node.write(12).await;
+        node.group.snapshot().await.unwrap();
+    }
+    let missing = node.files(".buckets").pop().unwrap();
+    node.disk.remove(&missing).unwrap();
+    let disk = node.disk.kill();
+    let refused = node.restart_on(disk).await.err().unwrap().to_string();
+    assert!(refused.contains(missing.to_str().unwrap()), "{refused}");
+}
+
+#[tokio::test]
+async fn without_a_snapshot_that_reaches_the_log_nothing_starts() {
+    let mut node = Single::new().await;
+    for _ in 0..2 {
+        node.write(12).await;
+        node.group.snapshot().await.unwrap();
+    }
+    node.purged(0).await;
+    node.write(1).await;
+    for manifest in node.files(".manifest") {
+        node.damage(&manifest);
+    }
+    let disk = node.disk.kill();
+    let refused = node.restart_on(disk).await.err().unwrap();
+    assert!(matches!(refused, OpenError::NoSnapshot { index: None, .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_a_snapshot_and_nothing_else() {
+    let mut node = Single::new().await;
+    node.write(30).await;
+    node.disk.set_room_bytes(Some(0));
+    let full = node.group.snapshot().await.unwrap_err();
+    assert!(full.is_full(), "{full}");
+    node.disk.set_room_bytes(None);
+    node.write(5).await;
+    assert!(node.group.snapshot().await.unwrap());
+    let node = node.restart().await;
+    assert_eq!(texts(&node.group), node.acked);
+}
+
+/// The machine stops after every operation on the disk while snapshots are taken, files are removed and the log is purged.
+#[tokio::test]
+async fn a_stop_at_any_operation_loses_nothing() {
+    let prepared = || async {
+        let mut node = Single::new().await;
+        for _ in 0..2 {
+            node.write(12).await;
+            node.group.snapshot().await.unwrap();
+        }
+        node.write(12).await;
+        node
+    };
+    let node = prepared().await;
+    let before = node.disk.operations();
+    node.group.snapshot().await.unwrap();
+    let operations = node.disk.operations() - before;
+    assert!(operations > 8, "{operations}");
+    for stop in 0..operations {
+        for loss in [PowerLoss::LoseAll, PowerLoss::KeepAll, PowerLoss::Random(stop)] {
+            let node = prepared().await;
+            node.disk.stop_after(stop);
+            // It may still succeed, if what is left to do is openraft's own.
+            let _ = node.group.snapshot().await;
+            let disk = node.disk.lose_power(loss);
+            let node = node.restart_on(disk).await.unwrap();
+            assert_eq!(texts(&node.group), node.acked, "stopped after {stop} operations, {loss:?}");
+            node.group.snapshot().await.unwrap();
+            let node = node.restart().await;
+            assert_eq!(texts(&node.group), node.acked, "and again after {stop} operations, {loss:?}");
+        }
+    }
+}

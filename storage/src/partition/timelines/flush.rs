@@ -1,0 +1,133 @@
+//! Owns the flush of a frozen table to segments.
+//!
+//! - Written is what was neither dead nor expired when the work was made, so that what died meanwhile can be marked in the
+//!   segments. For a cut it is what was neither at the cut, because the log will be applied from there.
+//! - Segments of one flush do not overlap in their expiries: an entry's expiry tells where it went.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Timelines;
+use super::expiry::{Window, Windows};
+use super::held::{Frozen, Held};
+use super::marks::Marks;
+use super::table::Table;
+use crate::entry::Entry;
+use crate::fs::FileSystem;
+use crate::ids::{EntryId, Stamp};
+use crate::segment::{Pace, Segment, SegmentError, SegmentNumber, SegmentWriter};
+
+/// A frozen table that is to be written. Dropping it changes nothing.
+#[derive(Debug)]
+pub struct FlushWork {
+    table: Arc<Table>,
+    dead: Marks,
+    stamp: Stamp,
+}
+
+/// A frozen table that was written.
+#[derive(Debug)]
+pub struct Flushed {
+    pub(super) table: Arc<Table>,
+    /// What was dead when the work was made.
+    pub(super) dead: Marks,
+    pub(super) segments: Vec<Arc<Segment>>,
+}
+
+impl FlushWork {
+    /// Writes the segments, each under a number that `number` gives, which it never gives twice. Not under the partition's lock:
+    /// it takes as long as the disk does.
+    ///
+    /// # Errors
+    /// A segment could not be written. The files made so far are nobody's; the table is still to be flushed.
+    pub fn write(
+        self,
+        fs: &dyn FileSystem,
+        dir: &Path,
+        number: &dyn Fn() -> SegmentNumber,
+        pace: Pace<'_>,
+    ) -> Result<Flushed, SegmentError> {
+        let live = |entry: &&Entry| !self.dead.contains(entry.id) && !entry.expired(self.stamp);
+        let mut entries: Vec<&Entry> = self.table.entries.values().filter(live).collect();
+        entries.sort_unstable_by_key(|entry| (entry.space, entry.owner, Reverse(entry.id)));
+        let windows = Windows::of(entries.iter().filter_map(|entry| entry.expiry), self.stamp);
+        let mut groups: BTreeMap<Option<Window>, Vec<&Entry>> = BTreeMap::new();
+        for entry in entries {
+            let window = entry.expiry.map(|expiry| windows.window(expiry));
+            groups.entry(window).or_default().push(entry);
+        }
+        let mut segments = Vec::with_capacity(groups.len());
+        for group in groups.into_values() {
+            let mut writer = SegmentWriter::create(fs, dir, number(), pace)?;
+            for entry in group {
+                writer.add(entry)?;
+            }
+            segments.push(Arc::new(Segment::open(fs, dir, &writer.finish()?)?));
+        }
+        Ok(Flushed { table: self.table, dead: self.dead, segments })
+    }
+}
+
+impl Flushed {
+    /// The segments as they stand when, of the table, `dead` are dead.
+    pub(super) fn held(&self, dead: &Marks) -> Vec<Held> {
+        let mut held: Vec<Held> = self.segments.iter().cloned().map(Held::new).collect();
+        for entry in dead.since(&self.dead).filter_map(|id| self.table.get(id)) {
+            if let Some(held) = held.iter_mut().find(|held| held.takes(entry.expiry)) {
+                held.mark(entry);
+            }
+        }
+        held
+    }
+}
+
+impl Timelines {
+    /// Freezes the active table; false if there is nothing in it.
+    pub(super) fn freeze(&mut self) -> bool {
+        if self.active.entries.len() == 0 {
+            return false;
+        }
+        let table = Arc::new(std::mem::take(&mut self.active));
+        let older = self.frozen.last().map_or(EntryId::ZERO, |frozen| frozen.top);
+        let highest = table.entries.range().map_or(EntryId::ZERO, |(_, highest)| highest);
+        let (dead, top) = (Marks::default(), older.max(highest));
+        self.frozen.push(Frozen { table, dead, flushed: false, top });
+        true
+    }
+
+    /// The oldest table that is to be flushed.
+    pub(super) fn flush_work(&self, stamp: Stamp) -> Option<FlushWork> {
+        let frozen = self.frozen.iter().find(|frozen| !frozen.flushed)?;
+        let table = Arc::clone(&frozen.table);
+        let cut = self.cut.as_ref().and_then(|cut| Some((cut.dead_of(&table)?.clone(), cut.stamp())));
+        let (dead, stamp) = cut.unwrap_or_else(|| (frozen.dead.clone(), stamp));
+        Some(FlushWork { table, dead, stamp })
+    }
+
+    /// Takes the segments that a table was written to: from now on it is a cache of them.
+    pub(super) fn install_flush(&mut self, flushed: &Flushed) {
+        // A work of timelines that were replaced meanwhile finds no table here.
+        let same = |frozen: &&mut Frozen| Arc::ptr_eq(&frozen.table, &flushed.table);
+        let Some(frozen) = self.frozen.iter_mut().find(same) else { return };
+        if std::mem::replace(&mut frozen.flushed, true) {
+            return;
+        }
+        if let Some(cut) = &mut self.cut {
+            cut.take_flushed(flushed);
+        }
+        let mut held = flushed.held(&frozen.dead);
+        for held in &mut held {
+            held.answers_to = EntryId::ZERO;
+            self.written.note_flush(held.segment.info());
+        }
+        self.segments.append(&mut held);
+        self.sort_segments();
+    }
+
+    /// Brings the segments into the order in which walks look into them.
+    pub(super) fn sort_segments(&mut self) {
+        self.segments.sort_by_key(Held::top);
+    }
+}

@@ -1,0 +1,89 @@
+//! Owns the iterators over a segment.
+
+use std::ops::Range;
+
+use super::index::{Index, Timeline};
+use super::{Segment, SegmentError};
+use crate::entry::Entry;
+use crate::ids::EntryId;
+
+/// Entries of a segment in the order of the file.
+#[derive(Debug, Clone)]
+pub struct Entries<'a> {
+    segment: &'a Segment,
+    /// The timeline of which entries come now; none before the first.
+    timeline: Option<Timeline>,
+    /// The numbers of the timelines that follow it.
+    timelines: Range<usize>,
+    failed: Option<SegmentError>,
+}
+
+impl<'a> Entries<'a> {
+    pub(super) fn all(segment: &'a Segment) -> Self {
+        Self { segment, timeline: None, timelines: 0..segment.index().timelines(), failed: None }
+    }
+
+    pub(super) fn of_timeline(
+        segment: &'a Segment,
+        timeline: Result<Option<Timeline>, SegmentError>,
+    ) -> Self {
+        let (timeline, failed) =
+            timeline.map_or_else(|error| (None, Some(error)), |timeline| (timeline, None));
+        Self { segment, timeline, timelines: 0..0, failed }
+    }
+
+    /// The next line, with the timeline that it is of.
+    fn advance(&mut self) -> Result<Option<Entry>, SegmentError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        loop {
+            if let Some(timeline) = &mut self.timeline
+                && let Some(line) = timeline.lines.next()
+            {
+                return self.segment.entry(timeline, line).map(Some);
+            }
+            let Some(number) = self.timelines.next() else { return Ok(None) };
+            self.timeline = Some(self.segment.timeline(number)?);
+        }
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<Entry, SegmentError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.advance();
+        if next.is_err() {
+            (self.timeline, self.timelines) = (None, 0..0);
+        }
+        next.transpose()
+    }
+}
+
+/// Ids of one timeline, descending.
+#[derive(Debug, Clone)]
+pub struct Ids<'a> {
+    index: &'a Index,
+    lines: Range<usize>,
+    failed: Option<SegmentError>,
+}
+
+impl<'a> Ids<'a> {
+    pub(super) fn new(index: &'a Index, timeline: Result<Option<Timeline>, SegmentError>) -> Self {
+        let (timeline, failed) =
+            timeline.map_or_else(|error| (None, Some(error)), |timeline| (timeline, None));
+        Self { index, lines: timeline.map_or(0..0, |timeline| timeline.lines), failed }
+    }
+}
+
+impl Iterator for Ids<'_> {
+    type Item = Result<EntryId, SegmentError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.failed.take() {
+            Some(error) => Some(Err(error)),
+            None => self.lines.next().map(|line| Ok(self.index.id(line))),
+        }
+    }
+}

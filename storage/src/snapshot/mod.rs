@@ -1,0 +1,177 @@
+//! Owns the snapshots of one group, in one directory: manifests, bucket files, and which segments they need.
+//!
+//! - A snapshot is there when its manifest has its name; until then the one before is the newest.
+//! - No manifest ever names a file that was removed before it.
+//! - Files do not change once they have their name. Nothing is removed but by [`SnapshotStore::prune`] and what is
+//!   unfinished by [`SnapshotStore::open`].
+//! - While a damaged manifest is newer than the second newest whole one, nothing is removed.
+//!
+//! The bytes on disk are specified in `storage/FORMAT.md`, "Snapshots".
+
+mod base;
+mod bucket_file;
+mod error;
+mod header;
+mod manifest;
+mod name;
+mod open;
+mod output;
+mod prune;
+mod read;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+pub use error::SnapshotError;
+pub use manifest::{BUCKET_BYTES_MAX, BucketFile, Listed, META_BYTES_MAX, Manifest, Placed};
+pub use writer::SnapshotWriter;
+
+use crate::codec::Malformed;
+use crate::fs::FileSystem;
+use crate::log::GroupId;
+use shared::{Hold, Shared};
+
+/// Called with each number of bytes before they are written or read; may block to keep to a rate.
+pub type Pace<'a> = &'a (dyn Fn(u64) + Send + Sync);
+
+/// A manifest that was found at open.
+#[derive(Debug)]
+pub struct Found {
+    /// Its number.
+    pub number: u64,
+    /// What it says, or why it cannot be used.
+    pub manifest: Result<Arc<Manifest>, SnapshotError>,
+}
+
+/// Figures of a store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SnapshotStatus {
+    /// Snapshots that are whole.
+    pub whole: u64,
+    /// Manifests known to be damaged, or to need a file that is.
+    pub damaged: u64,
+    /// Files of the whole snapshots, manifests included.
+    pub files: u64,
+    /// Bytes of the buckets of the newest snapshot.
+    pub bucket_bytes: u64,
+    /// Bytes of the bucket files that it refers to.
+    pub bucket_file_bytes: u64,
+    /// Bytes of its segments.
+    pub segment_bytes: u64,
+    /// Bytes written to bucket files and manifests since the store was opened.
+    pub written_bytes: u64,
+}
+
+/// Keeps the files of a snapshot from being removed while it lives.
+#[derive(Debug)]
+pub struct Pin {
+    manifest: Arc<Manifest>,
+    _hold: Hold,
+}
+
+impl Pin {
+    /// The snapshot.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+}
+
+/// The snapshots of one group. Clones share it. At most one writer at a time.
+#[derive(Debug, Clone)]
+pub struct SnapshotStore {
+    shared: Arc<Shared>,
+}
+
+impl SnapshotStore {
+    /// Opens or makes the directory of a group. Unfinished files are removed; manifests are returned newest first.
+    /// One is whole if it can be read and every file that it names is there with its length; contents are read by
+    /// [`Self::load`] and [`Self::verify`]. Nobody else may use the directory.
+    pub fn open(
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        group: GroupId,
+    ) -> Result<(Self, Vec<Found>), SnapshotError> {
+        let (shared, found) = open::open(fs, dir, group)?;
+        Ok((Self { shared: Arc::new(shared) }, found))
+    }
+
+    /// A number for a new file of the directory, segments included. None is given twice.
+    pub fn take_number(&self) -> u64 {
+        self.shared.take_number()
+    }
+
+    /// The newest whole snapshot.
+    pub fn newest(&self) -> Option<Arc<Manifest>> {
+        self.shared.state.lock().newest_two().next().cloned()
+    }
+
+    /// The newest whole snapshot but one.
+    pub fn previous(&self) -> Option<Arc<Manifest>> {
+        self.shared.state.lock().newest_two().nth(1).cloned()
+    }
+
+    /// Begins a snapshot. `base` is the one since which changes were counted: what is unchanged is taken from it.
+    /// Without one, or if it is not there whole any more, everything must be written.
+    pub fn begin(&self, base: Option<&Manifest>) -> SnapshotWriter {
+        SnapshotWriter::new(&self.shared, base)
+    }
+
+    /// Hands over all buckets in the order of (section, number), each checked, read ahead in large pieces on a
+    /// thread of its own. What is found damaged is neither [`Self::newest`] nor the base of a snapshot any more.
+    pub fn load(
+        &self,
+        manifest: &Manifest,
+        each: impl FnMut(u8, u64, &[u8]) -> Result<(), Malformed>,
+    ) -> Result<(), SnapshotError> {
+        let _hold = Hold::snapshot(&self.shared, manifest.number);
+        let loaded = read::load(&self.shared, manifest, each);
+        loaded.inspect_err(|error| self.shared.condemn(error, manifest))
+    }
+
+    /// Reads every bucket and segment of a snapshot from the disk, past the cache, and checks it, except what
+    /// `verified` refers to as well. `pace` hears of all bytes read, so that it can show progress.
+    pub fn verify(
+        &self,
+        manifest: &Manifest,
+        verified: Option<&Manifest>,
+        pace: Pace<'_>,
+    ) -> Result<(), SnapshotError> {
+        let _hold = Hold::snapshot(&self.shared, manifest.number);
+        let checked = read::verify(&self.shared, manifest, verified, pace);
+        checked.inspect_err(|error| self.shared.condemn(error, manifest))
+    }
+
+    /// Removes files that neither the two newest whole snapshots nor a pin nor a writer needs; returns how many.
+    /// `in_use` is asked about segments and bucket files, by name; one that was made but is in no manifest yet is in use.
+    pub fn prune(&self, in_use: &dyn Fn(&str) -> bool) -> Result<u64, SnapshotError> {
+        prune::prune(&self.shared, in_use)
+    }
+
+    /// Keeps the files of a snapshot while the pin lives. None if it is not there whole any more.
+    pub fn pin(&self, manifest: &Manifest) -> Option<Pin> {
+        let (hold, manifest) = Hold::snapshot(&self.shared, manifest.number);
+        manifest.map(|manifest| Pin { manifest, _hold: hold })
+    }
+
+    /// Figures.
+    pub fn status(&self) -> SnapshotStatus {
+        let state = self.shared.state.lock();
+        let names: BTreeSet<String> = state.whole.values().flat_map(|manifest| manifest.names()).collect();
+        let newest = state.newest_two().next();
+        SnapshotStatus {
+            whole: state.whole.len() as u64,
+            damaged: state.damaged.len() as u64,
+            files: names.len() as u64,
+            bucket_bytes: newest.map_or(0, |newest| newest.bucket_bytes()),
+            bucket_file_bytes: newest.map_or(0, |newest| newest.files.iter().map(|file| file.bytes).sum()),
+            segment_bytes: newest.map_or(0, |newest| newest.segment_bytes()),
+            written_bytes: self.shared.written_bytes.load(Ordering::Relaxed),
+        }
+    }
+}

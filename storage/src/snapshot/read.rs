@@ -1,0 +1,180 @@
+//! Owns the reading of a snapshot: handing its buckets over, and checking everything it refers to.
+//!
+//! - Buckets are handed over in the manifest's order. Each file is read through a window of its own, so that reads
+//!   are large and go forward as long as its buckets were put in that order.
+//! - Nothing is handed over that its checksum does not fit.
+
+use std::collections::hash_map::{Entry, HashMap};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use super::bucket_file::{Cache, Window};
+use super::error::OrFail;
+use super::shared::Shared;
+use super::{Listed, Manifest, Pace, Placed, SnapshotError};
+use crate::codec::Malformed;
+use crate::log::Operation;
+
+/// Bytes of a window when there are few files, and bytes handed over at a time.
+const PIECE_BYTES: u64 = 1 << 20;
+/// Bytes of a window when there are many.
+const PIECE_BYTES_MIN: u64 = 128 << 10;
+/// Bytes of all windows together.
+const WINDOWS_BYTES: u64 = 16 << 20;
+/// Pieces read ahead of who takes them.
+const PIECES_AHEAD: usize = 2;
+
+/// Buckets that follow each other in a manifest, and their bytes one after the other.
+struct Piece<'a> {
+    buckets: &'a [Placed],
+    bytes: Vec<u8>,
+}
+
+type Sender<'a> = SyncSender<Result<Piece<'a>, SnapshotError>>;
+
+/// Hands every bucket over in the manifest's order.
+pub(super) fn load(
+    shared: &Shared,
+    manifest: &Manifest,
+    mut each: impl FnMut(u8, u64, &[u8]) -> Result<(), Malformed>,
+) -> Result<(), SnapshotError> {
+    thread::scope(|scope| {
+        let (send, pieces) = sync_channel(PIECES_AHEAD);
+        let reader = thread::Builder::new().name("snapshot-reader".to_owned());
+        reader
+            .spawn_scoped(scope, move || read_ahead(shared, manifest, &send))
+            .or_fail(Operation::StartThread, &shared.dir)?;
+        for piece in pieces {
+            let piece = piece?;
+            let mut left = piece.bytes.as_slice();
+            for placed in piece.buckets {
+                let (bucket, rest) = left.split_at(placed.length as usize);
+                left = rest;
+                check(shared, placed, bucket)?;
+                each(placed.section, placed.number, bucket).map_err(|source| {
+                    let &Placed { section, number, offset, .. } = placed;
+                    SnapshotError::Malformed {
+                        path: shared.dir.join(placed.file_name()),
+                        offset,
+                        section,
+                        number,
+                        source,
+                    }
+                })?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Reads all buckets until the end, an error, or until nobody wants them any more.
+fn read_ahead<'a>(shared: &Shared, manifest: &'a Manifest, send: &Sender<'a>) {
+    let mut windows = Windows::new(shared, manifest);
+    let mut left = manifest.buckets.as_slice();
+    while !left.is_empty() {
+        let (buckets, rest) = left.split_at(piece_length(left));
+        left = rest;
+        let mut bytes = Vec::with_capacity(buckets.iter().map(|placed| placed.length as usize).sum());
+        let read = buckets.iter().try_for_each(|placed| windows.read(placed, &mut bytes));
+        let failed = read.is_err();
+        if send.send(read.map(|()| Piece { buckets, bytes })).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// How many of the buckets make a piece: one at least.
+fn piece_length(buckets: &[Placed]) -> usize {
+    let mut bytes = 0;
+    let fits = |placed: &&Placed| {
+        bytes += placed.length;
+        bytes <= PIECE_BYTES
+    };
+    buckets.iter().take_while(fits).count().max(1)
+}
+
+/// The open bucket files of a manifest.
+struct Windows<'a> {
+    shared: &'a Shared,
+    manifest: &'a Manifest,
+    piece_bytes: u64,
+    open: HashMap<u64, Window>,
+}
+
+impl<'a> Windows<'a> {
+    fn new(shared: &'a Shared, manifest: &'a Manifest) -> Self {
+        let share = WINDOWS_BYTES / (manifest.files.len() as u64).max(1);
+        Self {
+            shared,
+            manifest,
+            piece_bytes: share.clamp(PIECE_BYTES_MIN, PIECE_BYTES),
+            open: HashMap::new(),
+        }
+    }
+
+    fn read(&mut self, placed: &Placed, out: &mut Vec<u8>) -> Result<(), SnapshotError> {
+        let window = match self.open.entry(placed.file) {
+            Entry::Occupied(window) => window.into_mut(),
+            Entry::Vacant(place) => {
+                let file = self.manifest.file_of(placed);
+                place.insert(Window::open_buckets(self.shared, file, self.piece_bytes, Cache::Use, &|_| {})?)
+            }
+        };
+        window.read(placed.offset, placed.length, out, &|_| {})
+    }
+}
+
+/// Reads everything that a snapshot refers to, except what another one refers to as well, and checks it.
+pub(super) fn verify(
+    shared: &Shared,
+    manifest: &Manifest,
+    verified: Option<&Manifest>,
+    pace: Pace<'_>,
+) -> Result<(), SnapshotError> {
+    let known = |placed: &Placed| {
+        verified.and_then(|verified| verified.bucket(placed.section, placed.number)) == Some(placed)
+    };
+    let mut buckets: Vec<&Placed> = manifest.buckets.iter().filter(|placed| !known(placed)).collect();
+    buckets.sort_unstable_by_key(|placed| (placed.file, placed.offset));
+    let mut bytes = Vec::new();
+    for buckets in buckets.chunk_by(|a, b| a.file == b.file) {
+        let file = manifest.file_of(buckets[0]);
+        let mut window = Window::open_buckets(shared, file, PIECE_BYTES, Cache::Bypass, pace)?;
+        for placed in buckets {
+            bytes.clear();
+            window.read(placed.offset, placed.length, &mut bytes, pace)?;
+            check(shared, placed, &bytes)?;
+        }
+    }
+    let known = |segment: &Listed| verified.is_some_and(|verified| verified.segments.contains(segment));
+    manifest
+        .segments
+        .iter()
+        .filter(|segment| !known(segment))
+        .try_for_each(|segment| check_segment(shared, segment, pace))
+}
+
+fn check_segment(shared: &Shared, segment: &Listed, pace: Pace<'_>) -> Result<(), SnapshotError> {
+    let mut window = Window::open(shared, &segment.name, segment.bytes, PIECE_BYTES, Cache::Bypass)?;
+    let mut hasher = crc32fast::Hasher::new();
+    let mut piece = Vec::new();
+    for offset in (0..segment.bytes).step_by(PIECE_BYTES as usize) {
+        piece.clear();
+        window.read(offset, PIECE_BYTES.min(segment.bytes - offset), &mut piece, pace)?;
+        hasher.update(&piece);
+    }
+    if hasher.finalize() == segment.checksum {
+        Ok(())
+    } else {
+        Err(SnapshotError::Damaged { path: window.path, offset: 0, what: "checksum of the segment" })
+    }
+}
+
+fn check(shared: &Shared, placed: &Placed, bytes: &[u8]) -> Result<(), SnapshotError> {
+    if crc32fast::hash(bytes) == placed.crc {
+        Ok(())
+    } else {
+        let path = shared.dir.join(placed.file_name());
+        Err(SnapshotError::Damaged { path, offset: placed.offset, what: "checksum of a bucket" })
+    }
+}

@@ -1,0 +1,163 @@
+//! Owns the writing of one snapshot.
+//!
+//! - Bucket file and manifest are durable before either has its name, and the bucket file's name before the
+//!   manifest's: a manifest that is found finds its files.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::base::Base;
+use super::bucket_file;
+use super::manifest::{BUCKET_BYTES_MAX, BucketFile, MANIFEST_BYTES_MAX, META_BYTES_MAX};
+use super::name::Kind;
+use super::output::Output;
+use super::shared::{Hold, Shared};
+use super::{Listed, Manifest, Pace, Placed, SnapshotError};
+
+/// A snapshot that is being written. Each bucket of the state is put or kept once, in any order; the order of
+/// (section, number) is the fastest to load. Dropping the writer leaves nothing that counts. After an error it can
+/// only be dropped.
+#[derive(Debug)]
+pub struct SnapshotWriter {
+    shared: Arc<Shared>,
+    base: Option<Base>,
+    output: Option<Output>,
+    buckets: BTreeMap<(u8, u64), Placed>,
+    segments: BTreeMap<String, Listed>,
+    hold: Hold,
+}
+
+impl SnapshotWriter {
+    pub(super) fn new(shared: &Arc<Shared>, base: Option<&Manifest>) -> Self {
+        let (hold, base) = match base {
+            Some(base) => Hold::snapshot(shared, base.number),
+            None => (Hold::new(shared), None),
+        };
+        Self {
+            shared: Arc::clone(shared),
+            base: base.map(Base::new),
+            output: None,
+            buckets: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            hold,
+        }
+    }
+
+    /// Whether a bucket must be put even if it did not change: there is no base, it is not in the base, or it
+    /// lies in a file that is mostly out of use and should go.
+    pub fn must_write(&self, section: u8, number: u64) -> bool {
+        self.base.as_ref().is_none_or(|base| base.bucket(section, number).is_none())
+    }
+
+    /// Writes a bucket. `pace` is asked before each write to the file.
+    pub fn put(
+        &mut self,
+        section: u8,
+        number: u64,
+        bytes: &[u8],
+        pace: Pace<'_>,
+    ) -> Result<(), SnapshotError> {
+        limit("bucket", bytes.len() as u64, BUCKET_BYTES_MAX)?;
+        let output = match &mut self.output {
+            Some(output) => output,
+            None => self.output.insert(create(&self.shared, &mut self.hold, pace)?),
+        };
+        let (offset, length) = (output.bytes(), bytes.len() as u64);
+        output.append(bytes, pace)?;
+        let crc = crc32fast::hash(bytes);
+        let placed = Placed { section, number, file: output.number, offset, length, crc };
+        self.add(placed);
+        Ok(())
+    }
+
+    /// Refers to a bucket as it stands in the base; only for those that [`Self::must_write`] does not name.
+    pub fn keep(&mut self, section: u8, number: u64) {
+        let placed = self.base.as_ref().and_then(|base| base.bucket(section, number)).copied();
+        self.add(placed.expect("only buckets of the base that need not be written are kept"));
+    }
+
+    fn add(&mut self, placed: Placed) {
+        let before = self.buckets.insert(placed.key(), placed);
+        assert!(before.is_none(), "a bucket is in a snapshot once");
+    }
+
+    /// Adds a segment; its file must be durable under its name. It stays while the writer lives.
+    pub fn list_segment(&mut self, segment: Listed) {
+        self.hold.add(segment.name.clone());
+        let before = self.segments.insert(segment.name.clone(), segment);
+        assert!(before.is_none(), "a segment is in a snapshot once");
+    }
+
+    /// Makes the snapshot durable and the newest one. `index` is the last Raft index that it includes.
+    pub fn finish(
+        mut self,
+        index: u64,
+        meta: Vec<u8>,
+        pace: Pace<'_>,
+    ) -> Result<Arc<Manifest>, SnapshotError> {
+        limit("meta data", meta.len() as u64, META_BYTES_MAX)?;
+        if let Some(output) = &mut self.output {
+            output.sync(pace)?;
+        }
+        let number = self.shared.take_number();
+        let files = self.files();
+        let manifest = Arc::new(Manifest {
+            group: self.shared.group,
+            number,
+            index,
+            meta,
+            files,
+            buckets: std::mem::take(&mut self.buckets).into_values().collect(),
+            segments: std::mem::take(&mut self.segments).into_values().collect(),
+        });
+        let bytes = manifest.encode();
+        limit("manifest", bytes.len() as u64, MANIFEST_BYTES_MAX)?;
+        self.hold.add(manifest.name());
+        let mut output = Output::create(&self.shared, number)?;
+        output.append(&bytes, pace)?;
+        output.sync(pace)?;
+        if let Some(buckets) = self.output.take() {
+            buckets.rename(Kind::Buckets)?;
+        }
+        self.check_base(&manifest)?;
+        output.rename(Kind::Manifest)?;
+        self.shared.state.lock().whole.insert(number, Arc::clone(&manifest));
+        Ok(manifest)
+    }
+
+    /// The bucket files that are referred to.
+    fn files(&self) -> Vec<BucketFile> {
+        let mut files: BTreeMap<u64, u64> = BTreeMap::new();
+        for placed in self.buckets.values() {
+            files.entry(placed.file).or_default();
+        }
+        let base = self.base.iter().flat_map(|base| base.manifest.files.iter());
+        for file in base.copied().chain(self.output.iter().map(bucket_file::file)) {
+            files.entry(file.number).and_modify(|bytes| *bytes = file.bytes);
+        }
+        files.into_iter().map(|(number, bytes)| BucketFile { number, bytes }).collect()
+    }
+
+    /// What was taken from the base must not have been found damaged meanwhile.
+    fn check_base(&self, manifest: &Manifest) -> Result<(), SnapshotError> {
+        let Some(base) = &self.base else { return Ok(()) };
+        let number = base.manifest.number;
+        let kept = manifest.files.iter().any(|file| base.manifest.files.contains(file));
+        if kept && !self.shared.state.lock().whole.contains_key(&number) {
+            return Err(SnapshotError::DamagedBase { number });
+        }
+        Ok(())
+    }
+}
+
+fn create(shared: &Arc<Shared>, hold: &mut Hold, pace: Pace<'_>) -> Result<Output, SnapshotError> {
+    let number = shared.take_number();
+    hold.add(Kind::Buckets.name(number));
+    let mut output = Output::create(shared, number)?;
+    output.append(&bucket_file::header(shared.group, number), pace)?;
+    Ok(output)
+}
+
+fn limit(what: &'static str, bytes: u64, limit_bytes: u64) -> Result<(), SnapshotError> {
+    if bytes > limit_bytes { Err(SnapshotError::TooLarge { what, bytes, limit_bytes }) } else { Ok(()) }
+}
