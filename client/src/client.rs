@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfold_protocol::message::WriteOp;
-use fanfold_protocol::{Token, UserId};
+use fanfold_protocol::message::{ImportEntry, WriteOp};
+use fanfold_protocol::{PartitionId, SessionId, Token, UserId};
 
+use crate::append::Appended;
 use crate::call::Call;
 use crate::core::Core;
 use crate::defaults;
 use crate::error::Error;
 use crate::graph::Graph;
+use crate::import::ImportLane;
 use crate::related::{Related, relate};
 use crate::space::Space;
 use crate::spaces::Spaces;
@@ -78,6 +80,24 @@ impl Client {
     /// when both users' partitions have applied it.
     pub fn unblock(&self, user: UserId, target: UserId) -> Call<Related> {
         relate(&self.core, user, vec![target], WriteOp::Unblock)
+    }
+
+    /// Imports entries with their times, in their order, into spaces named by id ([`Spaces::list`]). They are not fanned out:
+    /// feeds have them by asking the timelines. The answers stand in the order of the entries.
+    pub fn import_entries(&self, entries: Vec<ImportEntry>) -> Call<Vec<Result<Appended, Error>>> {
+        crate::import::import_entries(&self.core, entries)
+    }
+
+    /// A way of imports to one partition; under `session`, if an earlier run opened it.
+    ///
+    /// # Errors
+    /// No session could be opened.
+    pub async fn import_lane(
+        &self,
+        partition: PartitionId,
+        session: Option<SessionId>,
+    ) -> Result<ImportLane, Error> {
+        ImportLane::open(&self.core, partition, session).await
     }
 
     /// Waits until the write behind a token has reached every partition: every feed shows it, or, after a delete, no

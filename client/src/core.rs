@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fanfold_protocol::message::{CloseSession, OpenSession, SpaceInfo, Write, WriteOp, Written};
+use fanfold_protocol::message::{CloseSession, OpenSession, SpaceInfo, Write, WriteOp, WriteTag, Written};
 use fanfold_protocol::{
-    Call, Field, GraphId, NodeId, PartitionId, Request, Response, SpaceId, Status, UserId,
+    Call, Field, GraphId, NodeId, PartitionId, Request, Response, SessionId, SpaceId, Status, UserId,
 };
 use tokio::time::timeout_at;
 
@@ -163,18 +163,8 @@ impl Core {
         let _permit = lane.permits.acquire().await.expect("the semaphore is never closed");
         let mut ticket = self.ticket(&lane, partition, deadline, attempts).await?;
         loop {
-            let routes = self.router.routes(deadline).await;
-            let sent = match routes {
-                Ok(routes) => {
-                    let write = Write { partition, epoch: routes.epoch(), tag: ticket.tag(), op: op.clone() };
-                    self.attempt(Target::Partition(partition), Request::Write(write), deadline, attempts)
-                        .await
-                }
-                Err(error) => Err(error),
-            };
-            match sent {
-                Ok(Response::Written(written)) => return Ok(written),
-                Ok(_) => return Err(Error::UnexpectedAnswer { may_have_applied: true }),
+            match self.write_once(partition, ticket.tag(), &op, deadline, attempts).await {
+                Ok(written) => return Ok(written),
                 Err(Error::Refused { status: Status::UnknownSession, .. }) => {
                     let session = ticket.session().clone();
                     lane.session.renew(&session);
@@ -185,6 +175,44 @@ impl Core {
                 }
                 Err(error) => attempts.pause(error).await?,
             }
+        }
+    }
+
+    /// Makes a change in a partition under a tag that the caller keeps, so that it has one effect however often it is made.
+    pub async fn write_tagged(
+        &self,
+        partition: PartitionId,
+        tag: WriteTag,
+        op: &WriteOp,
+        deadline: Deadline,
+    ) -> Result<Written, Error> {
+        let mut attempts = Attempts::new(Effect::Idempotent, deadline);
+        let written = timeout_at(deadline.at(), async {
+            loop {
+                match self.write_once(partition, tag, op, deadline, &mut attempts).await {
+                    Ok(written) => return Ok(written),
+                    Err(error) => attempts.pause(error).await?,
+                }
+            }
+        });
+        let written = written.await;
+        written.unwrap_or_else(|_| Err(attempts.expired()))
+    }
+
+    async fn write_once(
+        &self,
+        partition: PartitionId,
+        tag: WriteTag,
+        op: &WriteOp,
+        deadline: Deadline,
+        attempts: &mut Attempts,
+    ) -> Result<Written, Error> {
+        let routes = self.router.routes(deadline).await?;
+        let write = Write { partition, epoch: routes.epoch(), tag, op: op.clone() };
+        let target = Target::Partition(partition);
+        match self.attempt(target, Request::Write(write), deadline, attempts).await? {
+            Response::Written(written) => Ok(written),
+            _ => Err(Error::UnexpectedAnswer { may_have_applied: true }),
         }
     }
 
@@ -212,7 +240,8 @@ impl Core {
         attempts: &mut Attempts,
     ) -> Result<Ticket, Error> {
         loop {
-            let session = lane.session.get(|| self.open_session(partition, deadline)).await;
+            let open = || async { self.open_session(partition, deadline).await.map(Session::new) };
+            let session = lane.session.get(open).await;
             match session {
                 Ok(session) => match session.ticket() {
                     Some(ticket) => return Ok(ticket),
@@ -224,10 +253,10 @@ impl Core {
     }
 
     /// Opens a session with a partition. A session opened for nothing expires unused.
-    async fn open_session(&self, partition: PartitionId, deadline: Deadline) -> Result<Session, Error> {
+    pub async fn open_session(&self, partition: PartitionId, deadline: Deadline) -> Result<SessionId, Error> {
         let request = Request::OpenSession(OpenSession { partition });
         match self.ask(Target::Partition(partition), &request, Effect::None, deadline).await? {
-            Response::SessionOpened(id) => Ok(Session::new(id)),
+            Response::SessionOpened(id) => Ok(id),
             _ => Err(Error::unexpected_read()),
         }
     }
@@ -304,12 +333,21 @@ impl Core {
     /// Closes all sessions; from here on every call fails.
     pub async fn close(&self) -> Result<(), Error> {
         let deadline = self.deadline(None);
-        let closes = self.lanes.drain().into_iter().map(|(partition, session)| async move {
-            let request = Request::CloseSession(CloseSession { partition, session });
-            self.ask(Target::Partition(partition), &request, Effect::Idempotent, deadline).await
-        });
+        let sessions = self.lanes.drain().into_iter();
+        let closes = sessions.map(|(partition, session)| self.close_session(partition, session, deadline));
         let closed = futures_util::future::join_all(closes).await;
         self.closed.store(true, Ordering::Release);
-        closed.into_iter().try_for_each(|answer| answer.map(|_| ()))
+        closed.into_iter().collect()
+    }
+
+    /// Closes a session; one that is unknown is fine.
+    pub async fn close_session(
+        &self,
+        partition: PartitionId,
+        session: SessionId,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let request = Request::CloseSession(CloseSession { partition, session });
+        self.ask(Target::Partition(partition), &request, Effect::Idempotent, deadline).await.map(|_| ())
     }
 }

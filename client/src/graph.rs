@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use fanfold_protocol::message::{Counts, Edges, GetCounts, WriteOp};
+use fanfold_protocol::message::{Counts, Edges, GetCounts, ImportEdge, WriteOp};
 use fanfold_protocol::{GraphId, Request, Response, UserId};
 
 use crate::call::Call;
 use crate::core::{Core, Effect};
 use crate::edges::{EdgeScan, Side};
 use crate::error::Error;
+use crate::import::{ImportedFollows, import_follows};
 use crate::related::Related;
 use crate::router::Target;
 
@@ -48,6 +49,24 @@ impl Graph {
     /// Makes `reader` follow none of `owners` any more, in one write.
     pub fn unfollow_many(&self, reader: UserId, owners: impl Into<Vec<UserId>>) -> Call<Related> {
         self.change(reader, owners.into(), WriteOp::Unfollow)
+    }
+
+    /// Imports edges with their times; nothing is filled for them. Edges of one reader behind each other cost least.
+    pub fn import_follows(&self, edges: Vec<ImportEdge>) -> Call<ImportedFollows> {
+        let name = self.name.clone();
+        Call::new(self.core.clone(), move |core, deadline| async move {
+            let graph = core.graph_id(&name, deadline).await?;
+            import_follows(&core, graph, edges, deadline).await
+        })
+    }
+
+    /// The graph's id.
+    pub fn id(&self) -> Call<GraphId> {
+        let name = self.name.clone();
+        Call::new(
+            self.core.clone(),
+            move |core, deadline| async move { core.graph_id(&name, deadline).await },
+        )
     }
 
     /// How many follow `user`, and how many `user` follows.

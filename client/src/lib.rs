@@ -124,6 +124,7 @@ mod error;
 mod feed;
 mod feeds;
 mod graph;
+mod import;
 mod link;
 mod lock;
 mod names;
@@ -151,6 +152,10 @@ pub use crate::error::{Error, Loss};
 pub use crate::feed::FeedRead;
 pub use crate::feeds::FeedsRead;
 pub use crate::graph::Graph;
+pub use crate::import::{
+    IMPORT_BYTES_PER_WRITE, IMPORT_EDGES_PER_WRITE, IMPORT_ENTRIES_PER_WRITE, ImportLane, ImportOp,
+    ImportedFollows,
+};
 pub use crate::new_entry::NewEntry;
 pub use crate::related::Related;
 pub use crate::space::{Amended, Deleted, ExpirySet, Space};
@@ -158,9 +163,10 @@ pub use crate::spaces::{CreateSpaceCall, Spaces};
 pub use crate::timeline::TimelineRead;
 
 pub use fanfold_protocol::message::{
-    Audience, Budget, Counts, Edge, EdgePage, EntryRef, EntryView, Explanation, FanOut, LogStatus, Map,
-    MemoryPart, MemoryUse, NodeAddress, NodeStatus, Page, PartitionStatus, Reason, ReferenceState,
-    ReferenceView, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StreamStatus,
+    Audience, Budget, Counts, Edge, EdgePage, EntryRef, EntryView, Explanation, FanOut, ImportEdge,
+    ImportEntry, ImportExpiry, ImportPlace, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus,
+    Page, PartitionStatus, Reason, ReferenceState, ReferenceView, ShortReason, SpaceChanges, SpaceInfo,
+    SpacePolicy, StreamStatus,
 };
 pub use fanfold_protocol::{
     ClusterId, Cursor, EntryId, Field, GraphId, LimitKind, Mark, NodeId, PartitionId, SealedError, SessionId,

@@ -111,6 +111,8 @@ fn kind(command: &Command) -> &'static str {
             Write::Unmute { .. } => "unmute",
             Write::Block { .. } => "block",
             Write::Unblock { .. } => "unblock",
+            Write::ImportFollows { .. } => "import-follows",
+            Write::ImportEntries { .. } => "import-entries",
         },
         Command::Configure { .. } => "configure",
         Command::DefineSpace { .. } => "define-space",

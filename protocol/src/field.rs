@@ -125,6 +125,8 @@ pub enum Field {
     Boolean = 57,
     /// A body as a whole.
     Body = 58,
+    /// The time of an imported edge or entry.
+    Time = 59,
 }
 
 impl Field {
@@ -194,6 +196,7 @@ impl Field {
             56 => Self::Presence,
             57 => Self::Boolean,
             58 => Self::Body,
+            59 => Self::Time,
             _ => return None,
         })
     }
@@ -259,6 +262,7 @@ impl Field {
             Self::Presence => "presence bitmap",
             Self::Boolean => "boolean",
             Self::Body => "body",
+            Self::Time => "time",
         }
     }
 }

@@ -5,6 +5,7 @@ mod check;
 mod codec;
 mod explain;
 mod graph;
+mod import;
 mod map;
 mod page;
 mod read;
@@ -19,6 +20,9 @@ pub use check::{
 };
 pub use explain::{Explain, Explanation, Reason};
 pub use graph::{Counts, Edge, EdgePage, GetCounts, PAGE_USERS_MAX, ScanEdges};
+pub use import::{
+    IMPORT_EDGES_MAX, IMPORT_ENTRIES_MAX, ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace,
+};
 pub use map::{Map, NodeAddress};
 pub use page::{Budget, EntryView, PAGE_ENTRIES_MAX, Page, ReferenceState, ReferenceView, ShortReason};
 pub use read::{

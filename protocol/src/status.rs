@@ -216,6 +216,9 @@ pub enum Status {
     /// The server failed in a way that has no code of its own.
     #[error("the server failed in an unexpected way; see its log for the request id")]
     Internal,
+    /// Another entry has the id that an imported one was to keep.
+    #[error("another entry has this id; import the entry by its time instead")]
+    IdTaken,
 }
 
 impl Status {
@@ -256,6 +259,7 @@ impl Status {
             Self::DamagedPartition { .. } => 32,
             Self::Internal => 33,
             Self::DiskFull { .. } => 34,
+            Self::IdTaken => 35,
         }
     }
 
@@ -349,7 +353,8 @@ impl Status {
             | Self::DeadlineExceeded
             | Self::TooManyConnections
             | Self::ShuttingDown
-            | Self::Internal => {}
+            | Self::Internal
+            | Self::IdTaken => {}
         }
     }
 
@@ -395,6 +400,7 @@ impl Status {
             32 => Self::DamagedPartition { partition: PartitionId(r.number16(at)?) },
             33 => Self::Internal,
             34 => Self::DiskFull { delay_ms: r.number32(at)? },
+            35 => Self::IdTaken,
             _ => return Err(BodyError::Malformed { field: at }),
         })
     }

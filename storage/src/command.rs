@@ -13,6 +13,7 @@ use crate::event::{StreamAnswer, StreamMessage};
 use crate::ids::{
     EntryId, GraphId, JournalPosition, PartitionId, Sequence, SessionId, SpaceId, Stamp, UserId,
 };
+use crate::import::{ImportEdge, ImportEntry};
 use crate::space::SpaceDefinition;
 
 /// Which request of which session a write is.
@@ -154,6 +155,18 @@ pub enum Write {
         /// Whom.
         targets: Vec<UserId>,
     },
+    /// Brings edges with their times, of many readers; nothing is filled for them.
+    ImportFollows {
+        /// The graph.
+        graph: GraphId,
+        /// The edges.
+        edges: Vec<ImportEdge>,
+    },
+    /// Brings entries with their times; they are not fanned out.
+    ImportEntries {
+        /// The entries, in order.
+        entries: Vec<ImportEntry>,
+    },
 }
 
 /// The limits of a partition. They come through its log, so that every replica has the same.
@@ -288,7 +301,7 @@ pub enum Outcome {
 /// What a write did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteResult {
-    /// One result per appended item.
+    /// One result per appended or imported entry.
     Appended {
         /// In the order of the items. Most commands have one, which needs no allocation.
         items: SmallVec<[AppendResult; 1]>,
@@ -314,6 +327,13 @@ pub enum WriteResult {
         changed: u32,
         /// Those refused because of a block.
         refused: Vec<UserId>,
+    },
+    /// Imported edges.
+    FollowsImported {
+        /// How many are new.
+        changed: u32,
+        /// Those refused, by their place among the edges; all others are there now.
+        refused: Vec<(u32, Refusal)>,
     },
 }
 
@@ -397,6 +417,29 @@ pub enum Refusal {
         /// The limit.
         limit: u32,
     },
+    /// One of the two blocks the other.
+    Blocked {
+        /// Who.
+        blocker: UserId,
+        /// Whom.
+        blocked: UserId,
+    },
+    /// An imported time is later than the import.
+    TimeAhead {
+        /// Log time.
+        now: Stamp,
+        /// What came.
+        time: Stamp,
+    },
+    /// An imported entry has expired already.
+    ExpiredAlready {
+        /// Log time.
+        now: Stamp,
+        /// When it did.
+        expiry: Stamp,
+    },
+    /// Another entry has the id that an imported one is to keep.
+    IdTaken,
 }
 
 encoded_struct!(WriteTag { session, sequence, lowest_unanswered });
@@ -413,6 +456,8 @@ encoded_enum!(Write, "write" {
     8 => Unmute { user, targets },
     9 => Block { user, targets },
     10 => Unblock { user, targets },
+    11 => ImportFollows { graph, edges },
+    12 => ImportEntries { entries },
 });
 encoded_struct!(Limits {
     followees_max,
@@ -452,6 +497,7 @@ encoded_enum!(WriteResult, "write result" {
     3 => Deleted { existed },
     4 => ExpirySet { expiry },
     5 => Related { changed, refused },
+    6 => FollowsImported { changed, refused },
 });
 encoded_enum!(AppendResult, "append result" { 1 => Made { id, duplicate }, 2 => Refused { refusal } });
 encoded_enum!(Limited, "limit" { 1 => Followees, 2 => Mutes, 3 => Users, 4 => Sessions });
@@ -471,6 +517,10 @@ encoded_enum!(Refusal, "refusal" {
     13 => NotTheOwner,
     14 => VersionMismatch { current },
     15 => LimitReached { what, limit },
+    16 => Blocked { blocker, blocked },
+    17 => TimeAhead { now, time },
+    18 => ExpiredAlready { now, expiry },
+    19 => IdTaken,
 });
 
 impl Command {

@@ -83,6 +83,36 @@ pub enum Event {
     },
     /// All subscriptions of the sender are void; those that hold follow.
     ForgetSubscriptions,
+    /// An import made the first followers of many owners; answered by [`Event::Filled`], without their entries.
+    SubscribeMany {
+        /// The graph.
+        graph: GraphId,
+        /// The owners, homed at the receiver, each with the sender's generation.
+        owners: Vec<(UserId, Generation)>,
+    },
+    /// Subscriptions that begin with nothing but floors: what there was before is asked of the timelines.
+    Filled {
+        /// The graph.
+        graph: GraphId,
+        /// The owners, homed at the sender.
+        owners: Vec<FilledOwner>,
+    },
+    /// Entries were imported: what the receiver knows of these owners is complete only above these ids.
+    Raise {
+        /// Space, owner (homed at the sender) and the largest id imported.
+        floors: Vec<(SpaceId, (UserId, EntryId))>,
+    },
+}
+
+/// The answer to a subscription without entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilledOwner {
+    /// The owner.
+    pub owner: UserId,
+    /// The generation that asked.
+    pub generation: Generation,
+    /// The largest id in each space of the graph that has entries.
+    pub floors: Vec<(SpaceId, EntryId)>,
 }
 
 /// The newest entries of an owner in one space.
@@ -135,7 +165,11 @@ encoded_enum!(Event, "event" {
     8 => Unblock { blocker, blocked },
     9 => Reset { blocks },
     10 => ForgetSubscriptions,
+    11 => SubscribeMany { graph, owners },
+    12 => Filled { graph, owners },
+    13 => Raise { floors },
 });
+encoded_struct!(FilledOwner { owner, generation, floors });
 encoded_struct!(SpaceBackfill { space, floor, deliveries });
 encoded_struct!(StreamMessage { source, epoch, destination_incarnation, previous, events });
 encoded_struct!(StreamAnswer { epoch, watermark, incarnation, unknown_space });
@@ -143,14 +177,18 @@ encoded_struct!(StreamAnswer { epoch, watermark, incarnation, unknown_space });
 impl Event {
     /// The spaces it names.
     pub fn spaces(&self) -> impl Iterator<Item = SpaceId> {
-        let (one, many): (Option<SpaceId>, &[SpaceBackfill]) = match self {
+        let one = match self {
             Self::Deliver { space, .. } | Self::Update { space, .. } | Self::Delete { space, .. } => {
-                (Some(*space), &[])
+                Some(*space)
             }
-            Self::Backfill { spaces, .. } => (None, spaces),
-            _ => (None, &[]),
+            _ => None,
         };
-        one.into_iter().chain(many.iter().map(|s| s.space))
+        let filled = if let Self::Filled { owners, .. } = self { &owners[..] } else { &[] };
+        let raised = if let Self::Raise { floors } = self { &floors[..] } else { &[] };
+        let backfilled = if let Self::Backfill { spaces, .. } = self { &spaces[..] } else { &[] };
+        let filled = filled.iter().flat_map(|owner| owner.floors.iter().map(|(space, _)| *space));
+        let many = filled.chain(raised.iter().map(|(space, _)| *space));
+        one.into_iter().chain(backfilled.iter().map(|s| s.space)).chain(many)
     }
 }
 
@@ -162,6 +200,11 @@ impl Event {
                 32 + spaces.iter().map(|s| 16 + 16 * s.deliveries.len()).sum::<usize>()
             }
             Self::Reset { blocks } => 16 + 16 * blocks.len(),
+            Self::SubscribeMany { owners, .. } => 16 + 16 * owners.len(),
+            Self::Filled { owners, .. } => {
+                16 + owners.iter().map(|o| 16 + 12 * o.floors.len()).sum::<usize>()
+            }
+            Self::Raise { floors } => 16 + 20 * floors.len(),
             _ => 24,
         }
     }

@@ -14,6 +14,7 @@ pub mod fs;
 #[cfg(test)]
 mod golden;
 pub mod ids;
+pub mod import;
 pub mod log;
 pub mod oracle;
 pub mod partition;

@@ -6,11 +6,12 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use fanfold_storage::command::{Append, Command, Limits, Ttl, Write, WriteTag, decode_batch, encode_batch};
 use fanfold_storage::entry::{Audience, Delivery, EntryRef};
-use fanfold_storage::event::{Event, SpaceBackfill, StreamMessage};
+use fanfold_storage::event::{Event, FilledOwner, SpaceBackfill, StreamMessage};
 use fanfold_storage::ids::{
     EntryId, Generation, GraphId, JournalPosition, PartitionId, Sequence, SessionId, SpaceId, Stamp,
     StreamEpoch, UserId,
 };
+use fanfold_storage::import::{ImportEdge, ImportEntry, Lifetime, Place};
 use fanfold_storage::space::{FanOut, SpaceDefinition, SpacePolicy};
 
 const GOLDEN: &str = include_str!("../testdata/v1/batch.hex");
@@ -50,7 +51,40 @@ fn writes() -> Vec<Write> {
         Write::Unmute { user: OWNER, targets: owners.clone() },
         Write::Block { user: OWNER, targets: owners.clone() },
         Write::Unblock { user: OWNER, targets: owners },
+        imported_follows(),
+        imported_entries(),
     ]
+}
+
+fn imported_follows() -> Write {
+    let edge = |since| ImportEdge { reader: OWNER, owner: UserId(7), since };
+    Write::ImportFollows { graph: GraphId(1), edges: vec![edge(None), edge(Some(Stamp(840_000_000_000)))] }
+}
+
+fn imported_entries() -> Write {
+    let plain = ImportEntry {
+        space: SPACE,
+        owner: OWNER,
+        author: None,
+        audience: Audience::Public,
+        place: Place::Time { stamp: Stamp(840_000_000_000) },
+        lifetime: Lifetime::SpaceDefault,
+        version: 1,
+        key: None,
+        reference: None,
+        payload: Bytes::from_static(b"old"),
+    };
+    let full = ImportEntry {
+        author: Some(UserId(7)),
+        place: Place::Id { id: ENTRY },
+        lifetime: Lifetime::Until { expiry: Stamp(850_000_000_000) },
+        version: 3,
+        key: Some(Bytes::from_static(b"key")),
+        reference: Some(EntryRef { owner: UserId(9), id: ENTRY }),
+        ..plain.clone()
+    };
+    let kept = ImportEntry { lifetime: Lifetime::Never, ..plain.clone() };
+    Write::ImportEntries { entries: vec![plain, full, kept] }
 }
 
 fn events() -> Vec<Event> {
@@ -89,6 +123,12 @@ fn events() -> Vec<Event> {
         Event::Unblock { blocker: owner, blocked: UserId(8) },
         Event::Reset { blocks: vec![(owner, UserId(8))] },
         Event::ForgetSubscriptions,
+        Event::SubscribeMany { graph, owners: vec![(owner, generation), (UserId(7), Generation(6))] },
+        Event::Filled {
+            graph,
+            owners: vec![FilledOwner { owner, generation, floors: vec![(SPACE, ENTRY)] }],
+        },
+        Event::Raise { floors: vec![(SPACE, (owner, ENTRY))] },
     ]
 }
 

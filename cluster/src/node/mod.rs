@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use fanfold_storage::ids::{GraphId, PartitionId, UserId};
 use fanfold_storage::log::{Log, LogError};
+use fanfold_storage::partition::Partition;
 use fanfold_storage::space::SpaceDefinition;
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -177,6 +178,16 @@ impl Node {
     fn enter(&self) -> Result<Pass, NodeError> {
         let token = self.requests.token();
         if self.stopping.is_cancelled() { Err(NodeError::ShuttingDown) } else { Ok(Pass { _token: token }) }
+    }
+
+    /// Reads all of a partition at one position. `read` runs under its read lock, so that nothing is applied meanwhile.
+    pub fn read_partition<T>(
+        &self,
+        id: PartitionId,
+        read: impl FnOnce(&Partition) -> T,
+    ) -> Result<T, NodeError> {
+        let _pass = self.enter()?;
+        self.partition(id)?.read(read)
     }
 
     /// The partition of this number.

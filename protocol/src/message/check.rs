@@ -6,7 +6,7 @@
 use crate::field::Field;
 use crate::handshake::Limits;
 use crate::message::{
-    AppendItem, ExpiryChoice, Request, SpaceChanges, SpacePolicy, TtlChoice, Write, WriteOp,
+    AppendItem, ExpiryChoice, ImportEntry, Request, SpaceChanges, SpacePolicy, TtlChoice, Write, WriteOp,
 };
 use crate::status::Status;
 
@@ -118,7 +118,9 @@ fn check_write(write: &Write, limits: &Limits) -> Result<(), Status> {
             ExpiryChoice::Clear => Ok(()),
             ExpiryChoice::InMs(in_ms) => check_duration(in_ms, Field::Expiry),
         },
+        WriteOp::ImportEntries(entries) => entries.iter().try_for_each(|entry| check_imported(entry, limits)),
         WriteOp::Delete(_)
+        | WriteOp::ImportFollows(_)
         | WriteOp::Follow(_)
         | WriteOp::Unfollow(_)
         | WriteOp::Mute(_)
@@ -129,13 +131,20 @@ fn check_write(write: &Write, limits: &Limits) -> Result<(), Status> {
 }
 
 fn check_item(item: &AppendItem, limits: &Limits) -> Result<(), Status> {
-    if let Some(key) = &item.key {
-        check_not_empty(key.len(), KEY_BYTES_MAX, Field::Key)?;
-    }
+    check_key(item.key.as_deref())?;
     if let TtlChoice::Ms(ttl_ms) = item.ttl {
         check_duration(ttl_ms, Field::Ttl)?;
     }
     check_size(item.payload.len(), limits.payload_bytes_max as usize, Field::Payload)
+}
+
+fn check_imported(entry: &ImportEntry, limits: &Limits) -> Result<(), Status> {
+    check_key(entry.key.as_deref())?;
+    check_size(entry.payload.len(), limits.payload_bytes_max as usize, Field::Payload)
+}
+
+fn check_key(key: Option<&[u8]>) -> Result<(), Status> {
+    key.map_or(Ok(()), |key| check_not_empty(key.len(), KEY_BYTES_MAX, Field::Key))
 }
 
 fn check_duration(duration_ms: i64, field: Field) -> Result<(), Status> {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::error::BodyError;
 use crate::field::Field;
 use crate::ids::{EntryId, GraphId, PartitionId, SpaceId, UserId};
+use crate::message::import::{IMPORT_ENTRIES_MAX, ImportEntry, ImportFollows};
 use crate::message::session::WriteTag;
 use crate::wire::{Reader, Writer, bitmap};
 
@@ -45,6 +46,10 @@ pub enum WriteOp {
     Block(Targets),
     /// Undoes a block.
     Unblock(Targets),
+    /// Brings edges with their times, of readers homed in one partition; nothing is filled for them.
+    ImportFollows(ImportFollows),
+    /// Brings entries with their times, at most [`IMPORT_ENTRIES_MAX`]; they are not fanned out.
+    ImportEntries(Vec<ImportEntry>),
 }
 
 /// One entry to append.
@@ -201,6 +206,8 @@ impl WriteOp {
             Self::Unmute(_) => 8,
             Self::Block(_) => 9,
             Self::Unblock(_) => 10,
+            Self::ImportFollows(_) => 11,
+            Self::ImportEntries(_) => 12,
         }
     }
 
@@ -220,6 +227,13 @@ impl WriteOp {
             Self::Mute(targets) | Self::Unmute(targets) | Self::Block(targets) | Self::Unblock(targets) => {
                 targets.encode(w);
             }
+            Self::ImportFollows(follows) => follows.encode(w),
+            Self::ImportEntries(entries) => {
+                w.count(entries.len());
+                for entry in entries {
+                    entry.encode(w);
+                }
+            }
         }
     }
 
@@ -238,6 +252,11 @@ impl WriteOp {
             8 => Self::Unmute(Targets::decode(r)?),
             9 => Self::Block(Targets::decode(r)?),
             10 => Self::Unblock(Targets::decode(r)?),
+            11 => Self::ImportFollows(ImportFollows::decode(r)?),
+            12 => {
+                let count = r.count(Field::Items, ImportEntry::BYTES_MIN, IMPORT_ENTRIES_MAX)?;
+                Self::ImportEntries(r.items(count, ImportEntry::decode)?)
+            }
             _ => return Err(BodyError::Malformed { field: Field::Operation }),
         })
     }
@@ -327,12 +346,12 @@ impl TtlChoice {
 }
 
 impl EntryRef {
-    fn encode(self, w: &mut Writer) {
+    pub(crate) fn encode(self, w: &mut Writer) {
         w.number(self.owner.0);
         w.fixed64(self.id.0);
     }
 
-    fn decode(r: &mut Reader) -> Result<Self, BodyError> {
+    pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         Ok(Self { owner: r.user(Field::Reference)?, id: r.entry_id(Field::Reference)? })
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::BodyError;
 use crate::field::Field;
 use crate::ids::{EntryId, Stamp, UserId};
+use crate::message::import::{IMPORT_EDGES_MAX, IMPORT_ENTRIES_MAX};
 use crate::message::write::{APPEND_ITEMS_MAX, WRITE_USERS_MAX};
 use crate::status::Status;
 use crate::token::Token;
@@ -20,7 +21,7 @@ pub struct Written {
 /// What came of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteResult {
-    /// Of each item of an append, in order.
+    /// Of each item of an append or imported entry, in order.
     Appended(Vec<AppendOutcome>),
     /// The payload was replaced.
     Amended {
@@ -44,7 +45,18 @@ pub enum WriteResult {
         /// Whom a block or limit kept from being followed.
         refused: Vec<UserId>,
     },
+    /// Edges were imported.
+    FollowsImported {
+        /// How many are new.
+        changed: u32,
+        /// Those refused, by their place among the edges; all others are there now.
+        refused: Vec<(u32, Status)>,
+    },
 }
+
+/// Most outcomes of one write.
+const OUTCOMES_MAX: usize =
+    if IMPORT_ENTRIES_MAX > APPEND_ITEMS_MAX { IMPORT_ENTRIES_MAX } else { APPEND_ITEMS_MAX };
 
 /// What came of one item of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,13 +113,22 @@ impl WriteResult {
                 w.number(*changed);
                 w.users(refused);
             }
+            Self::FollowsImported { changed, refused } => {
+                w.byte(6);
+                w.number(*changed);
+                w.count(refused.len());
+                for (place, status) in refused {
+                    w.number(*place);
+                    status.encode(w);
+                }
+            }
         }
     }
 
     fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         Ok(match r.byte(Field::Result)? {
             1 => {
-                let count = r.count(Field::Result, 2, APPEND_ITEMS_MAX)?;
+                let count = r.count(Field::Result, 2, OUTCOMES_MAX)?;
                 Self::Appended(r.items(count, AppendOutcome::decode)?)
             }
             2 => Self::Amended { version: r.number32(Field::Version)? },
@@ -119,6 +140,12 @@ impl WriteResult {
                 changed: r.number32(Field::Result)?,
                 refused: r.users(Field::Result, WRITE_USERS_MAX)?,
             },
+            6 => {
+                let changed = r.number32(Field::Result)?;
+                let count = r.count(Field::Result, 2, IMPORT_EDGES_MAX)?;
+                let refused = r.items(count, |r| Ok((r.number32(Field::Result)?, Status::decode(r)?)))?;
+                Self::FollowsImported { changed, refused }
+            }
             _ => return Err(BodyError::Malformed { field: Field::Result }),
         })
     }

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use fanfold_protocol::message::{
     AlterSpace, Amend, AppendItem, AppendOutcome, Audience, Budget, CloseSession, Counts, CreateSpace, Edge,
     EdgePage, Edges, EntryName, EntryRef, EntryView, ExpiryChoice, Explain, Explanation, FanOut, GetCounts,
-    LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus, OpenSession, Page, PartitionStatus,
-    ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Reason, ReferenceState, ReferenceView, ScanEdges,
-    SetExpiry, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StreamStatus, Targets, TtlChoice,
-    WaitDelivered, Write, WriteOp, WriteResult, WriteTag, Written,
+    ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace, LogStatus, Map, MemoryPart, MemoryUse,
+    NodeAddress, NodeStatus, OpenSession, Page, PartitionStatus, ReadEntries, ReadFeed, ReadFeeds,
+    ReadTimeline, Reason, ReferenceState, ReferenceView, ScanEdges, SetExpiry, ShortReason, SpaceChanges,
+    SpaceInfo, SpacePolicy, StreamStatus, Targets, TtlChoice, WaitDelivered, Write, WriteOp, WriteResult,
+    WriteTag, Written,
 };
 use fanfold_protocol::{
     Call, ClusterId, Cursor, CursorScope, EdgePosition, EntryId, Frame, GraphId, LeaderHint, Mark, NodeId,
@@ -127,6 +128,38 @@ fn append() -> WriteOp {
     WriteOp::Append(vec![plain, full])
 }
 
+fn import_follows() -> WriteOp {
+    let old = ImportEdge { reader: BOB, owner: ALICE, since: Some(Stamp(820_000_000_000)) };
+    let edges = vec![old, ImportEdge { since: None, ..old }];
+    WriteOp::ImportFollows(ImportFollows { graph: FOLLOWS, edges })
+}
+
+fn import_entries() -> WriteOp {
+    let plain = ImportEntry {
+        space: POSTS,
+        owner: ALICE,
+        place: ImportPlace::Time(Stamp(820_000_000_000)),
+        author: None,
+        audience: Audience::Public,
+        expiry: ImportExpiry::SpaceDefault,
+        version: 1,
+        key: None,
+        reference: None,
+        payload: Bytes::from_static(b"long ago"),
+    };
+    let full = ImportEntry {
+        place: ImportPlace::Id(entry_id(10, ALICE)),
+        author: Some(BOB),
+        audience: Audience::Followers,
+        expiry: ImportExpiry::At(Stamp(850_000_000_000)),
+        version: 3,
+        key: Some(Bytes::from_static(b"key-1")),
+        reference: Some(EntryRef { owner: BOB, id: entry_id(1, BOB) }),
+        ..plain.clone()
+    };
+    WriteOp::ImportEntries(vec![plain, full])
+}
+
 fn requests() -> Vec<(&'static str, Request)> {
     let mut all = vec![
         ("ping", Request::Ping),
@@ -193,6 +226,8 @@ fn write_requests() -> Vec<(&'static str, Request)> {
         ("write_unmute", write(WriteOp::Unmute(targets.clone()))),
         ("write_block", write(WriteOp::Block(targets.clone()))),
         ("write_unblock", write(WriteOp::Unblock(targets))),
+        ("write_import_follows", write(import_follows())),
+        ("write_import_entries", write(import_entries())),
     ]
 }
 
@@ -324,6 +359,13 @@ fn written() -> Vec<(&'static str, WriteResult)> {
         ("written_deleted", WriteResult::Deleted { existed: true }),
         ("written_expiry_set", WriteResult::ExpirySet { expiry: Some(Stamp(820_000_000_000)) }),
         ("written_related", WriteResult::Related { changed: 2, refused: vec![BOB] }),
+        (
+            "written_follows_imported",
+            WriteResult::FollowsImported {
+                changed: 1,
+                refused: vec![(1, Status::BlockedBy { blocker: ALICE, blocked: BOB })],
+            },
+        ),
     ]
 }
 

@@ -72,6 +72,6 @@ proptest! {
         let text = status.to_string();
         // "What happened; what to do" or "what happened, what else; what to do": one line, two parts.
         prop_assert!(text.contains("; "), "{}", text);
-        prop_assert!((1..=34).contains(&status.code()));
+        prop_assert!((1..=35).contains(&status.code()));
     }
 }

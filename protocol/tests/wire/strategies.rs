@@ -5,10 +5,11 @@ use fanfold_protocol::field::{Field, LimitKind};
 use fanfold_protocol::message::{
     AlterSpace, Amend, AppendItem, AppendOutcome, Audience, Budget, CloseSession, Counts, CreateSpace, Edge,
     EdgePage, Edges, EntryName, EntryRef, EntryView, ExpiryChoice, Explain, Explanation, FanOut, GetCounts,
-    LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus, OpenSession, Page, PartitionStatus,
-    ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Reason, ReferenceState, ReferenceView, ScanEdges,
-    SetExpiry, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StreamStatus, Targets, TtlChoice,
-    WaitDelivered, Write, WriteOp, WriteResult, WriteTag, Written,
+    ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace, LogStatus, Map, MemoryPart, MemoryUse,
+    NodeAddress, NodeStatus, OpenSession, Page, PartitionStatus, ReadEntries, ReadFeed, ReadFeeds,
+    ReadTimeline, Reason, ReferenceState, ReferenceView, ScanEdges, SetExpiry, ShortReason, SpaceChanges,
+    SpaceInfo, SpacePolicy, StreamStatus, Targets, TtlChoice, WaitDelivered, Write, WriteOp, WriteResult,
+    WriteTag, Written,
 };
 use fanfold_protocol::{
     ClusterId, Cursor, CursorScope, EdgePosition, EntryId, GraphId, LeaderHint, Mark, NodeId, Opcode,
@@ -175,6 +176,33 @@ fn append_item() -> impl Strategy<Value = AppendItem> {
         })
 }
 
+fn import_follows() -> impl Strategy<Value = ImportFollows> {
+    let since = option::of((0..u64::MAX).prop_map(Stamp));
+    let edge = (user(), user(), since).prop_map(|(reader, owner, since)| ImportEdge { reader, owner, since });
+    (graph(), vec(edge, 0..5)).prop_map(|(graph, edges)| ImportFollows { graph, edges })
+}
+
+fn import_entry() -> impl Strategy<Value = ImportEntry> {
+    let place = prop_oneof![stamp().prop_map(ImportPlace::Time), entry_id().prop_map(ImportPlace::Id)];
+    let expiry = prop_oneof![
+        Just(ImportExpiry::SpaceDefault),
+        Just(ImportExpiry::Never),
+        stamp().prop_map(ImportExpiry::At)
+    ];
+    (append_item(), place, expiry, number32()).prop_map(|(item, place, expiry, version)| ImportEntry {
+        space: item.space,
+        owner: item.owner,
+        place,
+        author: item.author,
+        audience: item.audience,
+        expiry,
+        version,
+        key: item.key,
+        reference: item.reference,
+        payload: item.payload,
+    })
+}
+
 fn write_op() -> impl Strategy<Value = WriteOp> {
     let edges =
         || (graph(), user(), users()).prop_map(|(graph, reader, owners)| Edges { graph, reader, owners });
@@ -193,6 +221,8 @@ fn write_op() -> impl Strategy<Value = WriteOp> {
         targets().prop_map(WriteOp::Unmute),
         targets().prop_map(WriteOp::Block),
         targets().prop_map(WriteOp::Unblock),
+        import_follows().prop_map(WriteOp::ImportFollows),
+        vec(import_entry(), 0..5).prop_map(WriteOp::ImportEntries),
     ]
 }
 
@@ -294,6 +324,7 @@ fn plain_status() -> impl Strategy<Value = Status> {
         Status::TooManyConnections,
         Status::ShuttingDown,
         Status::Internal,
+        Status::IdTaken,
     ])
 }
 
@@ -430,6 +461,8 @@ fn written() -> impl Strategy<Value = Written> {
         any::<bool>().prop_map(|existed| WriteResult::Deleted { existed }),
         option::of(stamp()).prop_map(|expiry| WriteResult::ExpirySet { expiry }),
         (number32(), users()).prop_map(|(changed, refused)| WriteResult::Related { changed, refused }),
+        (number32(), vec((number32(), status()), 0..4))
+            .prop_map(|(changed, refused)| WriteResult::FollowsImported { changed, refused }),
     ];
     (token(), result).prop_map(|(token, result)| Written { token, result })
 }

@@ -1,10 +1,11 @@
 //! Owns how a command fails: the message for the person who called it, and the exit code.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
+use crate::import::ImportError;
 use crate::logging::LoggingError;
 use crate::server::StartError;
 
@@ -69,6 +70,20 @@ pub enum CliError {
         /// How many places.
         places: usize,
     },
+    /// An import failed.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// An import is done, without some lines.
+    #[error("{rejected} lines were rejected{}", listed(rejects.as_deref()))]
+    SomeRejected {
+        /// How many.
+        rejected: u64,
+        /// Where they are listed.
+        rejects: Option<PathBuf>,
+    },
+    /// An export failed.
+    #[error(transparent)]
+    Export(#[from] crate::export::ExportError),
     /// The demo failed.
     #[error(transparent)]
     Demo(crate::demo::DemoError),
@@ -80,6 +95,10 @@ pub enum CliError {
         /// What the operating system said.
         source: io::Error,
     },
+}
+
+fn listed(rejects: Option<&Path>) -> String {
+    rejects.map_or_else(String::new, |path| format!("; {} says which and why", path.display()))
 }
 
 impl CliError {
@@ -96,7 +115,11 @@ impl CliError {
     /// 2 for misuse, otherwise 1.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::Logging(_) | Self::NothingToChange => ExitCode::from(2),
+            Self::Config(_)
+            | Self::Logging(_)
+            | Self::NothingToChange
+            | Self::Import(ImportError::Format { .. }) => ExitCode::from(2),
+            Self::SomeRejected { .. } => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }
     }

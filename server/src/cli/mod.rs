@@ -1,13 +1,15 @@
 //! Owns the command line of the one binary `fanfold`: what the commands are, and what the process says and returns.
 //!
 //! - Results go to stdout, everything else to stderr.
-//! - The exit code is 0 when done, 1 when it failed, 2 when it was called wrongly.
+//! - The exit code is 0 when done, 1 when it failed, 2 when it was called wrongly, 3 when an import is done and left lines out.
 
 mod admin;
 mod entry;
 mod error;
 mod explain;
+mod export;
 mod feed;
+mod import;
 mod inspect;
 mod output;
 mod relate;
@@ -71,6 +73,10 @@ enum Command {
     Timeline(feed::TimelineArgs),
     /// Shows the feed of a reader, newest first, or explains why an entry is or is not in it.
     Feed(feed::FeedArgs),
+    /// Imports edges or entries from files; goes on where it was if it was interrupted. The exit code is 3 if lines were rejected.
+    Import(import::ImportArgs),
+    /// Exports the edges and entries of a data directory on which no node runs, in files that `import` reads.
+    Export(export::ExportArgs),
     /// Shows how a node is: partitions, streams between them, memory, log.
     Status(status::StatusArgs),
     /// Looks into a data directory while no node runs on it.
@@ -101,6 +107,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Demo(args) => crate::demo::run(args).map_err(CliError::Demo),
         Command::Inspect(args) => inspect::run(&args),
         Command::Config(args) => admin::config(&args),
+        Command::Export(args) => remote::block_on(export::run(args)),
         remote => remote::block_on(run_remote(remote)),
     }
 }
@@ -120,9 +127,14 @@ async fn run_remote(command: Command) -> Result<(), CliError> {
         Command::Unblock(args) => relate::targets(args, Relation::Unblock).await,
         Command::Timeline(args) => feed::timeline(args).await,
         Command::Feed(args) => feed::feed(args).await,
+        Command::Import(args) => import::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Clock(args) => admin::clock(args).await,
-        Command::Start(_) | Command::Demo(_) | Command::Inspect(_) | Command::Config(_) => Ok(()),
+        Command::Start(_)
+        | Command::Demo(_)
+        | Command::Inspect(_)
+        | Command::Config(_)
+        | Command::Export(_) => Ok(()),
     }
 }
 

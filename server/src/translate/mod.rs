@@ -4,6 +4,7 @@
 //! - A mapping that can fail says which field it failed at.
 
 mod figures;
+mod import;
 mod page;
 mod space;
 mod status;
@@ -71,6 +72,11 @@ pub fn partition_id(id: wire::PartitionId) -> stored::PartitionId {
 /// A partition, to the wire.
 pub fn partition_id_to_wire(id: stored::PartitionId) -> wire::PartitionId {
     wire::PartitionId(id.0)
+}
+
+/// A stamp, from the wire.
+pub fn stamp(stamp: wire::Stamp) -> stored::Stamp {
+    stored::Stamp(stamp.0)
 }
 
 /// A stamp, to the wire.

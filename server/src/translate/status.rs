@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fanfold_protocol::{Field, LimitKind, Status};
 use fanfold_storage::command::{KEY_BYTES_MAX, Limited, Refusal, TTL_MS_MAX};
+use fanfold_storage::ids::Stamp;
 use fanfold_storage::space::SpaceDefinition;
 
 use fanfold_cluster::NodeError;
@@ -11,7 +12,7 @@ use fanfold_cluster::error::RangeField;
 use fanfold_protocol::LeaderHint;
 use fanfold_protocol::ids::NodeId;
 
-use super::{entry_id_to_wire, graph_id_to_wire, partition_id_to_wire, space_id_to_wire};
+use super::{entry_id_to_wire, graph_id_to_wire, partition_id_to_wire, space_id_to_wire, user_to_wire};
 
 /// What a refusal alone does not know and its status says.
 #[derive(Debug, Clone, Copy)]
@@ -53,10 +54,25 @@ pub fn refusal_to_status(refusal: Refusal, refused: &Refused<'_>) -> Status {
         Refusal::NotFound => Status::NotFound,
         Refusal::NotTheOwner => Status::NotTheOwner,
         Refusal::VersionMismatch { current } => Status::VersionMismatch { current },
+        Refusal::Blocked { blocker, blocked } => {
+            Status::BlockedBy { blocker: user_to_wire(blocker), blocked: user_to_wire(blocked) }
+        }
+        Refusal::TimeAhead { now, time } => {
+            Status::OutOfRange { field: Field::Time, min: 0, max: now.0, got: saturated(time) }
+        }
+        Refusal::ExpiredAlready { now, expiry } => {
+            let (min, max) = (now.0 + 1, now.0.saturating_add(TTL_MS_MAX));
+            Status::OutOfRange { field: Field::Expiry, min, max, got: saturated(expiry) }
+        }
+        Refusal::IdTaken => Status::IdTaken,
         Refusal::LimitReached { what, limit } => {
             Status::LimitReached { what: limit_kind(what), limit: limit.into() }
         }
     }
+}
+
+fn saturated(stamp: Stamp) -> i64 {
+    i64::try_from(stamp.0).unwrap_or(i64::MAX)
 }
 
 fn limit_kind(what: Limited) -> LimitKind {

@@ -7,6 +7,7 @@ use fanfold_storage::entry::EntryRef;
 use fanfold_storage::ids::{Sequence, SessionId};
 use fanfold_storage::space::SpaceDefinition;
 
+use super::import::{import_entry, import_follows};
 use super::{
     Refused, audience, entry_id, entry_id_to_wire, error_to_status, graph_id, refusal_to_status, space_id,
     stamp_to_wire, token, user, user_to_wire, users,
@@ -62,6 +63,10 @@ pub fn write(op: wire::WriteOp) -> stored::Write {
         wire::WriteOp::Unmute(t) => stored::Write::Unmute { user: user(t.user), targets: users(t.targets) },
         wire::WriteOp::Block(t) => stored::Write::Block { user: user(t.user), targets: users(t.targets) },
         wire::WriteOp::Unblock(t) => stored::Write::Unblock { user: user(t.user), targets: users(t.targets) },
+        wire::WriteOp::ImportFollows(follows) => import_follows(follows),
+        wire::WriteOp::ImportEntries(entries) => {
+            stored::Write::ImportEntries { entries: entries.into_iter().map(import_entry).collect() }
+        }
     }
 }
 
@@ -120,6 +125,7 @@ pub fn receipt(
                 |item: &stored::AppendResult| matches!(item, stored::AppendResult::Refused { .. });
             let spaces = match &receipt.result {
                 stored::WriteResult::Appended { items } if items.iter().any(is_refused) => spaces(),
+                stored::WriteResult::FollowsImported { refused, .. } if !refused.is_empty() => spaces(),
                 _ => Vec::new(),
             };
             let result = write_result_to_wire(receipt.result, &words(&spaces));
@@ -143,6 +149,10 @@ fn write_result_to_wire(result: stored::WriteResult, refused: &Refused<'_>) -> w
         }
         stored::WriteResult::Related { changed, refused } => {
             wire::WriteResult::Related { changed, refused: refused.into_iter().map(user_to_wire).collect() }
+        }
+        stored::WriteResult::FollowsImported { changed, refused: edges } => {
+            let edges = edges.into_iter().map(|(at, why)| (at, refusal_to_status(why, refused)));
+            wire::WriteResult::FollowsImported { changed, refused: edges.collect() }
         }
     }
 }

@@ -166,16 +166,16 @@ impl Following {
         run.map(|(_, since)| Edge { owner, since: Stamp(since) })
     }
 
-    /// Adds edges that are not there, ascending, all followed at `since`.
-    pub(super) fn add(&mut self, owners: &[OwnerIndex], since: Stamp, heap: &mut HeapBytes) {
-        match owners {
+    /// Adds edges that are not there, owners ascending.
+    pub(super) fn add(&mut self, edges: &[Edge], heap: &mut HeapBytes) {
+        match edges {
             [] => {}
-            [owner] => self.add_one(owner.0, since, heap),
-            owners => self.merge(owners, since, heap),
+            [edge] => self.add_one(*edge, heap),
+            edges => self.merge(edges, heap),
         }
     }
 
-    fn add_one(&mut self, owner: u32, since: Stamp, heap: &mut HeapBytes) {
+    fn add_one(&mut self, Edge { owner: OwnerIndex(owner), since }: Edge, heap: &mut HeapBytes) {
         let place = self.place(owner);
         let mut list = Writer::new(self.0.len() + 24);
         list.out.extend_from_slice(&self.distances()[..place.at]);
@@ -203,15 +203,15 @@ impl Following {
         self.replace(list, heap);
     }
 
-    fn merge(&mut self, owners: &[OwnerIndex], since: Stamp, heap: &mut HeapBytes) {
-        let mut list = Writer::new(self.0.len() + 32 + 3 * owners.len());
-        let (mut old, mut new) = (self.iter().peekable(), owners.iter().peekable());
+    fn merge(&mut self, edges: &[Edge], heap: &mut HeapBytes) {
+        let mut list = Writer::new(self.0.len() + 32 + 3 * edges.len());
+        let (mut old, mut new) = (self.iter().peekable(), edges.iter().copied().peekable());
         let merged = std::iter::from_fn(|| {
-            let is_new = new.peek().is_some_and(|owner| old.peek().is_none_or(|edge| edge.owner > **owner));
-            if is_new { new.next().map(|owner| Edge { owner: *owner, since }) } else { old.next() }
+            let is_new = new.peek().is_some_and(|new| old.peek().is_none_or(|old| old.owner > new.owner));
+            if is_new { new.next() } else { old.next() }
         });
-        let last = owners.last().map_or(0, |owner| owner.0).max(self.word(1));
-        list.edges(merged, self.len() + owners.len(), last);
+        let last = edges.last().map_or(0, |edge| edge.owner.0).max(self.word(1));
+        list.edges(merged, self.len() + edges.len(), last);
         drop((old, new));
         self.replace(list, heap);
     }
@@ -398,7 +398,9 @@ mod tests {
             let (mut list, mut model) = (Following::default(), BTreeMap::new());
             let mut heap = HeapBytes::default();
             for (what, owners, since) in changes {
-                let since = [0, 850_000_000_000, 850_000_000_007, u64::MAX][since as usize];
+                // The follows of one command share a time, those of an import have their own.
+                let times = [0, 850_000_000_000, 850_000_000_007, u64::MAX];
+                let time = |owner: u32| times[(since as usize + what as usize / 2 * owner as usize) % 4];
                 let owners: Vec<u32> = owners.into_iter().map(|owner| owner * stride).collect();
                 if what == 0 {
                     for owner in owners {
@@ -406,9 +408,9 @@ mod tests {
                     }
                 } else {
                     let new: Vec<_> = owners.into_iter().filter(|o| !model.contains_key(o)).collect();
-                    model.extend(new.iter().map(|owner| (*owner, since)));
-                    let new: Vec<_> = new.into_iter().map(OwnerIndex).collect();
-                    list.add(&new, Stamp(since), &mut heap);
+                    model.extend(new.iter().map(|owner| (*owner, time(*owner))));
+                    let edge = |owner| Edge { owner: OwnerIndex(owner), since: Stamp(time(owner)) };
+                    list.add(&new.into_iter().map(edge).collect::<Vec<_>>(), &mut heap);
                 }
             }
             check(&list, &model, heap);
@@ -426,8 +428,9 @@ mod tests {
     #[test]
     fn one_command_shares_one_stamp() {
         let (mut list, mut heap) = (Following::default(), HeapBytes::default());
-        let owners: Vec<_> = (0..200).map(|n| OwnerIndex(n * 5_000)).collect();
-        list.add(&owners, Stamp(850_000_000_000), &mut heap);
+        let since = Stamp(850_000_000_000);
+        let edges: Vec<_> = (0..200).map(|n| Edge { owner: OwnerIndex(n * 5_000), since }).collect();
+        list.add(&edges, &mut heap);
         assert!(list.bytes() <= 430, "{}", list.bytes());
     }
 

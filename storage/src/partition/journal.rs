@@ -12,8 +12,8 @@ use super::deque::ChunkedDeque;
 use super::heap::{HeapBytes, allocated};
 use crate::codec::{Encoded, encoded_struct};
 use crate::entry::Delivery;
-use crate::event::{Event, SpaceBackfill, StreamAnswer, StreamMessage};
-use crate::ids::{JournalPosition, PartitionId, Stamp, StreamEpoch, UserId};
+use crate::event::{Event, FilledOwner, SpaceBackfill, StreamAnswer, StreamMessage};
+use crate::ids::{EntryId, Generation, JournalPosition, PartitionId, SpaceId, Stamp, StreamEpoch, UserId};
 
 #[derive(Clone, Debug)]
 pub(super) struct Recorded {
@@ -39,6 +39,18 @@ impl Recorded {
                     + spaces.iter().map(rows).sum::<usize>()
             }
             Event::Reset { blocks } => allocated(blocks.capacity() * size_of::<(UserId, UserId)>()),
+            Event::SubscribeMany { owners, .. } => {
+                allocated(owners.capacity() * size_of::<(UserId, Generation)>())
+            }
+            Event::Filled { owners, .. } => {
+                let floors =
+                    |o: &FilledOwner| allocated(o.floors.capacity() * size_of::<(SpaceId, EntryId)>());
+                allocated(owners.capacity() * size_of::<FilledOwner>())
+                    + owners.iter().map(floors).sum::<usize>()
+            }
+            Event::Raise { floors } => {
+                allocated(floors.capacity() * size_of::<(SpaceId, (UserId, EntryId))>())
+            }
             _ => 0,
         };
         allocated(size_of_val::<[PartitionId]>(&self.destinations)) + beside

@@ -44,8 +44,10 @@ impl Partition {
                 remote.push(RemoteSource { owner: owner.id, below: EntryId(floor.0.saturating_add(1)) });
             }
             let Some(chain) = owner.chain(space).filter(|_| owner.filled) else { continue };
-            // One owner's entries arrive in the order of their ids, so the new ones lead the chain.
-            let chain = self.delivered.chain(chain.head).take_while(|(_, row)| row.id > floor);
+            // One owner's entries arrive in the order of their ids, so the new ones lead the chain. What the timeline is
+            // asked for is left to it.
+            let chain =
+                self.delivered.chain(chain.head).filter(|(_, row)| row.id > floor || row.id < id_bound);
             let new = chain.take_while(|(position, row)| {
                 let is_made_since = row.id >= id_bound;
                 if by_id { is_made_since } else { *position >= mark && (is_made_since || !row.is_backfill()) }

@@ -8,7 +8,7 @@ use super::delivered::RowState;
 use super::fan_out::Place;
 use super::owners::{Chain, OwnerIndex};
 use super::relations::Relations;
-use super::users::{User, UserIndex};
+use super::users::{Edge, User, UserIndex};
 use crate::command::{Limited, Refusal, WriteResult};
 use crate::entry::Audience;
 use crate::event::{Event, SpaceBackfill};
@@ -20,7 +20,7 @@ const BACKFILL_DELIVERIES_MAX: usize = 8_192;
 type Targets = std::collections::BTreeSet<UserId>;
 
 impl Partition {
-    fn local_user(&mut self, id: UserId) -> Result<UserIndex, Refusal> {
+    pub(super) fn local_user(&mut self, id: UserId) -> Result<UserIndex, Refusal> {
         let limit = self.limits.users_max;
         if self.users.find(id).is_none() && self.users.len() >= limit as usize {
             return Err(Refusal::LimitReached { what: Limited::Users, limit });
@@ -28,7 +28,7 @@ impl Partition {
         Ok(self.users.intern(id))
     }
 
-    fn release_user(&mut self, index: UserIndex) {
+    pub(super) fn release_user(&mut self, index: UserIndex) {
         if self.users.release_if_idle(index) {
             for feeds in self.feeds.values_mut() {
                 feeds.clear(index.0);
@@ -49,53 +49,75 @@ impl Partition {
         let user = self.local_user(reader)?;
         let known = self.owners.find_all(graph, owners);
         let (mut new, mut refused) = (Vec::with_capacity(owners.len()), Vec::new());
-        let limit = self.limits.followees_max;
         let followed = self.users.get(user).edge_count(graph);
-        let hides_somebody = self.users.get(user).hides_somebody();
         let mut result = Ok(());
-        for (owner, known) in owners.iter().copied().zip(known).filter(|(owner, _)| *owner != reader) {
-            if hides_somebody && self.users.get(user).blocked(owner) {
-                refused.push(owner);
-                continue;
-            }
-            if followed + new.len() >= limit as usize {
-                // The owner may have become known by this very command.
-                let known = known.or_else(|| self.owners.find(graph, owner));
-                if known.is_some_and(|known| self.owners.get(known).followers.contains(user.0)) {
-                    continue;
+        for (owner, known) in owners.iter().copied().zip(known) {
+            match self.add_follower((graph, owner), known, user, followed + new.len()) {
+                Ok(None) => {}
+                Ok(Some(index)) => {
+                    new.push(Edge { owner: index, since: self.stamp });
+                    if self.owners.get(index).followers.len() == 1 {
+                        self.subscribe(index);
+                    }
                 }
-                result = Err(Refusal::LimitReached { what: Limited::Followees, limit });
-                break;
-            }
-            let index = known.unwrap_or_else(|| self.owners.intern(graph, owner));
-            if self.owners.add_follower(index, user.0) {
-                new.push(index);
-                if self.owners.get(index).followers.len() == 1 {
-                    self.subscribe(index);
+                Err(Refusal::Blocked { .. }) => refused.push(owner),
+                Err(refusal) => {
+                    result = Err(refusal);
+                    break;
                 }
             }
         }
         let changed = new.len() as u32;
-        new.sort_unstable();
-        self.users.follow(user, graph, &new, self.stamp);
+        new.sort_unstable_by_key(|edge| edge.owner);
+        self.users.follow(user, graph, &new);
         self.fill_reader(graph, user, &new);
         self.release_user(user);
         // What was added before a limit was reached stays: asking again is harmless.
         result.map(|()| WriteResult::Related { changed, refused })
     }
 
-    fn new_generation(&mut self) -> Generation {
+    /// Puts a user, who follows `followed` owners, into the followers of an owner; none if that changes nothing. `known` is
+    /// where the owner was before this command.
+    pub(super) fn add_follower(
+        &mut self,
+        (graph, owner): (GraphId, UserId),
+        known: Option<OwnerIndex>,
+        index: UserIndex,
+        followed: usize,
+    ) -> Result<Option<OwnerIndex>, Refusal> {
+        let user = self.users.get(index);
+        if owner == user.id {
+            return Ok(None);
+        }
+        if let Some((blocker, blocked)) = user.block_with(owner) {
+            return Err(Refusal::Blocked { blocker, blocked });
+        }
+        let limit = self.limits.followees_max;
+        if followed >= limit as usize {
+            // The owner may have become known by this very command.
+            let known = known.or_else(|| self.owners.find(graph, owner));
+            if known.is_some_and(|known| self.owners.get(known).followers.contains(index.0)) {
+                return Ok(None);
+            }
+            return Err(Refusal::LimitReached { what: Limited::Followees, limit });
+        }
+        let owner = known.unwrap_or_else(|| self.owners.intern(graph, owner));
+        Ok(self.owners.add_follower(owner, index.0).then_some(owner))
+    }
+
+    /// Begins a subscription under a new generation, with nothing filled.
+    pub(super) fn begin_subscription(&mut self, index: OwnerIndex) -> (GraphId, UserId, Generation) {
         self.last_generation += 1;
-        Generation(self.last_generation)
+        let owner = self.owners.get_mut(index);
+        owner.generation = Generation(self.last_generation);
+        let begun = (owner.graph, owner.id, owner.generation);
+        self.set_filled(index, false);
+        begun
     }
 
     /// Begins a subscription: filled at once from a local timeline, by a backfill from a remote one.
     fn subscribe(&mut self, index: OwnerIndex) {
-        let generation = self.new_generation();
-        let owner = self.owners.get_mut(index);
-        owner.generation = generation;
-        let (graph, id) = (owner.graph, owner.id);
-        self.set_filled(index, false);
+        let (graph, id, generation) = self.begin_subscription(index);
         let home = self.home_of(id);
         if home == self.id {
             let spaces = self.backfill(graph, id);
@@ -172,11 +194,11 @@ impl Partition {
     }
 
     /// Fills what a new reader's feed is to hold of owners whose rows were here before it came.
-    fn fill_reader(&mut self, graph: GraphId, user: UserIndex, owners: &[OwnerIndex]) {
+    fn fill_reader(&mut self, graph: GraphId, user: UserIndex, edges: &[Edge]) {
         for space in self.spaces_of(graph) {
             let cap = self.spaces[&space].policy.feed_cap as usize;
             let (mut rows, mut refused) = (Vec::new(), EntryId::ZERO);
-            for owner in owners {
+            for Edge { owner, .. } in edges {
                 let chains = &mut self.owners.get_mut(*owner).chains;
                 let Some(chain) = chains.iter_mut().find(|chain| chain.space == space) else { continue };
                 if chain.pulled {

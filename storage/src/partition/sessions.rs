@@ -279,6 +279,11 @@ impl Keys {
         }
     }
 
+    /// The keys that are remembered, with the entries they made.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, EntryId)> {
+        (0..self.order.len()).filter_map(|n| self.order.get(n)).map(|kept| (&kept.key, kept.id))
+    }
+
     pub(super) fn find(&self, key: &Key) -> Option<(EntryId, u128)> {
         self.known.get(key).copied()
     }

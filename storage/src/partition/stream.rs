@@ -92,6 +92,15 @@ impl Partition {
                 self.renew_subscriptions(source);
             }
             Event::ForgetSubscriptions => self.reach.forget(source),
+            Event::SubscribeMany { graph, owners } => self.take_subscriptions(source, graph, &owners),
+            Event::Filled { graph, owners } => {
+                owners.iter().for_each(|owner| self.take_filled(graph, owner));
+            }
+            Event::Raise { floors } => {
+                for (space, (owner, id)) in floors {
+                    self.take_raise(space, owner, id);
+                }
+            }
         }
     }
 

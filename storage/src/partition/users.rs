@@ -60,7 +60,7 @@ impl User {
     }
 
     /// All its edges by graph; a graph without any is not among them.
-    fn lists(&self) -> impl Iterator<Item = (GraphId, &Following)> {
+    pub(super) fn lists(&self) -> impl Iterator<Item = (GraphId, &Following)> {
         let others = self.relations.as_ref().map_or(&[][..], |relations| &relations.following);
         let first = (self.following.len() > 0).then_some((self.graph, &self.following));
         first.into_iter().chain(others.iter().map(|(graph, list)| (*graph, list)))
@@ -125,8 +125,14 @@ impl User {
 
     /// Whether one of the two blocks the other.
     pub(super) fn blocked(&self, other: UserId) -> bool {
-        let relations = self.relations();
-        relations.is_some_and(|r| r.blocks.contains(&other) || r.blocked_by.contains(&other))
+        self.block_with(other).is_some()
+    }
+
+    /// The block (blocker, blocked) between the two, if there is one.
+    pub(super) fn block_with(&self, other: UserId) -> Option<(UserId, UserId)> {
+        let relations = self.relations()?;
+        let by_user = relations.blocks.contains(&other).then_some((self.id, other));
+        by_user.or(relations.blocked_by.contains(&other).then_some((other, self.id)))
     }
 
     /// Whether there is anybody whose entries it is not to see.
@@ -336,18 +342,18 @@ impl Users {
         true
     }
 
-    /// Adds edges that are not there; `owners` ascending.
-    pub(super) fn follow(&mut self, index: UserIndex, graph: GraphId, owners: &[OwnerIndex], since: Stamp) {
-        if owners.is_empty() {
+    /// Adds edges that are not there, owners ascending.
+    pub(super) fn follow(&mut self, index: UserIndex, graph: GraphId, edges: &[Edge]) {
+        if edges.is_empty() {
             return;
         }
-        self.edges += owners.len() as u64;
+        self.edges += edges.len() as u64;
         self.forget_seen(index);
         self.touch(index.0);
         let mut heap = self.heap;
         let user = self.get_mut(index);
         let before = user.relations_memory();
-        user.list_mut(graph).add(owners, since, &mut heap);
+        user.list_mut(graph).add(edges, &mut heap);
         heap.replace(before, user.relations_memory());
         self.heap = heap;
     }

@@ -28,6 +28,14 @@ fn body_hash(raw: &[u8]) -> u128 {
     xxhash_rust::xxh3::xxh3_128(body.map_or(raw, |start| &raw[start..]))
 }
 
+/// What an application key says.
+pub(super) enum Keyed {
+    /// Its entry was made before.
+    Made(EntryId),
+    /// Nothing; the key, if there is one, is to be kept with the hash of the content.
+    Free(Option<(Key, u128)>),
+}
+
 impl Partition {
     pub(super) fn write(&mut self, tag: &WriteTag, write: Write, raw: &[u8]) -> Outcome {
         let hash = body_hash(raw);
@@ -76,10 +84,12 @@ impl Partition {
             Write::Unmute { user, targets } => self.unmute(user, &targets),
             Write::Block { user, targets } => self.block(user, &targets),
             Write::Unblock { user, targets } => self.unblock(user, &targets),
+            Write::ImportFollows { graph, edges } => self.import_follows(graph, &edges),
+            Write::ImportEntries { entries } => Ok(self.import_entries(entries)),
         }
     }
 
-    fn space_for_owner(&self, space: SpaceId, owner: UserId) -> Result<&SpaceDefinition, Refusal> {
+    pub(super) fn space_for_owner(&self, space: SpaceId, owner: UserId) -> Result<&SpaceDefinition, Refusal> {
         self.check_home(owner)?;
         self.spaces.get(&space).ok_or(Refusal::UnknownSpace)
     }
@@ -100,22 +110,10 @@ impl Partition {
             return Err(Refusal::PayloadTooLarge { limit: space.policy.payload_bytes_max });
         }
         let expiry = self.expiry_of(item.ttl, space)?;
-        let key = match &item.key {
-            Some(key) if key.is_empty() || key.len() > KEY_BYTES_MAX => return Err(Refusal::KeyLength),
-            Some(key) => {
-                let mut body = Vec::new();
-                item.encode(&mut body);
-                Some(((item.space, item.owner, key.clone()) as Key, xxhash_rust::xxh3::xxh3_128(&body)))
-            }
-            None => None,
+        let key = match self.look_up_key((item.space, item.owner), item.key.as_ref(), &item)? {
+            Keyed::Made(existing) => return Ok((existing, true)),
+            Keyed::Free(key) => key,
         };
-        if let Some((key, hash)) = &key {
-            match self.keys.find(key) {
-                Some((existing, before)) if before == *hash => return Ok((existing, true)),
-                Some((existing, _)) => return Err(Refusal::KeyConflict { existing }),
-                None => {}
-            }
-        }
         let id = self.timelines.next_id(self.stamp, SlotIndex::of(item.owner));
         if let Some((key, hash)) = key {
             self.keys.keep(self.stamp, key, id, hash);
@@ -130,6 +128,27 @@ impl Partition {
             self.publish(space, owner, Event::Deliver { space, delivery });
         }
         Ok((id, false))
+    }
+
+    /// What an application key says of an entry whose content is `body`.
+    pub(super) fn look_up_key(
+        &self,
+        (space, owner): (SpaceId, UserId),
+        key: Option<&Bytes>,
+        body: &impl Encoded,
+    ) -> Result<Keyed, Refusal> {
+        let Some(key) = key else { return Ok(Keyed::Free(None)) };
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return Err(Refusal::KeyLength);
+        }
+        let mut encoded = Vec::new();
+        body.encode(&mut encoded);
+        let (key, hash) = ((space, owner, key.clone()), xxhash_rust::xxh3::xxh3_128(&encoded));
+        match self.keys.find(&key) {
+            Some((existing, before)) if before == hash => Ok(Keyed::Made(existing)),
+            Some((existing, _)) => Err(Refusal::KeyConflict { existing }),
+            None => Ok(Keyed::Free(Some((key, hash)))),
+        }
     }
 
     /// The entry, if it is there and the owner's.

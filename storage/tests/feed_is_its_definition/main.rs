@@ -10,7 +10,7 @@ use fanfold_storage::space::FanOut;
 use proptest::prelude::*;
 
 use disk::Maintenance;
-use system::{Settings, Step, System};
+use system::{ImportItem, ImportPlace, Settings, Step, System};
 
 const USERS: u64 = 9;
 
@@ -44,6 +44,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => pair().prop_map(|(a, b)| Step::Unmute { user: a, target: b }),
         2 => pair().prop_map(|(a, b)| Step::Block { user: a, target: b }),
         2 => pair().prop_map(|(a, b)| Step::Unblock { user: a, target: b }),
+        4 => (user(), prop::collection::vec((user(), user(), -200..20_000i64), 1..8))
+            .prop_map(|(reader, edges)| Step::ImportFollows { reader, edges }),
+        5 => (user(), prop::collection::vec(import_item(), 1..6))
+            .prop_map(|(owner, items)| Step::ImportEntries { owner, items }),
         1 => Just(Step::RetryLast),
         4 => (1..3_000u64).prop_map(|ms| Step::Advance { ms }),
         2 => (0..2usize, 1..7u32, 1..4u32, fan_out(), prop::option::of(1_000..20_000u64))
@@ -74,6 +78,27 @@ fn maintenance() -> impl Strategy<Value = Maintenance> {
         2 => any::<bool>().prop_map(|all| Maintenance::DropCached { all }),
         1 => Just(Maintenance::DropExpired),
     ]
+}
+
+fn import_item() -> impl Strategy<Value = ImportItem> {
+    let place = prop_oneof![
+        6 => (-200..20_000i64).prop_map(ImportPlace::Ago),
+        2 => (0..3i64).prop_map(ImportPlace::Ago),
+        // Many at the same time.
+        3 => Just(ImportPlace::Start),
+        1 => any::<u8>().prop_map(ImportPlace::IdOf),
+    ];
+    let key = prop::option::weighted(0.2, 0..3u8);
+    (0..2usize, user(), audience(), place, key, prop::option::weighted(0.3, -1_000..6_000i64)).prop_map(
+        |(space, owner, audience, place, key, expiry_in_ms)| ImportItem {
+            space,
+            owner,
+            audience,
+            place,
+            key,
+            expiry_in_ms,
+        },
+    )
 }
 
 fn settings() -> impl Strategy<Value = Settings> {

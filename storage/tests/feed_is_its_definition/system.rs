@@ -18,12 +18,18 @@ use crate::disk::Maintenance;
 use crate::node::{Node, home};
 
 mod check;
+mod import;
+
+pub use import::{ImportItem, ImportPlace};
 
 const GRAPH: GraphId = GraphId(1);
 const SPACES: [SpaceId; 2] = [SpaceId(1), SpaceId(2)];
 /// Two users that are at home in different ones of two partitions.
 pub const APART: (u64, u64) = (0, 2);
 const START: Stamp = Stamp(840_000_000_000);
+
+/// How long application keys are remembered.
+const KEY_WINDOW_MS: u64 = 4_000;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -76,6 +82,16 @@ pub enum Step {
     Unblock {
         user: u64,
         target: u64,
+    },
+    /// Edges with ages in milliseconds, of all readers at home with one.
+    ImportFollows {
+        reader: u64,
+        edges: Vec<(u64, u64, i64)>,
+    },
+    /// Entries of all owners at home with one.
+    ImportEntries {
+        owner: u64,
+        items: Vec<ImportItem>,
     },
     RetryLast,
     Advance {
@@ -159,6 +175,7 @@ pub struct System {
     /// Entries put back by a change of their expiry count as news or not, depending on what had been swept.
     touched: HashSet<EntryId>,
     marks: BTreeMap<UserId, Mark>,
+    imports: import::Imports,
 }
 
 impl System {
@@ -167,7 +184,7 @@ impl System {
             window_rows: settings.window_rows,
             slice_followers: settings.slice_followers,
             backfill_followers: settings.backfill_followers,
-            key_window_ms: 4_000,
+            key_window_ms: KEY_WINDOW_MS,
             ..Limits::default()
         };
         let nodes = (0..settings.partitions).map(|p| Node::new(PartitionId(p), settings.partitions));
@@ -191,6 +208,7 @@ impl System {
             made: Vec::new(),
             touched: HashSet::new(),
             marks: BTreeMap::new(),
+            imports: import::Imports::default(),
         };
         for node in &mut system.nodes {
             let configure = Command::Configure { limits: limits.clone() };
@@ -261,6 +279,7 @@ impl System {
                 let existed = self.oracle.follows(GRAPH, reader, owner);
                 assert_eq!(self.write(reader, write), Ok(related(existed)));
                 self.oracle.unfollow(GRAPH, reader, owner);
+                self.imports.since.remove(&(reader, owner));
             }
             Step::Mute { user: a, target } => {
                 self.write(user(a), Write::Mute { user: user(a), targets: vec![user(target)] }).unwrap();
@@ -278,6 +297,8 @@ impl System {
                 self.write(user(a), Write::Unblock { user: user(a), targets: vec![user(target)] }).unwrap();
                 self.oracle.unblock(user(a), user(target));
             }
+            Step::ImportFollows { reader, edges } => self.import_follows(user(reader), &edges),
+            Step::ImportEntries { owner, items } => self.import_entries(user(owner), &items),
             Step::RetryLast => self.retry_last(),
             Step::Advance { ms } => self.now.0 += ms,
             Step::Alter { space, feed_cap, pull_threshold, fan_out, horizon_ms } => {

@@ -1,6 +1,6 @@
 //! Owns the timelines homed in this partition: the entries, the source of truth, in memory and on disk.
 //!
-//! - Ids are made here, strictly increasing within the partition.
+//! - Ids are made here, strictly increasing within the partition; an import alone makes older ones, which are free.
 //! - What is written goes to the active table. A table that is full is frozen, flushed to segments, and then kept as a cache
 //!   of them until its memory is wanted; segments are merged now and then.
 //! - Every entry that is not deleted is, in its last version, in exactly one place: the active table, a frozen one, or a segment
@@ -17,6 +17,7 @@ mod expiry;
 mod flush;
 mod held;
 mod id_list;
+mod imports;
 mod maintenance;
 mod marks;
 mod merging;
@@ -58,8 +59,10 @@ pub(super) struct Timelines {
     frozen: Vec<Frozen>,
     /// By the largest id that they answer, so that a walk looks into the last one first.
     segments: Vec<Held>,
-    /// The tick of the last id made.
+    /// The largest tick of an id, so that a new one is above all.
     pub(super) last_tick: u64,
+    /// The time of the last entry that was imported by its time, and the tick it got.
+    last_import: (Stamp, u64),
     /// The sum of the hashes of all entries that are not deleted, in their last versions, the expired included.
     sum: u128,
     cut: Option<Cut>,
@@ -188,19 +191,29 @@ impl Timelines {
         Walk::new(self, (space, owner), below, stamp)
     }
 
-    /// Every entry that is not deleted and has not expired, ids ascending.
-    pub(super) fn all(&self, stamp: Stamp) -> Vec<Entry> {
-        let mut all: Vec<Entry> = self.unflushed().cloned().collect();
-        for held in &self.segments {
-            let entries = held.segment.iter().map_while(|entry| {
-                let entry = entry.map_err(|error| self.note_damage(error));
-                entry.ok()
-            });
-            all.extend(entries.filter(|entry| !held.dead.contains(entry.id)));
+    /// Gives away every entry that is not deleted and has not expired, in no order, until one is not taken. Ends early at a
+    /// damaged record, which is noted.
+    pub(super) fn each<E>(
+        &self,
+        stamp: Stamp,
+        mut take: impl FnMut(&Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for entry in self.unflushed().filter(|entry| !entry.expired(stamp)) {
+            take(entry)?;
         }
-        all.retain(|entry| !entry.expired(stamp));
-        all.sort_unstable_by_key(|entry| entry.id);
-        all
+        for held in &self.segments {
+            for entry in held.segment.iter() {
+                match entry {
+                    Ok(entry) if entry.expired(stamp) || held.dead.contains(entry.id) => {}
+                    Ok(entry) => take(&entry)?,
+                    Err(error) => {
+                        self.note_damage(error);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Asks for the memory that adding an entry to each of these timelines changes.
@@ -263,19 +276,16 @@ impl Timelines {
     /// What of the state replicas share: not where entries are.
     pub(super) fn encode_state(&self, out: &mut Vec<u8>) {
         self.last_tick.encode(out);
+        self.last_import.encode(out);
         self.sum.encode(out);
     }
 
     /// Reads back what [`Timelines::encode_state`] wrote.
-    pub(super) fn decode_state(&mut self, from: &mut Reader<'_>) -> Result<(), Malformed> {
+    fn decode_state(&mut self, from: &mut Reader<'_>) -> Result<(), Malformed> {
         self.last_tick = Encoded::decode(from)?;
+        self.last_import = Encoded::decode(from)?;
         self.sum = Encoded::decode(from)?;
         Ok(())
-    }
-
-    /// Puts an entry back that the state counts already.
-    pub(super) fn put_back(&mut self, entry: Entry) {
-        self.active.insert(entry);
     }
 
     /// Notes a damaged record; the first one is kept.

@@ -35,6 +35,10 @@ impl System {
             assert_eq!(at_home.followee_count(GRAPH, reader), followees.len() as u64);
             let scanned = at_home.followees(GRAPH, reader, None, 1_000);
             assert!(scanned.iter().map(|(id, _)| *id).eq(followees));
+            for (owner, since) in scanned {
+                let imported = self.imports.since.get(&(reader, owner));
+                assert!(imported.is_none_or(|imported| *imported == since), "{reader} follows {owner}");
+            }
             let readers =
                 (0..self.users).map(UserId).filter(|r| self.oracle.follows(GRAPH, *r, reader)).count();
             let reached = at_home.reach(GRAPH, reader);
@@ -100,7 +104,9 @@ impl System {
         let before: Vec<EntryId> = self.made[..mark.made].iter().map(|(id, ..)| *id).collect();
         let expected = self.oracle.feed(space, reader).into_iter().filter(|id| !before.contains(id));
         let news = read_news(&self.nodes, space, reader, mark.row, mark.bound);
-        let expected: Vec<_> = expected.filter(settled).collect();
+        // An imported entry is as old as it says.
+        let old = |id: &EntryId| *id < mark.bound && self.imports.entries.contains(id);
+        let expected: Vec<_> = expected.filter(settled).filter(|id| !old(id)).collect();
         assert_eq!(
             news.into_iter().filter(settled).collect::<Vec<_>>(),
             expected,

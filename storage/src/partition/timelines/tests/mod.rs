@@ -27,6 +27,17 @@ const ANYTHING: MergePolicy = MergePolicy {
     dead_divisor: 4,
 };
 
+/// Every live entry.
+fn all(timelines: &Timelines, stamp: Stamp) -> Vec<Entry> {
+    let mut all = Vec::new();
+    let taken: Result<(), ()> = timelines.each(stamp, |entry| {
+        all.push(entry.clone());
+        Ok(())
+    });
+    taken.unwrap();
+    all
+}
+
 struct Store {
     timelines: Timelines,
     stamp: Stamp,

@@ -65,7 +65,7 @@ impl Changes {
         }
         assert!(store.timelines.damage.get().is_none());
         if store.stamp == START {
-            let sum = store.timelines.all(START).iter().map(hash_of).fold(0, u128::wrapping_add);
+            let sum = all(&store.timelines, START).iter().map(hash_of).fold(0, u128::wrapping_add);
             assert_eq!(store.timelines.sum, sum);
         }
     }

@@ -1,0 +1,57 @@
+//! Owns the command `export`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::error::CliError;
+use super::output::Output;
+use crate::export::{Exported, What, export};
+use crate::workload::progress;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The files are those that `fanfold import` reads, one per partition and graph, compressed:
+  follows.GRAPH.NNNN.tsv.zst    edges with their times
+  entries.NNNN.jsonl.zst        entries of all spaces, with their ids, keys, versions and expiries
+Each partition is exported as it stands at one position of its log. Spaces are not exported: create them before an import.
+
+Example:
+  fanfold export all --data-dir ./fanfold-data --out ./export"
+)]
+pub(super) struct ExportArgs {
+    /// What to export.
+    #[arg(value_enum)]
+    what: What,
+    /// Directory with everything the node keeps; no node may run on it.
+    #[arg(long, value_name = "DIR", default_value = "./fanfold-data")]
+    data_dir: PathBuf,
+    /// The directory for the files; `-` writes the lines to standard output.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How the result is shown.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Exports.
+pub(super) async fn run(args: ExportArgs) -> Result<(), CliError> {
+    let mut bar: Option<ProgressBar> = None;
+    let exported = export(&args.data_dir, args.what, &args.out, |done, partitions| {
+        bar.get_or_insert_with(|| progress::bar("partitions", partitions.into())).set_position(done.into());
+    })
+    .await;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    let Exported { edges, entries } = exported?;
+    if args.out == Path::new("-") {
+        return Ok(());
+    }
+    args.output.show(
+        || json!({ "edges": edges, "entries": entries }),
+        || format!("{edges} edges and {entries} entries exported to {}", args.out.display()),
+    )
+}

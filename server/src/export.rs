@@ -1,0 +1,252 @@
+//! Owns the export of a data directory: what an import reads, each partition as it stands at one position of its log.
+//!
+//! - A node is opened on the directory, listening nowhere, with a clock that stands still: nothing is written to and nothing
+//!   expires that had not before.
+//! - A file gets its name when it is whole.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fanfold_cluster::clock::ManualClock;
+use fanfold_cluster::{Node, NodeError, NodeOptions, OpenError};
+use fanfold_storage::entry::{Audience, Entry};
+use fanfold_storage::ids::{GraphId, PartitionId, SpaceId, Stamp};
+use fanfold_storage::partition::{ExportedEdge, Partition};
+
+use crate::import::STDIN as STDOUT;
+use crate::import::json::{EntryLine, ReferenceLine, Scalar, from_bytes};
+
+/// The level of compression: fast, as the disk is seldom the limit.
+const ZSTD_LEVEL: i32 = 3;
+
+/// 2000-01-01T00:00:00Z, where stamps begin, in Unix milliseconds.
+const STAMP_ZERO_UNIX_MS: i64 = 946_684_800_000;
+
+/// Why an export failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// There is no data directory.
+    #[error("{} holds no node; name the data directory of one with --data-dir", path.display())]
+    NoNode {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The node does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A partition is not readable.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// Lines that need files of their own.
+    #[error("edges and entries, or edges of several graphs, need a directory: name one with --out")]
+    Mixed,
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What to export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum What {
+    /// The edges of all graphs.
+    Follows,
+    /// The entries of all spaces.
+    Entries,
+    /// Both.
+    All,
+}
+
+/// What was exported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Exported {
+    pub(crate) edges: u64,
+    pub(crate) entries: u64,
+}
+
+/// Exports a data directory; `done` hears of each partition that is.
+pub(crate) async fn export(
+    data_dir: &Path,
+    what: What,
+    out: &Path,
+    mut done: impl FnMut(u16, u16),
+) -> Result<Exported, ExportError> {
+    if what == What::All && out == Path::new(STDOUT) {
+        return Err(ExportError::Mixed);
+    }
+    if !data_dir.join("identity").is_dir() {
+        return Err(ExportError::NoNode { path: data_dir.to_owned() });
+    }
+    // A clock behind the log's last stamp is held at it.
+    let clock = Arc::new(ManualClock::new(STAMP_ZERO_UNIX_MS));
+    let node = Node::open(NodeOptions { clock, ..NodeOptions::new(data_dir) }).await?;
+    let exported = export_node(&node, what, out, &mut done);
+    if let Err(error) = node.close().await {
+        tracing::warn!(%error, "the log was not closed cleanly, which loses nothing");
+    }
+    exported
+}
+
+fn export_node(
+    node: &Arc<Node>,
+    what: What,
+    out: &Path,
+    done: &mut impl FnMut(u16, u16),
+) -> Result<Exported, ExportError> {
+    let graphs: BTreeMap<GraphId, String> = node.graphs().into_iter().collect();
+    let spaces: BTreeMap<SpaceId, String> = node.spaces().into_iter().map(|s| (s.id, s.name)).collect();
+    let mut all = Exported::default();
+    if what == What::Follows && graphs.len() > 1 && out == Path::new(STDOUT) {
+        return Err(ExportError::Mixed);
+    }
+    for n in 0..node.partitions() {
+        let exported = node.read_partition(PartitionId(n), |partition| -> Result<_, ExportError> {
+            let mut exported = Exported::default();
+            if what != What::Entries {
+                exported.edges = export_edges(partition, &graphs, out)?;
+            }
+            if what != What::Follows {
+                exported.entries = export_entries(partition, &spaces, out)?;
+            }
+            Ok(exported)
+        })??;
+        all.edges += exported.edges;
+        all.entries += exported.entries;
+        done(n + 1, node.partitions());
+    }
+    Ok(all)
+}
+
+fn export_edges(
+    partition: &Partition,
+    graphs: &BTreeMap<GraphId, String>,
+    out: &Path,
+) -> Result<u64, ExportError> {
+    let mut files: BTreeMap<GraphId, OutFile> = BTreeMap::new();
+    let mut count = 0;
+    partition.export_edges(|edge: ExportedEdge| {
+        if let std::collections::btree_map::Entry::Vacant(vacant) = files.entry(edge.graph) {
+            let name = graphs.get(&edge.graph).map_or_else(|| edge.graph.to_string(), Clone::clone);
+            vacant.insert(OutFile::create(out, &format!("follows.{name}.{:04}.tsv", partition.id()))?);
+        }
+        count += 1;
+        let since = unix_ms(edge.since);
+        files.get_mut(&edge.graph).map_or(Ok(()), |file| {
+            file.write(|out| writeln!(out, "{}\t{}\t{since}", edge.reader, edge.owner))
+        })
+    })?;
+    files.into_values().try_for_each(OutFile::finish)?;
+    Ok(count)
+}
+
+fn export_entries(
+    partition: &Partition,
+    spaces: &BTreeMap<SpaceId, String>,
+    out: &Path,
+) -> Result<u64, ExportError> {
+    let mut file = OutFile::create(out, &format!("entries.{:04}.jsonl", partition.id()))?;
+    let mut count = 0;
+    partition.export_entries(|entry, key| {
+        count += 1;
+        let line = entry_line(entry, key, spaces);
+        file.write(|out| {
+            serde_json::to_writer(&mut *out, &line)?;
+            out.write_all(b"\n")
+        })
+    })?;
+    file.finish()?;
+    Ok(count)
+}
+
+fn unix_ms(stamp: Stamp) -> u64 {
+    fanfold_protocol::Stamp(stamp.0).to_unix_ms()
+}
+
+fn entry_line(entry: &Entry, key: Option<&bytes::Bytes>, spaces: &BTreeMap<SpaceId, String>) -> EntryLine {
+    let scalar = |number: u64| Scalar(number.to_string());
+    let (payload, payload_base64) = from_bytes(&entry.payload);
+    let (key, key_base64) = key.map_or((None, None), |key| from_bytes(key));
+    EntryLine {
+        id: Some(scalar(entry.id.0)),
+        time: None,
+        space: Some(spaces.get(&entry.space).map_or_else(|| entry.space.to_string(), Clone::clone)),
+        owner: Some(scalar(entry.owner.0)),
+        author: (entry.author != entry.owner).then(|| scalar(entry.author.0)),
+        audience: match entry.audience {
+            Audience::Public => None,
+            Audience::Followers => Some("followers".to_owned()),
+            Audience::Private => Some("private".to_owned()),
+        },
+        // The space may say something else where it is imported.
+        expires: Some(entry.expiry.map_or_else(|| Scalar("never".to_owned()), |at| scalar(unix_ms(at)))),
+        version: (entry.version != 1).then_some(entry.version),
+        key,
+        key_base64,
+        reference: entry.reference.map(|r| ReferenceLine { owner: scalar(r.owner.0), id: scalar(r.id.0) }),
+        payload,
+        payload_base64,
+    }
+}
+
+/// A compressed file that is being written, or standard output.
+struct OutFile {
+    path: PathBuf,
+    sink: Sink,
+}
+
+enum Sink {
+    Packed(zstd::Encoder<'static, BufWriter<File>>),
+    Stdout(BufWriter<io::Stdout>),
+}
+
+impl OutFile {
+    fn create(out: &Path, name: &str) -> Result<Self, ExportError> {
+        if out == Path::new(STDOUT) {
+            let sink = Sink::Stdout(BufWriter::new(io::stdout()));
+            return Ok(Self { path: out.to_owned(), sink });
+        }
+        let path = out.join(format!("{name}.zst"));
+        let create = || {
+            std::fs::create_dir_all(out)?;
+            zstd::Encoder::new(BufWriter::new(File::create(unfinished(&path))?), ZSTD_LEVEL)
+        };
+        match create() {
+            Ok(encoder) => Ok(Self { path, sink: Sink::Packed(encoder) }),
+            Err(source) => Err(ExportError::Write { path, source }),
+        }
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), ExportError> {
+        let written = match &mut self.sink {
+            Sink::Packed(sink) => write(sink),
+            Sink::Stdout(sink) => write(sink),
+        };
+        written.map_err(|source| ExportError::Write { path: self.path.clone(), source })
+    }
+
+    fn finish(self) -> Result<(), ExportError> {
+        let Self { path, sink } = self;
+        let finish = || match sink {
+            Sink::Stdout(mut sink) => sink.flush(),
+            Sink::Packed(sink) => {
+                sink.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+                std::fs::rename(unfinished(&path), &path)
+            }
+        };
+        finish().map_err(|source| ExportError::Write { path: path.clone(), source })
+    }
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    new.into()
+}

@@ -1,0 +1,84 @@
+//! Owns imports: files of edges and entries, brought into a cluster exactly once however often the work is interrupted.
+
+mod block;
+pub(crate) mod json;
+mod lane;
+mod lines;
+mod outputs;
+mod parse;
+mod run;
+mod state;
+mod tsv;
+
+use std::io;
+use std::path::PathBuf;
+
+pub(crate) use block::{BLOCK_ITEMS_MAX, Cut, cut};
+pub(crate) use lines::{Position, STDIN, extension};
+pub(crate) use outputs::Output;
+pub(crate) use parse::{Format, Kind};
+pub(crate) use run::{Options, Run};
+pub(crate) use state::{Counts, Input, LaneState, Plan, State};
+
+/// Why an import failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// An input cannot be read.
+    #[error("cannot read {}: {source}; run the same command again to go on", path.display())]
+    Read {
+        /// The input.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Rejects or ids cannot be written.
+    #[error("cannot write {}: {source}; run the same command again to go on", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state file is not usable.
+    #[error("the state file {}: {source}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state file is of another import.
+    #[error(
+        "the state file {} is of an import of other files, to another cluster, or with other arguments; name another one \
+         with --state, or remove it to begin anew",
+        path.display()
+    )]
+    OtherImport {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The format of an input is not known.
+    #[error("{} ends neither in .tsv nor in .json or .jsonl; name the format with --format", path.display())]
+    Format {
+        /// The input.
+        path: PathBuf,
+    },
+    /// A call failed.
+    #[error("{0}; run the same command again to go on where it was")]
+    Call(fanfold_client::Error),
+    /// The session was forgotten, so that what had been sent without an answer may be there or not.
+    #[error(
+        "the session of this import was forgotten, and some lines after {line} may have been imported: look at them, and run \
+         the command again with --repeat-uncertain to import them (again)"
+    )]
+    SessionForgotten {
+        /// The line up to which everything is there.
+        line: u64,
+    },
+    /// The partitions have seen other writes than the state file says.
+    #[error(
+        "the state file is older than what was imported, or the inputs were changed; begin anew without it"
+    )]
+    StateOld,
+}

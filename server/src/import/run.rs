@@ -1,0 +1,336 @@
+//! Owns the run of an import: blocks are read ahead, sent, and done in their order.
+//!
+//! - A block is done when all its writes are answered and all blocks before it are done; then its rejects and ids are written.
+//! - The state file follows in steps: what it says is done is never sent again, everything behind is sent under the same
+//!   session and numbers, and so has one effect.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use fanfold_client::{Client, Field, ImportOp, PartitionId, SessionId, Stamp, Status};
+use fanfold_protocol::message::{AppendOutcome, WriteResult, Written};
+use tokio::sync::mpsc;
+
+use super::ImportError;
+use super::block::{Block, Cut, cut};
+use super::lane::{Answer, Job, Sender};
+use super::outputs::Output;
+use super::state::{Counts, LaneState, State};
+
+/// Blocks that are read ahead of those being sent.
+const BLOCKS_AHEAD: usize = 2;
+
+/// Blocks being sent.
+const BLOCKS_IN_FLIGHT: usize = 4;
+
+/// Blocks after which the state file is written, at the latest: the partitions keep the answers to their writes until then.
+const CHECKPOINT_BLOCKS: u64 = 64;
+
+/// The state file is written so often.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+
+/// What a run is told.
+pub(crate) struct Options {
+    pub(crate) state_path: Option<PathBuf>,
+    pub(crate) rejects_path: Option<PathBuf>,
+    pub(crate) ids_path: Option<PathBuf>,
+    pub(crate) rate: Option<u64>,
+    pub(crate) repeat_uncertain: bool,
+    /// Counts the bytes of the inputs that were read.
+    pub(crate) bytes: Arc<AtomicU64>,
+}
+
+/// A block that is being sent.
+struct Open {
+    block: Block,
+    /// Of its writes.
+    answers: Vec<Option<Written>>,
+    keys: Vec<Vec<Option<bytes::Bytes>>>,
+}
+
+/// A run.
+pub(crate) struct Run<'p> {
+    pub(crate) cut: Arc<Cut>,
+    options: Options,
+    pub(crate) state: State,
+    lanes: Vec<mpsc::UnboundedSender<Job>>,
+    answered: Vec<Arc<AtomicU64>>,
+    /// The number of each partition's next write.
+    next: Vec<u64>,
+    rejects: Output,
+    ids: Output,
+    open: VecDeque<Open>,
+    /// The number of the first of the open blocks.
+    first: u64,
+    checkpoint: (Instant, u64),
+    progress: &'p mut dyn FnMut(&Counts),
+}
+
+impl<'p> Run<'p> {
+    /// Imports everything from where `state` stands; answers the state at the end.
+    pub(crate) async fn run(
+        client: &Client,
+        cut: Cut,
+        state: State,
+        options: Options,
+        progress: &'p mut dyn FnMut(&Counts),
+    ) -> Result<State, ImportError> {
+        let rejects = Output::new(options.rejects_path.as_deref(), state.written[0]);
+        let ids = Output::new(options.ids_path.as_deref(), state.written[1]);
+        let answered = state.lanes.iter().map(|lane| Arc::new(AtomicU64::new(lane.next))).collect();
+        let next = state.lanes.iter().map(|lane| lane.next).collect();
+        let mut run = Self {
+            cut: Arc::new(cut),
+            options,
+            state,
+            lanes: Vec::new(),
+            answered,
+            next,
+            rejects,
+            ids,
+            open: VecDeque::new(),
+            first: 0,
+            checkpoint: (Instant::now(), 0),
+            progress,
+        };
+        run.go(client).await?;
+        run.state.done = true;
+        run.save()?;
+        run.close(client).await;
+        Ok(run.state)
+    }
+
+    async fn go(&mut self, client: &Client) -> Result<(), ImportError> {
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        self.start_lanes(client, &answer).await?;
+        let mut blocks = self.read_ahead();
+        let (started, mut sent) = (Instant::now(), 0);
+        let mut due = tokio::time::Instant::now();
+        let mut ended = false;
+        while !(ended && self.open.is_empty()) {
+            let has_room = !ended && self.open.len() < BLOCKS_IN_FLIGHT;
+            tokio::select! {
+                answer = answers.recv() => {
+                    if let Some(answer) = answer {
+                        self.take(answer)?;
+                    }
+                }
+                block = wait_and_receive(&mut blocks, due), if has_room => match block {
+                    Some(block) => {
+                        let block = block?;
+                        sent += block.items;
+                        if let Some(rate) = self.options.rate {
+                            let at = Duration::from_secs_f64(sent as f64 / rate as f64);
+                            due = tokio::time::Instant::from_std(started + at);
+                        }
+                        self.send(block);
+                    }
+                    None => ended = true,
+                },
+            }
+            self.finish_blocks()?;
+        }
+        Ok(())
+    }
+
+    async fn start_lanes(
+        &mut self,
+        client: &Client,
+        answers: &mpsc::UnboundedSender<Answer>,
+    ) -> Result<(), ImportError> {
+        let is_follows = matches!(self.cut.kind, super::parse::Kind::Follows);
+        for (n, state) in self.state.lanes.iter().enumerate() {
+            let partition = PartitionId(n as u16);
+            let lane = client.import_lane(partition, Some(SessionId(state.session))).await;
+            let sender = Sender {
+                client: client.clone(),
+                partition,
+                lane: lane.map_err(ImportError::Call)?,
+                answered: self.answered[n].clone(),
+                // An edge is there once, however often it is imported.
+                may_repeat: is_follows || self.options.repeat_uncertain,
+            };
+            let (job, jobs) = mpsc::unbounded_channel();
+            tokio::spawn(sender.run(jobs, answers.clone()));
+            self.lanes.push(job);
+        }
+        Ok(())
+    }
+
+    /// Reads blocks on a thread of its own.
+    fn read_ahead(&self) -> mpsc::Receiver<Result<Block, ImportError>> {
+        let (block, blocks) = mpsc::channel(BLOCKS_AHEAD);
+        let (plan, at, bytes) = (self.cut.clone(), self.state.position, self.options.bytes.clone());
+        tokio::task::spawn_blocking(move || {
+            let taken = cut(&plan, at, &bytes, |next| block.blocking_send(Ok(next)).is_ok());
+            if let Err(error) = taken {
+                // Whoever does not listen any more has failed before.
+                let _ = block.blocking_send(Err(error));
+            }
+        });
+        blocks
+    }
+
+    fn send(&mut self, mut block: Block) {
+        let number = self.first + self.open.len() as u64;
+        let mut keys = Vec::new();
+        for (n, write) in block.writes.iter_mut().enumerate() {
+            let partition = usize::from(write.partition.0);
+            let op = std::mem::replace(&mut write.op, ImportOp::Entries(Vec::new()));
+            keys.push(match &op {
+                ImportOp::Entries(entries) if self.ids.is_wanted() => {
+                    entries.iter().map(|entry| entry.key.clone()).collect()
+                }
+                _ => Vec::new(),
+            });
+            let sequence = self.next[partition];
+            self.next[partition] += 1;
+            // A lane that is gone has sent its failure before.
+            let _ = self.lanes[partition].send(Job { place: (number, n), sequence, op });
+        }
+        let answers = block.writes.iter().map(|_| None).collect();
+        self.open.push_back(Open { block, answers, keys });
+    }
+
+    fn take(&mut self, answer: Answer) -> Result<(), ImportError> {
+        let Answer { place: (block, write), partition, result, session } = answer;
+        let written = result.map_err(|error| match error.status() {
+            Some(Status::UnknownSession) => ImportError::SessionForgotten { line: self.state.position.line },
+            Some(Status::SequenceConflict | Status::SequenceTooOld) => ImportError::StateOld,
+            _ => ImportError::Call(error),
+        })?;
+        self.state.lanes[usize::from(partition.0)].session = session;
+        if let Some(open) = self.open.get_mut((block - self.first) as usize) {
+            open.answers[write] = Some(written);
+        }
+        Ok(())
+    }
+
+    /// Takes the results of the first blocks that are answered.
+    fn finish_blocks(&mut self) -> Result<(), ImportError> {
+        while self.open.front().is_some_and(|open| open.answers.iter().all(Option::is_some)) {
+            let Some(open) = self.open.pop_front() else { break };
+            self.first += 1;
+            self.finish(open)?;
+            (self.progress)(&self.state.counts);
+            self.checkpoint.1 += 1;
+            if self.checkpoint.1 >= CHECKPOINT_BLOCKS || self.checkpoint.0.elapsed() >= CHECKPOINT_EVERY {
+                self.save()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, open: Open) -> Result<(), ImportError> {
+        let Open { block, answers, keys } = open;
+        let mut rejects = block.rejects;
+        let mut made = Vec::new();
+        for ((write, answer), keys) in block.writes.iter().zip(answers).zip(keys) {
+            let Some(written) = answer else { continue };
+            self.state.lanes[usize::from(write.partition.0)].next += 1;
+            self.count(written.result, &write.lines, &keys, &mut rejects, &mut made);
+        }
+        rejects.sort_unstable_by_key(|(line, _)| *line);
+        made.sort_unstable_by_key(|(line, ..)| *line);
+        let path = self.cut.inputs[block.input].display();
+        for (line, reason) in &rejects {
+            self.rejects.line(format_args!("{path}\t{line}\t{reason}"))?;
+        }
+        for (line, key, id) in &made {
+            self.ids.line(format_args!("{path}\t{line}\t{key}\t{id}"))?;
+        }
+        self.state.counts.rejected += rejects.len() as u64;
+        self.state.position = block.end;
+        Ok(())
+    }
+
+    fn count(
+        &mut self,
+        result: WriteResult,
+        lines: &[u64],
+        keys: &[Option<bytes::Bytes>],
+        rejects: &mut Vec<(u64, String)>,
+        made: &mut Vec<(u64, String, u64)>,
+    ) {
+        let counts = &mut self.state.counts;
+        match result {
+            WriteResult::FollowsImported { changed, refused } => {
+                counts.imported += u64::from(changed);
+                counts.known += (lines.len() - refused.len()) as u64 - u64::from(changed);
+                rejects.extend(
+                    refused
+                        .into_iter()
+                        .filter_map(|(place, status)| Some((*lines.get(place as usize)?, reason(&status)))),
+                );
+            }
+            WriteResult::Appended(outcomes) => {
+                for (n, (line, outcome)) in lines.iter().zip(outcomes).enumerate() {
+                    match outcome {
+                        AppendOutcome::Ok { id, duplicate } => {
+                            counts.imported += u64::from(!duplicate);
+                            counts.known += u64::from(duplicate);
+                            if let Some(key) = keys.get(n) {
+                                let key = key.as_deref().unwrap_or_default().escape_ascii().to_string();
+                                made.push((*line, key, id.0));
+                            }
+                        }
+                        AppendOutcome::Refused(status) => rejects.push((*line, reason(&status))),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes what is done durable, and lets the partitions forget their answers to it.
+    fn save(&mut self) -> Result<(), ImportError> {
+        self.rejects.sync()?;
+        self.ids.sync()?;
+        self.state.written = [self.rejects.length, self.ids.length];
+        if let Some(path) = &self.options.state_path {
+            self.state.save(path)?;
+        }
+        for (answered, LaneState { next, .. }) in self.answered.iter().zip(&self.state.lanes) {
+            answered.store(*next, Ordering::Relaxed);
+        }
+        self.checkpoint = (Instant::now(), 0);
+        Ok(())
+    }
+
+    async fn close(&self, client: &Client) {
+        for (n, lane) in self.state.lanes.iter().enumerate() {
+            // A session that is not closed expires on its own.
+            if let Ok(lane) = client.import_lane(PartitionId(n as u16), Some(SessionId(lane.session))).await {
+                let _ = lane.close().await;
+            }
+        }
+    }
+}
+
+/// Why a line was refused, for those who know times and not stamps.
+fn reason(status: &Status) -> String {
+    match status {
+        Status::OutOfRange { field: Field::Time, max, .. } => {
+            let now = UNIX_EPOCH + Duration::from_millis(Stamp(*max).to_unix_ms());
+            format!("the time is later than the cluster's, {}", humantime::format_rfc3339_millis(now))
+        }
+        Status::OutOfRange { field: Field::Expiry, min, got, .. }
+            if u64::try_from(*got).is_ok_and(|got| got < *min) =>
+        {
+            "it has expired".to_owned()
+        }
+        status => status.to_string(),
+    }
+}
+
+/// The next block, not before its time.
+async fn wait_and_receive(
+    blocks: &mut mpsc::Receiver<Result<Block, ImportError>>,
+    due: tokio::time::Instant,
+) -> Option<Result<Block, ImportError>> {
+    tokio::time::sleep_until(due).await;
+    blocks.recv().await
+}

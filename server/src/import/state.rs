@@ -1,0 +1,112 @@
+//! Owns the state file of an import: up to where everything was answered, and the numbers under which the rest is sent again.
+//!
+//! - It is replaced at once or not at all: written beside, synced, renamed.
+//! - It is written before the first write, so that whatever was sent can be sent again under the same session and numbers.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::ImportError;
+use super::lines::{Position, STDIN};
+use super::parse::Format;
+
+/// Bytes of an input by whose hash it is known again.
+const HASHED_BYTES: u64 = 64 << 10;
+
+/// Which file an input is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Input {
+    path: PathBuf,
+    pub(crate) bytes: u64,
+    hash: u64,
+}
+
+/// What decides how the inputs are cut and where the writes go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) what: String,
+    /// The graph or space.
+    pub(crate) name: String,
+    pub(crate) format: Format,
+    pub(crate) cluster: String,
+    pub(crate) partitions: u16,
+    pub(crate) inputs: Vec<Input>,
+}
+
+/// Where a partition's writes stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LaneState {
+    pub(crate) session: u64,
+    /// The number of the next write, if none had been sent since.
+    pub(crate) next: u64,
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    /// Edges or entries that are new.
+    pub(crate) imported: u64,
+    /// Edges or entries that were there.
+    pub(crate) known: u64,
+    pub(crate) rejected: u64,
+}
+
+/// Where an import stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) plan: Plan,
+    pub(crate) block_items: usize,
+    pub(crate) lanes: Vec<LaneState>,
+    pub(crate) position: Position,
+    pub(crate) counts: Counts,
+    /// Lengths of the file of rejects and of that of ids.
+    pub(crate) written: [u64; 2],
+    pub(crate) done: bool,
+}
+
+impl Input {
+    /// Knows a file by its length and its beginning.
+    pub(crate) fn of(path: &Path) -> Result<Self, ImportError> {
+        let failed = |source| ImportError::Read { path: path.to_owned(), source };
+        if path == Path::new(STDIN) {
+            return Ok(Self { path: path.to_owned(), bytes: 0, hash: 0 });
+        }
+        let file = File::open(path).map_err(failed)?;
+        let bytes = file.metadata().map_err(failed)?.len();
+        let mut beginning = Vec::new();
+        file.take(HASHED_BYTES).read_to_end(&mut beginning).map_err(failed)?;
+        let path = std::path::absolute(path).map_err(failed)?;
+        Ok(Self { path, bytes, hash: xxhash_rust::xxh3::xxh3_64(&beginning) })
+    }
+}
+
+impl State {
+    /// The state that a file holds; none if there is no file.
+    pub(crate) fn load(path: &Path) -> Result<Option<Self>, ImportError> {
+        let failed = |source| ImportError::State { path: path.to_owned(), source };
+        match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(error.into())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Replaces what the file holds.
+    pub(crate) fn save(&self, path: &Path) -> Result<(), ImportError> {
+        self.replace(path).map_err(|source| ImportError::State { path: path.to_owned(), source })
+    }
+
+    fn replace(&self, path: &Path) -> std::io::Result<()> {
+        let mut new = path.as_os_str().to_owned();
+        new.push(".new");
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(dir)?.sync_all()
+    }
+}
