@@ -89,8 +89,9 @@ fn drawn_activity_under_kills_equals_the_oracle() {
 fn recorded_activity_under_kills_equals_the_oracle() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "activity.tsv.zst", &actions());
-    let (output, report) =
-        replay(&["--activity", &file, "--infer-follows", "--kill-every", "0.2", "--window", "32"]);
+    let often = ["--node-flag", "table-bytes=65536", "--node-flag", "snapshot-log-bytes=65536"];
+    let arguments = ["--activity", &file, "--infer-follows", "--kill-every", "0.2", "--window", "32"];
+    let (output, report) = replay(&[&arguments[..], &often[..]].concat());
     assert_clean(&output, &report);
     assert_eq!(report["posts"], 900);
     assert!(report["restarts"].as_u64().unwrap() >= 1);

@@ -125,6 +125,7 @@ mod feed;
 mod feeds;
 mod graph;
 mod import;
+mod jobs;
 mod link;
 mod lock;
 mod names;
@@ -164,9 +165,9 @@ pub use crate::timeline::TimelineRead;
 
 pub use fanfold_protocol::message::{
     Audience, Budget, Counts, Edge, EdgePage, EntryRef, EntryView, Explanation, FanOut, ImportEdge,
-    ImportEntry, ImportExpiry, ImportPlace, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus,
-    Page, PartitionStatus, Reason, ReferenceState, ReferenceView, ShortReason, SpaceChanges, SpaceInfo,
-    SpacePolicy, StreamStatus,
+    ImportEntry, ImportExpiry, ImportPlace, JobFinding, JobKind, JobPhase, JobState, JobStatus, LogStatus,
+    Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus, Page, PartitionStatus, Reason, ReferenceState,
+    ReferenceView, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StartJob, StreamStatus,
 };
 pub use fanfold_protocol::{
     ClusterId, Cursor, EntryId, Field, GraphId, LimitKind, Mark, NodeId, PartitionId, SealedError, SessionId,

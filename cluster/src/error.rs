@@ -91,6 +91,22 @@ pub enum OpenError {
         /// Its length.
         bytes: usize,
     },
+    /// A restore into the directory was not finished.
+    #[error(
+        "{data_dir:?} holds a restore that was not finished; run the same `fanfold backup restore` again"
+    )]
+    RestoreUnfinished {
+        /// The directory.
+        data_dir: PathBuf,
+    },
+    /// The note about what was restored is damaged.
+    #[error(
+        "{path:?}, which says what was restored here, is damaged; run the same `fanfold backup restore` again into an empty directory"
+    )]
+    RestoreUnreadable {
+        /// The file.
+        path: PathBuf,
+    },
     /// The operating system refused an operation on a file or directory.
     #[error("cannot use {path:?}: {source}")]
     Io {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use fanfold_storage::codec::{Encoded, Reader, put_u64};
 use fanfold_storage::fs::FileSystem;
 
+use crate::backup::RESTORE_FILE;
 use crate::error::OpenError;
 use crate::lock::LOCK_FILE;
 
@@ -18,7 +19,7 @@ use crate::lock::LOCK_FILE;
 pub const FORMAT_VERSION: u64 = 1;
 
 /// The folder of the identity database.
-const IDENTITY_DIR: &str = "identity";
+pub(crate) const IDENTITY_DIR: &str = "identity";
 
 /// Where an unreadable identity database is moved.
 const DAMAGED_DIR: &str = "identity.damaged";
@@ -68,7 +69,7 @@ impl DataDir {
         if !dir.has(IDENTITY_DIR) && !dir.has(LOG_DIR) {
             for item in fs::read_dir(path).map_err(dir.failed(path))? {
                 let name = item.map_err(dir.failed(path))?.file_name();
-                if ![LOCK_FILE, DAMAGED_DIR].iter().any(|ours| name == *ours) {
+                if ![LOCK_FILE, DAMAGED_DIR, RESTORE_FILE].iter().any(|ours| name == *ours) {
                     let (data_dir, foreign) = (path.to_owned(), name.into());
                     return Err(OpenError::NotADataDirectory { data_dir, foreign });
                 }
@@ -96,6 +97,16 @@ impl DataDir {
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the identity database is.
+    pub fn identity(&self) -> PathBuf {
+        self.path.join(IDENTITY_DIR)
+    }
+
+    /// Whether there is an identity database.
+    pub fn has_identity(&self) -> bool {
+        self.has(IDENTITY_DIR)
     }
 
     /// Where the write-ahead log is.

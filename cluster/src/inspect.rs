@@ -2,19 +2,21 @@
 //!
 //! - Nothing is changed. The data directory is locked meanwhile, so that no node starts on it.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use fanfold_storage::codec::Malformed;
 use fanfold_storage::command::{Command, decode_batch};
 use fanfold_storage::ids::Stamp;
-use fanfold_storage::log::GroupId;
+use fanfold_storage::log::{AffectedGroups, GroupId};
 use thiserror::Error;
 
+use crate::backup::Restored;
 use crate::error::OpenError;
 use crate::identity::{DataDir, Identity};
 use crate::lock::DirLock;
-use crate::raft::{CodecError, Look, look};
+use crate::raft::{CodecError, Look, groups_dir, look};
 
 /// Keeps a data directory from being opened while it is looked into.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct DataDirFacts {
     pub partitions: Option<u16>,
     /// Whether the first start was finished.
     pub is_founded: bool,
+    /// What a restore left to the next start, if it did.
+    pub restored: Option<&'static str>,
 }
 
 /// What a record that appends holds.
@@ -71,12 +75,61 @@ impl Inspection {
             identity: stored.map(|stored| stored.identity),
             partitions: stored.map(|stored| stored.partitions),
             is_founded: stored.is_some_and(|stored| stored.founded),
+            restored: Restored::load(self.dir.path())?.map(|restored| {
+                if restored.is_finished {
+                    "the next start changes incarnations"
+                } else {
+                    "UNFINISHED: run the same `fanfold backup restore` again"
+                }
+            }),
         })
     }
 
+    /// Where the identity is, if there is one that cannot be read.
+    pub fn unreadable_identity(&self) -> Result<Option<PathBuf>, OpenError> {
+        let is_unreadable = self.dir.has_identity() && self.dir.peek()?.is_none();
+        Ok(is_unreadable.then(|| self.dir.identity()))
+    }
+
+    /// The groups that have a directory of their own, by number.
+    pub fn groups(&self) -> Result<Vec<GroupId>, OpenError> {
+        let dir = groups_dir(self.dir.path());
+        let items = match std::fs::read_dir(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            items => items.map_err(|source| OpenError::Io { path: dir, source })?,
+        };
+        let number = |name: &OsStr| name.to_str().filter(|name| name.len() == 4)?.parse().ok().map(GroupId);
+        let mut groups: Vec<_> = items.flatten().filter_map(|item| number(&item.file_name())).collect();
+        groups.sort_unstable();
+        Ok(groups)
+    }
+
     /// Where its log is.
-    pub fn log_dir(&self) -> std::path::PathBuf {
+    pub fn log_dir(&self) -> PathBuf {
         self.dir.log()
+    }
+}
+
+/// What people call a group.
+pub fn name_of(group: GroupId) -> String {
+    group
+        .0
+        .checked_sub(1)
+        .map_or_else(|| "the catalog".to_owned(), |partition| format!("partition {partition}"))
+}
+
+/// Whose records may have stood in a damaged place of a log with records of the `known` groups.
+pub fn concerned(affected: &AffectedGroups, known: &[GroupId]) -> String {
+    let named = |groups: &mut dyn Iterator<Item = &GroupId>| {
+        groups.map(|group| name_of(*group)).collect::<Vec<_>>().join(", ")
+    };
+    match affected {
+        AffectedGroups::Listed(groups) if groups.is_empty() => {
+            "nobody, for they also stand elsewhere".to_owned()
+        }
+        AffectedGroups::Listed(groups) => named(&mut groups.iter()),
+        AffectedGroups::ByMask(_) => named(&mut known.iter().filter(|group| affected.contains(**group))),
+        _ => "any partition, and the catalog".to_owned(),
     }
 }
 

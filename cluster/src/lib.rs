@@ -5,14 +5,17 @@
 //! - Time enters a partition only through the stamps of its leader.
 //! - [`node::Node`] is the whole of it: what the server opens, asks and closes.
 
+pub mod backup;
 pub mod catalog;
 pub mod clock;
 pub mod dispatcher;
 pub mod error;
 pub mod identity;
 pub mod inspect;
+pub mod jobs;
 mod lock;
 pub mod map;
+pub mod meter;
 pub mod node;
 pub mod options;
 mod pacer;
@@ -21,8 +24,10 @@ pub mod position;
 pub mod proposer;
 pub mod raft;
 pub mod read;
+mod reserve;
 pub mod status;
 mod upkeep;
+pub mod verify;
 
 pub use catalog::SpaceChanges;
 pub use error::{NodeError, NodeFailure, OpenError};

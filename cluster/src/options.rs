@@ -27,6 +27,8 @@ pub struct DiskOptions {
     pub log_bytes_max: u64,
     /// Bytes that are written in the background, by all groups together, in a second.
     pub background_bytes_per_second: u64,
+    /// Bytes of the disk that are kept for the time when it is full; 0 is none.
+    pub reserve_bytes: u64,
 }
 
 impl Default for DiskOptions {
@@ -38,6 +40,7 @@ impl Default for DiskOptions {
             snapshot_log_bytes: 64 << 20,
             log_bytes_max: 2 << 30,
             background_bytes_per_second: 256 << 20,
+            reserve_bytes: 0,
         }
     }
 }

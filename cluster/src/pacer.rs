@@ -1,5 +1,5 @@
-//! Owns the pace of background writing: how many bytes a second flushes, merges and snapshots of all partitions write
-//! together, so that they leave the disk to the log.
+//! Owns the pace of work in the background: how many bytes a second flushes, merges and snapshots of all partitions write
+//! together, or a job reads and writes, so that they leave the disk to the log.
 //!
 //! - Whoever writes in the background asks before each piece and sleeps until its turn; a thread that does so is a
 //!   blocking one.
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// What may be written at once after a pause.
 const BURST: Duration = Duration::from_millis(50);
 
-/// Bounds the bytes that are written in the background.
+/// Bounds the bytes that are written, or read, in the background.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     bytes_per_second: u64,

@@ -4,17 +4,19 @@
 //! - One task does the work of a group, one piece after the other.
 //! - A snapshot is due when the log behind the newest has become larger than the threshold and than what that snapshot
 //!   wrote, when this group is who pins the oldest part of a log that is too large, or when it would free much of the disk.
-//! - A full disk is no failure: the work is tried again later, and nothing that was there is touched before.
+//! - A full disk is no failure: the reserve is given up for two snapshots, which let the log go; else the work is tried again
+//!   later, and nothing that was there is touched before.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanfold_storage::log::Log;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::options::DiskOptions;
 use crate::raft::{FileError, Group, Machine};
+use crate::reserve::Reserve;
 
 /// How often it is looked whether something is due.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -36,6 +38,9 @@ pub(crate) struct Upkeep<M: Machine> {
     group: Group<M>,
     log: Log,
     options: Arc<DiskOptions>,
+    reserve: Arc<Reserve>,
+    /// When the reserve is looked after next.
+    reserve_due: Instant,
     /// Bytes of the log that the newest snapshot includes.
     included_bytes: u64,
     /// Bytes that snapshot wrote.
@@ -44,10 +49,11 @@ pub(crate) struct Upkeep<M: Machine> {
 
 impl<M: Machine> Upkeep<M> {
     /// The upkeep of `group`, whose entries are in `log`.
-    pub fn new(group: Group<M>, log: Log, options: Arc<DiskOptions>) -> Self {
+    pub fn new(group: Group<M>, log: Log, options: Arc<DiskOptions>, reserve: Arc<Reserve>) -> Self {
         let index = group.newest_snapshot().map_or(0, |newest| newest.manifest.index);
         let included_bytes = log.appended(group.id(), index).1;
-        Self { group, log, options, included_bytes, wrote_bytes: 0 }
+        let reserve_due = Instant::now();
+        Self { group, log, options, reserve, reserve_due, included_bytes, wrote_bytes: 0 }
     }
 
     /// Works until it is stopped; what is under way then is finished first.
@@ -60,8 +66,23 @@ impl<M: Machine> Upkeep<M> {
                 () = stop.cancelled() => return,
                 _ = looks.tick() => {}
             }
-            let Err(error) = self.step(&stop).await else {
+            let mut done = self.step(&stop).await;
+            if done.as_ref().is_err_and(FileError::is_full) && self.give_up_reserve().await {
+                tracing::warn!(
+                    group = self.group.id().0,
+                    "the disk is full; the reserve is given up for a snapshot"
+                );
+                done = match self.snapshot().await {
+                    Ok(()) => self.snapshot().await,
+                    failed => failed,
+                };
+            }
+            let Err(error) = done else {
                 retry = RETRY_MIN;
+                if self.reserve.is_wanted() && self.reserve_due <= Instant::now() {
+                    self.reserve_due = Instant::now() + RETRY_MAX;
+                    self.take_reserve().await;
+                }
                 continue;
             };
             let group = self.group.id().0;
@@ -75,11 +96,27 @@ impl<M: Machine> Upkeep<M> {
         }
     }
 
+    /// Gives the reserve up; whether there was any.
+    async fn give_up_reserve(&self) -> bool {
+        let reserve = self.reserve.clone();
+        tokio::task::spawn_blocking(move || reserve.give_up()).await.unwrap_or(false)
+    }
+
+    /// Makes the reserve if it is not there.
+    async fn take_reserve(&self) {
+        let reserve = self.reserve.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || reserve.take()).await {
+            tracing::debug!(%error, "no room for the reserve");
+        }
+    }
+
     /// Does everything that is due.
     async fn step(&mut self, stop: &CancellationToken) -> Result<(), FileError> {
+        let _turn = self.group.turn().await;
         let settings = self.options.files;
         while let Some(work) = self.group.change(|machine| machine.file_work(&settings)) {
-            self.group.work(work).await?;
+            let done = self.group.work(work).await;
+            done.inspect_err(|error| self.group.change(|machine| machine.note_failed(error)))?;
             if stop.is_cancelled() {
                 return Ok(());
             }
@@ -105,19 +142,22 @@ impl<M: Machine> Upkeep<M> {
         let (appended_bytes, _) = self.log.appended(self.group.id(), 0);
         let new_bytes = appended_bytes - self.included_bytes;
         new_bytes > self.options.snapshot_log_bytes.max(self.wrote_bytes)
-            || new_bytes > 0 && self.pins_too_much()
+            || self.pins_too_much(new_bytes)
             || self.frees_much()
     }
 
-    /// Whether the log is too large, and this group is who keeps its oldest part.
-    fn pins_too_much(&self) -> bool {
-        self.log.status().bytes > self.options.log_bytes_max
-            && self
-                .log
-                .usage()
-                .iter()
-                .min_by_key(|usage| usage.position)
-                .is_some_and(|usage| usage.group == self.group.id())
+    /// Whether the log is too large, and this group keeps its oldest part and can let go of it.
+    fn pins_too_much(&self, new_bytes: u64) -> bool {
+        if self.log.status().bytes <= self.options.log_bytes_max {
+            return false;
+        }
+        let held = self.log.usage();
+        let oldest = held.iter().filter(|usage| usage.position.is_some()).min_by_key(|usage| usage.position);
+        // What the newest snapshot includes goes when there is another one, also of the same state.
+        let newest = self.group.newest_snapshot().map(|newest| newest.manifest.index);
+        oldest.is_some_and(|usage| {
+            usage.group == self.group.id() && (new_bytes > 0 || newest >= Some(usage.first))
+        })
     }
 
     /// Whether old snapshots keep much on the disk that the state does not need any more.

@@ -127,6 +127,10 @@ pub enum Field {
     Body = 58,
     /// The time of an imported edge or entry.
     Time = 59,
+    /// A job.
+    Job = 60,
+    /// The path of a directory.
+    Path = 61,
 }
 
 impl Field {
@@ -197,6 +201,8 @@ impl Field {
             57 => Self::Boolean,
             58 => Self::Body,
             59 => Self::Time,
+            60 => Self::Job,
+            61 => Self::Path,
             _ => return None,
         })
     }
@@ -263,6 +269,8 @@ impl Field {
             Self::Boolean => "boolean",
             Self::Body => "body",
             Self::Time => "time",
+            Self::Job => "job",
+            Self::Path => "path",
         }
     }
 }

@@ -6,6 +6,7 @@ mod codec;
 mod explain;
 mod graph;
 mod import;
+mod job;
 mod map;
 mod page;
 mod read;
@@ -22,6 +23,9 @@ pub use explain::{Explain, Explanation, Reason};
 pub use graph::{Counts, Edge, EdgePage, GetCounts, PAGE_USERS_MAX, ScanEdges};
 pub use import::{
     IMPORT_EDGES_MAX, IMPORT_ENTRIES_MAX, ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace,
+};
+pub use job::{
+    JOB_FINDINGS_MAX, JOB_PATH_BYTES_MAX, JobFinding, JobKind, JobPhase, JobState, JobStatus, StartJob,
 };
 pub use map::{Map, NodeAddress};
 pub use page::{Budget, EntryView, PAGE_ENTRIES_MAX, Page, ReferenceState, ReferenceView, ShortReason};
@@ -82,6 +86,12 @@ pub enum Request {
     WaitDrained,
     /// Accepts the wall clock after a jump (R2); answered with `Done`.
     AcceptClock,
+    /// Answered with `Job`.
+    StartJob(StartJob),
+    /// Asks for the job of that number; answered with `Job`.
+    GetJob(u64),
+    /// Ends the job of that number soon; answered with `Job`.
+    CancelJob(u64),
 }
 
 /// What a server answers when it does not refuse.
@@ -115,4 +125,6 @@ pub enum Response {
     Explanation(Explanation),
     /// To `GetStatus`.
     NodeStatus(NodeStatus),
+    /// To `StartJob`, `GetJob` and `CancelJob`.
+    Job(JobStatus),
 }

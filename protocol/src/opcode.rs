@@ -47,11 +47,17 @@ pub enum Opcode {
     WaitDrained = 81,
     /// Accepts the wall clock after a jump.
     AcceptClock = 82,
+    /// Starts a job.
+    StartJob = 83,
+    /// Asks how a job is.
+    GetJob = 84,
+    /// Ends a job.
+    CancelJob = 85,
 }
 
 impl Opcode {
     /// Every opcode of this version.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Ping,
         Self::Batch,
         Self::GetMap,
@@ -73,6 +79,9 @@ impl Opcode {
         Self::GetStatus,
         Self::WaitDrained,
         Self::AcceptClock,
+        Self::StartJob,
+        Self::GetJob,
+        Self::CancelJob,
     ];
 
     /// The number on the wire.

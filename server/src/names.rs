@@ -78,11 +78,14 @@ pub enum RequestKind {
     GetStatus,
     WaitDrained,
     AcceptClock,
+    StartJob,
+    GetJob,
+    CancelJob,
 }
 
 impl RequestKind {
     /// How many there are.
-    pub const COUNT: usize = Self::AcceptClock as usize + 1;
+    pub const COUNT: usize = Self::CancelJob as usize + 1;
 
     /// The kind of a request.
     pub fn of(request: &Request) -> Self {
@@ -120,6 +123,9 @@ impl RequestKind {
             Request::GetStatus => Self::GetStatus,
             Request::WaitDrained => Self::WaitDrained,
             Request::AcceptClock => Self::AcceptClock,
+            Request::StartJob(_) => Self::StartJob,
+            Request::GetJob(_) => Self::GetJob,
+            Request::CancelJob(_) => Self::CancelJob,
         }
     }
 
@@ -157,6 +163,9 @@ impl RequestKind {
             Self::GetStatus => "get_status",
             Self::WaitDrained => "wait_drained",
             Self::AcceptClock => "accept_clock",
+            Self::StartJob => "start_job",
+            Self::GetJob => "get_job",
+            Self::CancelJob => "cancel_job",
         }
     }
 

@@ -77,6 +77,7 @@ impl TestNode {
             listen: "127.0.0.1:0".to_owned(),
             http: "off".to_owned(),
             log_segment_bytes: LOG_SEGMENT_BYTES,
+            reserve_bytes: 0,
             ..config
         };
         let server = Server::start_with(config.clone(), clock.clone()).await?;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use fanfold_client::{Client, FanOut, SpacePolicy, Spaces, UserId};
+use fanfold_client::{IMPORT_BYTES_PER_WRITE, IMPORT_EDGES_PER_WRITE, IMPORT_ENTRIES_PER_WRITE};
 use fanfold_protocol::Limits as WireLimits;
 use fanfold_protocol::message::KEY_BYTES_MAX;
 use fanfold_server::TestNode;
@@ -74,6 +75,13 @@ fn of_the_client() -> Vec<(&'static str, String)> {
         (
             "one write of `append_many`",
             format!("{} entries or {} of payload", client::APPEND_ITEMS_MAX, mib(client::APPEND_BYTES_MAX)),
+        ),
+        (
+            "one write of an import",
+            format!(
+                "{IMPORT_EDGES_PER_WRITE} edges, {IMPORT_ENTRIES_PER_WRITE} entries or {} of payload",
+                kib(IMPORT_BYTES_PER_WRITE)
+            ),
         ),
     ]
 }

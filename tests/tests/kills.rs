@@ -25,6 +25,18 @@ const READERS: u64 = 3;
 const WRITES: u64 = 300;
 const KILLS: u64 = 3;
 
+/// Segments and snapshots are written all the time.
+const START_ARGUMENTS: [&str; 8] = [
+    "--partitions",
+    "4",
+    "--log-segment-bytes",
+    "8388608",
+    "--table-bytes",
+    "65536",
+    "--snapshot-log-bytes",
+    "65536",
+];
+
 /// What was acknowledged. Each timeline and each reader's edges are written by one task, so that the order of
 /// acknowledgements is the order of effects.
 struct Truth {
@@ -65,7 +77,7 @@ async fn three_kills_under_load_lose_and_repeat_nothing() {
     let mut node = NodeProcess::start(NodeProcessOptions {
         program: env!("CARGO_BIN_EXE_fanfold-tests-node").into(),
         arguments: Vec::new(),
-        start_arguments: ["--partitions", "4", "--log-segment-bytes", "8388608"].map(Into::into).to_vec(),
+        start_arguments: START_ARGUMENTS.map(Into::into).to_vec(),
         ready_timeout: Duration::from_secs(60),
     })
     .await

@@ -49,6 +49,10 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "address")]
     pub kill_every: Option<Duration>,
 
+    /// A flag of `fanfold start` for the node that is started, such as `snapshot-log-bytes=262144`; may be repeated.
+    #[arg(long = "node-flag", value_name = "NAME=VALUE", conflicts_with = "address")]
+    pub node_flags: Vec<String>,
+
     /// A running, empty node; without it, one is started in a temporary directory.
     #[arg(long, value_name = "ADDR")]
     pub address: Option<String>,

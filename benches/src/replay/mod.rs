@@ -115,6 +115,7 @@ async fn start_node(args: &ReplayArgs) -> Result<NodeProcess, ReplayError> {
     if let Some(partitions) = args.partitions {
         start_arguments.extend(["--partitions".into(), partitions.to_string().into()]);
     }
+    start_arguments.extend(args.node_flags.iter().map(|flag| format!("--{flag}").into()));
     let options = NodeProcessOptions {
         program: std::env::current_exe().map_err(|source| ReplayError::Program { source })?,
         arguments: Vec::new(),

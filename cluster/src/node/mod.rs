@@ -5,6 +5,7 @@
 //! - Dropping a node without closing it leaves what a killed process would leave.
 
 mod changes;
+mod jobs;
 mod open;
 mod reads;
 mod report;
@@ -12,8 +13,10 @@ mod wait;
 mod write;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use fanfold_storage::fs::FileSystem;
 use fanfold_storage::ids::{GraphId, PartitionId, UserId};
 use fanfold_storage::log::{Log, LogError};
 use fanfold_storage::partition::Partition;
@@ -28,6 +31,7 @@ use crate::catalog::{CatalogHandle, Distributor};
 use crate::clock::{Clock, Stamps};
 use crate::error::{NodeError, NodeFailure};
 use crate::identity::Identity;
+use crate::jobs::Jobs;
 use crate::lock::DirLock;
 use crate::map::{ClusterMap, NodeAddress};
 use crate::pacer::Pacer;
@@ -50,6 +54,9 @@ pub struct Node {
     started_ms: u64,
     log: Log,
     pacer: Arc<Pacer>,
+    data_dir: PathBuf,
+    fs: Arc<dyn FileSystem>,
+    jobs: Jobs,
     /// Requests that have begun.
     requests: TaskTracker,
     /// Tickers, dispatchers, the distributor.
@@ -78,6 +85,11 @@ impl Node {
     /// The number of partitions.
     pub fn partitions(&self) -> u16 {
         self.partition_count
+    }
+
+    /// The incarnations of the partitions that run here.
+    pub fn incarnations(&self) -> Vec<u64> {
+        self.partitions.iter().flatten().map(|partition| partition.incarnation()).collect()
     }
 
     /// The home of a user.

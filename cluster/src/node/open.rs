@@ -8,19 +8,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold_storage::command::encode_batch;
+use fanfold_storage::command::{Command, encode_batch};
 use fanfold_storage::ids::{PartitionId, Stamp};
 use fanfold_storage::log::{GroupId, Log, LogError, LogOptions, Recovered};
+use fanfold_storage::partition::Partition;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Node;
+use crate::backup::Restored;
 use crate::catalog::{CatalogCommand, CatalogHandle, CatalogMachine, CatalogState, Distributor, Founding};
 use crate::clock::Stamps;
 use crate::dispatcher::{Dispatcher, DispatcherSettings, InProcessStreams, StreamTransport};
 use crate::error::{NodeError, OpenError};
 use crate::identity::{DataDir, Identity, StoredIdentity};
+use crate::jobs::Jobs;
 use crate::lock::DirLock;
 use crate::options::{NodeOptions, PARTITIONS_DEFAULT, PARTITIONS_MAX};
 use crate::pacer::Pacer;
@@ -30,6 +33,7 @@ use crate::raft::{
     self, Formation, Group, GroupDirectory, GroupSpec, InProcessTransport, LogStoreError, Machine,
     ReplicaAddress, ReplicaId, group_dir,
 };
+use crate::reserve::Reserve;
 use crate::upkeep::Upkeep;
 
 /// The group of the catalog; partition `n` has the group after it.
@@ -63,6 +67,10 @@ impl Node {
         check(&options)?;
         let dir = DataDir::prepare(&options.data_dir)?;
         let lock = DirLock::take(dir.path())?;
+        let restored = Restored::load(dir.path())?;
+        if restored.as_ref().is_some_and(|restored| !restored.is_finished) {
+            return Err(OpenError::RestoreUnfinished { data_dir: dir.path().to_owned() });
+        }
         let stored = dir.load()?;
         let stored = begin(&dir, stored, &options)?;
         let log = open_log(&dir, &options, stored.as_ref()).await?;
@@ -95,6 +103,9 @@ impl Node {
             clock: options.clock.clone(),
             log,
             pacer,
+            data_dir: options.data_dir.clone(),
+            fs: options.fs.clone(),
+            jobs: Jobs::default(),
             requests: TaskTracker::new(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -102,6 +113,10 @@ impl Node {
         };
         node.found(&stored, &options).await?;
         dir.store(&StoredIdentity { founded: true, ..stored })?;
+        if let Some(restored) = restored {
+            node.reincarnate(&restored).await?;
+            Restored::remove(dir.path())?;
+        }
         node.distributor.distribute().await?;
         node.start_tasks(&options, wrap_streams);
         tracing::info!(
@@ -131,21 +146,43 @@ impl Node {
         Ok(())
     }
 
+    /// Changes the incarnations of what was restored, before anybody hears of it (R11).
+    async fn reincarnate(&self, restored: &Restored) -> Result<(), OpenError> {
+        let highest = |partition: &PartitionHandle| partition.read(Partition::highest_incarnation);
+        let known = self.partitions.iter().flatten().map(|partition| highest(partition));
+        let known = known.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or_default();
+        let incarnation = restored.incarnation.max(known + 1);
+        for partition in
+            self.partitions.iter().flatten().filter(|partition| restored.concerns(partition.id()))
+        {
+            partition.propose(&Command::Reincarnate { incarnation }).await?;
+            partition.note_incarnation(incarnation);
+            tracing::warn!(
+                partition = partition.id().0,
+                incarnation,
+                "the partition was restored; its streams begin anew"
+            );
+        }
+        Ok(())
+    }
+
     fn start_tasks(&self, options: &NodeOptions, wrap_streams: WrapStreams) {
         let in_process = InProcessStreams::default();
         in_process.connect(self.partitions.clone());
         let streams = wrap_streams(Arc::new(in_process));
         let disk = Arc::new(options.disk.clone());
+        let reserve = Arc::new(Reserve::new(options.fs.clone(), &options.data_dir, disk.reserve_bytes));
         let settings = DispatcherSettings { journal_events_max: options.journal_events_max };
         for partition in self.partitions.iter().flatten() {
             let (stamps, clock) = (self.stamps.clone(), self.clock.clone());
             self.tasks.spawn(run_ticker(partition.clone(), stamps, clock, self.stopping.clone()));
             let dispatcher = Dispatcher::new(partition.clone(), streams.clone(), settings);
             self.tasks.spawn(dispatcher.run(self.stopping.clone()));
-            let upkeep = Upkeep::new(partition.group().clone(), self.log.clone(), disk.clone());
+            let upkeep =
+                Upkeep::new(partition.group().clone(), self.log.clone(), disk.clone(), reserve.clone());
             self.tasks.spawn(upkeep.run(self.stopping.clone()));
         }
-        let upkeep = Upkeep::new(self.catalog.group().clone(), self.log.clone(), disk);
+        let upkeep = Upkeep::new(self.catalog.group().clone(), self.log.clone(), disk, reserve);
         self.tasks.spawn(upkeep.run(self.stopping.clone()));
         self.tasks.spawn(self.distributor.clone().run(self.stopping.clone()));
     }

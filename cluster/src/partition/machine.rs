@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fanfold_storage::codec::{Encoded, Reader};
 use fanfold_storage::command::{Command, Outcome, decode_batch};
 use fanfold_storage::ids::{PartitionId, Stamp};
-use fanfold_storage::codec::{Encoded, Reader};
 use fanfold_storage::partition::{Applying, CutBucket, MergePolicy, Partition, TIMELINES_SECTION};
-use fanfold_storage::segment::{Segment, SegmentInfo, SegmentNumber};
+use fanfold_storage::segment::{Segment, SegmentError, SegmentInfo, SegmentNumber};
 use fanfold_storage::snapshot::{Listed, Manifest};
 
 use crate::raft::{Bucket, FileError, FileSettings, FileWork, Garbage, GroupFiles, LastBucket, Machine};
@@ -153,8 +153,16 @@ impl Machine for PartitionMachine {
         self.flush_work().or_else(|| self.merge_work(settings))
     }
 
+    /// Damage met by a merge is damage of the state.
+    fn note_failed(&mut self, error: &FileError) {
+        if let FileError::Segment(error @ SegmentError::Damaged { .. }) = error {
+            self.state.note_damage(error.clone());
+        }
+    }
+
     fn files_in_use(&self) -> Vec<(String, u64)> {
-        let files = self.state.segments().map(|segment| (segment.info().number.file_name(), segment.info().bytes));
+        let files =
+            self.state.segments().map(|segment| (segment.info().number.file_name(), segment.info().bytes));
         files.collect::<BTreeMap<_, _>>().into_iter().collect()
     }
 }

@@ -41,7 +41,12 @@ impl fmt::Debug for GroupFiles {
 
 /// The directory of a group in a data directory.
 pub fn group_dir(data_dir: &Path, group: GroupId) -> PathBuf {
-    data_dir.join("groups").join(format!("{:04}", group.0))
+    groups_dir(data_dir).join(format!("{:04}", group.0))
+}
+
+/// Where the directories of the groups are in a data directory.
+pub fn groups_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("groups")
 }
 
 /// Why a group's files could not be written or read.

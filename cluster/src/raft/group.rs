@@ -98,6 +98,8 @@ struct Inner<M: Machine> {
     spec: GroupSpec,
     files: GroupFiles,
     current: Arc<Current>,
+    /// Held by who works on the files.
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// Nobody else votes, so that nobody else can lead.
     is_sole_voter: AtomicBool,
 }
@@ -146,6 +148,7 @@ impl<M: Machine> Group<M> {
                 spec,
                 files,
                 current,
+                turn: Arc::default(),
                 is_sole_voter: AtomicBool::new(false),
             }),
         };
@@ -347,9 +350,21 @@ impl<M: Machine> Group<M> {
         self.inner.current.get().map(|(stored, _)| stored)
     }
 
+    /// The two newest snapshots on disk that are whole, the newest first.
+    pub fn kept_snapshots(&self) -> Vec<StoredSnapshot> {
+        let files = &self.inner.files;
+        let two = [files.snapshots.newest(), files.snapshots.previous()];
+        two.into_iter().flatten().map(|manifest| StoredSnapshot::new(files, manifest)).collect()
+    }
+
     /// The directory of its snapshots.
     pub fn files(&self) -> &GroupFiles {
         &self.inner.files
+    }
+
+    /// Waits until nobody else works on the files, takes snapshots or purges the log, and keeps it so while the turn is held.
+    pub async fn turn(&self) -> Turn {
+        Turn { _guard: self.inner.turn.clone().lock_owned().await }
     }
 
     /// Changes the machine beside its log: only what does not show. Runs under the write lock.
@@ -371,7 +386,7 @@ impl<M: Machine> Group<M> {
     /// Takes a snapshot beside the applies; when it is durable, the log goes up to the one before, and then the files
     /// that neither of the two names. False if there is nothing to take one of.
     ///
-    /// Must not run twice at once, nor beside [`Group::work`].
+    /// Whoever calls it, or [`Group::work`], holds the [turn](Group::turn).
     pub async fn snapshot(&self) -> Result<bool, FileError> {
         let begun =
             self.inner.raft.with_state_machine(|machine| Box::pin(async { machine.begin_cut() })).await;
@@ -415,6 +430,12 @@ impl<M: Machine> Group<M> {
     pub fn endpoint(&self) -> Arc<dyn PeerEndpoint> {
         self.inner.clone()
     }
+}
+
+/// Held by whoever works on the files of a group.
+#[derive(Debug)]
+pub struct Turn {
+    _guard: tokio::sync::OwnedMutexGuard<()>,
 }
 
 /// Follows who leads a group, as one replica sees it.

@@ -70,6 +70,9 @@ pub trait Machine: Send + Sync + 'static {
         None
     }
 
+    /// Takes note that such work failed.
+    fn note_failed(&mut self, _error: &FileError) {}
+
     /// Which files of the group's directory the state uses now, with their bytes.
     fn files_in_use(&self) -> Vec<(String, u64)> {
         Vec::new()

@@ -28,8 +28,13 @@ mod tests;
 
 pub use codec::CodecError;
 pub use error::{LeaderHint, OpenError, ProposeError, ReadError, StopReason, StorageFailure};
-pub use files::{FileError, FileSettings, FileWork, Garbage, GroupDirectory, GroupFiles, Install, Pace, group_dir};
-pub use group::{BATCH_BYTES_MAX, Formation, Group, GroupMetrics, GroupSpec, InFlight, Leadership, Proposed};
+pub use files::{
+    FileError, FileSettings, FileWork, Garbage, GroupDirectory, GroupFiles, Install, Pace, group_dir,
+    groups_dir,
+};
+pub use group::{
+    BATCH_BYTES_MAX, Formation, Group, GroupMetrics, GroupSpec, InFlight, Leadership, Proposed, Turn,
+};
 pub use in_process::InProcessTransport;
 pub use log_store::{LogStoreError, READ_BYTES_MAX};
 pub use look::{Look, look};

@@ -6,7 +6,8 @@
 use crate::field::Field;
 use crate::handshake::Limits;
 use crate::message::{
-    AppendItem, ExpiryChoice, ImportEntry, Request, SpaceChanges, SpacePolicy, TtlChoice, Write, WriteOp,
+    AppendItem, ExpiryChoice, ImportEntry, JOB_PATH_BYTES_MAX, JobKind, Request, SpaceChanges, SpacePolicy,
+    TtlChoice, Write, WriteOp,
 };
 use crate::status::Status;
 
@@ -38,6 +39,10 @@ impl Request {
                 check_name(&alter.name, Field::Name)?;
                 check_changes(&alter.changes)
             }
+            Self::StartJob(start) => match &start.kind {
+                JobKind::Verify => Ok(()),
+                JobKind::Backup { dir } => check_not_empty(dir.len(), JOB_PATH_BYTES_MAX, Field::Path),
+            },
             Self::Write(write) => check_write(write, limits),
             Self::ReadTimeline(read) => check_limit(read.limit, limits),
             Self::ReadFeed(read) => check_limit(read.limit, limits),
@@ -54,7 +59,9 @@ impl Request {
             | Self::Explain(_)
             | Self::GetStatus
             | Self::WaitDrained
-            | Self::AcceptClock => Ok(()),
+            | Self::AcceptClock
+            | Self::GetJob(_)
+            | Self::CancelJob(_) => Ok(()),
         }
     }
 }

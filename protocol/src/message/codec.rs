@@ -6,9 +6,9 @@ use crate::ids::SessionId;
 use crate::message::page::Depth;
 use crate::message::read::{READ_ENTRIES_MAX, READ_FEEDS_MAX};
 use crate::message::{
-    AlterSpace, CloseSession, Counts, CreateSpace, EdgePage, EntryView, Explain, Explanation, GetCounts, Map,
-    NodeStatus, OpenSession, Page, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Request, Response,
-    ScanEdges, SpaceInfo, WaitDelivered, Write, Written,
+    AlterSpace, CloseSession, Counts, CreateSpace, EdgePage, EntryView, Explain, Explanation, GetCounts,
+    JobStatus, Map, NodeStatus, OpenSession, Page, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Request,
+    Response, ScanEdges, SpaceInfo, StartJob, WaitDelivered, Write, Written,
 };
 use crate::opcode::Opcode;
 use crate::status::{NAMES_MAX, Status};
@@ -38,6 +38,9 @@ impl Request {
             Self::GetStatus => Opcode::GetStatus,
             Self::WaitDrained => Opcode::WaitDrained,
             Self::AcceptClock => Opcode::AcceptClock,
+            Self::StartJob(_) => Opcode::StartJob,
+            Self::GetJob(_) => Opcode::GetJob,
+            Self::CancelJob(_) => Opcode::CancelJob,
         }
     }
 
@@ -62,6 +65,8 @@ impl Request {
             Self::GetCounts(request) => request.encode(w),
             Self::ScanFollowees(request) | Self::ScanFollowers(request) => request.encode(w),
             Self::Explain(request) => request.encode(w),
+            Self::StartJob(request) => request.encode(w),
+            Self::GetJob(job) | Self::CancelJob(job) => w.number(*job),
         }
     }
 
@@ -88,6 +93,9 @@ impl Request {
             Opcode::GetStatus => Self::GetStatus,
             Opcode::WaitDrained => Self::WaitDrained,
             Opcode::AcceptClock => Self::AcceptClock,
+            Opcode::StartJob => Self::StartJob(StartJob::decode(r)?),
+            Opcode::GetJob => Self::GetJob(r.number(Field::Job)?),
+            Opcode::CancelJob => Self::CancelJob(r.number(Field::Job)?),
         })
     }
 }
@@ -113,6 +121,7 @@ impl Response {
             Self::Edges(page) => page.encode(w),
             Self::Explanation(explanation) => explanation.encode(w),
             Self::NodeStatus(status) => status.encode(w),
+            Self::Job(status) => status.encode(w),
         }
     }
 
@@ -135,6 +144,7 @@ impl Response {
             Opcode::ScanFollowees | Opcode::ScanFollowers => Self::Edges(EdgePage::decode(r)?),
             Opcode::Explain => Self::Explanation(Explanation::decode(r)?),
             Opcode::GetStatus => Self::NodeStatus(NodeStatus::decode(r)?),
+            Opcode::StartJob | Opcode::GetJob | Opcode::CancelJob => Self::Job(JobStatus::decode(r)?),
         })
     }
 }

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use fanfold_protocol::message::{
     AlterSpace, Amend, AppendItem, AppendOutcome, Audience, Budget, CloseSession, Counts, CreateSpace, Edge,
     EdgePage, Edges, EntryName, EntryRef, EntryView, ExpiryChoice, Explain, Explanation, FanOut, GetCounts,
-    ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace, LogStatus, Map, MemoryPart, MemoryUse,
-    NodeAddress, NodeStatus, OpenSession, Page, PartitionStatus, ReadEntries, ReadFeed, ReadFeeds,
-    ReadTimeline, Reason, ReferenceState, ReferenceView, ScanEdges, SetExpiry, ShortReason, SpaceChanges,
-    SpaceInfo, SpacePolicy, StreamStatus, Targets, TtlChoice, WaitDelivered, Write, WriteOp, WriteResult,
-    WriteTag, Written,
+    ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace, JobFinding, JobKind, JobPhase,
+    JobState, JobStatus, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus, OpenSession, Page,
+    PartitionStatus, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Reason, ReferenceState, ReferenceView,
+    ScanEdges, SetExpiry, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StartJob, StreamStatus, Targets,
+    TtlChoice, WaitDelivered, Write, WriteOp, WriteResult, WriteTag, Written,
 };
 use fanfold_protocol::{
     Call, ClusterId, Cursor, CursorScope, EdgePosition, EntryId, Frame, GraphId, LeaderHint, Mark, NodeId,
@@ -176,6 +176,9 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("get_status", Request::GetStatus),
         ("wait_drained", Request::WaitDrained),
         ("accept_clock", Request::AcceptClock),
+        ("start_job", Request::StartJob(start_job())),
+        ("get_job", Request::GetJob(3)),
+        ("cancel_job", Request::CancelJob(3)),
     ];
     all.extend(space_requests());
     all.extend(write_requests());
@@ -338,6 +341,7 @@ fn responses() -> Vec<(&'static str, Opcode, Response)> {
         ("edges", Opcode::ScanFollowers, Response::Edges(edges)),
         ("explanation", Opcode::Explain, Response::Explanation(explanation())),
         ("node_status", Opcode::GetStatus, Response::NodeStatus(node_status())),
+        ("job", Opcode::GetJob, Response::Job(job_status())),
     ];
     all.extend(
         written().into_iter().map(|(name, result)| {
@@ -398,6 +402,28 @@ fn explanation() -> Explanation {
         Reason::PendingSlice,
     ];
     Explanation { shown: false, reasons }
+}
+
+fn start_job() -> StartJob {
+    let kind = JobKind::Backup { dir: "/backups/monday".to_owned() };
+    StartJob { kind, bytes_per_second: Some(50 << 20) }
+}
+
+fn job_status() -> JobStatus {
+    let finding = JobFinding {
+        path: "groups/0003/000000000000000a.segment".to_owned(),
+        offset: Some(8_192),
+        what: "wrong checksum".to_owned(),
+    };
+    JobStatus {
+        job: 3,
+        state: JobState::Failed("a file is damaged".to_owned()),
+        phase: JobPhase::Groups,
+        done_bytes: 5_000_000,
+        total_bytes: 90_000_000,
+        found: 1,
+        findings: vec![finding],
+    }
 }
 
 fn node_status() -> NodeStatus {

@@ -5,11 +5,11 @@ use fanfold_protocol::field::{Field, LimitKind};
 use fanfold_protocol::message::{
     AlterSpace, Amend, AppendItem, AppendOutcome, Audience, Budget, CloseSession, Counts, CreateSpace, Edge,
     EdgePage, Edges, EntryName, EntryRef, EntryView, ExpiryChoice, Explain, Explanation, FanOut, GetCounts,
-    ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace, LogStatus, Map, MemoryPart, MemoryUse,
-    NodeAddress, NodeStatus, OpenSession, Page, PartitionStatus, ReadEntries, ReadFeed, ReadFeeds,
-    ReadTimeline, Reason, ReferenceState, ReferenceView, ScanEdges, SetExpiry, ShortReason, SpaceChanges,
-    SpaceInfo, SpacePolicy, StreamStatus, Targets, TtlChoice, WaitDelivered, Write, WriteOp, WriteResult,
-    WriteTag, Written,
+    ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace, JobFinding, JobKind, JobPhase,
+    JobState, JobStatus, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus, OpenSession, Page,
+    PartitionStatus, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Reason, ReferenceState, ReferenceView,
+    ScanEdges, SetExpiry, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StartJob, StreamStatus, Targets,
+    TtlChoice, WaitDelivered, Write, WriteOp, WriteResult, WriteTag, Written,
 };
 use fanfold_protocol::{
     ClusterId, Cursor, CursorScope, EdgePosition, EntryId, GraphId, LeaderHint, Mark, NodeId, Opcode,
@@ -262,6 +262,9 @@ fn small_request() -> impl Strategy<Value = Request> {
         (text(), option::of(text()), policy())
             .prop_map(|(name, graph, policy)| Request::CreateSpace(CreateSpace { name, graph, policy })),
         (text(), changes()).prop_map(|(name, changes)| Request::AlterSpace(AlterSpace { name, changes })),
+        start_job().prop_map(Request::StartJob),
+        number().prop_map(Request::GetJob),
+        number().prop_map(Request::CancelJob),
         partition().prop_map(|partition| Request::OpenSession(OpenSession { partition })),
         (partition(), number().prop_map(SessionId))
             .prop_map(|(partition, session)| Request::CloseSession(CloseSession { partition, session })),
@@ -549,6 +552,34 @@ fn partition_status() -> impl Strategy<Value = PartitionStatus> {
     )
 }
 
+fn start_job() -> impl Strategy<Value = StartJob> {
+    let kind = prop_oneof![Just(JobKind::Verify), text().prop_map(|dir| JobKind::Backup { dir })];
+    (kind, option::of(number())).prop_map(|(kind, bytes_per_second)| StartJob { kind, bytes_per_second })
+}
+
+fn job_status() -> impl Strategy<Value = JobStatus> {
+    let state = prop_oneof![
+        Just(JobState::Running),
+        Just(JobState::Done),
+        text().prop_map(JobState::Failed),
+        Just(JobState::Cancelled)
+    ];
+    let phases = vec![JobPhase::Begins, JobPhase::Snapshots, JobPhase::Groups, JobPhase::Log];
+    let finding = (text(), option::of(number()), text());
+    let finding = finding.prop_map(|(path, offset, what)| JobFinding { path, offset, what });
+    (number(), state, select(phases), number(), number(), number(), vec(finding, 0..4)).prop_map(
+        |(job, state, phase, done_bytes, total_bytes, found, findings)| JobStatus {
+            job,
+            state,
+            phase,
+            done_bytes,
+            total_bytes,
+            found,
+            findings,
+        },
+    )
+}
+
 fn node_status() -> impl Strategy<Value = NodeStatus> {
     let log = (number(), number(), number(), option::of(partition())).prop_map(
         |(segments, bytes, last_position, pinned_by)| LogStatus { segments, bytes, last_position, pinned_by },
@@ -601,5 +632,6 @@ pub fn response() -> impl Strategy<Value = (Opcode, Response)> {
             (Opcode::Explain, Response::Explanation(Explanation { shown, reasons }))
         }),
         node_status().prop_map(|status| (Opcode::GetStatus, Response::NodeStatus(status))),
+        job_status().prop_map(|status| (Opcode::GetJob, Response::Job(status))),
     ]
 }

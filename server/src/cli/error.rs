@@ -84,6 +84,43 @@ pub enum CliError {
     /// An export failed.
     #[error(transparent)]
     Export(#[from] crate::export::ExportError),
+    /// A data directory cannot be checked.
+    #[error(transparent)]
+    Verify(#[from] fanfold_cluster::verify::VerifyError),
+    /// A backup was not made, read or restored.
+    #[error(transparent)]
+    Backup(#[from] fanfold_cluster::backup::BackupError),
+    /// A segment cannot be read.
+    #[error(transparent)]
+    Segment(#[from] fanfold_storage::segment::SegmentError),
+    /// The snapshots of a group cannot be looked at.
+    #[error(transparent)]
+    Snapshot(#[from] fanfold_storage::snapshot::SnapshotError),
+    /// There is no such snapshot.
+    #[error("there is no snapshot {number:016x} in {}; without --number all are shown", dir.display())]
+    NoSnapshot {
+        /// The directory.
+        dir: PathBuf,
+        /// What was asked for.
+        number: u64,
+    },
+    /// Something on disk is wrong; the report says what.
+    #[error("{found} {} wrong; the output says which files, and where in them", if *found == 1 { "thing is" } else { "things are" })]
+    Wrong {
+        /// How many things.
+        found: u64,
+    },
+    /// A job of the node failed.
+    #[error("{address}: {said}")]
+    Job {
+        /// The node.
+        address: String,
+        /// What it said.
+        said: String,
+    },
+    /// A job was cancelled.
+    #[error("it was cancelled")]
+    Cancelled,
     /// The demo failed.
     #[error(transparent)]
     Demo(crate::demo::DemoError),

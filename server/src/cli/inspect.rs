@@ -1,19 +1,20 @@
-//! Owns the commands `inspect log` and `inspect data-dir`: the offline look at what is on disk.
+//! Owns the commands `inspect`, and among them `inspect log`: the offline look at what is on disk.
 //!
 //! - The data directory is locked meanwhile; nothing in it is changed.
 //! - Checksums of every batch and record are verified.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use fanfold_cluster::inspect::{Inspection, entry_facts};
+use fanfold_cluster::inspect::{Inspection, concerned, entry_facts};
 use fanfold_storage::fs::RealFs;
-use fanfold_storage::log::{Inspected, InspectedRecord, inspect};
+use fanfold_storage::log::{GroupId, Image, Inspected, InspectedRecord, inspect};
 use serde_json::{Value, json};
 
 use super::error::CliError;
 use super::output::{Output, line, table, text};
+use super::{inspect_dir, inspect_files};
 
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
@@ -32,7 +33,33 @@ enum What {
         #[arg(long)]
         records: bool,
     },
-    /// Shows whose a data directory is and what it holds.
+    /// Shows the snapshots of a partition, of the catalog, or of all groups: what they consist of.
+    #[command(after_help = "Example:\n  fanfold inspect snapshot --partition 3")]
+    Snapshot {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        group: Which,
+        /// Show only the snapshot of this number, in hexadecimal digits as in the name of its file.
+        #[arg(long, value_name = "HEX", value_parser = |text: &str| u64::from_str_radix(text, 16))]
+        number: Option<u64>,
+    },
+    /// Shows a segment, or the segments of a partition's newest snapshot, with every checksum verified.
+    #[command(
+        after_help = "Examples:\n  fanfold inspect segment ./fanfold-data/groups/0004/000000000000000a.segment --entries\n  fanfold inspect segment --partition 3"
+    )]
+    Segment {
+        /// The file.
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        group: Which,
+        /// Show every entry, without its payload.
+        #[arg(long)]
+        entries: bool,
+    },
+    /// Shows whose a data directory is, what it holds, and what the next start would use.
     #[command(after_help = "Example:\n  fanfold inspect data-dir --data-dir ./fanfold-data")]
     DataDir {
         #[command(flatten)]
@@ -40,14 +67,33 @@ enum What {
     },
 }
 
+/// One of the groups.
 #[derive(Debug, Args)]
-struct Place {
+#[group(multiple = false)]
+struct Which {
+    /// The partition.
+    #[arg(long)]
+    partition: Option<u16>,
+    /// The catalog.
+    #[arg(long)]
+    catalog: bool,
+}
+
+impl Which {
+    fn group(&self) -> Option<GroupId> {
+        let partition = self.partition.map(|partition| GroupId(u32::from(partition) + 1));
+        partition.or(self.catalog.then_some(GroupId(0)))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Place {
     /// Directory with everything the node keeps; no node may run on it.
     #[arg(long, value_name = "DIR", default_value = "./fanfold-data")]
-    data_dir: PathBuf,
+    pub(super) data_dir: PathBuf,
     /// How the result is shown.
     #[arg(long, value_enum, default_value_t)]
-    output: Output,
+    pub(super) output: Output,
 }
 
 /// Why what is on disk cannot be looked into.
@@ -72,15 +118,35 @@ pub enum InspectError {
 pub(super) fn run(args: &InspectArgs) -> Result<(), CliError> {
     match &args.what {
         What::Log { place, records } => log(place, *records),
-        What::DataDir { place } => data_dir(place),
+        What::Snapshot { place, group, number } => inspect_files::snapshots(place, group.group(), *number),
+        What::Segment { file, place, group, entries } => {
+            inspect_files::segments(place, file.as_ref(), group.group(), *entries)
+        }
+        What::DataDir { place } => inspect_dir::data_dir(place),
     }
 }
 
-fn begin(place: &Place) -> Result<Inspection, InspectError> {
+pub(super) fn begin(place: &Place) -> Result<Inspection, InspectError> {
     if !place.data_dir.is_dir() {
         return Err(InspectError::NoDirectory { path: place.data_dir.clone() });
     }
     Ok(Inspection::begin(&place.data_dir)?)
+}
+
+/// What an open would find damaged: the place, and whose records may have stood there.
+fn damage(dir: &Path, place: &Place) -> Result<Vec<Value>, CliError> {
+    // A log that does not open at all was described piece by piece.
+    let Ok(image) = Image::read(&RealFs, dir, None, &|_| {}) else { return Ok(Vec::new()) };
+    let recovered = image.recovered();
+    let items = recovered.damaged.iter().map(|damage| {
+        json!({ "what": "DAMAGE", "file": damage.path, "offset": damage.offset,
+            "may_concern": concerned(&damage.groups, &recovered.groups) })
+    });
+    let items: Vec<_> = items.collect();
+    if place.output == Output::Table {
+        items.iter().try_for_each(|item| line(&place.output.item(item)))?;
+    }
+    Ok(items)
 }
 
 /// What was counted over the whole log.
@@ -105,7 +171,7 @@ fn log(place: &Place, records: bool) -> Result<(), CliError> {
         match (place.output, item) {
             (Output::Json, Some(item)) => items.extend(is_wanted.then_some(item)),
             (Output::Table, Some(item)) if is_wanted && failed.is_none() => {
-                failed = line(&words(&item)).err();
+                failed = line(&place.output.item(&item)).err();
             }
             _ => {}
         }
@@ -114,23 +180,12 @@ fn log(place: &Place, records: bool) -> Result<(), CliError> {
     if let Some(error) = failed {
         return Err(error);
     }
-    place.output.show(|| totals.json(&items), || totals.table())?;
+    let concerned = damage(&dir, place)?;
+    place.output.show(|| totals.json(&items, &concerned), || totals.table())?;
     if totals.places > 0 {
         return Err(CliError::Damaged { dir, places: totals.places });
     }
     Ok(())
-}
-
-/// One line for people: the values of an item in the order in which it names them.
-fn words(item: &Value) -> String {
-    let what = item["what"].as_str().unwrap_or_default().to_owned();
-    let fields = item.as_object().into_iter().flatten();
-    let fields = fields.filter(|(key, value)| *key != "what" && !value.is_null());
-    let words = fields.map(|(key, value)| match value {
-        Value::String(text) => format!("{key}={text}"),
-        other => format!("{key}={other}"),
-    });
-    std::iter::once(what).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 impl Totals {
@@ -200,10 +255,10 @@ impl Totals {
         item
     }
 
-    fn json(&self, items: &[Value]) -> Value {
+    fn json(&self, items: &[Value], damage: &[Value]) -> Value {
         json!({ "segments": self.segments, "batches": self.batches, "records": self.records,
             "bad_records": self.bad_records, "damaged_places": self.places, "kinds": self.kinds,
-            "commands": self.commands, "items": items })
+            "commands": self.commands, "damage": damage, "items": items })
     }
 
     fn table(&self) -> String {
@@ -226,37 +281,4 @@ impl Totals {
         }
         text(&rows)
     }
-}
-
-fn data_dir(place: &Place) -> Result<(), CliError> {
-    let inspection = begin(place)?;
-    let facts = inspection.facts().map_err(InspectError::from)?;
-    let mut totals = Totals::default();
-    inspect(&RealFs, &inspection.log_dir(), &mut |found| drop(totals.see(found)))
-        .map_err(InspectError::from)?;
-    let cluster = facts.identity.map(|identity| format!("{:032x}", identity.cluster_id));
-    let node = facts.identity.map(|identity| identity.node_id);
-    place.output.show(
-        || {
-            json!({ "data_dir": place.data_dir, "cluster": cluster, "node": node, "partitions": facts.partitions,
-                "founded": facts.is_founded, "log": totals.json(&[]) })
-        },
-        || {
-            let unknown = || "unknown (the identity is missing or unreadable; the log has it too)".to_owned();
-            let mut rows = table(["what", ""]);
-            rows.add_row(["directory".to_owned(), place.data_dir.display().to_string()]);
-            rows.add_row(["cluster".to_owned(), cluster.clone().unwrap_or_else(unknown)]);
-            rows.add_row(["node".to_owned(), node.map_or_else(unknown, |node| node.to_string())]);
-            rows.add_row(["partitions".to_owned(), facts.partitions.map_or_else(unknown, |n| n.to_string())]);
-            rows.add_row(["first start finished".to_owned(), facts.is_founded.to_string()]);
-            rows.add_row(["log segments".to_owned(), totals.segments.to_string()]);
-            rows.add_row(["log records".to_owned(), totals.records.to_string()]);
-            rows.add_row(["damaged places".to_owned(), totals.places.to_string()]);
-            text(&rows)
-        },
-    )?;
-    if totals.places > 0 {
-        return Err(CliError::Damaged { dir: inspection.log_dir(), places: totals.places });
-    }
-    Ok(())
 }

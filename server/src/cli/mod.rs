@@ -4,6 +4,7 @@
 //! - The exit code is 0 when done, 1 when it failed, 2 when it was called wrongly, 3 when an import is done and left lines out.
 
 mod admin;
+mod backup;
 mod entry;
 mod error;
 mod explain;
@@ -11,12 +12,17 @@ mod export;
 mod feed;
 mod import;
 mod inspect;
+mod inspect_dir;
+mod inspect_files;
+mod job;
 mod output;
+mod progress;
 mod relate;
 mod remote;
 mod space;
 mod start;
 mod status;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -81,6 +87,10 @@ enum Command {
     Status(status::StatusArgs),
     /// Looks into a data directory while no node runs on it.
     Inspect(inspect::InspectArgs),
+    /// Reads everything that a node has on disk and checks it, while it runs or while it does not.
+    Verify(verify::VerifyArgs),
+    /// Makes, lists and restores backups.
+    Backup(backup::BackupArgs),
     /// What to do about the clock of a node.
     Clock(admin::ClockArgs),
     /// Shows the settings of a node.
@@ -108,6 +118,8 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Config(args) => admin::config(&args),
         Command::Export(args) => remote::block_on(export::run(args)),
+        Command::Verify(args) if args.is_offline() => verify::offline(&args),
+        Command::Backup(args) if args.is_offline() => backup::offline(&args),
         remote => remote::block_on(run_remote(remote)),
     }
 }
@@ -130,6 +142,8 @@ async fn run_remote(command: Command) -> Result<(), CliError> {
         Command::Import(args) => import::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Clock(args) => admin::clock(args).await,
+        Command::Verify(args) => verify::online(args).await,
+        Command::Backup(args) => backup::create(args).await,
         Command::Start(_)
         | Command::Demo(_)
         | Command::Inspect(_)

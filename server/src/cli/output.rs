@@ -35,6 +35,24 @@ impl Output {
     }
 }
 
+impl Output {
+    /// One of many results, on a line of its own: for people the values in the order in which the item names them, behind
+    /// `what` it is.
+    pub(super) fn item(self, item: &Value) -> String {
+        if self == Self::Json {
+            return item.to_string();
+        }
+        let what = item["what"].as_str().into_iter().map(str::to_owned);
+        let fields = item.as_object().into_iter().flatten();
+        let fields = fields.filter(|(key, value)| *key != "what" && !value.is_null());
+        let words = fields.map(|(key, value)| match value {
+            Value::String(text) => format!("{key}={text}"),
+            other => format!("{key}={other}"),
+        });
+        what.chain(words).collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// Writes one line, or a block of lines, to stdout.
 pub(super) fn line(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();

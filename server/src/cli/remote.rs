@@ -17,7 +17,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Args)]
 pub(super) struct Remote {
     /// Address of a node.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7117")]
+    #[arg(long, alias = "addr", value_name = "ADDR", default_value = "127.0.0.1:7117")]
     pub address: String,
     /// How results are shown.
     #[arg(long, value_enum, default_value_t)]

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use fanfold_protocol::Reply;
-use fanfold_protocol::message::{AlterSpace, CreateSpace, Response};
+use fanfold_cluster::jobs::JobStatus;
+use fanfold_protocol::message::{AlterSpace, CreateSpace, Response, StartJob};
+use fanfold_protocol::{Reply, Status};
 
 use super::{failed, status as failure};
 use crate::listener::Shared;
@@ -42,4 +43,13 @@ pub(super) async fn wait_drained(shared: &Arc<Shared>) -> Reply {
 pub(super) fn accept_clock(shared: &Shared) -> Response {
     shared.node.accept_clock();
     Response::Done
+}
+
+pub(super) fn start_job(shared: &Arc<Shared>, start: StartJob) -> Reply {
+    let started = shared.node.start_job(translate::job_kind(start.kind), start.bytes_per_second);
+    job(Some(started.map_err(|error| failed(shared, error))?))
+}
+
+pub(super) fn job(status: Option<JobStatus>) -> Reply {
+    status.map(|status| Response::Job(translate::job(status))).ok_or(Status::NotFound)
 }

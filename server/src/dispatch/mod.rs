@@ -79,6 +79,9 @@ pub(crate) async fn reply(shared: Arc<Shared>, request: Request) -> Reply {
         Request::GetStatus => Ok(admin::status(shared)),
         Request::WaitDrained => admin::wait_drained(shared).await,
         Request::AcceptClock => Ok(admin::accept_clock(shared)),
+        Request::StartJob(start) => admin::start_job(shared, start),
+        Request::GetJob(job) => admin::job(shared.node.job(job)),
+        Request::CancelJob(job) => admin::job(shared.node.cancel_job(job)),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod figures;
 mod import;
+mod job;
 mod page;
 mod space;
 mod status;
@@ -14,6 +15,7 @@ use fanfold_protocol as wire;
 use fanfold_storage::{entry as stored_entry, ids as stored};
 
 pub use figures::*;
+pub use job::*;
 pub use page::*;
 pub use space::*;
 pub use status::*;

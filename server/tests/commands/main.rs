@@ -1,6 +1,7 @@
 //! The binary as an operator meets it: commands against a node in a process of its own, signals, files and ports.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backup;
 mod by_hand;
 mod import;
 mod memory;

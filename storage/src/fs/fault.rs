@@ -226,6 +226,12 @@ impl FileSystem for FaultFs {
         state.change(|disk| disk.link(inode, to))
     }
 
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        let state = self.lock();
+        state.alive()?;
+        Ok(state.room_bytes.map_or(u64::MAX, |room| room.saturating_sub(state.disk.used_bytes())))
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
         if !state.disk.names.contains_key(path) {

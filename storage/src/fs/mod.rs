@@ -43,6 +43,9 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// Gives a file a second name on the same disk (a hard link); fails if that name exists.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Bytes that files in a directory may still grow by.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+
     /// Removes a file's name.
     fn remove(&self, path: &Path) -> io::Result<()>;
 

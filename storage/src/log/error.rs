@@ -1,7 +1,7 @@
 //! Owns the errors of the log: one enum for opening it, one for using it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -70,6 +70,21 @@ pub enum OpenError {
         /// The limit.
         limit_bytes: u64,
     },
+}
+
+impl OpenError {
+    /// The file or directory that it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Io { path, .. }
+            | Self::MissingLog { path }
+            | Self::MissingSegment { path }
+            | Self::SegmentHeader { path, .. }
+            | Self::Version { path, .. }
+            | Self::ForeignSegment { path }
+            | Self::SegmentTooLarge { path, .. } => path,
+        }
+    }
 }
 
 /// Why the log refused or failed something. Cheap to clone, since one failure answers everybody who waits.

@@ -103,21 +103,25 @@ pub struct InspectedRecord<'a> {
     pub payload: Option<&'a [u8]>,
 }
 
+/// The sequence numbers of the segments in a directory, ascending.
+pub(super) fn segments_in(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<u64>, OpenError> {
+    let names = fs.list(dir).or_fail(Operation::ListDirectory, dir)?;
+    let sequence = |name: &String| match Name::parse(name) {
+        Some(Name::Segment(sequence)) => Some(sequence),
+        _ => None,
+    };
+    let mut sequences: Vec<u64> = names.iter().filter_map(sequence).collect();
+    sequences.sort_unstable();
+    Ok(sequences)
+}
+
 /// Shows everything that stands in a log's directory. Only an error of the directory itself ends it early.
 pub fn inspect(
     fs: &dyn FileSystem,
     dir: &Path,
     visit: &mut dyn FnMut(&Inspected<'_>),
 ) -> Result<(), OpenError> {
-    let names = fs.list(dir).or_fail(Operation::ListDirectory, dir)?;
-    let mut sequences: Vec<u64> = names
-        .iter()
-        .filter_map(|name| match Name::parse(name) {
-            Some(Name::Segment(sequence)) => Some(sequence),
-            _ => None,
-        })
-        .collect();
-    sequences.sort_unstable();
+    let sequences = segments_in(fs, dir)?;
     let mut before = None;
     for sequence in sequences {
         if before.is_some_and(|before| before + 1 != sequence) {

@@ -1,6 +1,6 @@
 //! Owns the thread that keeps segments ready: it makes the next one before it is needed and takes back old ones.
 //!
-//! - A segment is taken back only when a durable batch says that it is not needed.
+//! - A segment is taken back only when a durable batch says that it is not needed, and nobody holds the log.
 //! - No room for the next segment is not an error: the log refuses entries until there is room. Any other error ends
 //!   the log.
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::failure::Failure;
 use super::make::{give_back, make_segment};
-use super::segment::SegmentHeader;
+use super::segment::{Segment, SegmentHeader};
 use super::shared::{Inner, Next, Phase, Shared};
 
 /// How long to wait before the disk is asked again whether it has room.
@@ -64,7 +64,10 @@ impl Keeper {
             }
             let keep_from = inner.keep_from;
             let oldest = inner.segments.iter().next();
-            if let Some((start, _)) = oldest.filter(|(_, oldest)| oldest.header.sequence < keep_from) {
+            let unneeded = |(_, oldest): &(_, &Arc<Segment>)| oldest.header.sequence < keep_from;
+            if inner.holds == 0
+                && let Some((start, _)) = oldest.filter(unneeded)
+            {
                 return Job::TakeBack(*start);
             }
             match inner.next {

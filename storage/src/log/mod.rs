@@ -11,6 +11,8 @@
 mod batch;
 mod error;
 mod failure;
+mod hold;
+mod image;
 mod index;
 mod inspect;
 mod keeper;
@@ -26,7 +28,7 @@ mod segment;
 mod shared;
 mod status;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod writer;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -39,6 +41,8 @@ use std::thread::{self, JoinHandle};
 use bytes::Bytes;
 
 pub use error::{LogError, OpenError, Operation};
+pub use hold::{HeldSegment, LogHold};
+pub use image::Image;
 pub use inspect::{Inspected, InspectedBatch, InspectedRecord, InspectedSegment, inspect};
 pub use options::{BLOCK_BYTES, LogOptions, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use quarantine::{AffectedGroups, Damage};
@@ -109,6 +113,7 @@ impl Log {
             active_left_bytes: active.header.bytes - offset,
             durable_number: recovery.last_number,
             keep_from: recovery.keep_from,
+            holds: 0,
             status,
         };
         let shared = Arc::new(Shared::new(fs, dir.to_path_buf(), options, inner));
@@ -179,6 +184,11 @@ impl Log {
         let inner = shared.lock();
         let bytes = shared.gather_bytes_max().min(inner.active.header.bytes / 8);
         matches!(inner.phase, Phase::Running) && inner.has_room(bytes, true).is_ok()
+    }
+
+    /// Keeps what is durable now in its files, to be read while the log goes on.
+    pub fn hold(&self) -> LogHold {
+        LogHold::new(&self.handle.shared)
     }
 
     /// Counters and sizes.

@@ -65,18 +65,10 @@ pub(super) fn read(fs: &dyn FileSystem, dir: &Path, options: &LogOptions) -> Res
         let start = run.start_with_mark(&mut recovery);
         return Ok(Read { recovery, start, spares });
     };
-    let mut before: Option<SegmentHeader> = None;
-    for sequence in *oldest..=*newest {
-        let path = path_of(dir, sequence);
-        if sequences.binary_search(&sequence).is_err() {
-            return Err(OpenError::MissingSegment { path });
-        }
+    let before = read_segments(dir, &sequences, &mut recovery, &mut |sequence, path| {
         // The end of the log is in one of the last segments; only there the page cache may know more than the disk.
-        let segment = Scanned::read(fs, &path, sequence + 3 > *newest)?;
-        check_neighbours(&segment, sequence, before.as_ref())?;
-        before = Some(segment.header);
-        recovery.segment(segment);
-    }
+        Scanned::read(fs, path, sequence + 3 > *newest)
+    })?;
     let last = recovery.end();
     check_oldest(dir, &recovery, last.as_ref(), *oldest)?;
     if let Some(newest) = before {
@@ -86,6 +78,28 @@ pub(super) fn read(fs: &dyn FileSystem, dir: &Path, options: &LogOptions) -> Res
     let start = run.start(&mut recovery, last);
     recovery.finish();
     Ok(Read { recovery, start, spares })
+}
+
+/// Hands the segments of a log to its recovery, oldest first; the header of the newest. `scan` reads one.
+pub(super) fn read_segments(
+    dir: &Path,
+    sequences: &[u64],
+    recovery: &mut Recovery,
+    scan: &mut dyn FnMut(u64, &Path) -> Result<Scanned, OpenError>,
+) -> Result<Option<SegmentHeader>, OpenError> {
+    let mut before: Option<SegmentHeader> = None;
+    let (Some(oldest), Some(newest)) = (sequences.first(), sequences.last()) else { return Ok(before) };
+    for sequence in *oldest..=*newest {
+        let path = path_of(dir, sequence);
+        if sequences.binary_search(&sequence).is_err() {
+            return Err(OpenError::MissingSegment { path });
+        }
+        let segment = scan(sequence, &path)?;
+        check_neighbours(&segment, sequence, before.as_ref())?;
+        before = Some(segment.header);
+        recovery.segment(segment);
+    }
+    Ok(before)
 }
 
 type Names = (Vec<u64>, BTreeSet<PathBuf>);
@@ -126,7 +140,7 @@ fn check_neighbours(
     Err(OpenError::ForeignSegment { path: segment.path.clone() })
 }
 
-fn check_oldest(
+pub(super) fn check_oldest(
     dir: &Path,
     recovery: &Recovery,
     last: Option<&Scanned>,

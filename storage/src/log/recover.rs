@@ -44,6 +44,8 @@ pub(super) struct Recovery {
     begins_unreadable: bool,
     groups_seen: BTreeSet<GroupId>,
     recent_bytes_max: u64,
+    /// The group whose entries are all kept in memory.
+    pub(super) whole: Option<GroupId>,
 }
 
 impl Recovery {
@@ -203,7 +205,7 @@ impl Recovery {
         }
         let place = Place { position: position + line.offset, bytes: line.bytes, crc: line.crc };
         let fits = self.index.replay(record, place).is_ok();
-        if let Some(state) = self.index.get_mut(line.group) {
+        if let Some(state) = self.index.get_mut(line.group).filter(|_| self.whole != Some(line.group)) {
             state.shrink(self.recent_bytes_max);
         }
         fits

@@ -12,10 +12,14 @@ use super::options::{BLOCK_BYTES, SEGMENT_BYTES_MAX};
 use super::segment::{COPIES_AT, HeaderFault, Segment, SegmentHeader, VERSION};
 use super::{OpenError, Operation};
 use crate::fs::{File, FileSystem};
+use crate::segment::Pace;
 
 /// Positions and numbers never come near these; larger ones are damage that a checksum did not see.
 const POSITION_MAX: u64 = 1 << 62;
 const NUMBER_MAX: u64 = 1 << 62;
+
+/// Bytes read at a time.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// A batch found in a segment.
 #[derive(Debug)]
@@ -48,13 +52,27 @@ impl Scanned {
             file.sync_data().or_fail(Operation::Sync, path)?;
             file.drop_cache().or_fail(Operation::Read, path)?;
         }
+        Self::of_file(file, path, &|_| {})
+    }
+
+    /// Reads a segment at a pace, past what is clean in the page cache.
+    pub(super) fn read_paced(fs: &dyn FileSystem, path: &Path, pace: Pace<'_>) -> Result<Self, OpenError> {
+        let file = fs.open_read(path).or_fail(Operation::Open, path)?;
+        file.drop_cache().or_fail(Operation::Read, path)?;
+        Self::of_file(file, path, pace)
+    }
+
+    fn of_file(file: Arc<dyn File>, path: &Path, pace: Pace<'_>) -> Result<Self, OpenError> {
         let file_bytes = file.len().or_fail(Operation::Read, path)?;
         if file_bytes > SEGMENT_BYTES_MAX {
             let (path, limit_bytes) = (path.to_path_buf(), SEGMENT_BYTES_MAX);
             return Err(OpenError::SegmentTooLarge { path, bytes: file_bytes, limit_bytes });
         }
         let mut bytes = vec![0; file_bytes as usize];
-        file.read_at(0, &mut bytes).or_fail(Operation::Read, path)?;
+        for (number, piece) in bytes.chunks_mut(PIECE_BYTES).enumerate() {
+            pace(piece.len() as u64);
+            file.read_at((number * PIECE_BYTES) as u64, piece).or_fail(Operation::Read, path)?;
+        }
         let (header, damaged_copy) = read_header(&bytes, path)?;
         let sane = (BLOCK_BYTES..=SEGMENT_BYTES_MAX).contains(&header.bytes) && header.start < POSITION_MAX;
         if !sane {
@@ -68,6 +86,13 @@ impl Scanned {
         bytes.truncate(header.bytes as usize);
         let batches = find_batches(&header, &bytes);
         Ok(Self { header, path: path.to_path_buf(), file, bytes, batches, damaged_copy })
+    }
+
+    /// Leaves out what stands at an absolute position and behind it: it may be being written.
+    pub(super) fn cut(&mut self, position: u64) {
+        let end = position.saturating_sub(self.header.start).min(self.header.bytes);
+        self.bytes[end as usize..].fill(0);
+        self.batches.retain(|batch| batch.offset < end);
     }
 
     /// The bytes of a batch, padding included.

@@ -69,6 +69,8 @@ pub(super) struct Inner {
     pub(super) durable_number: u64,
     /// Segments before this one are not needed any more.
     pub(super) keep_from: u64,
+    /// How many hold the segments that there are.
+    pub(super) holds: u64,
     pub(super) status: LogStatus,
 }
 

@@ -43,7 +43,7 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use cut::{Abandoned, CutBucket, Restoring, TIMELINES_SECTION};
+pub use cut::{Abandoned, CutBucket, Restoring, TIMELINES_SECTION, section_name};
 pub use explain::{OwnerFacts, ReaderFacts};
 pub use export::ExportedEdge;
 pub use journal::{Pending, StreamVerdict};

@@ -76,6 +76,10 @@ impl Encoded for Results {
 
 encoded_struct!(Session { used, floor, results });
 
+/// The numbers that a new incarnation leaves out: so many at least, and up to as many more as there are in this.
+const SKIPPED_MIN: u64 = 1 << 16;
+const SKIPPED_SPAN: u64 = 1 << 24;
+
 /// Sessions of a bucket, as a power of two.
 pub(super) const SESSIONS_SHIFT: u32 = 6;
 
@@ -131,6 +135,13 @@ impl Sessions {
         if let Some(session) = self.open.get(&SessionId(id)) {
             encode_session(SessionId(id), session, out);
         }
+    }
+
+    /// Leaves out numbers that were given in a history that is gone. Incarnations are milliseconds of the wall clock, and
+    /// fewer sessions are opened than milliseconds pass, so that each restore of the same image goes on elsewhere. The
+    /// gap is bounded, because what is kept of changed sessions takes a bit for each number between them.
+    pub(super) fn skip(&mut self, incarnation: u64) {
+        self.last += SKIPPED_MIN + incarnation % SKIPPED_SPAN;
     }
 
     pub(super) fn open(&mut self, stamp: Stamp) -> SessionId {

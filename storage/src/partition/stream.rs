@@ -116,12 +116,21 @@ impl Partition {
         self.renew_subscriptions(destination);
     }
 
-    /// Takes a new incarnation: every stream begins anew when its destination is next heard of.
+    /// The highest incarnation that this partition has seen, its own included.
+    pub fn highest_incarnation(&self) -> u64 {
+        let heard = self.inbox.values().map(|incoming| incoming.epoch.incarnation);
+        let spoken_to = self.journal.streams.values().map(|stream| stream.incarnation);
+        heard.chain(spoken_to).fold(self.incarnation, u64::max)
+    }
+
+    /// Takes a new incarnation: every stream begins anew when its destination is next heard of. So do the
+    /// numbers of sessions, since those that were given after what was restored may still be in use.
     pub(super) fn reincarnate(&mut self, incarnation: u64) {
         if incarnation <= self.incarnation {
             return;
         }
         self.incarnation = incarnation;
+        self.sessions.skip(incarnation);
         for other in (0..self.partitions).map(PartitionId).filter(|other| *other != self.id) {
             self.journal.drop_destination(other);
         }

@@ -7,7 +7,7 @@ use super::error::{Flaw, OrFail};
 use super::index::{Index, Timeline};
 use super::layout::{FOOTER_BYTES, HEADER_BYTES, NotThis, VERSION, check_header};
 use super::record::{self, Key};
-use super::{Entries, Ids, SegmentError, SegmentInfo};
+use super::{Entries, Ids, SegmentError, SegmentInfo, SegmentNumber};
 use crate::entry::Entry;
 use crate::fs::{FileSystem, Mapped};
 use crate::ids::{EntryId, SpaceId, Stamp, UserId};
@@ -26,7 +26,29 @@ impl Segment {
     /// Opens the segment that `info` describes. Header, footer, indexes and the length are checked, the entries are not; nor is the
     /// file's checksum, which [`Segment::verify`] compares.
     pub fn open(fs: &dyn FileSystem, dir: &Path, info: &SegmentInfo) -> Result<Self, SegmentError> {
-        let path = dir.join(info.number.file_name());
+        let mut segment = Self::open_file(fs, dir.join(info.number.file_name()), Some(info.number))?;
+        let found = SegmentInfo { checksum: info.checksum, ..segment.info };
+        if let Some(what) = found.difference(info) {
+            return Err(SegmentError::Foreign { path: segment.path, what });
+        }
+        segment.info = found;
+        Ok(segment)
+    }
+
+    /// Opens a segment by its file alone. What it holds is as the file says, with the checksum that it has now, so
+    /// that only [`Segment::verify`] tells whether entries are damaged.
+    pub fn open_alone(fs: &dyn FileSystem, path: &Path) -> Result<Self, SegmentError> {
+        let mut segment = Self::open_file(fs, path.to_path_buf(), None)?;
+        segment.info.checksum = crc32fast::hash(segment.bytes());
+        Ok(segment)
+    }
+
+    /// Opens a file and checks header, footer and indexes; any number will do if none is expected.
+    fn open_file(
+        fs: &dyn FileSystem,
+        path: PathBuf,
+        number: Option<SegmentNumber>,
+    ) -> Result<Self, SegmentError> {
         let file = match fs.open_read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(SegmentError::Missing { path }),
             file => file.or_fail(Operation::Open, &path)?,
@@ -36,19 +58,20 @@ impl Segment {
         if bytes < (HEADER_BYTES + FOOTER_BYTES) as u64 {
             return Err(SegmentError::damaged(&path, bytes, "it ends before a segment can"));
         }
-        check_header(file.bytes(), info.number).map_err(|not_this| match not_this {
-            NotThis::Flaw(flaw) => flaw.at(&path),
-            NotThis::Version(version) => {
-                SegmentError::Version { path: path.clone(), version, supported: VERSION }
-            }
-            NotThis::Number => SegmentError::Foreign { path: path.clone(), what: "the number" },
-        })?;
+        let header = |number| {
+            check_header(file.bytes(), number).map_err(|not_this| match not_this {
+                NotThis::Flaw(flaw) => flaw.at(&path),
+                NotThis::Version(version) => {
+                    SegmentError::Version { path: path.clone(), version, supported: VERSION }
+                }
+                NotThis::Number => SegmentError::Foreign { path: path.clone(), what: "the number" },
+            })
+        };
+        number.map_or(Ok(()), header)?;
         let index = Index::open(file.bytes().clone()).map_err(|flaw| flaw.at(&path))?;
-        let found = SegmentInfo { checksum: info.checksum, ..index.footer().info };
-        match found.difference(info) {
-            Some(what) => Err(SegmentError::Foreign { path, what }),
-            None => Ok(Self { path, info: *info, file, index }),
-        }
+        let info = index.footer().info;
+        header(info.number)?;
+        Ok(Self { path, info, file, index })
     }
 
     /// What it holds.

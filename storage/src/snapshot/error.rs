@@ -126,7 +126,7 @@ impl SnapshotError {
     }
 
     /// The damaged file, and where in it; none if no file is to blame.
-    pub(super) fn place(&self) -> Option<(&Path, Option<u64>)> {
+    pub fn place(&self) -> Option<(&Path, Option<u64>)> {
         match self {
             Self::Missing { path }
             | Self::Length { path, .. }

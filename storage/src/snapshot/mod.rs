@@ -35,6 +35,7 @@ pub use writer::SnapshotWriter;
 use crate::codec::Malformed;
 use crate::fs::FileSystem;
 use crate::log::GroupId;
+use open::Use;
 use shared::{Hold, Shared};
 
 /// Called with each number of bytes before they are written or read; may block to keep to a rate.
@@ -97,7 +98,18 @@ impl SnapshotStore {
         dir: &Path,
         group: GroupId,
     ) -> Result<(Self, Vec<Found>), SnapshotError> {
-        let (shared, found) = open::open(fs, dir, group)?;
+        let (shared, found) = open::open(fs, dir, group, Use::Own)?;
+        Ok((Self { shared: Arc::new(shared) }, found))
+    }
+
+    /// Looks at a directory that others may use, and changes nothing: for whoever only reads. Manifests are returned
+    /// newest first; the files that they name are not looked at.
+    pub fn look(
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        group: GroupId,
+    ) -> Result<(Self, Vec<Found>), SnapshotError> {
+        let (shared, found) = open::open(fs, dir, group, Use::Look)?;
         Ok((Self { shared: Arc::new(shared) }, found))
     }
 
@@ -145,6 +157,19 @@ impl SnapshotStore {
         let _hold = Hold::snapshot(&self.shared, manifest.number);
         let checked = read::verify(&self.shared, manifest, verified, pace);
         checked.inspect_err(|error| self.shared.condemn(error, manifest))
+    }
+
+    /// Reads what a snapshot refers to in the file of that name, past the cache, and hands over everything that is wrong
+    /// with it. `pace` hears of all bytes read.
+    pub fn check_file(
+        &self,
+        manifest: &Manifest,
+        name: &str,
+        pace: Pace<'_>,
+        found: &mut dyn FnMut(SnapshotError),
+    ) {
+        let _hold = Hold::snapshot(&self.shared, manifest.number);
+        read::check_file(&self.shared, manifest, name, pace, found);
     }
 
     /// Removes files that neither the two newest whole snapshots nor a pin nor a writer needs; returns how many.

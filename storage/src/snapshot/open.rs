@@ -15,26 +15,40 @@ use super::{Found, Manifest, SnapshotError};
 use crate::fs::FileSystem;
 use crate::log::{GroupId, Operation};
 
+/// What whoever opens a directory does to it, and how much it looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Makes it and removes what is unfinished; a snapshot is whole only with all of its files.
+    Own,
+    /// Changes nothing; of a snapshot only the manifest is looked at.
+    Look,
+}
+
 pub(super) fn open(
     fs: Arc<dyn FileSystem>,
     dir: &Path,
     group: GroupId,
+    using: Use,
 ) -> Result<(Shared, Vec<Found>), SnapshotError> {
-    fs.create_dir_all(dir).or_fail(Operation::CreateDirectory, dir)?;
+    if using == Use::Own {
+        fs.create_dir_all(dir).or_fail(Operation::CreateDirectory, dir)?;
+    }
     let names = fs.list(dir).or_fail(Operation::ListDirectory, dir)?;
     let highest = names.iter().filter_map(|name| numbered(name)).map(|(number, _)| number).max();
     let mut lengths = BTreeMap::new();
     let (mut found, mut state) = (Vec::new(), State::default());
     for name in &names {
         match Kind::parse(name) {
-            Some((Kind::Unfinished, _)) => {
+            Some((Kind::Unfinished, _)) if using == Use::Own => {
                 let path = dir.join(name);
                 fs.remove(&path).or_fail(Operation::Remove, &path)?;
             }
             Some((Kind::Manifest, number)) => {
                 let manifest = read(&*fs, dir, group, number);
                 let manifest = manifest.and_then(|manifest| {
-                    check_files(&*fs, dir, &manifest, &mut lengths)?;
+                    if using == Use::Own {
+                        check_files(&*fs, dir, &manifest, &mut lengths)?;
+                    }
                     Ok(Arc::new(manifest))
                 });
                 match &manifest {
@@ -47,7 +61,9 @@ pub(super) fn open(
         }
     }
     // A process that was killed may have renamed a manifest without making that durable.
-    fs.sync_dir(dir).or_fail(Operation::SyncDirectory, dir)?;
+    if using == Use::Own {
+        fs.sync_dir(dir).or_fail(Operation::SyncDirectory, dir)?;
+    }
     found.sort_unstable_by_key(|found| std::cmp::Reverse(found.number));
     let shared = Shared {
         fs,

@@ -11,7 +11,7 @@ use std::thread;
 use super::bucket_file::{Cache, Window};
 use super::error::OrFail;
 use super::shared::Shared;
-use super::{Listed, Manifest, Pace, Placed, SnapshotError};
+use super::{BucketFile, Listed, Manifest, Pace, Placed, SnapshotError};
 use crate::codec::Malformed;
 use crate::log::Operation;
 
@@ -136,15 +136,8 @@ pub(super) fn verify(
     };
     let mut buckets: Vec<&Placed> = manifest.buckets.iter().filter(|placed| !known(placed)).collect();
     buckets.sort_unstable_by_key(|placed| (placed.file, placed.offset));
-    let mut bytes = Vec::new();
     for buckets in buckets.chunk_by(|a, b| a.file == b.file) {
-        let file = manifest.file_of(buckets[0]);
-        let mut window = Window::open_buckets(shared, file, PIECE_BYTES, Cache::Bypass, pace)?;
-        for placed in buckets {
-            bytes.clear();
-            window.read(placed.offset, placed.length, &mut bytes, pace)?;
-            check(shared, placed, &bytes)?;
-        }
+        check_buckets(shared, manifest.file_of(buckets[0]), buckets, pace, &mut Err)?;
     }
     let known = |segment: &Listed| verified.is_some_and(|verified| verified.segments.contains(segment));
     manifest
@@ -152,6 +145,53 @@ pub(super) fn verify(
         .iter()
         .filter(|segment| !known(segment))
         .try_for_each(|segment| check_segment(shared, segment, pace))
+}
+
+/// Reads what a snapshot refers to in one of its files, and says everything that is wrong with it.
+pub(super) fn check_file(
+    shared: &Shared,
+    manifest: &Manifest,
+    name: &str,
+    pace: Pace<'_>,
+    found: &mut dyn FnMut(SnapshotError),
+) {
+    let mut each = |error| {
+        found(error);
+        Ok(())
+    };
+    if let Some(file) = manifest.files.iter().find(|file| file.name() == name) {
+        let mut buckets: Vec<_> =
+            manifest.buckets.iter().filter(|placed| placed.file == file.number).collect();
+        buckets.sort_unstable_by_key(|placed| placed.offset);
+        // Nothing is left to be returned.
+        let _ = check_buckets(shared, file, &buckets, pace, &mut each);
+    }
+    if let Some(segment) = manifest.segments.iter().find(|segment| segment.name == name)
+        && let Err(error) = check_segment(shared, segment, pace)
+    {
+        found(error);
+    }
+}
+
+/// Checks buckets of one file, in the order of their places, as long as `found` lets it.
+fn check_buckets(
+    shared: &Shared,
+    file: &BucketFile,
+    buckets: &[&Placed],
+    pace: Pace<'_>,
+    found: &mut dyn FnMut(SnapshotError) -> Result<(), SnapshotError>,
+) -> Result<(), SnapshotError> {
+    let mut window = match Window::open_buckets(shared, file, PIECE_BYTES, Cache::Bypass, pace) {
+        Ok(window) => window,
+        Err(error) => return found(error),
+    };
+    let mut bytes = Vec::new();
+    for placed in buckets {
+        bytes.clear();
+        let read = window.read(placed.offset, placed.length, &mut bytes, pace);
+        read.and_then(|()| check(shared, placed, &bytes)).or_else(&mut *found)?;
+    }
+    Ok(())
 }
 
 fn check_segment(shared: &Shared, segment: &Listed, pace: Pace<'_>) -> Result<(), SnapshotError> {

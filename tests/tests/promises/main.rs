@@ -4,8 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backups;
 mod entries;
 mod feeds;
+mod images;
 mod model;
 mod relations;
 mod sessions;

@@ -2,7 +2,8 @@
 
 mod crash;
 mod damage;
-pub(crate) mod golden;
+mod golden;
+mod hold;
 mod property;
 mod whole;
 

@@ -44,6 +44,23 @@ pub(super) enum Section {
     Timelines = 10,
 }
 
+/// What a section is called; none if there is none of that number.
+pub fn section_name(section: u8) -> Option<&'static str> {
+    let mut all = PARTS.into_iter().chain([Section::Head, Section::Timelines]);
+    Some(match all.find(|known| *known as u8 == section)? {
+        Section::Head => "head",
+        Section::Users => "users",
+        Section::Followers => "followers here",
+        Section::Chains => "chains",
+        Section::Rows => "rows",
+        Section::Reach => "reach",
+        Section::Journal => "journal",
+        Section::Sessions => "sessions",
+        Section::Keys => "keys",
+        Section::Timelines => "timelines",
+    })
+}
+
 /// The section of what [`Partition::cut_timelines`] gives, which is its bucket 0 and written last.
 pub const TIMELINES_SECTION: u8 = Section::Timelines as u8;
 

@@ -15,6 +15,24 @@ fn look(fs: &FaultFs, newest: u64) -> (SnapshotStore, Result<State, SnapshotErro
     (store, looked)
 }
 
+/// The files that are found damaged by whoever only looks; at least one.
+fn found_by_looking(fs: &FaultFs) -> Vec<PathBuf> {
+    let operations = fs.operations();
+    let (store, manifests) = SnapshotStore::look(Arc::new(fs.clone()), Path::new(DIR), GROUP).unwrap();
+    let mut places = Vec::new();
+    let mut found = |error: SnapshotError| places.extend(error.place().map(|(path, _)| path.to_path_buf()));
+    for manifest in manifests {
+        match manifest.manifest {
+            Ok(manifest) => {
+                manifest.names().for_each(|name| store.check_file(&manifest, &name, &no_pace, &mut found));
+            }
+            Err(error) => found(error),
+        }
+    }
+    assert!(!places.is_empty() && fs.operations() == operations);
+    places
+}
+
 /// Damages a file of the newest snapshot and checks that it is found, in the right file, that what is whole is
 /// still offered, and that nothing is removed before there are two new ones.
 fn check(name: &str, content: &[u8], what: &str) {
@@ -22,6 +40,7 @@ fn check(name: &str, content: &[u8], what: &str) {
     let newest = open_whole(&fs).newest().unwrap();
     assert!(fs.damage(&path(name), content));
     let before = names(&fs);
+    assert!(found_by_looking(&fs).iter().all(|place| *place == path(name)), "{what}");
     let (store, looked) = look(&fs, newest.number);
     let error = looked.expect_err(what);
     assert_eq!(error.place().expect(what).0, path(name), "{what}: {error}");

@@ -1,0 +1,161 @@
+//! Owns the list of what a backup consists of, and the check that all of it is there.
+
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
+
+use fanfold_storage::fs::{FileSystem, RealFs};
+use fanfold_storage::log::GroupId;
+use serde::{Deserialize, Serialize};
+
+use super::error::{At, BackupError};
+use super::files::checksum;
+use super::sealed;
+use crate::identity::Identity;
+use crate::meter::{Meter, Phase};
+use crate::raft::group_dir;
+use crate::verify::Finding;
+
+/// The version of the format of backups.
+const FORMAT: u32 = 1;
+
+/// The file that makes a directory a backup.
+pub(super) const FILE: &str = "backup.json";
+
+/// What a backup consists of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// The version of the format.
+    format: u32,
+    /// The cluster, in hexadecimal digits.
+    cluster: String,
+    /// The node.
+    pub node: u64,
+    /// The number of partitions of the cluster.
+    pub partitions: u16,
+    /// When it was begun, in Unix milliseconds.
+    pub made_unix_ms: u64,
+    /// Where the log was cut, for all groups.
+    pub log_position: u64,
+    /// All files, by path.
+    pub files: Vec<FileOf>,
+}
+
+/// A file of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FileOf {
+    /// Where it is in the backup, and in a data directory.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// CRC-32 over all of it.
+    pub crc32: u32,
+}
+
+/// A finished backup.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What it consists of.
+    pub contents: Contents,
+}
+
+impl Contents {
+    /// What is known before any file is there.
+    pub(crate) fn begin(identity: Identity, partitions: u16, made_unix_ms: u64, log_position: u64) -> Self {
+        Self {
+            format: FORMAT,
+            cluster: format!("{:032x}", identity.cluster_id),
+            node: identity.node_id,
+            partitions,
+            made_unix_ms,
+            log_position,
+            files: Vec::new(),
+        }
+    }
+
+    /// Which node of which cluster it is of.
+    pub fn identity(&self) -> Identity {
+        let cluster_id = u128::from_str_radix(&self.cluster, 16).unwrap_or_default();
+        Identity { cluster_id, node_id: self.node }
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// Whether it is of this format, and no path leads out of a directory.
+    fn is_sound(&self) -> bool {
+        let inside = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
+        u128::from_str_radix(&self.cluster, 16).is_ok()
+            && self.partitions > 0
+            && self.files.iter().all(|file| inside(&file.path))
+    }
+}
+
+impl FileOf {
+    /// Whether it is part of the log.
+    pub(super) fn is_log(&self) -> bool {
+        self.path.starts_with("log")
+    }
+
+    /// Whether it is of this group's directory.
+    pub(super) fn is_of(&self, group: GroupId) -> bool {
+        self.path.starts_with(group_dir(Path::new(""), group))
+    }
+}
+
+impl Backup {
+    /// Reads what a backup consists of; the files themselves are not looked at.
+    pub fn open(dir: &Path) -> Result<Self, BackupError> {
+        let path = dir.join(FILE);
+        let contents: Option<Contents> = match sealed::read(&RealFs, &path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(BackupError::NotABackup { path: dir.to_owned() });
+            }
+            contents => contents.at(&path)?,
+        };
+        let contents = contents.filter(Contents::is_sound).ok_or(BackupError::Contents { path })?;
+        if contents.format != FORMAT {
+            let (path, found, supported) = (dir.to_owned(), contents.format, FORMAT);
+            return Err(BackupError::Format { path, found, supported });
+        }
+        Ok(Self { dir: dir.to_owned(), contents })
+    }
+
+    /// What is missing, or has another length than it should.
+    pub fn incomplete(&self) -> Vec<Finding> {
+        let found = |file: &FileOf| {
+            let path = self.dir.join(&file.path);
+            let what = match std::fs::metadata(&path) {
+                Ok(metadata) if metadata.len() == file.bytes => return None,
+                Ok(metadata) => format!("{} bytes where {} were written", metadata.len(), file.bytes),
+                Err(error) => error.to_string(),
+            };
+            Some(Finding { path, offset: None, what })
+        };
+        self.contents.files.iter().filter_map(found).collect()
+    }
+
+    /// Reads the files that `wanted` names and compares them with what was written.
+    pub fn check(&self, wanted: &dyn Fn(&FileOf) -> bool, meter: &Meter) -> Result<(), BackupError> {
+        let files: Vec<_> = self.contents.files.iter().filter(|file| wanted(file)).collect();
+        let mut findings = self.incomplete();
+        findings.retain(|finding| files.iter().any(|file| self.dir.join(&file.path) == finding.path));
+        meter.enter(Phase::Groups);
+        meter.expect(files.iter().map(|file| file.bytes).sum());
+        for file in files {
+            let path = self.dir.join(&file.path);
+            if findings.iter().any(|finding| finding.path == path) {
+                continue;
+            }
+            let opened = RealFs.open_read(&path).at(&path)?;
+            if checksum(&*opened, file.bytes, meter).map_err(|error| error.of(&path))? != file.crc32 {
+                let what = "another checksum than was written".to_owned();
+                findings.push(Finding { path, offset: None, what });
+            }
+        }
+        if findings.is_empty() { Ok(()) } else { Err(BackupError::Damaged { findings }) }
+    }
+}

@@ -1,0 +1,138 @@
+//! Owns the errors of backups: making, reading and restoring them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fanfold_storage::ids::PartitionId;
+use fanfold_storage::log::LogError;
+use thiserror::Error;
+
+use crate::error::OpenError;
+use crate::meter::Cancelled;
+use crate::raft::FileError;
+use crate::verify::Finding;
+
+/// Why a backup was not made, read or restored.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The operating system refused an operation.
+    #[error("cannot use {path:?}: {source}")]
+    Io {
+        /// On which file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The directory of a backup is named in a way that means something else to the node.
+    #[error("{path:?} is not an absolute path on the node's machine; name one")]
+    NotAbsolute {
+        /// The path.
+        path: PathBuf,
+    },
+    /// There is something where the backup, or what is restored, should go.
+    #[error("{path:?} is not empty; name an empty or a new directory")]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory holds no finished backup.
+    #[error("{path:?} is no backup: it has no `backup.json`, which is written last; make the backup again")]
+    NotABackup {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The list of a backup's files is damaged.
+    #[error("{path:?} is damaged; use another backup")]
+    Contents {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A backup of another format.
+    #[error("the backup in {path:?} has format version {found}, this program reads version {supported}")]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// What this program reads.
+        supported: u32,
+    },
+    /// Files are not what was written.
+    #[error("{}; {} {} wrong in all", first(.findings), findings.len(), if findings.len() == 1 { "thing is" } else { "things are" })]
+    Damaged {
+        /// What is wrong.
+        findings: Vec<Finding>,
+    },
+    /// A partition cannot be part of a backup.
+    #[error("partition {partition} refuses service on this node; restore it first")]
+    Refusing {
+        /// Which.
+        partition: PartitionId,
+    },
+    /// A group's files could not be brought to disk.
+    #[error("group {group}: {source}")]
+    Snapshot {
+        /// The group: 0 is the catalog, partition `n` has `n` + 1.
+        group: u32,
+        /// Why.
+        source: FileError,
+    },
+    /// The data directory is of another cluster or node.
+    #[error(
+        "{data_dir:?} is of another cluster or node than the backup, so that its partitions do not fit together"
+    )]
+    OtherNode {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
+    /// The backup has no such partition.
+    #[error("the backup has {partitions} partitions, and none of the number {partition}")]
+    NoPartition {
+        /// What was asked for.
+        partition: PartitionId,
+        /// What there is.
+        partitions: u16,
+    },
+    /// Another restore into the directory was not finished.
+    #[error("{data_dir:?} holds an unfinished restore of something else; finish that first")]
+    Unfinished {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] OpenError),
+    /// The log of the data directory failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Somebody ended it.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+fn first(findings: &[Finding]) -> String {
+    let Some(Finding { path, offset, what }) = findings.first() else { return String::new() };
+    let offset = offset.map_or_else(String::new, |offset| format!(" at offset {offset}"));
+    format!("{}{offset}: {what}", path.display())
+}
+
+/// Adds to an error which file it is about.
+pub(super) trait At<T> {
+    fn at(self, path: &Path) -> Result<T, BackupError>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, path: &Path) -> Result<T, BackupError> {
+        self.map_err(|source| BackupError::Io { path: path.to_owned(), source })
+    }
+}
+
+impl From<fanfold_storage::log::OpenError> for BackupError {
+    fn from(error: fanfold_storage::log::OpenError) -> Self {
+        Self::DataDir(error.into())
+    }
+}

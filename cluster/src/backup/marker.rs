@@ -1,0 +1,106 @@
+//! Owns the note in a data directory that something was restored into it.
+//!
+//! - As long as a restore is not finished, no node starts there.
+//! - Once it is, the first start changes the incarnations of what was restored (R11) before it serves, and removes the note.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fanfold_storage::fs::{FileSystem, RealFs};
+use fanfold_storage::ids::PartitionId;
+use serde::{Deserialize, Serialize};
+
+use super::error::{At, BackupError};
+use super::sealed;
+use crate::error::OpenError;
+
+/// The name of the note.
+pub(crate) const FILE: &str = "restore.json";
+
+/// What was restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Restored {
+    /// Whether it is all there.
+    pub is_finished: bool,
+    /// Whether the whole directory comes from a backup.
+    pub is_whole: bool,
+    /// The partitions whose incarnation is to change.
+    pub partitions: Vec<u16>,
+    /// The least incarnation that they take: larger than any used before, as long as the wall clock goes forward.
+    pub incarnation: u64,
+}
+
+impl Restored {
+    /// A restore that begins now.
+    pub fn begin(partitions: Vec<u16>, is_whole: bool) -> Self {
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        Self { is_finished: false, is_whole, partitions, incarnation: unix_ms }
+    }
+
+    /// The note in a data directory, if there is one.
+    pub fn load(data_dir: &Path) -> Result<Option<Self>, OpenError> {
+        let path = data_dir.join(FILE);
+        match sealed::read(&RealFs, &path) {
+            Ok(Some(restored)) => Ok(Some(restored)),
+            Ok(None) => Err(OpenError::RestoreUnreadable { path }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(OpenError::Io { path, source }),
+        }
+    }
+
+    /// Writes the note and waits until it is durable.
+    pub fn store(&self, data_dir: &Path) -> Result<(), BackupError> {
+        sealed::write(&RealFs, data_dir, FILE, self).at(&data_dir.join(FILE))
+    }
+
+    /// Removes the note.
+    pub fn remove(data_dir: &Path) -> Result<(), OpenError> {
+        let path = data_dir.join(FILE);
+        let removed = RealFs.remove(&path).and_then(|()| RealFs.sync_dir(data_dir));
+        removed.map_err(|source| OpenError::Io { path, source })
+    }
+
+    /// Whether the incarnation of a partition is to change.
+    pub fn concerns(&self, partition: PartitionId) -> bool {
+        self.partitions.contains(&partition.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Node, NodeOptions};
+
+    async fn open(data_dir: &Path) -> Result<std::sync::Arc<Node>, OpenError> {
+        Node::open(NodeOptions { partitions: Some(2), ..NodeOptions::new(data_dir) }).await
+    }
+
+    #[tokio::test]
+    async fn no_node_starts_on_an_unfinished_restore_and_a_finished_one_is_noted_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let data_dir = temp.path().join("data");
+        let node = open(&data_dir).await.unwrap();
+        let first = node.incarnations();
+        node.close().await.unwrap();
+        let mut restored = Restored::begin(vec![1], false);
+        restored.store(&data_dir).unwrap();
+        assert!(matches!(open(&data_dir).await, Err(OpenError::RestoreUnfinished { .. })));
+        restored.is_finished = true;
+        restored.store(&data_dir).unwrap();
+        let node = open(&data_dir).await.unwrap();
+        let second = node.incarnations();
+        assert!(second[0] == first[0] && second[1] >= restored.incarnation, "{first:?} {second:?}");
+        assert_eq!(Restored::load(&data_dir).unwrap(), None);
+        node.close().await.unwrap();
+        // One that is older by its clock is newer all the same.
+        let older = Restored { incarnation: 1, partitions: vec![0, 1], ..restored };
+        older.store(&data_dir).unwrap();
+        let node = open(&data_dir).await.unwrap();
+        let third = node.incarnations();
+        assert!(third.iter().all(|incarnation| *incarnation > second[1]), "{second:?} {third:?}");
+        node.close().await.unwrap();
+        std::fs::write(data_dir.join(FILE), b"{}").unwrap();
+        assert!(matches!(open(&data_dir).await, Err(OpenError::RestoreUnreadable { .. })));
+    }
+}

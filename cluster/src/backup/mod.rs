@@ -1,0 +1,21 @@
+//! Owns backups: an image of a node that is made while it runs, and put back while none runs.
+//!
+//! - All groups are cut at one position of the log: what is in it is a state that the node was in.
+//! - A directory is a backup once it has its `backup.json`, which names every file with its length and checksum.
+//! - What is restored has new incarnations before it serves (R11).
+//!
+//! Format: `storage/FORMAT.md`, "Backups".
+
+mod contents;
+mod create;
+mod error;
+mod files;
+mod marker;
+mod restore;
+mod sealed;
+
+pub use contents::{Backup, Contents, FileOf};
+pub(crate) use create::{Source, prepare, write};
+pub use error::BackupError;
+pub(crate) use marker::{FILE as RESTORE_FILE, Restored};
+pub use restore::{restore, restore_partition};

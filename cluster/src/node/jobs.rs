@@ -1,0 +1,128 @@
+//! Owns the jobs that a node does on its own files while it serves: checks and backups.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use fanfold_storage::log::GroupId;
+use tokio::task::spawn_blocking;
+
+use super::Node;
+use crate::backup::{self, BackupError, Contents, Source};
+use crate::error::NodeError;
+use crate::jobs::{Job, JobError, JobKind, JobStatus};
+use crate::meter::{Meter, Phase};
+use crate::raft::{FileError, Group, Machine, StoredSnapshot, Turn};
+use crate::verify::{Held, Report, verify_held};
+
+/// When to try again to start a job while another runs.
+const BUSY_DELAY_MS: u64 = 1_000;
+
+impl Node {
+    /// Starts a job that reads, and writes, at most so many bytes a second; one runs at a time.
+    pub fn start_job(
+        self: &Arc<Self>,
+        kind: JobKind,
+        bytes_per_second: Option<u64>,
+    ) -> Result<JobStatus, NodeError> {
+        let _pass = self.enter()?;
+        let job = self.jobs.begin(kind, bytes_per_second);
+        let job = job.ok_or(NodeError::Busy { delay_ms: BUSY_DELAY_MS })?;
+        let (node, started) = (self.clone(), job.status());
+        self.tasks.spawn(async move {
+            let work = node.run(&job);
+            tokio::pin!(work);
+            let result = tokio::select! {
+                result = &mut work => result,
+                () = node.stopping.cancelled() => {
+                    job.meter().cancel();
+                    work.await
+                }
+            };
+            job.end(result);
+        });
+        Ok(started)
+    }
+
+    /// How a job is; none if it is not known, or no more.
+    pub fn job(&self, id: u64) -> Option<JobStatus> {
+        Some(self.jobs.get(id)?.status())
+    }
+
+    /// Ends a job soon; none if it is not known, or no more.
+    pub fn cancel_job(&self, id: u64) -> Option<JobStatus> {
+        let job = self.jobs.get(id)?;
+        job.meter().cancel();
+        Some(job.status())
+    }
+
+    async fn run(&self, job: &Job) -> Result<Report, JobError> {
+        let meter = job.meter().clone();
+        match job.kind() {
+            JobKind::Verify => {
+                let held = self.held();
+                let verified = spawn_blocking(move || verify_held(&held, &meter)).await;
+                Ok(verified.map_err(|_| JobError::Panicked)??)
+            }
+            JobKind::Backup { dir } => {
+                self.back_up(dir, meter).await?;
+                Ok(Report::default())
+            }
+        }
+    }
+
+    /// What is on disk now, kept there.
+    fn held(&self) -> Held {
+        let mut snapshots = self.catalog.group().kept_snapshots();
+        snapshots.extend(self.partitions.iter().flatten().flat_map(|p| p.group().kept_snapshots()));
+        let refusing = self.partitions.iter().enumerate().filter(|(_, partition)| partition.is_none());
+        Held {
+            data_dir: self.data_dir.clone(),
+            fs: self.fs.clone(),
+            snapshots,
+            refusing: refusing.map(|(n, _)| GroupId(n as u32 + 1)).collect(),
+            log: self.log.hold(),
+        }
+    }
+
+    async fn back_up(&self, dir: &Path, meter: Arc<Meter>) -> Result<Contents, JobError> {
+        backup::prepare(dir)?;
+        let source = self.source(&meter).await?;
+        let dir = dir.to_owned();
+        let written = spawn_blocking(move || backup::write(&dir, &source, &meter)).await;
+        Ok(written.map_err(|_| JobError::Panicked)??)
+    }
+
+    /// Brings the state of every group to disk and chooses the position of the log.
+    async fn source(&self, meter: &Meter) -> Result<Source, BackupError> {
+        meter.enter(Phase::Snapshots);
+        let made_unix_ms = self.clock.wall_unix_ms().max(0) as u64;
+        // Nobody purges between the first snapshot and the position: what is behind each snapshot is in the log.
+        let mut turns = vec![self.catalog.group().turn().await];
+        let mut snapshots = Vec::new();
+        snapshots.extend(snapshot(self.catalog.group()).await?);
+        for n in 0..self.partition_count {
+            meter.check()?;
+            let partition = fanfold_storage::ids::PartitionId(n);
+            let handle = self.partition(partition).map_err(|_| BackupError::Refusing { partition })?;
+            turns.push(handle.group().turn().await);
+            snapshots.extend(snapshot(handle.group()).await?);
+        }
+        let log = self.log.hold();
+        drop::<Vec<Turn>>(turns);
+        let contents = Contents::begin(self.identity, self.partition_count, made_unix_ms, log.position());
+        Ok(Source { fs: self.fs.clone(), snapshots, log, contents })
+    }
+}
+
+/// The state of a group as it is now, on disk. The caller holds its turn.
+async fn snapshot<M: Machine>(group: &Group<M>) -> Result<Option<StoredSnapshot>, BackupError> {
+    let failed = |source| BackupError::Snapshot { group: group.id().0, source };
+    let newest = group.newest_snapshot().map(|newest| newest.manifest.index);
+    if newest < Some(group.applied_index()) {
+        match group.snapshot().await {
+            Err(FileError::Stopped) => return Err(BackupError::Stopping),
+            taken => taken.map_err(failed)?,
+        };
+    }
+    Ok(group.newest_snapshot())
+}

@@ -1,0 +1,120 @@
+//! What goes to segments and snapshots, what leaves the log, and that nobody can tell.
+
+use std::path::Path;
+use std::time::Duration;
+
+use fanfold_cluster::NodeOptions;
+use fanfold_cluster::read::TimelineRequest;
+use fanfold_storage::command::{Ttl, Write, WriteResult};
+use fanfold_storage::ids::{EntryId, SpaceId, UserId};
+
+use crate::support::*;
+
+const STORIES: SpaceId = SpaceId(2);
+
+/// Everything goes to the disk early.
+fn small(options: &mut NodeOptions) {
+    options.disk.files.table_bytes = 64 << 10;
+    options.disk.files.cache_bytes = 0;
+    options.disk.snapshot_log_bytes = 256 << 10;
+    options.disk.log_bytes_max = 6 << 20;
+}
+
+async fn node() -> TestNode {
+    TestNode::with(small, Box::new(|streams| streams)).await
+}
+
+/// All payloads of a timeline, newest first.
+async fn payloads(test: &TestNode, owner: UserId) -> Vec<(EntryId, Vec<u8>)> {
+    let mut request = TimelineRequest { hydrate: true, limit: 200, ..timeline(owner, None) };
+    let mut all = Vec::new();
+    loop {
+        let page = patient(test.node.read_timeline(&request)).await.unwrap();
+        all.extend(page.entries.iter().map(|entry| (entry.id, entry.payload.clone().unwrap().to_vec())));
+        match page.next {
+            Some(next) => request.below = next,
+            None => return all,
+        }
+    }
+}
+
+fn segment_bytes(dir: &Path) -> u64 {
+    let groups = std::fs::read_dir(dir.join("data/groups")).unwrap().map(|group| group.unwrap().path());
+    let files = groups.flat_map(|group| std::fs::read_dir(group).unwrap()).map(|file| file.unwrap());
+    let segments = files.filter(|file| file.path().extension().is_some_and(|e| e == "segment"));
+    // A file may go between the look at its name and that at its length.
+    segments.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_busy_partition_makes_the_idle_ones_let_go_of_the_log() {
+    let mut test = node().await;
+    let (busy, idle) = (user_at(0, 0), user_at(1, 0));
+    let quiet = test.post(idle, "the only one").await;
+    let mut posted = Vec::new();
+    for n in 0..1_500 {
+        let payload = format!("{n}:{}", "x".repeat(16 << 10));
+        posted.push((test.post(busy, &payload).await, payload.into_bytes()));
+    }
+    posted.reverse();
+    // Far more was written than the log may keep; with its segment in use and one to come it gets close to that.
+    until(async || test.node.status().log.bytes <= (6 << 20) + 4 * (1 << 20)).await;
+    let status = test.node.status();
+    assert!(status.partitions.iter().all(|p| p.snapshot.is_some()), "{status:?}");
+    assert!(status.partitions[0].segments > 0);
+    test = test.restart_hard().await;
+    assert_eq!(payloads(&test, busy).await, posted);
+    assert_eq!(payloads(&test, idle).await, [(quiet, b"the only one".to_vec())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_on_disk_stays_changed() {
+    let mut test = node().await;
+    let (owner, reader) = (user_at(0, 0), user_at(1, 0));
+    test.follow(reader, &[owner]).await;
+    let mut posted = Vec::new();
+    for n in 0..200 {
+        posted.push(test.post(owner, &format!("{n}:{}", "x".repeat(2 << 10))).await);
+    }
+    test.drained().await;
+    until(async || test.node.status().partitions[0].segments > 0).await;
+    let (deleted, amended) = (posted[3], posted[5]);
+    test.write(owner, Write::Delete { space: POSTS, owner, id: deleted }).await;
+    let payload = bytes::Bytes::from_static(b"amended");
+    let receipt = test
+        .write(owner, Write::Amend { space: POSTS, owner, id: amended, expected_version: 1, payload })
+        .await;
+    assert!(matches!(receipt.result, WriteResult::Amended { version: 2 }), "{receipt:?}");
+    posted.retain(|id| *id != deleted);
+    posted.reverse();
+    for round in 0..3 {
+        let found = payloads(&test, owner).await;
+        assert!(found.iter().map(|(id, _)| *id).eq(posted.iter().copied()), "round {round}");
+        let amended = found.iter().find(|(id, _)| *id == amended).unwrap();
+        assert_eq!(amended.1, b"amended");
+        test.drained().await;
+        assert_eq!(test.feed(reader).await, posted, "round {round}");
+        test = if round == 0 { test.restart_hard().await } else { test.restart().await };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_expired_leaves_the_disk_and_a_highlight_stays() {
+    let test = node().await;
+    let owner = user_at(0, 0);
+    let mut stories = Vec::new();
+    for n in 0..300 {
+        let story = entry(owner, &format!("{n}:{}", "x".repeat(8 << 10)));
+        let story = fanfold_storage::command::Append { space: STORIES, ..story };
+        stories.push(test.append(story).await.0);
+    }
+    until(async || segment_bytes(test.dir.path()) > 2 << 20).await;
+    let highlight = stories[7];
+    test.write(owner, Write::SetExpiry { space: STORIES, owner, id: highlight, ttl: Ttl::Never }).await;
+    test.clock.advance(Duration::from_secs(25 * 3_600));
+    until(async || segment_bytes(test.dir.path()) < 256 << 10).await;
+    let test = test.restart_hard().await;
+    let request = TimelineRequest { space: STORIES, ..timeline(owner, None) };
+    let page = patient(test.node.read_timeline(&request)).await.unwrap();
+    assert_eq!(ids(&page.entries), [highlight]);
+}

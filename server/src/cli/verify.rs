@@ -1,0 +1,61 @@
+//! Owns the command `verify`: every checksum, of a node that runs or of the directory of one that does not.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use fanfold_cluster::meter::Meter;
+use fanfold_cluster::verify::verify_data_dir;
+use fanfold_protocol::message::JobKind;
+use serde_json::json;
+
+use super::error::CliError;
+use super::job;
+use super::progress::{parse_bytes, shown};
+use super::remote::Remote;
+use crate::translate;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  fanfold verify --rate 50MiB                   # the node that runs here\n  fanfold verify --data-dir ./fanfold-data      # no node may run on it"
+)]
+pub(super) struct VerifyArgs {
+    /// Check this directory, on which no node runs, instead of a running node.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Read at most so many bytes a second, such as `50MiB`.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    rate: Option<u64>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl VerifyArgs {
+    pub(super) fn is_offline(&self) -> bool {
+        self.data_dir.is_some()
+    }
+}
+
+/// Checks a directory.
+pub(super) fn offline(args: &VerifyArgs) -> Result<(), CliError> {
+    let dir = args.data_dir.clone().unwrap_or_default();
+    if !dir.is_dir() {
+        return Err(super::inspect::InspectError::NoDirectory { path: dir }.into());
+    }
+    let report = shown(Meter::new(args.rate), {
+        let dir = dir.clone();
+        move |meter| verify_data_dir(&dir, meter)
+    })?;
+    let findings: Vec<_> = report.findings.iter().map(translate::finding).collect();
+    job::report(args.remote.output, &json!(dir), findings.len() as u64, &findings)
+}
+
+/// Checks a running node.
+pub(super) async fn online(args: VerifyArgs) -> Result<(), CliError> {
+    let VerifyArgs { remote, rate, .. } = args;
+    remote
+        .with_client(async |client| {
+            let status = job::run(&remote, client, JobKind::Verify, rate).await?;
+            job::report(remote.output, &json!(remote.address), status.found, &status.findings)
+        })
+        .await
+}

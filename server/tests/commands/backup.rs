@@ -1,0 +1,87 @@
+//! The commands that check, back up and restore what is on disk.
+
+use serde_json::Value;
+
+use crate::process::{Place, failure, fanfold, json};
+
+#[test]
+fn a_node_is_checked_backed_up_and_restored_by_hand() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    for arguments in [&["follow", "2", "1"][..], &["post", "1", "hello"], &["post", "1", "again"]] {
+        assert!(node.run(arguments).status.success());
+    }
+    let verified = node.run(&["verify", "--rate", "100MiB", "--output", "json"]);
+    assert!(verified.status.success(), "{verified:?}");
+    assert_eq!(json(&verified)["found"], 0);
+    let (backup, data) = (place.path("backup"), place.data_dir());
+    let (backup, data) = (backup.to_str().unwrap(), data.to_str().unwrap());
+    let created = node.run(&["backup", "create", backup, "--output", "json"]);
+    assert!(created.status.success(), "{created:?}");
+    assert!(failure(&node.run(&["backup", "create", backup]), 1).contains("not empty"));
+    assert!(failure(&fanfold(&["verify", "--data-dir", data]), 1).contains("in use"));
+    node.stop();
+
+    let listed = json(&fanfold(&["backup", "list", place.path("").to_str().unwrap(), "--output", "json"]));
+    let complete: Vec<_> = listed.as_array().unwrap().iter().map(|item| &item["is_complete"]).collect();
+    assert!(complete.contains(&&Value::Bool(true)), "{listed}");
+    let target = place.path("restored");
+    let target = target.to_str().unwrap();
+    let restored = fanfold(&["backup", "restore", backup, "--data-dir", target]);
+    assert!(restored.status.success(), "{restored:?}");
+    let shown = json(&fanfold(&["inspect", "data-dir", "--data-dir", target, "--output", "json"]));
+    assert_eq!(shown["restored"], "the next start changes incarnations");
+    assert_eq!(shown["groups"].as_array().unwrap().len(), 5);
+    let one = fanfold(&["backup", "restore", backup, "--data-dir", data, "--partition", "1"]);
+    assert!(one.status.success(), "{one:?}");
+    let beyond = fanfold(&["backup", "restore", backup, "--data-dir", data, "--partition", "4"]);
+    assert_eq!(beyond.status.code(), Some(1));
+}
+
+#[test]
+fn snapshots_and_segments_are_shown_and_damage_is_named() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    for n in 0..5 {
+        assert!(node.run(&["post", "1", &format!("post {n}"), "--ttl", "1h"]).status.success());
+    }
+    assert!(node.run(&["backup", "create", place.path("backup").to_str().unwrap()]).status.success());
+    node.stop();
+    let data = place.data_dir();
+    let data = data.to_str().unwrap();
+    let snapshots = fanfold(&["inspect", "snapshot", "--data-dir", data, "--output", "json"]);
+    let snapshots = json(&snapshots);
+    let with_entries =
+        snapshots.as_array().unwrap().iter().find(|s| !s["segments"].as_array().unwrap().is_empty());
+    let with_entries = with_entries.expect("the home of user 1 has a segment");
+    assert_eq!(with_entries["segments"][0]["entries"], 5);
+    assert!(with_entries["sections"].as_array().unwrap().iter().any(|s| s["section"] == "timelines"));
+    let partition = (with_entries["group"].as_u64().unwrap() - 1).to_string();
+    let shown = fanfold(&["inspect", "segment", "--data-dir", data, "--partition", &partition, "--entries"]);
+    let text = String::from_utf8(shown.stdout.clone()).unwrap();
+    assert!(shown.status.success() && text.matches("payload_bytes=6").count() == 5, "{text}");
+    assert!(text.contains("5 entries, from "), "{text}");
+    let missing =
+        fanfold(&["inspect", "snapshot", "--data-dir", data, "--partition", &partition, "--number", "ff"]);
+    assert_eq!(missing.status.code(), Some(1));
+
+    let file = with_entries["segments"][0]["file"].as_str().unwrap();
+    let manifest = std::path::PathBuf::from(with_entries["file"].as_str().unwrap());
+    let file = manifest.with_file_name(file);
+    let mut content = std::fs::read(&file).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 4;
+    std::fs::write(&file, content).unwrap();
+    let verified = fanfold(&["verify", "--data-dir", data]);
+    assert_eq!(verified.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&verified.stdout).contains(file.to_str().unwrap()), "{verified:?}");
+    let shown = fanfold(&["inspect", "segment", file.to_str().unwrap(), "--entries"]);
+    assert_eq!(shown.status.code(), Some(1), "{shown:?}");
+    // The backup has the same file under another name, so that it is damaged with it.
+    let target = place.path("restored");
+    let backup = place.path("backup");
+    let refused =
+        fanfold(&["backup", "restore", backup.to_str().unwrap(), "--data-dir", target.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(!target.exists());
+}
