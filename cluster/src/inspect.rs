@@ -175,5 +175,7 @@ fn kind(command: &Command) -> &'static str {
         Command::ResumeDestination { .. } => "resume-destination",
         Command::Tick => "tick",
         Command::Reincarnate { .. } => "reincarnate",
+        Command::Active { .. } => "active",
+        Command::FreeFeeds { .. } => "free-feeds",
     }
 }

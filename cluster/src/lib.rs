@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod jobs;
 mod lock;
 pub mod map;
+mod memory;
 pub mod meter;
 pub mod node;
 pub mod options;

@@ -65,6 +65,10 @@ pub struct NodeOptions {
     pub log: LogOptions,
     /// Snapshots and segments.
     pub disk: DiskOptions,
+    /// Bytes of memory that the process keeps to, if it can; tables, segments and snapshots become smaller within it. 0: any.
+    pub memory_bytes: u64,
+    /// Days without a read after which a reader's feeds are freed when memory is short; they are rebuilt on return. 0: never.
+    pub away_days: u16,
     /// The Raft groups.
     pub raft: RaftSettings,
     /// Events a journal keeps for a destination that does not answer, before it is dropped (R10).
@@ -83,6 +87,8 @@ impl NodeOptions {
             fs: Arc::new(RealFs),
             log: LogOptions::default(),
             disk: DiskOptions::default(),
+            memory_bytes: 0,
+            away_days: 30,
             raft: RaftSettings::default(),
             journal_events_max: 1 << 20,
         }

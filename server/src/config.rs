@@ -51,6 +51,8 @@ pub struct Config {
     pub connection_requests_max: u32,
     pub connection_bytes_max: u32,
     pub node_bytes_max: u32,
+    pub memory_bytes: u64,
+    pub away_days: u16,
     pub log_segment_bytes: u64,
     pub table_bytes: u64,
     pub cache_bytes: u64,
@@ -143,6 +145,15 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_bytes_max: Option<u32>,
+    /// Bytes of memory that the process keeps to: payloads leave memory first, then the feeds of readers who stay away. Tables,
+    /// merged segments and the log behind snapshots become smaller within it. 0 is no budget.
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Days without a read after which a reader's feeds leave memory when it is short; they are rebuilt on return. 0 is never.
+    #[arg(long, value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub away_days: Option<u16>,
     /// Size of one segment file of the write-ahead log, 8 MiB to 1 GiB; a batch of records must fit into one.
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,6 +218,8 @@ impl Default for Config {
             connection_requests_max: 1_024,
             connection_bytes_max: 16 * 1024 * 1024,
             node_bytes_max: 256 * 1024 * 1024,
+            memory_bytes: 0,
+            away_days: 30,
             log_segment_bytes: 64 * 1024 * 1024,
             table_bytes: 32 * 1024 * 1024,
             cache_bytes: 32 * 1024 * 1024,
@@ -315,6 +328,7 @@ impl Config {
             ("connection_bytes_max", u64::from(self.connection_bytes_max), 4 << 10, 1 << 30),
             ("node_bytes_max", u64::from(self.node_bytes_max), 1 << 20, u64::from(u32::MAX)),
             ("log_segment_bytes", self.log_segment_bytes, LOG_SEGMENT_BYTES_MIN, 1 << 30),
+            ("memory_bytes", self.memory_bytes, 0, 1 << 50),
             ("table_bytes", self.table_bytes, 64 << 10, 1 << 40),
             ("cache_bytes", self.cache_bytes, 0, 1 << 40),
             ("segment_bytes_max", self.segment_bytes_max, 1 << 20, 1 << 40),

@@ -99,6 +99,8 @@ impl Server {
             advertise: address.to_string(),
             log: LogOptions { segment_bytes: config.log_segment_bytes, ..LogOptions::default() },
             disk: config.disk_options(),
+            memory_bytes: config.memory_bytes,
+            away_days: config.away_days,
             ..NodeOptions::new(&config.data_dir)
         };
         // A node that does not open leaves no port behind.

@@ -188,7 +188,7 @@ macro_rules! encoded_id {
 
 encoded_id!(u64: UserId, EntryId, Stamp, crate::ids::SessionId, crate::ids::Sequence,
     crate::ids::JournalPosition, crate::ids::RowPosition, crate::ids::Generation);
-encoded_id!(u16: crate::ids::SpaceId, crate::ids::GraphId, crate::ids::PartitionId);
+encoded_id!(u16: crate::ids::Day, crate::ids::SpaceId, crate::ids::GraphId, crate::ids::PartitionId);
 
 macro_rules! encoded_integer {
     ($($name:ident),*) => {$(

@@ -11,7 +11,7 @@ use crate::codec::{Encoded, Malformed, Reader, encoded_enum, encoded_struct, put
 use crate::entry::{Audience, EntryRef};
 use crate::event::{StreamAnswer, StreamMessage};
 use crate::ids::{
-    EntryId, GraphId, JournalPosition, PartitionId, Sequence, SessionId, SpaceId, Stamp, UserId,
+    Day, EntryId, GraphId, JournalPosition, PartitionId, Sequence, SessionId, SpaceId, Stamp, UserId,
 };
 use crate::import::{ImportEdge, ImportEntry};
 use crate::space::SpaceDefinition;
@@ -267,6 +267,20 @@ pub enum Command {
         /// Larger than every one before.
         incarnation: u64,
     },
+    /// Notes that readers homed here are active on the day of the stamp; feeds of theirs that are freed are rebuilt.
+    Active {
+        /// The readers; those of whom nothing is known are passed over.
+        readers: Vec<UserId>,
+    },
+    /// Frees the feeds of readers who stay away; a bounded piece of all.
+    FreeFeeds {
+        /// Of readers whose last day of activity is earlier.
+        before: Day,
+        /// The first local index that is looked at.
+        from: u32,
+        /// How many are looked at.
+        most: u32,
+    },
 }
 
 /// What a command answers.
@@ -483,6 +497,8 @@ encoded_enum!(Command, "command" {
     9 => ResumeDestination { destination, incarnation },
     10 => Tick,
     11 => Reincarnate { incarnation },
+    12 => Active { readers },
+    13 => FreeFeeds { before, from, most },
 });
 encoded_enum!(Outcome, "outcome" {
     1 => Session { session },

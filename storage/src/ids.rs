@@ -41,6 +41,10 @@ id!(
     Stamp, u64
 );
 id!(
+    /// A day of log time, from 2000-01-01.
+    Day, u16
+);
+id!(
     /// A session with one partition, numbered by that partition's log from 1.
     SessionId, u64
 );
@@ -70,6 +74,16 @@ pub const SLOTS: u32 = 4_096;
 
 const SEQUENCE_BITS: u32 = 10;
 const SLOT_BITS: u32 = 12;
+
+/// Milliseconds of a day of log time.
+pub const DAY_MS: u64 = 24 * 3_600 * 1_000;
+
+impl Stamp {
+    /// The day; the last one there is goes on for ever.
+    pub fn day(self) -> Day {
+        Day((self.0 / DAY_MS).min(u64::from(u16::MAX)) as u16)
+    }
+}
 
 impl EntryId {
     /// Above every id that can be made.

@@ -8,7 +8,7 @@ use fanfold_storage::command::{Append, Command, Limits, Ttl, Write, WriteTag, de
 use fanfold_storage::entry::{Audience, Delivery, EntryRef};
 use fanfold_storage::event::{Event, FilledOwner, SpaceBackfill, StreamMessage};
 use fanfold_storage::ids::{
-    EntryId, Generation, GraphId, JournalPosition, PartitionId, Sequence, SessionId, SpaceId, Stamp,
+    Day, EntryId, Generation, GraphId, JournalPosition, PartitionId, Sequence, SessionId, SpaceId, Stamp,
     StreamEpoch, UserId,
 };
 use fanfold_storage::import::{ImportEdge, ImportEntry, Lifetime, Place};
@@ -170,6 +170,8 @@ fn commands() -> Vec<Command> {
         Command::ResumeDestination { destination: PartitionId(15), incarnation: 2 },
         Command::Tick,
         Command::Reincarnate { incarnation: 2 },
+        Command::Active { readers: vec![OWNER, UserId(7)] },
+        Command::FreeFeeds { before: Day(9_800), from: 4_096, most: 512 },
     ]);
     commands
 }

@@ -25,16 +25,17 @@ use crate::error::{NodeError, OpenError};
 use crate::identity::{DataDir, Identity, StoredIdentity};
 use crate::jobs::Jobs;
 use crate::lock::DirLock;
+use crate::memory::{self, Keeper, Pressure};
 use crate::options::{NodeOptions, PARTITIONS_DEFAULT, PARTITIONS_MAX};
 use crate::pacer::Pacer;
-use crate::partition::{PartitionHandle, PartitionMachine, background, run_ticker};
+use crate::partition::{PartitionHandle, PartitionMachine, background, run_activity, run_ticker};
 use crate::proposer::Proposer;
 use crate::raft::{
     self, Formation, Group, GroupDirectory, GroupSpec, InProcessTransport, LogStoreError, Machine,
     ReplicaAddress, ReplicaId, group_dir,
 };
 use crate::reserve::Reserve;
-use crate::upkeep::Upkeep;
+use crate::upkeep::{Upkeep, UpkeepMeans};
 
 /// The group of the catalog; partition `n` has the group after it.
 const CATALOG_GROUP: GroupId = GroupId(0);
@@ -170,19 +171,31 @@ impl Node {
         let in_process = InProcessStreams::default();
         in_process.connect(self.partitions.clone());
         let streams = wrap_streams(Arc::new(in_process));
-        let disk = Arc::new(options.disk.clone());
+        let disk = Arc::new(memory::within(options.disk.clone(), options.memory_bytes, self.partition_count));
         let reserve = Arc::new(Reserve::new(options.fs.clone(), &options.data_dir, disk.reserve_bytes));
+        let pressure = Arc::new(Pressure::default());
+        if options.memory_bytes > 0 {
+            let keeper = Keeper::new(self.partitions.clone(), options.memory_bytes, pressure.clone());
+            self.tasks.spawn(keeper.run(self.stopping.clone()));
+        }
+        let means = UpkeepMeans { log: self.log.clone(), options: disk, reserve, pressure };
         let settings = DispatcherSettings { journal_events_max: options.journal_events_max };
         for partition in self.partitions.iter().flatten() {
             let (stamps, clock) = (self.stamps.clone(), self.clock.clone());
-            self.tasks.spawn(run_ticker(partition.clone(), stamps, clock, self.stopping.clone()));
+            self.tasks.spawn(run_ticker(
+                partition.clone(),
+                stamps.clone(),
+                clock.clone(),
+                self.stopping.clone(),
+            ));
+            let (away_days, stop) = (options.away_days, self.stopping.clone());
+            self.tasks.spawn(run_activity(partition.clone(), stamps, clock, away_days, stop));
             let dispatcher = Dispatcher::new(partition.clone(), streams.clone(), settings);
             self.tasks.spawn(dispatcher.run(self.stopping.clone()));
-            let upkeep =
-                Upkeep::new(partition.group().clone(), self.log.clone(), disk.clone(), reserve.clone());
+            let upkeep = Upkeep::new(partition.group().clone(), means.clone());
             self.tasks.spawn(upkeep.run(self.stopping.clone()));
         }
-        let upkeep = Upkeep::new(self.catalog.group().clone(), self.log.clone(), disk, reserve);
+        let upkeep = Upkeep::new(self.catalog.group().clone(), means);
         self.tasks.spawn(upkeep.run(self.stopping.clone()));
         self.tasks.spawn(self.distributor.clone().run(self.stopping.clone()));
     }

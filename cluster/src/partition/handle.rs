@@ -9,6 +9,7 @@ use fanfold_storage::ids::{JournalPosition, PartitionId};
 use fanfold_storage::partition::Partition;
 use tokio::sync::watch;
 
+use super::activity::Activity;
 use super::gate::ReadGate;
 use super::machine::{Applied, PartitionMachine};
 use crate::error::NodeError;
@@ -61,6 +62,7 @@ pub(crate) struct PartitionHandle {
     /// A copy of the machine's, so that an answer need not wait for the next batch to be applied.
     incarnation: AtomicU64,
     gate: ReadGate,
+    activity: Activity,
 }
 
 impl PartitionHandle {
@@ -74,6 +76,7 @@ impl PartitionHandle {
             progress: watch::Sender::default(),
             incarnation,
             gate: ReadGate::default(),
+            activity: Activity::default(),
         }
     }
 
@@ -90,6 +93,11 @@ impl PartitionHandle {
     /// Its proposer.
     pub fn proposer(&self) -> &Proposer<Applied> {
         &self.proposer
+    }
+
+    /// Who reads here.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// How far its journal has been delivered.

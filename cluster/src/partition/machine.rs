@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fanfold_storage::codec::{Encoded, Reader};
 use fanfold_storage::command::{Command, Outcome, decode_batch};
 use fanfold_storage::ids::{PartitionId, Stamp};
-use fanfold_storage::partition::{Applying, CutBucket, MergePolicy, Partition, TIMELINES_SECTION};
+use fanfold_storage::partition::{Applying, CutBucket, Dropped, MergePolicy, Partition, TIMELINES_SECTION};
 use fanfold_storage::segment::{Segment, SegmentError, SegmentInfo, SegmentNumber};
 use fanfold_storage::snapshot::{Listed, Manifest};
 
@@ -40,6 +40,11 @@ impl PartitionMachine {
     /// The state, unless it is damaged, or a file that it reads is.
     pub fn state(&self) -> Option<&Partition> {
         (self.damaged_at.is_none() && self.state.damage().is_none()).then_some(&self.state)
+    }
+
+    /// Takes out cached tables, the oldest first, until the others take at most so many bytes of memory.
+    pub fn drop_cached_tables(&mut self, most_bytes: u64) -> Dropped {
+        self.state.drop_cached_tables(most_bytes)
     }
 
     /// The state, damaged or not: for figures, not for answers.
@@ -147,7 +152,7 @@ impl Machine for PartitionMachine {
                 Ok(Box::new(|_: &mut Self| Box::new(()) as Garbage))
             }));
         }
-        if self.state.timeline_sizes().active_bytes > settings.table_bytes {
+        if self.state.active_timeline_bytes() > settings.table_bytes {
             self.state.freeze_timelines();
         }
         self.flush_work().or_else(|| self.merge_work(settings))

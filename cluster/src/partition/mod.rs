@@ -3,12 +3,14 @@
 //! - A read that must see everything answered before goes through [`PartitionHandle::confirm`] first.
 //! - A committed batch that does not decode is damage: nothing is applied from then on, and service is refused.
 
+mod activity;
 mod gate;
 mod handle;
 mod machine;
 mod receive;
 mod ticker;
 
+pub(crate) use activity::run as run_activity;
 pub(crate) use handle::{PartitionHandle, Progress, StreamProgress, position_of};
 pub(crate) use machine::{Applied, PartitionMachine, background};
 pub(crate) use receive::{ReceiveError, receive};

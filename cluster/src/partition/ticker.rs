@@ -48,7 +48,7 @@ pub(crate) async fn run(
 }
 
 /// Waits until the clocks may have reached `due`; for ever, if nothing is due that was not kicked for already.
-async fn wait(turned: Option<&mut watch::Receiver<u64>>, now: Stamp, due: Option<Stamp>) {
+pub(super) async fn wait(turned: Option<&mut watch::Receiver<u64>>, now: Stamp, due: Option<Stamp>) {
     let Some(due) = due else { return std::future::pending().await };
     let Some(turned) = turned else {
         let left = Duration::from_millis(due.0.saturating_sub(now.0));

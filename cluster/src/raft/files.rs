@@ -165,12 +165,19 @@ impl GroupDirectory {
                 }
                 Err(error) => {
                     tracing::error!(dir = ?files.dir, number, %error, "a snapshot is damaged; the one before it is used");
+                    files.snapshots.refuse(&stored.manifest);
                 }
             }
         }
         let index = restored.as_ref().map(|(stored, _)| stored.manifest.index);
         if index < purged {
             return Err(OpenError::NoSnapshot { dir: files.dir, index, purged: purged.unwrap_or_default() });
+        }
+        // What an earlier run wrote and no snapshot came to name.
+        let in_use = machine.files_in_use();
+        let is_used = |name: &str| in_use.iter().any(|(used, _)| used == name);
+        if let Err(error) = files.snapshots.prune(&is_used) {
+            tracing::warn!(dir = ?files.dir, %error, "files that nothing needs could not be removed");
         }
         let (shared, current) = (Shared::new(machine), Current::default());
         if let Some((stored, meta)) = restored {

@@ -380,7 +380,12 @@ impl<M: Machine> Group<M> {
             drop(inner.shared.change(|state| install(&mut state.machine)));
             Ok(())
         });
-        done.await.unwrap_or(Err(FileError::Stopped))
+        let done = done.await.unwrap_or(Err(FileError::Stopped));
+        if done.is_err() {
+            // What was written until then is nobody's, and the disk may be full.
+            self.prune().await?;
+        }
+        done
     }
 
     /// Takes a snapshot beside the applies; when it is durable, the log goes up to the one before, and then the files
@@ -397,20 +402,21 @@ impl<M: Machine> Group<M> {
             let base = before.as_ref().map(|(stored, _)| &*stored.manifest);
             let manifest = write_cut(&inner.shared, &inner.files, base, &meta)?;
             inner.current.set(StoredSnapshot::new(&inner.files, manifest), meta);
-            Ok(before.and_then(|(_, meta)| meta.last_log_id))
+            // What the log is let go behind is a snapshot that could take the newest one's place.
+            Ok(inner.files.snapshots.previous().map(|previous| previous.index))
         });
         let purge = written.await.unwrap_or(Err(FileError::Stopped))?;
         let trigger = self.inner.raft.trigger();
         trigger.snapshot().await.map_err(|_| FileError::Stopped)?;
-        if let Some(log_id) = purge {
-            trigger.purge_log(log_id.index).await.map_err(|_| FileError::Stopped)?;
+        if let Some(index) = purge {
+            trigger.purge_log(index).await.map_err(|_| FileError::Stopped)?;
         }
         self.prune().await?;
         Ok(true)
     }
 
-    /// Removes the files that nothing needs.
-    async fn prune(&self) -> Result<(), FileError> {
+    /// Removes the files that nothing needs. Must not run beside [`Group::work`] or [`Group::snapshot`].
+    pub async fn prune(&self) -> Result<(), FileError> {
         let inner = self.inner.clone();
         let pruned = tokio::task::spawn_blocking(move || {
             let in_use = inner.shared.read().machine.files_in_use();

@@ -67,6 +67,9 @@ pub(crate) async fn read_feed(
         let (partition, incarnation) = (state.id(), state.incarnation());
         let mark = Mark { partition, incarnation, row, id_bound };
         let first = request.newer_than.is_none().then(|| state.feed_slice(&query));
+        if let Some(Ok(slice)) = &first {
+            home.activity().note(reader, slice.active);
+        }
         (mark, position_of(state), first)
     })?;
     let first = first.transpose().map_err(NodeError::refused)?;
@@ -219,7 +222,13 @@ impl FeedRead<'_> {
         let same = (since.partition, since.incarnation) == (now.partition, now.incarnation);
         let from_row = if same { since.row } else { RowPosition(u64::MAX) };
         let (space, reader) = (self.space, self.reader);
-        let news = self.home.read(|state| state.feed_news(space, reader, from_row, since.id_bound))?;
+        let news = self.home.read(|state| {
+            let news = state.feed_news(space, reader, from_row, since.id_bound);
+            if let Ok(slice) = &news {
+                self.home.activity().note(reader, slice.active);
+            }
+            news
+        })?;
         let mut slice = news.map_err(NodeError::refused)?;
         let mut sources = std::mem::take(&mut slice.remote);
         let mut remote = Vec::new();

@@ -16,6 +16,7 @@ use fanfold_storage::partition::{FeedQuery, Partition};
 use super::ask::Asker;
 use super::request::{FeedRequest, LIMIT_MAX, Mark};
 use super::view::EntryView;
+use crate::partition::PartitionHandle;
 use crate::position::Position;
 
 /// Pages that are found under one lock, so that a batch that waits to be applied waits for few.
@@ -154,7 +155,7 @@ impl ReadyFeeds {
         for group in places.chunk_by(|a, b| a.0 == b.0).flat_map(|home| home.chunks(PAGES_AT_ONCE)) {
             let Some(home) = asker.ready(group[0].0) else { continue };
             // A damaged partition is the general way's to tell.
-            let _ = home.read(|state| self.find_rows(state, group, &request));
+            let _ = home.read(|state| self.find_rows(home, state, group, &request));
         }
         self.places = places;
         self.hydrate(asker, bytes_max);
@@ -162,6 +163,7 @@ impl ReadyFeeds {
 
     fn find_rows<'r>(
         &mut self,
+        home: &PartitionHandle,
         state: &Partition,
         group: &[(PartitionId, usize)],
         request: &impl Fn(usize) -> &'r FeedRequest,
@@ -186,6 +188,7 @@ impl ReadyFeeds {
             let asked = request(place);
             // A refusal is the general way's to tell.
             let Ok(slice) = slice else { return };
+            home.activity().note(asked.reader, slice.active);
             let limit = asked.limit as usize;
             let is_whole = slice.rows.len() > limit || !slice.more;
             if !slice.remote.is_empty() || !is_whole || !asked.at_least.as_ref().is_none_or(is_reached) {

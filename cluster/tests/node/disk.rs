@@ -103,16 +103,17 @@ async fn what_expired_leaves_the_disk_and_a_highlight_stays() {
     let test = node().await;
     let owner = user_at(0, 0);
     let mut stories = Vec::new();
-    for n in 0..300 {
+    for n in 0..900 {
         let story = entry(owner, &format!("{n}:{}", "x".repeat(8 << 10)));
         let story = fanfold_storage::command::Append { space: STORIES, ..story };
         stories.push(test.append(story).await.0);
     }
-    until(async || segment_bytes(test.dir.path()) > 2 << 20).await;
+    until(async || segment_bytes(test.dir.path()) > 6 << 20).await;
     let highlight = stories[7];
     test.write(owner, Write::SetExpiry { space: STORIES, owner, id: highlight, ttl: Ttl::Never }).await;
     test.clock.advance(Duration::from_secs(25 * 3_600));
-    until(async || segment_bytes(test.dir.path()) < 256 << 10).await;
+    // Less than that is not worth a snapshot.
+    until(async || segment_bytes(test.dir.path()) <= (1 << 20) + (64 << 10)).await;
     let test = test.restart_hard().await;
     let request = TimelineRequest { space: STORIES, ..timeline(owner, None) };
     let page = patient(test.node.read_timeline(&request)).await.unwrap();

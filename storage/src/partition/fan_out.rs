@@ -5,6 +5,7 @@
 //! - A large fan-out is served in slices; until they are done, readers take the row from the chain (R12).
 
 use super::Partition;
+use super::away::feeds_in;
 use super::delivered::RowState;
 use super::feed::Store;
 use super::owners::{Chain, OwnerIndex};
@@ -204,11 +205,11 @@ impl Partition {
 
     /// Stores the reference for at most `most` followers; answers where to go on, if there are more.
     fn store_references(&mut self, slice: Slice, most: u32) -> Option<u32> {
-        let Self { owners, feeds, delivered, spaces, .. } = self;
+        let Self { owners, users, feeds, delivered, spaces, .. } = self;
         let row = delivered.get(slice.row).filter(|row| row.state() != RowState::Dead)?;
         let cap = spaces[&slice.space].policy.feed_cap;
         let store = Store { cap, position: slice.row, id: row.id };
-        let feeds = feeds.entry(slice.space).or_default();
+        let feeds = feeds_in(feeds, users, slice.space);
         let mut walk = owners.get(slice.owner).followers.iter_from(slice.next);
         let (mut block, mut left) = ([0; WALK_MEMBERS], most as usize);
         loop {
@@ -288,7 +289,7 @@ impl Partition {
             return;
         }
         let cap = self.spaces[&place.space].policy.feed_cap;
-        let feeds = self.feeds.entry(place.space).or_default();
+        let feeds = feeds_in(&mut self.feeds, &self.users, place.space);
         feeds.fill(place.user.0, rows, refused, cap, &self.delivered);
     }
 

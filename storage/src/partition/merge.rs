@@ -19,6 +19,7 @@ use super::Partition;
 use super::feed::Walk;
 use super::owners::OwnerIndex;
 use super::read::{FeedQuery, FeedSlice, RemoteSource};
+use super::users::User;
 use super::viewpoint::Viewpoint;
 use crate::entry::Delivery;
 use crate::ids::{EntryId, GraphId, RowPosition, UserId};
@@ -294,6 +295,7 @@ impl Viewpoint<'_> {
     ) {
         slice.rows.clear();
         slice.remote.clear();
+        slice.active = self.user.map(User::active);
         slice.rows.reserve(limit.min(64));
         slice.more = self.merge(below, limit, &mut slice.rows, scratch);
         self.find_remote(below, limit, slice, scratch);

@@ -5,6 +5,7 @@
 //! - A feed is a query with a cache: what is stored changes only what a read costs, never what it shows.
 //! - Reads answer for the applied stamp (R1) and change nothing.
 
+mod away;
 mod chunk;
 mod cut;
 mod delivered;
@@ -117,6 +118,8 @@ pub struct Partition {
     row_expiries: BTreeSet<(Stamp, RowPosition)>,
     feeds: BTreeMap<SpaceId, Feeds>,
     special: Special,
+    /// Rows and owners that were looked at to free and to rebuild feeds since it was made.
+    rebuilt: u64,
     slices: VecDeque<Slice>,
     journal: Journal,
     inbox: BTreeMap<PartitionId, Incoming>,
@@ -150,6 +153,7 @@ impl Partition {
             row_expiries: BTreeSet::new(),
             feeds: BTreeMap::new(),
             special: Special::default(),
+            rebuilt: 0,
             slices: VecDeque::new(),
             journal: Journal::default(),
             inbox: BTreeMap::new(),
@@ -187,7 +191,7 @@ impl Partition {
 
     /// Applies the next piece of a batch; false when it is done. The entry counts as applied only then.
     pub fn go_on(&mut self, applying: &mut Applying<'_>) -> bool {
-        let enough = self.deliveries() + PIECE_DELIVERIES;
+        let enough = self.work() + PIECE_DELIVERIES;
         for n in 0..PIECE_COMMANDS {
             if n.is_multiple_of(LOOK_AHEAD) {
                 self.look_ahead_of_commands(applying.commands.as_slice());
@@ -195,7 +199,7 @@ impl Partition {
             let Some((command, raw)) = applying.commands.next() else { break };
             let outcome = self.command(command, raw);
             applying.outcomes.push(outcome);
-            if self.deliveries() >= enough {
+            if self.work() >= enough {
                 break;
             }
         }
@@ -209,9 +213,9 @@ impl Partition {
         false
     }
 
-    /// References ever stored in feeds.
-    fn deliveries(&self) -> u64 {
-        self.feeds.values().map(Feeds::stored).sum()
+    /// References ever stored in feeds, and what was done to free and to rebuild some.
+    fn work(&self) -> u64 {
+        self.rebuilt + self.feeds.values().map(Feeds::stored).sum::<u64>()
     }
 
     fn command(&mut self, command: Command, raw: &[u8]) -> Outcome {
@@ -239,6 +243,8 @@ impl Partition {
             }
             Command::Tick => self.serve_slice(),
             Command::Reincarnate { incarnation } => self.reincarnate(incarnation),
+            Command::Active { readers } => self.note_active(&readers),
+            Command::FreeFeeds { before, from, most } => self.free_feeds(before, from, most),
         }
         Outcome::Done
     }

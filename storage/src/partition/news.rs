@@ -5,6 +5,7 @@
 
 use super::Partition;
 use super::read::{FeedSlice, RemoteSource};
+use super::users::User;
 use crate::command::Refusal;
 use crate::entry::Delivery;
 use crate::ids::{EntryId, RowPosition, SpaceId, UserId};
@@ -61,6 +62,6 @@ impl Partition {
             rows.extend(delivery.filter(|delivery| view.admits(delivery)));
         }
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
-        Ok(FeedSlice { rows, remote, more: false })
+        Ok(FeedSlice { rows, remote, more: false, active: view.user.map(User::active) })
     }
 }

@@ -11,7 +11,7 @@ use super::users::UserIndex;
 use super::viewpoint::Viewpoint;
 use crate::command::Refusal;
 use crate::entry::{Audience, Delivery, Entry};
-use crate::ids::{EntryId, GraphId, PartitionId, SpaceId, Stamp, UserId};
+use crate::ids::{Day, EntryId, GraphId, PartitionId, SpaceId, Stamp, UserId};
 
 /// Feeds whose memory is asked for together.
 const FEEDS_AHEAD: usize = 16;
@@ -74,6 +74,9 @@ pub struct FeedSlice {
     pub remote: Vec<RemoteSource>,
     /// Whether there may be more rows below.
     pub more: bool,
+    /// The last day of the reader's activity that was logged; none if nothing here speaks of the reader. One whose feeds are
+    /// freed was never active.
+    pub active: Option<Day>,
 }
 
 impl Partition {

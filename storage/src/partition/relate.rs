@@ -25,7 +25,7 @@ impl Partition {
         if self.users.find(id).is_none() && self.users.len() >= limit as usize {
             return Err(Refusal::LimitReached { what: Limited::Users, limit });
         }
-        Ok(self.users.intern(id))
+        Ok(self.users.intern(id, self.stamp.day()))
     }
 
     pub(super) fn release_user(&mut self, index: UserIndex) {
@@ -299,7 +299,7 @@ impl Partition {
     /// Notes at the blocked user's home that a block begins or ends.
     pub(super) fn note_block(&mut self, blocker: UserId, blocked: UserId, begins: bool) {
         if begins {
-            let index = self.users.intern(blocked);
+            let index = self.users.intern(blocked, self.stamp.day());
             self.users.relate(index, |relations| relations.blocked_by.insert(blocker));
         } else if let Some(index) = self.users.find(blocked) {
             self.users.relate(index, |relations| relations.blocked_by.remove(&blocker));

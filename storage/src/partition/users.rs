@@ -2,6 +2,7 @@
 //!
 //! - A user has a dense local index while anything here speaks of it; a freed index is used again (R4).
 //! - The usual user follows in one graph and hides nobody; what else there is lies in a box of its own.
+//! - A user has the last day of activity, which is logged, and a mark if the feeds are freed.
 //! - What reads have seen of a user's special owners is kept with the user until that user follows others.
 //! - Changes go through [`Users`], which counts edges and bytes as they come and go, and tells a cut before.
 
@@ -20,7 +21,7 @@ use super::relations::Relations;
 use super::slots::{Extent, Slot, Slots};
 use super::special::{Seen, Special};
 use crate::codec::{Encoded, Malformed, Reader, put_bytes, put_u64};
-use crate::ids::{GraphId, Stamp, UserId};
+use crate::ids::{Day, GraphId, Stamp, UserId};
 
 /// The local index of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,14 +42,31 @@ pub(super) struct User {
     relations: Option<Box<Relations>>,
     graph: GraphId,
     unfollowed: bool,
+    /// Whether the feeds were freed because the user stayed away.
+    freed: bool,
+    /// The last day of activity.
+    active: Day,
     /// Found by reads, and in no image.
     seen: Mutex<Seen>,
 }
 
 impl User {
-    fn new(id: UserId) -> Self {
-        let (following, graph) = (Following::default(), GraphId(0));
-        Self { id, following, relations: None, graph, unfollowed: false, seen: Mutex::default() }
+    fn new(id: UserId, active: Day) -> Self {
+        Self {
+            id,
+            following: Following::default(),
+            relations: None,
+            graph: GraphId(0),
+            unfollowed: false,
+            freed: false,
+            active,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// The last day of activity; the first there is for one whose feeds are freed, so that every other is later.
+    pub(super) fn active(&self) -> Day {
+        if self.freed { Day(0) } else { self.active }
     }
 
     fn list(&self, graph: GraphId) -> Option<&Following> {
@@ -198,6 +216,8 @@ pub(super) struct Users {
     pub(super) tracked: Tracked,
     index: Index,
     edges: u64,
+    /// Users whose feeds are freed.
+    freed: usize,
     heap: HeapBytes,
     /// Bytes of what reads have seen.
     seen: AtomicUsize,
@@ -210,6 +230,7 @@ impl Default for Users {
             tracked: Tracked::new(BUCKET_SHIFT),
             index: Index::default(),
             edges: 0,
+            freed: 0,
             heap: HeapBytes::default(),
             seen: AtomicUsize::new(0),
         }
@@ -223,6 +244,7 @@ impl Users {
         for (index, user) in users.slots.iter() {
             users.index.insert(hash(&user.id), index);
             users.edges += user.lists().map(|(_, list)| list.len() as u64).sum::<u64>();
+            users.freed += usize::from(user.freed);
             users.heap.replace(0, user.memory());
         }
         users
@@ -284,12 +306,13 @@ impl Users {
         self.find(id).map(|index| self.get(index))
     }
 
-    pub(super) fn intern(&mut self, id: UserId) -> UserIndex {
+    /// The local index of a user, who begins to be known, and counts as active, on the day `today`.
+    pub(super) fn intern(&mut self, id: UserId, today: Day) -> UserIndex {
         if let Some(index) = self.find(id) {
             return index;
         }
         self.touch(self.slots.next());
-        let index = self.slots.insert(User::new(id));
+        let index = self.slots.insert(User::new(id, today));
         self.index.insert(hash(&id), index);
         UserIndex(index)
     }
@@ -334,7 +357,8 @@ impl Users {
         if !user.is_idle() {
             return false;
         }
-        let hash = hash(&user.id);
+        let (hash, freed) = (hash(&user.id), user.freed);
+        self.freed -= usize::from(freed);
         self.forget_seen(index);
         self.touch(index.0);
         self.index.remove(hash, index.0);
@@ -395,6 +419,36 @@ impl Users {
         result
     }
 
+    /// Notes activity on a day, and that the feeds are not freed any more; true if they were.
+    pub(super) fn note_active(&mut self, index: UserIndex, day: Day) -> bool {
+        let User { active, freed, .. } = *self.get(index);
+        if !freed && active >= day {
+            return false;
+        }
+        self.touch(index.0);
+        let user = self.get_mut(index);
+        (user.active, user.freed) = (active.max(day), false);
+        self.freed -= usize::from(freed);
+        freed
+    }
+
+    /// Notes that the feeds are freed of a user who follows somebody, and was not active since `before`; true if they were not.
+    pub(super) fn note_freed(&mut self, index: u32, before: Day) -> bool {
+        let away = |user: &User| !user.freed && user.active < before && user.lists().next().is_some();
+        if !self.slots.get(index).is_some_and(away) {
+            return false;
+        }
+        self.touch(index);
+        self.get_mut(UserIndex(index)).freed = true;
+        self.freed += 1;
+        true
+    }
+
+    /// The users whose feeds are freed.
+    pub(super) fn freed(&self) -> impl Iterator<Item = UserIndex> {
+        self.iter().filter(|(_, user)| user.freed).map(|(index, _)| index).take(self.freed)
+    }
+
     /// All users with their local indexes, in the order of those.
     pub(super) fn iter(&self) -> impl Iterator<Item = (UserIndex, &User)> {
         self.slots.iter().map(|(index, user)| (UserIndex(index), user))
@@ -420,6 +474,8 @@ impl Encoded for User {
     fn encode(&self, out: &mut Vec<u8>) {
         self.id.encode(out);
         self.unfollowed.encode(out);
+        self.freed.encode(out);
+        self.active.encode(out);
         self.graph.encode(out);
         put_bytes(out, self.following.raw());
         self.relations.is_some().encode(out);
@@ -438,7 +494,8 @@ impl Encoded for User {
             let raw = from.bytes()?;
             Following::from_raw(raw).ok_or(from.malformed("list of owners"))
         };
-        let (id, unfollowed, graph) = (UserId::decode(from)?, from.flag()?, GraphId::decode(from)?);
+        let (id, unfollowed, freed) = (UserId::decode(from)?, from.flag()?, from.flag()?);
+        let (active, graph) = (Day::decode(from)?, GraphId::decode(from)?);
         let following = list(from)?;
         let relations = from.option(|from| {
             let (mutes, blocks, blocked_by) =
@@ -446,6 +503,6 @@ impl Encoded for User {
             let following = from.list(|from| Ok((GraphId::decode(from)?, list(from)?)))?;
             Ok(Box::new(Relations { mutes, blocks, blocked_by, following }))
         })?;
-        Ok(Self { id, following, relations, graph, unfollowed, seen: Mutex::default() })
+        Ok(Self { id, following, relations, graph, unfollowed, freed, active, seen: Mutex::default() })
     }
 }

@@ -118,6 +118,15 @@ impl SnapshotStore {
         self.shared.take_number()
     }
 
+    /// Counts a snapshot that its reader cannot use as damaged: it is no base and no fallback, and nothing is removed while it
+    /// may be wanted.
+    pub fn refuse(&self, manifest: &Manifest) {
+        let mut state = self.shared.state.lock();
+        if state.whole.remove(&manifest.number).is_some() {
+            state.damaged.insert(manifest.number);
+        }
+    }
+
     /// The newest whole snapshot.
     pub fn newest(&self) -> Option<Arc<Manifest>> {
         self.shared.state.lock().newest_two().next().cloned()

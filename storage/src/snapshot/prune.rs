@@ -27,7 +27,8 @@ pub(super) fn prune(shared: &Shared, in_use: &dyn Fn(&str) -> bool) -> Result<u6
         }
     }
     remove(shared, &manifests)?;
-    if !manifests.is_empty() {
+    if !others.is_empty() {
+        // Also if an earlier attempt removed the manifests and came no further.
         shared.sync_dir()?;
     }
     remove(shared, &others)?;

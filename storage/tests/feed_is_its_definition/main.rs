@@ -65,6 +65,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(|partition| Step::Reincarnate { partition }),
         2 => any::<bool>().prop_map(|slices| Step::Check { slices }),
         1 => user().prop_map(|reader| Step::Mark { reader }),
+        3 => user().prop_map(|reader| Step::Active { reader }),
+        3 => (any::<u8>(), 0..3u32, 0..9u32)
+            .prop_map(|(partition, from, most)| Step::FreeFeeds { partition, from, most }),
         16 => (any::<u8>(), maintenance())
             .prop_map(|(partition, maintenance)| Step::Maintain { partition, maintenance }),
     ]

@@ -8,7 +8,8 @@ use fanfold_storage::command::{
 use fanfold_storage::entry::{Audience, Entry, EntryRef};
 use fanfold_storage::event::StreamMessage;
 use fanfold_storage::ids::{
-    EntryId, GraphId, JournalPosition, PartitionId, RowPosition, Sequence, SessionId, SpaceId, Stamp, UserId,
+    Day, EntryId, GraphId, JournalPosition, PartitionId, RowPosition, Sequence, SessionId, SpaceId, Stamp,
+    UserId,
 };
 use fanfold_storage::oracle::Oracle;
 use fanfold_storage::partition::{FeedQuery, StreamVerdict};
@@ -147,6 +148,15 @@ pub enum Step {
     },
     Mark {
         reader: u64,
+    },
+    /// A reader was active, or everybody else stays away.
+    Active {
+        reader: u64,
+    },
+    FreeFeeds {
+        partition: u8,
+        from: u32,
+        most: u32,
     },
     Maintain {
         partition: u8,
@@ -346,6 +356,14 @@ impl System {
                 let node = self.pick(partition);
                 let incarnation = node.partition.incarnation() + 1;
                 node.propose(now, &[Command::Reincarnate { incarnation }]);
+            }
+            Step::Active { reader } => {
+                let (now, readers) = (self.now, vec![user(reader)]);
+                self.node_of(user(reader)).propose(now, &[Command::Active { readers }]);
+            }
+            Step::FreeFeeds { partition, from, most } => {
+                let (now, before) = (self.now, Day(self.now.day().0 + 1));
+                self.pick(partition).propose(now, &[Command::FreeFeeds { before, from, most }]);
             }
             Step::Check { slices } => self.check(slices),
             Step::Mark { reader } => self.mark(user(reader)),

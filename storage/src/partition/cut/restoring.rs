@@ -304,7 +304,9 @@ impl Partition {
         let spaces = floors.keys().chain(stored.keys()).copied();
         let feeds = spaces.map(|space| {
             let floor = floors.get(&space).copied().unwrap_or_default();
-            (space, Feeds::above(floor, stored.get(&space).copied().unwrap_or_default()))
+            let mut feeds = Feeds::above(floor, stored.get(&space).copied().unwrap_or_default());
+            self.users.freed().for_each(|user| feeds.free(user.0));
+            (space, feeds)
         });
         self.feeds = feeds.collect();
     }

@@ -10,6 +10,9 @@ use crate::ids::{EntryId, RowPosition};
 /// Words of a head, which are the most references of one.
 pub(super) const HEAD_WORDS: usize = 17;
 
+/// Stands in the place of the newest reference of a freed feed.
+const FREED: RowPosition = RowPosition(u64::MAX);
+
 /// The newest references of one reader in one space, and where the others are.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
@@ -45,6 +48,18 @@ impl Head {
     #[inline]
     pub(super) fn note_floor(&mut self, floor: EntryId) {
         self.floor_high = (floor.0 >> 32) as u32;
+    }
+
+    /// Makes an empty head that of a freed feed with this floor.
+    pub(super) fn set_freed(&mut self, floor: EntryId) {
+        assert!(self.newest == 0 && self.len() == 0, "a freed feed holds nothing");
+        (self.max, self.last) = (floor, FREED);
+    }
+
+    /// Whether the feed is freed; its floor is `max` then.
+    #[inline]
+    pub(super) fn is_freed(&self) -> bool {
+        self.last == FREED && self.len() == 0
     }
 
     /// References in the head.

@@ -7,6 +7,8 @@
 //!   the oldest cell as what was before it, so a feed without cells has none of its own.
 //! - No image holds feeds. Those of a restored partition begin empty above one floor that all of them share, the largest id
 //!   that was in the window; what they would have held is read from the chains, and they fill again as entries come.
+//! - The feed of a reader who stays away is freed: it has no cell and takes no reference, and its floor is the largest id that
+//!   was ever pushed to it. On return it is made anew from the chains.
 //! - Neither a push nor an eviction looks at a row: an id above the running maximum is above the floor, as is one about a
 //!   second newer than it, and every cell knows a bound of all that is older.
 //! - Between `cap` references and about a cell more are kept; below a cap of 17 heads and cells are cut to the cap.
@@ -41,7 +43,7 @@ pub(super) struct Feeds {
     heads: Heads,
     cells: Arena,
     ahead: Box<Ahead>,
-    /// The floor of a feed that has no cell, and the least that any feed has.
+    /// The floor of a feed that has no cell.
     floor: EntryId,
     filled: u64,
     references: u64,
@@ -110,6 +112,10 @@ impl Feeds {
     fn push_slowly(&mut self, user: u32, store: Store) {
         let Store { cap, position, id } = store;
         let head = self.heads.make(user);
+        if head.is_freed() {
+            head.max = head.max.max(id);
+            return;
+        }
         if head.is_full() {
             // It would have been sealed soon.
             self.references -= seal(head, &mut self.cells, self.floor, cap);
@@ -166,7 +172,11 @@ impl Feeds {
         table: &Delivered,
     ) {
         self.drain();
-        self.heads.make(user);
+        let head = self.heads.make(user);
+        if head.is_freed() {
+            head.max = rows.iter().map(|(_, id)| *id).fold(head.max.max(refused), EntryId::max);
+            return;
+        }
         let mut floor = self.floor(user).max(refused);
         let live = |position: RowPosition| {
             let row = table.get(position).filter(|row| row.state() != RowState::Dead)?;
@@ -181,21 +191,72 @@ impl Feeds {
         let excess = kept.len().saturating_sub(cap as usize);
         floor = kept[..excess].iter().map(|(id, _)| *id).fold(floor, EntryId::max);
         kept.drain(..excess);
-        kept.sort_unstable_by_key(|(_, position)| *position);
+        self.replace(user, kept, floor, cap);
+    }
+
+    /// Makes a feed anew, freed or not: of these rows, at most `cap`, all with ids above `floor`. At or below it they are not all.
+    pub(super) fn replace(
+        &mut self,
+        user: u32,
+        mut rows: Vec<(EntryId, RowPosition)>,
+        floor: EntryId,
+        cap: u32,
+    ) {
+        rows.sort_unstable_by_key(|(_, position)| *position);
         self.clear(user);
-        self.raise_floor(user, floor);
+        self.set_floor(user, floor);
         let stored = self.stored;
-        for (id, position) in kept {
+        for (id, position) in rows {
             self.push_slowly(user, Store { cap, position, id });
         }
         self.stored = stored;
     }
 
+    /// Frees a feed: until it is made anew it takes no reference, and its floor is at least every id that is refused.
+    pub(super) fn free(&mut self, user: u32) {
+        self.drain();
+        let floor = self.floor(user);
+        let newest = self.heads.make(user).max;
+        self.clear(user);
+        self.heads.make(user).set_freed(newest.max(floor));
+    }
+
+    /// Whether memory can be given back by closing gaps.
+    pub(super) fn has_gaps(&self) -> bool {
+        self.cells.has_gaps()
+    }
+
+    /// Moves the cells of a feed to where there is room before them; answers how many.
+    pub(super) fn close_gaps(&mut self, user: u32) -> u64 {
+        self.drain();
+        let Self { heads, cells, .. } = self;
+        let Some(head) = heads.get_mut(user).filter(|head| head.newest != 0) else { return 0 };
+        let (mut at, mut newer, mut moves) = (head.newest, 0, 0);
+        let oldest = cells.get(at).next;
+        loop {
+            let older = if at == oldest { 0 } else { cells.get(at).previous };
+            let moved = cells.move_down(at);
+            moves += u64::from(moved.is_some());
+            let now = moved.unwrap_or(at);
+            if newer == 0 {
+                head.newest = now;
+            } else {
+                cells.get_mut(newer).previous = now;
+            }
+            if older == 0 {
+                cells.get_mut(head.newest).next = now;
+                return moves;
+            }
+            cells.get_mut(older).next = now;
+            (newer, at) = (now, older);
+        }
+    }
+
     /// Gives a feed that holds nothing a floor of its own: an empty cell.
-    fn raise_floor(&mut self, user: u32, floor: EntryId) {
-        let Some(head) = self.heads.get_mut(user) else { return };
+    fn set_floor(&mut self, user: u32, floor: EntryId) {
+        let head = self.heads.make(user);
         assert!(head.newest == 0 && head.len() == 0, "only an empty feed is given a floor");
-        if floor > self.floor {
+        if floor != self.floor {
             head.newest = begin(0, &mut self.cells, floor);
             head.note_floor(floor);
             head.max = floor;
@@ -283,7 +344,7 @@ impl Feeds {
 #[inline]
 fn floor_of(head: &Head, cells: &Arena, least: EntryId) -> EntryId {
     if head.newest == 0 {
-        return least;
+        return if head.is_freed() { head.max.max(least) } else { least };
     }
     cells.get(cells.get(head.newest).next).before
 }

@@ -160,3 +160,32 @@ proptest! {
         prop_assert_eq!(feeds.positions(7), vec![]);
     }
 }
+
+#[test]
+fn feeds_move_into_the_room_of_freed_ones() {
+    const USERS: u32 = 6_000;
+    // Far apart, so that few references fill a cell.
+    let numbers_of = || (1..700).map(|n| n << 20);
+    let mut feeds = Feeds::default();
+    let everybody: Vec<u32> = (0..USERS).collect();
+    for number in numbers_of() {
+        let store = Store { cap: 2_500, position: RowPosition(number), id: EntryId(number) };
+        feeds.push_later(store, &everybody);
+    }
+    feeds.drain();
+    let before = feeds.memory();
+    let kept = |user: &u32| user.is_multiple_of(10);
+    everybody.iter().filter(|user| !kept(user)).for_each(|user| feeds.free(*user));
+    assert!(feeds.has_gaps());
+    for user in everybody.iter().copied().filter(kept) {
+        feeds.close_gaps(user);
+        assert!(feeds.positions(user).into_iter().map(|position| position.0).eq(numbers_of()));
+        assert_eq!(feeds.floor(user), EntryId::ZERO);
+    }
+    assert!(!feeds.has_gaps() && feeds.memory() < before / 2, "{} of {before}", feeds.memory());
+    let next = 700 << 20;
+    assert!(push(&mut feeds, next, 100) && numbers(&feeds).ends_with(&[next]));
+    feeds.push_later(Store { cap: 2_500, position: RowPosition(next), id: EntryId(next) }, &[11]);
+    feeds.drain();
+    assert_eq!((feeds.positions(11), feeds.floor(11)), (Vec::new(), EntryId(next)));
+}

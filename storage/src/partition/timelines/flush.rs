@@ -31,6 +31,8 @@ pub struct FlushWork {
 #[derive(Debug)]
 pub struct Flushed {
     pub(super) table: Arc<Table>,
+    /// The stamp of the work.
+    stamp: Stamp,
     /// What was dead when the work was made.
     pub(super) dead: Marks,
     pub(super) segments: Vec<Arc<Segment>>,
@@ -66,7 +68,7 @@ impl FlushWork {
             }
             segments.push(Arc::new(Segment::open(fs, dir, &writer.finish()?)?));
         }
-        Ok(Flushed { table: self.table, dead: self.dead, segments })
+        Ok(Flushed { table: self.table, stamp: self.stamp, dead: self.dead, segments })
     }
 }
 
@@ -93,7 +95,7 @@ impl Timelines {
         let older = self.frozen.last().map_or(EntryId::ZERO, |frozen| frozen.top);
         let highest = table.entries.range().map_or(EntryId::ZERO, |(_, highest)| highest);
         let (dead, top) = (Marks::default(), older.max(highest));
-        self.frozen.push(Frozen { table, dead, flushed: false, top });
+        self.frozen.push(Frozen { table, dead, flushed: false, flushed_at: Stamp(0), top });
         true
     }
 
@@ -114,6 +116,7 @@ impl Timelines {
         if std::mem::replace(&mut frozen.flushed, true) {
             return;
         }
+        frozen.flushed_at = flushed.stamp;
         if let Some(cut) = &mut self.cut {
             cut.take_flushed(flushed);
         }

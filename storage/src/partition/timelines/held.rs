@@ -26,6 +26,8 @@ pub(super) struct Frozen {
     pub(super) dead: Marks,
     /// Whether its entries are in segments too: it is a cache of them then.
     pub(super) flushed: bool,
+    /// The stamp when it was flushed.
+    pub(super) flushed_at: Stamp,
     /// The largest id in it and in all older tables.
     pub(super) top: EntryId,
 }
@@ -53,7 +55,7 @@ impl Frozen {
 
     /// Entries that are not dead.
     pub(super) fn len(&self) -> u64 {
-        self.table.entries.len() as u64 - self.dead.len()
+        (self.table.entries.len() as u64).saturating_sub(self.dead.len())
     }
 }
 
@@ -126,6 +128,6 @@ impl Held {
 
     /// Entries that are not dead.
     pub(super) fn len(&self) -> u64 {
-        self.segment.info().entries - self.dead.len()
+        self.segment.info().entries.saturating_sub(self.dead.len())
     }
 }

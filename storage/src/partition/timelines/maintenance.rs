@@ -10,6 +10,7 @@ use super::held::Frozen;
 use super::table::Table;
 use super::{FlushWork, Flushed, MergePolicy, MergeWork, Merged, TimelineSizes, Timelines};
 use crate::codec::Malformed;
+use crate::ids::Stamp;
 use crate::partition::Partition;
 use crate::segment::{Segment, SegmentError, SegmentInfo};
 
@@ -35,7 +36,7 @@ impl Dropped {
 
 impl Timelines {
     /// Takes out the segments of which everything has expired at `stamp`.
-    pub(super) fn drop_expired(&mut self, stamp: crate::ids::Stamp) -> Vec<Arc<Segment>> {
+    pub(super) fn drop_expired(&mut self, stamp: Stamp) -> Vec<Arc<Segment>> {
         let expired = self.segments.extract_if(.., |held| held.expired(stamp));
         expired.map(|held| held.segment).collect()
     }
@@ -97,6 +98,17 @@ impl Partition {
     pub fn drop_cached_tables(&mut self, most_bytes: u64) -> Dropped {
         let tables = self.timelines.drop_cached(most_bytes);
         Dropped { tables, ..Dropped::default() }
+    }
+
+    /// Bytes of the entries that no flush was asked for yet.
+    pub fn active_timeline_bytes(&self) -> u64 {
+        self.timelines.active.memory() as u64
+    }
+
+    /// The cached tables, the oldest first: when each was flushed, and its bytes of memory.
+    pub fn cached_tables(&self) -> impl Iterator<Item = (Stamp, u64)> {
+        let cached = self.timelines.frozen.iter().take_while(|frozen| frozen.flushed);
+        cached.map(|frozen| (frozen.flushed_at, frozen.table.memory() as u64))
     }
 
     /// Where the bytes of the timelines are.

@@ -1,0 +1,182 @@
+//! Owns the activity of a partition's readers on its way into the log, and the pass that frees the feeds of those away.
+//!
+//! - A reader is noted by its first read of a day: later ones find the day in the state, or that it was proposed.
+//! - What is noted is bounded. Who is not noted, or whose proposal fails, is noted by the next read.
+//! - Feeds are freed only when memory is short, and in one pass a day: on one day nobody new is away.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+
+use fanfold_storage::command::Command;
+use fanfold_storage::ids::{DAY_MS, Day, Stamp, UserId};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::handle::PartitionHandle;
+use super::ticker::wait;
+use crate::clock::{Clock, Stamps};
+
+/// Readers that wait to be proposed, at most.
+const NOTED_MAX: usize = 64 << 10;
+
+/// Readers of one command.
+const READERS_MAX: usize = 256;
+
+/// Local users that one command looks at to free their feeds.
+const FREED_MAX: u32 = 1_024;
+
+/// Who read today, as far as the log does not know.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    /// Reads of nobody whose day is this or a later one are noted.
+    today: AtomicU16,
+    noted: Mutex<Noted>,
+    is_memory_short: AtomicBool,
+    /// There is something to propose.
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    waiting: BTreeSet<UserId>,
+    proposed: Vec<UserId>,
+}
+
+impl Activity {
+    /// Notes a read by somebody whose last day of activity is `active`. Called while the partition is locked, so that what was
+    /// proposed is not applied between the look and the note.
+    #[inline]
+    pub fn note(&self, reader: UserId, active: Option<Day>) {
+        if active.is_some_and(|active| active.0 < self.today.load(Ordering::Relaxed)) {
+            self.note_first(reader);
+        }
+    }
+
+    #[cold]
+    fn note_first(&self, reader: UserId) {
+        let mut noted = self.noted.lock();
+        if noted.waiting.len() < NOTED_MAX && noted.proposed.binary_search(&reader).is_err() {
+            noted.waiting.insert(reader);
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Asks for the feeds of those away to be freed.
+    pub fn free_feeds(&self) {
+        if !self.is_memory_short.swap(true, Ordering::Relaxed) {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// The next to propose; until [`Activity::end`] they are not noted again.
+    fn take(&self) -> Vec<UserId> {
+        let mut noted = self.noted.lock();
+        let taken: Vec<UserId> = noted.waiting.iter().take(READERS_MAX).copied().collect();
+        taken.iter().for_each(|reader| _ = noted.waiting.remove(reader));
+        noted.proposed.clone_from(&taken);
+        taken
+    }
+
+    /// What was taken is applied, or failed.
+    fn end(&self) {
+        self.noted.lock().proposed.clear();
+    }
+}
+
+/// Proposes what is noted until it is stopped. Readers count as away after `away_days`; 0: never.
+pub(crate) async fn run(
+    partition: Arc<PartitionHandle>,
+    stamps: Arc<Stamps>,
+    clock: Arc<dyn Clock>,
+    away_days: u16,
+    stop: CancellationToken,
+) {
+    let activity = partition.activity();
+    let mut turned = clock.turned();
+    let mut freed_on = None;
+    loop {
+        if let Some(turned) = &mut turned {
+            turned.borrow_and_update();
+        }
+        let now = Stamp(stamps.now());
+        let today = now.day();
+        activity.today.store(today.0, Ordering::Relaxed);
+        let work = async {
+            propose_noted(&partition).await;
+            let is_short = activity.is_memory_short.swap(false, Ordering::Relaxed);
+            if is_short && away_days > 0 && freed_on != Some(today) {
+                freed_on = Some(today);
+                free(&partition, Day(today.0.saturating_sub(away_days))).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = work => {}
+        }
+        let tomorrow = Stamp((now.0 / DAY_MS + 1) * DAY_MS);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = activity.arrived.notified() => {}
+            () = wait(turned.as_mut(), now, Some(tomorrow)) => {}
+        }
+    }
+}
+
+async fn propose_noted(partition: &PartitionHandle) {
+    loop {
+        let readers = partition.activity().take();
+        if readers.is_empty() {
+            return;
+        }
+        let proposed = partition.propose(&Command::Active { readers }).await;
+        partition.activity().end();
+        if let Err(error) = proposed {
+            tracing::debug!(partition = partition.id().0, %error, "readers were not noted as active");
+        }
+    }
+}
+
+/// Frees the feeds of those who were not active since `before`, piece by piece.
+async fn free(partition: &PartitionHandle, before: Day) {
+    let Ok(users) = partition.read(fanfold_storage::partition::Partition::user_indexes) else { return };
+    for from in (0..users).step_by(FREED_MAX as usize) {
+        let command = Command::FreeFeeds { before, from, most: FREED_MAX };
+        if let Err(error) = partition.propose(&command).await {
+            tracing::debug!(partition = partition.id().0, %error, "the feeds of readers who are away were not freed");
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_is_noted_once_until_the_log_has_it() {
+        let activity = Activity::default();
+        activity.note(UserId(1), Some(Day(0)));
+        assert_eq!(activity.take(), Vec::new(), "the day is not known yet");
+        activity.today.store(9, Ordering::Relaxed);
+        for (reader, active) in [(1, Some(8)), (1, Some(8)), (2, Some(9)), (3, None), (4, Some(0))] {
+            activity.note(UserId(reader), active.map(Day));
+        }
+        assert_eq!(activity.take(), [UserId(1), UserId(4)]);
+        activity.note(UserId(4), Some(Day(0)));
+        assert_eq!(activity.noted.lock().waiting.len(), 0, "it is on its way");
+        activity.end();
+        activity.note(UserId(4), Some(Day(0)));
+        assert_eq!(activity.take(), [UserId(4)], "it failed");
+    }
+
+    #[test]
+    fn what_is_noted_is_bounded() {
+        let activity = Activity::default();
+        activity.today.store(9, Ordering::Relaxed);
+        (0..NOTED_MAX as u64 + 5).for_each(|reader| activity.note(UserId(reader), Some(Day(1))));
+        assert_eq!(activity.noted.lock().waiting.len(), NOTED_MAX);
+        assert_eq!(activity.take().len(), READERS_MAX);
+    }
+}
