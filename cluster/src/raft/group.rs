@@ -382,8 +382,10 @@ impl<M: Machine> Group<M> {
         });
         let done = done.await.unwrap_or(Err(FileError::Stopped));
         if done.is_err() {
-            // What was written until then is nobody's, and the disk may be full.
-            self.prune().await?;
+            // What was written until then is nobody's, and the disk may be full. Why the work failed is what counts.
+            if let Err(error) = self.prune().await {
+                tracing::warn!(group = self.inner.spec.group.0, %error, "what failed work left could not be removed");
+            }
         }
         done
     }

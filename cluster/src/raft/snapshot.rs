@@ -66,7 +66,8 @@ impl<M: Machine> Drop for Cut<'_, M> {
     }
 }
 
-/// Writes the snapshot of a cut that was begun; `base` is the one since which changes were counted. Blocks; the machine is locked for short pieces only.
+/// Writes the snapshot of a cut that was begun; `base` is the one since which changes were counted. Blocks; the machine is
+/// locked for short pieces only.
 pub(super) fn write_cut<M: Machine>(
     shared: &Shared<M>,
     files: &GroupFiles,
