@@ -17,10 +17,7 @@ impl Client {
     ///
     /// While others write it may take long: give it a deadline of its own.
     pub fn wait_drained(&self) -> Call<()> {
-        Call::new(self.core.clone(), |core, deadline| async move {
-            each_node(&core, Request::WaitDrained, Effect::None, deadline).await?;
-            Ok(())
-        })
+        Call::new(self.core.clone(), |core, deadline| async move { drained(&core, deadline).await })
     }
 
     /// The status of every node of the cluster: partitions, applied indexes, undelivered events, memory.
@@ -64,6 +61,22 @@ impl Client {
                 _ => Err(Error::unexpected_read()),
             }
         })
+    }
+}
+
+/// Waits at every leader. A leadership that moved meanwhile is waited for at the new leader.
+async fn drained(core: &Core, deadline: Deadline) -> Result<(), Error> {
+    loop {
+        let before = core.map(deadline).await?;
+        let asks = before
+            .leading_nodes()
+            .into_iter()
+            .map(|node| core.ask(Target::Node(node), &Request::WaitDrained, Effect::None, deadline));
+        futures_util::future::try_join_all(asks).await?;
+        let after = core.map(deadline).await?;
+        if before.has_leaders_of(&after) {
+            return Ok(());
+        }
     }
 }
 

@@ -62,6 +62,11 @@ impl Attempts {
         self.uncertain
     }
 
+    /// Whether the call may be sent again while nobody knows what became of an attempt.
+    pub fn may_repeat(&self) -> bool {
+        self.effect != Effect::Once
+    }
+
     /// The claim of the next attempt.
     pub fn start(&mut self) -> Claim {
         let claim = Claim::new();
@@ -117,12 +122,14 @@ impl Attempts {
             Error::Refused { status: Status::Busy { delay_ms } | Status::DiskFull { delay_ms }, .. } => {
                 Duration::from_millis(u64::from(*delay_ms)).max(self.backoff.next())
             }
-            // With the new map the next attempt goes elsewhere, so the first one need not wait.
-            Error::Refused { status: Status::WrongEpoch { .. } | Status::WrongPartition { .. }, .. }
-                if self.count == 1 =>
-            {
-                Duration::ZERO
-            }
+            // With the hint or the new map the next attempt goes elsewhere, so the first one need not wait.
+            Error::Refused {
+                status:
+                    Status::NotLeader { hint: Some(_) }
+                    | Status::WrongEpoch { .. }
+                    | Status::WrongPartition { .. },
+                ..
+            } if self.count == 1 => Duration::ZERO,
             _ => self.backoff.next(),
         }
     }

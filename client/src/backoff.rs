@@ -6,18 +6,28 @@ use std::time::Duration;
 use crate::defaults;
 
 /// The waits between the attempts of one call or one link.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Backoff {
     attempts: u32,
+    max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::up_to(defaults::RETRY_DELAY_MAX)
+    }
 }
 
 impl Backoff {
+    /// Waits that grow up to a limit.
+    pub fn up_to(max: Duration) -> Self {
+        Self { attempts: 0, max }
+    }
+
     /// The next wait: doubled each time, and between half of that and all of it, so that callers who failed together
     /// do not come back together.
     pub fn next(&mut self) -> Duration {
-        let full = defaults::RETRY_DELAY_MIN
-            .saturating_mul(1 << self.attempts.min(16))
-            .min(defaults::RETRY_DELAY_MAX);
+        let full = defaults::RETRY_DELAY_MIN.saturating_mul(1 << self.attempts.min(16)).min(self.max);
         self.attempts = self.attempts.saturating_add(1);
         // A hasher with random keys is the standard library's only source of randomness.
         let random = RandomState::new().build_hasher().finish();

@@ -3,5 +3,6 @@
 mod appends;
 mod connection;
 mod deadlines;
+mod failover;
 mod reads;
 mod writes;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fanfold_protocol::message::{CloseSession, OpenSession, SpaceInfo, Write, WriteOp, WriteTag, Written};
 use fanfold_protocol::{
-    Call, Field, GraphId, NodeId, PartitionId, Request, Response, SessionId, SpaceId, Status, UserId,
+    Call, Field, Frame, GraphId, NodeId, PartitionId, Request, Response, SessionId, SpaceId, Status, UserId,
 };
 use tokio::time::timeout_at;
 
@@ -19,7 +19,9 @@ use crate::attempts::Attempts;
 pub(crate) use crate::attempts::Effect;
 use crate::client::ClientBuilder;
 use crate::deadline::Deadline;
-use crate::error::Error;
+use crate::defaults;
+use crate::error::{Error, Loss};
+use crate::link::Link;
 use crate::names::Names;
 use crate::pending::Unanswered;
 use crate::renewable::Renewable;
@@ -102,7 +104,7 @@ impl Core {
         let routes = self.router.routes(deadline).await?;
         let link = self.router.link(&routes, target, attempts.count());
         let call = Call { deadline_ms: Some(deadline.remaining_ms()), request };
-        let answer = link.exchange(&call, attempts.start()).await;
+        let answer = self.exchange(&link, &call, (&routes, target), deadline, attempts).await;
         let sent = attempts.end();
         let address = || link.address().to_owned();
         let error = match answer.map(|frame| frame.decode_reply()) {
@@ -128,6 +130,37 @@ impl Core {
         Err(error)
     }
 
+    /// Waits for the answer. A leader that keeps a call waiting is doubted: if others say that somebody else leads
+    /// meanwhile, the answer is given up, and a call that may be repeated goes there. Calls that must not be sent twice wait on.
+    async fn exchange(
+        &self,
+        link: &Link,
+        call: &Call,
+        (routes, target): (&Arc<Routes>, Target),
+        deadline: Deadline,
+        attempts: &mut Attempts,
+    ) -> Result<Frame, Unanswered> {
+        let exchange = link.exchange(call, attempts.start());
+        if !attempts.may_repeat() || routes.nodes().nth(1).is_none() || call.request.waits() {
+            return exchange.await;
+        }
+        tokio::pin!(exchange);
+        loop {
+            let doubt = async {
+                tokio::time::sleep(defaults::LEADER_DOUBT).await;
+                self.router.has_moved(target, link.address(), deadline).await
+            };
+            tokio::select! {
+                answer = &mut exchange => return answer,
+                has_moved = doubt => {
+                    if has_moved {
+                        return Err(Unanswered::Lost(Loss::Silent));
+                    }
+                }
+            }
+        }
+    }
+
     /// Drops the map if a failure shows that it may be old.
     fn learn(&self, error: &Error, routes: &Arc<Routes>) {
         match error {
@@ -139,6 +172,11 @@ impl Core {
             }
             Error::Refused { status: Status::WrongEpoch { .. } | Status::WrongPartition { .. }, .. }
             | Error::Connect { .. } => self.router.renew(routes),
+            // A node that went away is known to others before it is missed by its own partitions' clients.
+            Error::ConnectionLost { address, .. } => {
+                self.router.doubt(address);
+                self.router.renew(routes);
+            }
             _ => {}
         }
     }

@@ -6,13 +6,25 @@ use std::time::Duration;
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long one attempt to connect and shake hands may take.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The wait before a second attempt; it doubles with each further one.
 pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(20);
 
 /// The longest wait between two attempts.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// The longest wait between two attempts to connect to one node.
+pub const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(200);
+
+/// How long one node has to answer with the map before another one is asked.
+pub const MAP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The shortest time between two fetches of the map, however many calls find it old.
+pub const MAP_INTERVAL: Duration = Duration::from_millis(25);
+
+/// How long a partition's leader may keep a call waiting before the client asks others whether it still leads.
+pub const LEADER_DOUBT: Duration = Duration::from_secs(1);
 
 /// Entries on a page of a feed or timeline, and users on a page of followees or followers.
 pub const PAGE_LIMIT: u32 = 50;

@@ -144,6 +144,9 @@ pub enum Loss {
     /// Reading or writing failed.
     #[error("reading or writing failed")]
     Io(#[from] Arc<io::Error>),
+    /// The server did not answer, and others say that it no longer leads, or were asked instead.
+    #[error("the server did not answer")]
+    Silent,
     /// The server closed it.
     #[error("the server closed it")]
     ClosedByServer,

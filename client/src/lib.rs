@@ -113,6 +113,7 @@ mod behaviour;
 mod call;
 mod claim;
 mod client;
+mod cluster;
 mod connection;
 mod core;
 mod deadline;
@@ -147,6 +148,7 @@ pub use crate::append::{Append, Appended};
 pub use crate::append_many::AppendMany;
 pub use crate::call::Call;
 pub use crate::client::{Client, ClientBuilder};
+pub use crate::cluster::{ByNode, init_cluster};
 pub use crate::edges::EdgeScan;
 pub use crate::entries::EntriesRead;
 pub use crate::error::{Error, Loss};
@@ -164,10 +166,13 @@ pub use crate::spaces::{CreateSpaceCall, Spaces};
 pub use crate::timeline::TimelineRead;
 
 pub use fanfold_protocol::message::{
-    Audience, Budget, Counts, Edge, EdgePage, EntryRef, EntryView, Explanation, FanOut, ImportEdge,
-    ImportEntry, ImportExpiry, ImportPlace, JobFinding, JobKind, JobPhase, JobState, JobStatus, LogStatus,
-    Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus, Page, PartitionStatus, Reason, ReferenceState,
-    ReferenceView, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StartJob, StreamStatus,
+    Audience, Budget, ChangeLoss, ChangeRefusal, ChangeStep, ClusterChange, ClusterChanged, ClusterNode,
+    ClusterSettings, ClusterView, Counts, Edge, EdgePage, EntryRef, EntryView, Explanation, FanOut,
+    GroupHealth, GroupName, GroupView, Hot, HotBy, HotList, ImportEdge, ImportEntry, ImportExpiry,
+    ImportPlace, InitCluster, JobFinding, JobKind, JobPhase, JobState, JobStatus, LogStatus, Map, MemoryPart,
+    MemoryUse, NodeAddress, NodeState, NodeStatus, Page, PartitionStatus, Reason, ReferenceState,
+    ReferenceView, ReplicaRole, ReplicaView, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StartJob,
+    StreamStatus,
 };
 pub use fanfold_protocol::{
     ClusterId, Cursor, EntryId, Field, GraphId, LimitKind, Mark, NodeId, PartitionId, SealedError, SessionId,

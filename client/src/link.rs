@@ -67,7 +67,7 @@ impl Link {
 
 /// Connects whenever there is something to send, until all clones of the link are gone.
 async fn run(address: Arc<str>, mut requests: mpsc::Receiver<Outgoing>) {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::up_to(defaults::RECONNECT_DELAY_MAX);
     while let Some(first) = requests.recv().await {
         match Connection::open(&address).await {
             Ok(connection) => {

@@ -6,17 +6,22 @@
 //! - Only maps of one cluster are taken: sessions, tokens and ids mean nothing to another.
 //! - What is about a partition without a leader goes to any node, and the next attempt to another: they answer with a
 //!   status that says whether to try again.
+//! - A node that does not answer with the map in time is asked last from then on; the map is fetched by one call at a
+//!   time, and not more often than every `MAP_INTERVAL`.
 //! - A cluster of one node is reached under the address that the application gave, whatever the node calls itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use fanfold_protocol::message::Map;
 use fanfold_protocol::{Call, ClusterId, Field, NodeId, PartitionId, Request, Response, SlotIndex, UserId};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::claim::Claim;
 use crate::deadline::Deadline;
-use crate::error::Error;
+use crate::defaults;
+use crate::error::{Error, Loss};
 use crate::link::Link;
 use crate::lock::lock;
 use crate::pending::Unanswered;
@@ -72,6 +77,22 @@ impl Routes {
         PartitionId::of_user(user, self.map.partitions)
     }
 
+    /// The nodes that lead a partition; all nodes if one has no leader, so that somebody says so.
+    pub fn leading_nodes(&self) -> Vec<NodeId> {
+        let mut leading: Vec<_> = self.map.leaders.clone();
+        if leading.contains(&Map::NO_LEADER) {
+            return self.nodes().collect();
+        }
+        leading.sort_unstable();
+        leading.dedup();
+        leading
+    }
+
+    /// Whether every partition has the leader that it has in another map.
+    pub fn has_leaders_of(&self, other: &Self) -> bool {
+        self.map.leaders == other.map.leaders
+    }
+
     /// The node to ask about a partition: the one that leads it, or any node for a partition that has no leader or does
     /// not exist, which that node will say.
     pub fn leader(&self, partition: PartitionId) -> NodeId {
@@ -83,8 +104,8 @@ impl Routes {
         leader.filter(|leader| *leader != Map::NO_LEADER)
     }
 
-    /// The address to send to; `attempt` goes round the nodes where any will do.
-    fn address(&self, target: Target, attempt: usize) -> &str {
+    /// The address of the one node that a request is for; none if any will do.
+    fn known_address(&self, target: Target) -> Option<&str> {
         let node = match target {
             Target::AnyNode => None,
             Target::Node(node) => Some(node),
@@ -92,9 +113,13 @@ impl Routes {
             Target::Slot(slot) => self.known_leader(PartitionId::of_slot(slot, self.map.partitions)),
             Target::User(user) => self.known_leader(self.partition_of(user)),
         };
-        let named = node.and_then(|node| self.addresses.get(&node));
-        let any = || self.addresses.values().cycle().nth(attempt % self.addresses.len());
-        named.or_else(any).expect("routes have at least one node")
+        node.and_then(|node| self.addresses.get(&node)).map(String::as_str)
+    }
+
+    /// The address to send to; `attempt` goes round the nodes where any will do.
+    fn address(&self, target: Target, attempt: usize) -> &str {
+        let any = || self.addresses.values().cycle().nth(attempt % self.addresses.len()).map(String::as_str);
+        self.known_address(target).or_else(any).expect("routes have at least one node")
     }
 }
 
@@ -108,6 +133,8 @@ pub(crate) struct Router {
     links: Mutex<HashMap<String, Link>>,
     /// The cluster that the first map was of.
     cluster: OnceLock<ClusterId>,
+    /// When the map was fetched last.
+    fetched: Mutex<Option<Instant>>,
 }
 
 impl Router {
@@ -118,6 +145,7 @@ impl Router {
             known: Mutex::default(),
             links: Mutex::default(),
             cluster: OnceLock::new(),
+            fetched: Mutex::default(),
         }
     }
 
@@ -138,9 +166,43 @@ impl Router {
         known.insert(0, address.to_owned());
     }
 
+    /// A node does not answer: the next map is asked for there last.
+    pub fn doubt(&self, address: &str) {
+        let mut known = lock(&self.known);
+        if let Some(at) = known.iter().position(|other| other == address) {
+            let silent = known.remove(at);
+            known.push(silent);
+        }
+    }
+
+    /// Whether a target is at another address than `from` by a map that is not older than `LEADER_DOUBT`; it is asked of
+    /// the other nodes first.
+    pub async fn has_moved(&self, target: Target, from: &str, deadline: Deadline) -> bool {
+        self.doubt(from);
+        let is_fresh = lock(&self.fetched).is_some_and(|at| at.elapsed() < defaults::LEADER_DOUBT / 2);
+        if let Some(current) = self.routes.peek().filter(|_| !is_fresh) {
+            self.renew(&current);
+        }
+        let moved = |now: &Arc<Routes>| now.known_address(target).is_some_and(|address| address != from);
+        self.routes(deadline).await.is_ok_and(|now| moved(&now))
+    }
+
     /// The link to the node that a request is for.
     pub fn link(&self, routes: &Routes, target: Target, attempt: usize) -> Link {
+        if routes.known_address(target).is_none()
+            && let Some(address) = self.any_address(routes, attempt)
+        {
+            return self.link_to(&address);
+        }
         self.link_to(routes.address(target, attempt))
+    }
+
+    /// Where any node will do: those that answered last first, one after the other.
+    fn any_address(&self, routes: &Routes, attempt: usize) -> Option<String> {
+        let known = lock(&self.known);
+        let named = known.iter().filter(|address| routes.addresses.values().any(|node| node == *address));
+        let named: Vec<_> = named.collect();
+        named.get(attempt % named.len().max(1)).map(|address| (*address).clone())
     }
 
     fn link_to(&self, address: &str) -> Link {
@@ -155,6 +217,10 @@ impl Router {
 
     /// Asks one node after the other for the map; the error is that of the last.
     async fn fetch(&self, deadline: Deadline) -> Result<Routes, Error> {
+        let next = lock(&self.fetched).map(|last| last + defaults::MAP_INTERVAL);
+        if let Some(next) = next {
+            sleep_until(next.min(deadline.at())).await;
+        }
         let mut addresses = lock(&self.known).clone();
         for seed in &self.seeds {
             if !addresses.contains(seed) {
@@ -165,18 +231,40 @@ impl Router {
         for address in addresses {
             match self.fetch_from(&address, deadline).await {
                 Ok(routes) => {
-                    *lock(&self.known) = routes.addresses.values().cloned().collect();
+                    self.take_addresses(&routes, &address);
                     return Ok(routes);
                 }
-                Err(error) => last = error,
+                Err(error) => {
+                    self.doubt(&address);
+                    last = error;
+                }
             }
         }
         Err(last)
     }
 
+    /// Knows the nodes of a map from now on, those first that have answered so far.
+    fn take_addresses(&self, routes: &Routes, answered: &str) {
+        *lock(&self.fetched) = Some(Instant::now());
+        let mut known = lock(&self.known);
+        known.retain(|address| routes.addresses.values().any(|other| other == address));
+        for address in routes.addresses.values() {
+            if !known.contains(address) {
+                known.push(address.clone());
+            }
+        }
+        if let Some(at) = known.iter().position(|address| address == answered) {
+            let first = known.remove(at);
+            known.insert(0, first);
+        }
+    }
+
     async fn fetch_from(&self, address: &str, deadline: Deadline) -> Result<Routes, Error> {
         let call = Call { deadline_ms: Some(deadline.remaining_ms()), request: Request::GetMap };
-        let answer = self.link_to(address).exchange(&call, Claim::new()).await;
+        let link = self.link_to(address);
+        let wait: Duration = defaults::MAP_TIMEOUT.min(deadline.remaining());
+        let silent = || Err(Unanswered::Lost(Loss::Silent));
+        let answer = timeout(wait, link.exchange(&call, Claim::new())).await.unwrap_or_else(|_| silent());
         let frame = answer.map_err(|unanswered| not_answered(unanswered, address))?;
         let bad = |field| Error::BadAnswer { address: address.to_owned(), field, may_have_applied: false };
         match frame.decode_reply() {
@@ -194,7 +282,7 @@ impl Router {
 }
 
 /// The error of a request that had no effect whatever became of it.
-fn not_answered(unanswered: Unanswered, address: &str) -> Error {
+pub(crate) fn not_answered(unanswered: Unanswered, address: &str) -> Error {
     let address = address.to_owned();
     match unanswered {
         Unanswered::NotConnected(source) => Error::Connect { address, source },

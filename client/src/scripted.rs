@@ -5,8 +5,8 @@ use fanfold_protocol::message::{
     FanOut, Map, NodeAddress, Page, SpaceInfo, SpacePolicy, Write, WriteResult, Written,
 };
 use fanfold_protocol::{
-    Call, ClusterId, EntryId, Frame, FrameCodec, GraphId, Hello, Limits, NodeId, PartitionId, Request,
-    RequestId, Response, SessionId, SpaceId, Status, Token,
+    Call, ClusterId, EntryId, Frame, FrameCodec, FrameError, GraphId, Hello, Limits, NodeId, PartitionId,
+    Request, RequestId, Response, SessionId, SpaceId, Status, Token,
 };
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +28,8 @@ pub(crate) struct Peer {
     waiting: Vec<Ask>,
     partitions: u16,
     sessions: u64,
+    /// The map that is answered, if it is not that of one node.
+    pub map: Option<Map>,
     /// The cluster that the map names.
     pub cluster: ClusterId,
     /// Items of each frame that came.
@@ -106,6 +108,7 @@ impl Server {
             waiting: Vec::new(),
             partitions: self.partitions,
             sessions: 0,
+            map: None,
             cluster: ClusterId(7),
             frame_items: Vec::new(),
             maps: 0,
@@ -130,6 +133,14 @@ impl Peer {
         }
     }
 
+    /// The next request of any kind, which the test must answer; `None` when the client has closed.
+    pub async fn next_of_any_kind(&mut self) -> Option<Ask> {
+        while self.waiting.is_empty() {
+            self.receive().await?;
+        }
+        Some(self.waiting.remove(0))
+    }
+
     /// The next write, any partition.
     pub async fn next_write(&mut self) -> Ask {
         let ask = self.next().await;
@@ -143,7 +154,8 @@ impl Peer {
             let response = match &ask.call.request {
                 Request::GetMap => {
                     self.maps += 1;
-                    Response::Map(map(self.cluster, self.partitions))
+                    let one_node = || map(self.cluster, self.partitions);
+                    Response::Map(self.map.clone().unwrap_or_else(one_node))
                 }
                 Request::ListSpaces => {
                     self.lists += 1;
@@ -163,7 +175,12 @@ impl Peer {
 
     /// Takes in one frame; `None` when the client has closed.
     async fn receive(&mut self) -> Option<()> {
-        let frame = self.frames.next().await?.expect("a sound frame");
+        let frame = match self.frames.next().await? {
+            Ok(frame) => frame,
+            // A connection that is torn down is closed too.
+            Err(FrameError::Io(_)) => return None,
+            Err(error) => panic!("not a sound frame: {error}"),
+        };
         let items = frame.into_items(u32::MAX).expect("a sound batch");
         self.frame_items.push(items.len());
         for item in items {
@@ -187,6 +204,15 @@ impl Peer {
     /// Whether the client closes the connection without another request.
     pub async fn closes(&mut self) -> bool {
         self.frames.next().await.is_none()
+    }
+
+    /// Sends an answer; whether the client is still there to take it.
+    pub async fn try_answer(&mut self, ask: &Ask, reply: &Result<Response, Status>) -> bool {
+        let frame = match reply {
+            Ok(response) => Frame::response(ask.opcode, ask.id, response),
+            Err(status) => Frame::refusal(ask.opcode, ask.id, status),
+        };
+        self.frames.send(frame).await.is_ok()
     }
 
     pub async fn answer(&mut self, ask: &Ask, response: &Response) {
@@ -220,6 +246,7 @@ fn spaces() -> Vec<SpaceInfo> {
         fan_out: FanOut::Auto,
         pull_threshold: 1_000,
         payload_bytes_max: 4_096,
+        is_read_only: false,
     };
     let space = |id, name: &str| SpaceInfo {
         id: SpaceId(id),
@@ -230,6 +257,11 @@ fn spaces() -> Vec<SpaceInfo> {
         policy: policy.clone(),
     };
     vec![space(1, "posts"), space(2, "stories")]
+}
+
+/// The answer to the list of spaces.
+pub(crate) fn list_of_spaces() -> Response {
+    Response::Spaces(spaces())
 }
 
 pub(crate) fn token() -> Token {

@@ -35,6 +35,7 @@ impl Spaces {
             fan_out: FanOut::Auto,
             pull_threshold: 10_000,
             payload_bytes_max: 64 * 1024,
+            is_read_only: false,
         }
     }
 

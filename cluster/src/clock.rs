@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -125,6 +126,11 @@ impl Clock for ManualClock {
 pub trait StampSource: Send + Sync + 'static {
     /// The stamp for the next batch, in milliseconds of log time; never below an earlier one.
     fn next_stamp(&self) -> u64;
+
+    /// Whether stamps may be given now; if not, nothing is proposed.
+    fn may_stamp(&self) -> bool {
+        true
+    }
 }
 
 /// Makes stamps from a node's clocks as R2 says.
@@ -134,12 +140,16 @@ pub trait StampSource: Send + Sync + 'static {
 pub struct Stamps {
     clock: Arc<dyn Clock>,
     state: Mutex<StampState>,
+    /// The wall clock is too far from those of the other nodes, or was not compared with them yet.
+    is_off: AtomicBool,
 }
 
 #[derive(Debug)]
 struct StampState {
     /// The last stamp given out, or seeded.
     last_ms: u64,
+    /// The last one that a batch got, or that was applied.
+    used_ms: u64,
     /// A stamp and the monotonic time it belongs to: what stamps are computed from without the wall clock.
     anchor_ms: u64,
     anchor_monotonic_ms: u64,
@@ -168,10 +178,30 @@ impl Stamps {
         let anchor_monotonic_ms = clock.monotonic_ms();
         let pace = if wall_ms + MARGIN_MS < last_applied_ms { Pace::Held } else { Pace::Wall };
         let last_ms = wall_ms.max(last_applied_ms);
-        Self {
-            clock,
-            state: Mutex::new(StampState { last_ms, anchor_ms: last_ms, anchor_monotonic_ms, pace }),
+        let (used_ms, anchor_ms) = (last_applied_ms, last_ms);
+        let state = StampState { last_ms, used_ms, anchor_ms, anchor_monotonic_ms, pace };
+        Self { clock, state: Mutex::new(state), is_off: AtomicBool::new(false) }
+    }
+
+    /// Stops the giving of stamps while the wall clock is not to be believed. When it is again, stamps go on from it, or from
+    /// the last one that was used: what was read from the wrong clock and used by nobody is forgotten.
+    pub fn set_off(&self, is_off: bool) {
+        let mut state = self.lock();
+        if self.is_off.swap(is_off, Ordering::SeqCst) && !is_off {
+            let wall_ms = log_ms(self.clock.as_ref());
+            let is_behind = wall_ms + MARGIN_MS < state.used_ms;
+            state.pace = if is_behind { Pace::Held } else { Pace::Wall };
+            state.last_ms = state.used_ms;
+            state.anchor(wall_ms, self.clock.monotonic_ms());
         }
+    }
+
+    /// The stamp for a batch.
+    fn give(&self) -> u64 {
+        let mut state = self.lock();
+        self.step(&mut state);
+        state.used_ms = state.last_ms;
+        state.last_ms
     }
 
     /// The stamp for now, in milliseconds of log time; never below an earlier one.
@@ -214,6 +244,7 @@ impl Stamps {
     /// Takes note of a stamp that was applied, in milliseconds of log time: no later stamp is below it.
     pub fn raise(&self, applied_ms: u64) {
         let mut state = self.lock();
+        state.used_ms = state.used_ms.max(applied_ms);
         if applied_ms > state.last_ms {
             state.anchor(applied_ms, self.clock.monotonic_ms());
         }
@@ -271,13 +302,21 @@ impl StampState {
 
 impl StampSource for Stamps {
     fn next_stamp(&self) -> u64 {
-        self.now()
+        self.give()
+    }
+
+    fn may_stamp(&self) -> bool {
+        !self.is_off.load(Ordering::SeqCst)
     }
 }
 
 impl StampSource for Arc<Stamps> {
     fn next_stamp(&self) -> u64 {
-        self.now()
+        self.as_ref().next_stamp()
+    }
+
+    fn may_stamp(&self) -> bool {
+        self.as_ref().may_stamp()
     }
 }
 
@@ -311,6 +350,25 @@ mod tests {
         clock.jump(-900);
         assert_eq!(stamps.now(), 100_002_400, "a stamp never goes back");
         assert_eq!(stamps.held(), None);
+    }
+
+    /// Row 15 of the promises, in a cluster: a clock that most others disagree with stamps nothing, and leaves no trace.
+    #[test]
+    fn a_clock_that_is_off_stamps_nothing_and_is_forgotten() {
+        let clock = ManualClock::new(START_UNIX_MS + HOUR_MS);
+        let stamps = Stamps::new(Arc::new(clock.clone()), 99_000_000);
+        stamps.set_off(true);
+        assert!(!stamps.may_stamp());
+        assert_eq!(stamps.now(), 100_000_000 + HOUR_MS as u64, "whoever looks sees it");
+        clock.jump(-HOUR_MS);
+        stamps.set_off(false);
+        assert!(stamps.may_stamp());
+        assert_eq!((stamps.next_stamp(), stamps.held()), (100_000_000, None));
+        // What was used counts.
+        clock.jump(-HOUR_MS);
+        stamps.set_off(true);
+        stamps.set_off(false);
+        assert_eq!((stamps.next_stamp(), stamps.held()), (100_000_000, Some(-HOUR_MS)));
     }
 
     /// Row 15 of the promises, forward: nothing may expire early, and the alarm is raised.

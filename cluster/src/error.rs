@@ -1,12 +1,15 @@
 //! Owns the errors of a node: opening it, using it, and its failure while it runs.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use fanfold_storage::command::Refusal;
 use fanfold_storage::ids::{GraphId, PartitionId, SpaceId};
 use thiserror::Error;
 
+use crate::change::ClusterRefusal;
+use crate::map::{Whereabouts, group_of};
 use crate::raft::{self, ProposeError, ReadError, StopReason};
 
 /// Why a node was not opened. Nothing that was answered before is lost by it.
@@ -64,7 +67,8 @@ pub enum OpenError {
     /// The node's identity is there, but its log is gone.
     #[error(
         "{data_dir:?} belongs to cluster {cluster_id:032x}, but its log is missing; put the `log` directory back, or \
-         start with an empty data directory, which loses what was stored"
+         start with an empty data directory: a node that is alone loses what was stored, one of several is filled by the \
+         others after `fanfold node replace`"
     )]
     LogMissing {
         /// The directory.
@@ -137,6 +141,62 @@ pub enum OpenError {
         /// Why.
         source: raft::OpenError,
     },
+    /// The data directory belongs to another cluster than the one that answered.
+    #[error(
+        "{data_dir:?} belongs to cluster {own:032x}, and the node at {address} to another one; correct the addresses to \
+         join, or choose an empty data directory"
+    )]
+    OtherCluster {
+        /// The directory.
+        data_dir: PathBuf,
+        /// Its cluster.
+        own: u128,
+        /// Who answered.
+        address: String,
+    },
+    /// The identity of a node of several is gone.
+    #[error(
+        "the identity in {data_dir:?} is unreadable, and its cluster has several nodes; start with an empty data \
+         directory, and run `fanfold node replace` for the node that was here"
+    )]
+    IdentityLost {
+        /// The directory.
+        data_dir: PathBuf,
+    },
+    /// The disk has no room to read which node of several this is.
+    #[error(
+        "the disk of {data_dir:?} has no room for its identity to be read, and its cluster has several nodes; make room \
+         for 4 MB and start it again, nothing is lost"
+    )]
+    NoRoom {
+        /// The directory.
+        data_dir: PathBuf,
+    },
+    /// Another process runs as this node.
+    #[error(
+        "another process runs as node {node}, and was there first: {data_dir:?} is a copy of its data directory, or it of \
+         this one; let only the one run that ran last, and join with an empty data directory for another node"
+    )]
+    RunsElsewhere {
+        /// The directory.
+        data_dir: PathBuf,
+        /// The node.
+        node: u64,
+    },
+    /// The cluster refuses the node.
+    #[error("the cluster refuses this node: {0}")]
+    Refused(#[source] ClusterRefusal),
+    /// The address for other nodes cannot be listened at.
+    #[error("cannot listen for other nodes at {address}: {source}")]
+    PeerListen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// To join, a node must listen for other nodes.
+    #[error("a node that joins needs an address where it listens for other nodes; give `--peer-listen`")]
+    NoPeerListen,
     /// The node stopped serving while it was being opened.
     #[error("the node could not be made ready: {0}")]
     Setup(#[from] NodeError),
@@ -275,6 +335,9 @@ pub enum NodeError {
     /// The node is stopping and did not start on it.
     #[error("the node is stopping")]
     ShuttingDown,
+    /// The change of the cluster is refused.
+    #[error(transparent)]
+    Cluster(#[from] ClusterRefusal),
     /// A committed batch of the partition does not decode; it refuses service on this node.
     #[error("partition {partition} is damaged on this node and refuses service")]
     Damaged {
@@ -317,13 +380,25 @@ impl NodeError {
         Self::Refused { refusal }
     }
 
+    /// This node does not lead `partition` (none: the catalog).
+    fn not_leader(
+        partition: Option<PartitionId>,
+        hint: Option<&raft::LeaderHint>,
+        whereabouts: &Whereabouts,
+    ) -> Self {
+        let hinted = hint.and_then(|hint| whereabouts.of_hint(hint));
+        Self::NotLeader { leader: hinted.or_else(|| whereabouts.leader_of(group_of(partition))) }
+    }
+
     /// What a proposal to `partition` (none: the catalog) failed with.
-    pub(crate) fn from_proposal(partition: Option<PartitionId>, error: &ProposeError) -> Self {
+    pub(crate) fn from_proposal(
+        partition: Option<PartitionId>,
+        error: &ProposeError,
+        whereabouts: &Whereabouts,
+    ) -> Self {
         let may_have_applied = error.may_have_applied();
         match error {
-            ProposeError::NotLeader { hint } => {
-                Self::NotLeader { leader: hint.as_ref().map(LeaderAt::from_hint) }
-            }
+            ProposeError::NotLeader { hint } => Self::not_leader(partition, hint.as_ref(), whereabouts),
             ProposeError::Busy { delay_ms } => Self::Busy { delay_ms: *delay_ms },
             ProposeError::DiskFull => Self::DiskFull,
             ProposeError::TooLarge { bytes, limit_bytes } => {
@@ -337,21 +412,16 @@ impl NodeError {
     }
 
     /// What a read of `partition` (none: the catalog) failed with.
-    pub(crate) fn from_read(partition: Option<PartitionId>, error: &ReadError) -> Self {
+    pub(crate) fn from_read(
+        partition: Option<PartitionId>,
+        error: &ReadError,
+        whereabouts: &Whereabouts,
+    ) -> Self {
         match (error, partition) {
-            (ReadError::NotLeader { hint }, _) => {
-                Self::NotLeader { leader: hint.as_ref().map(LeaderAt::from_hint) }
-            }
+            (ReadError::NotLeader { hint }, _) => Self::not_leader(partition, hint.as_ref(), whereabouts),
             (_, Some(partition)) => Self::Unavailable { partition, may_have_applied: false },
             (_, None) => Self::CatalogUnavailable { may_have_applied: false },
         }
-    }
-}
-
-impl LeaderAt {
-    /// A replica has the number of its node, until replicas move.
-    fn from_hint(hint: &raft::LeaderHint) -> Self {
-        Self { node: hint.replica.0, address: hint.address.0.clone() }
     }
 }
 
@@ -359,6 +429,25 @@ impl LeaderAt {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NodeFailure {
+    /// The node was removed from its cluster.
+    #[error(
+        "node {node} was removed from its cluster for ever; start it with an empty data directory to join as a new node"
+    )]
+    Removed {
+        /// The node.
+        node: u64,
+    },
+    /// Another process runs as this node.
+    #[error(
+        "another process runs as node {node}, on a copy of its data directory, and node {by} heard it first; let only the \
+         one run that ran last"
+    )]
+    Twice {
+        /// The node.
+        node: u64,
+        /// The node that said so.
+        by: u64,
+    },
     /// A Raft group stopped: its log failed, or it panicked.
     #[error("group {group} failed: {reason}; this process must end, and a restart is safe")]
     Group {
@@ -366,6 +455,12 @@ pub enum NodeFailure {
         group: u32,
         /// Why.
         reason: StopReason,
+    },
+    /// Work on a group's files panicked.
+    #[error("work on the files of group {group} panicked; this process must end, and a restart is safe")]
+    Upkeep {
+        /// The group: 0 is the catalog, partition `n` has `n` + 1.
+        group: u32,
     },
 }
 
@@ -375,9 +470,12 @@ mod tests {
 
     #[test]
     fn a_lost_leadership_leaves_the_outcome_open() {
-        let lost = NodeError::from_proposal(Some(PartitionId(3)), &ProposeError::Lost { hint: None });
+        let nowhere = Whereabouts::default();
+        let lost =
+            NodeError::from_proposal(Some(PartitionId(3)), &ProposeError::Lost { hint: None }, &nowhere);
         assert!(lost.may_have_applied() && lost.is_retryable());
-        let busy = NodeError::from_proposal(Some(PartitionId(3)), &ProposeError::Busy { delay_ms: 5 });
+        let busy =
+            NodeError::from_proposal(Some(PartitionId(3)), &ProposeError::Busy { delay_ms: 5 }, &nowhere);
         assert!(!busy.may_have_applied() && busy.is_retryable());
         let unknown = NodeError::Refused { refusal: Refusal::UnknownSpace };
         assert!(!unknown.may_have_applied() && !unknown.is_retryable());

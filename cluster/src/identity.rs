@@ -5,13 +5,17 @@
 //! - The database is open only while it is read or written.
 //! - A directory is made in an order in which a stop at any point leaves it empty, or to be finished by the next start.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use fanfold_storage::codec::{Encoded, Reader, put_u64};
-use fanfold_storage::fs::FileSystem;
+use fanfold_storage::fs::{FileSystem, RealFs};
+use parking_lot::Mutex;
 
 use crate::backup::RESTORE_FILE;
+use crate::catalog::CatalogState;
 use crate::error::OpenError;
 use crate::lock::LOCK_FILE;
 
@@ -27,8 +31,23 @@ const DAMAGED_DIR: &str = "identity.damaged";
 /// The folder of the write-ahead log.
 pub(crate) const LOG_DIR: &str = "log";
 
-/// The one key of the database.
+/// The key of the identity.
 const KEY: &[u8] = b"identity";
+
+/// The key of the last known state of the catalog.
+const CATALOG_KEY: &[u8] = b"catalog";
+
+/// The key of the replicas that this node has.
+const REPLICAS_KEY: &[u8] = b"replicas";
+
+/// Room on the disk with which the database is opened.
+const ROOM_BYTES: u64 = 4 << 20;
+
+/// How long the lock of the database is waited for. Whoever has the directory has its own lock already, so nobody else uses it.
+const UNLOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Between two attempts.
+const UNLOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// The most bytes sled may cache: the content is one small value.
 const CACHE_BYTES: u64 = 64 << 10;
@@ -49,20 +68,33 @@ pub(crate) struct StoredIdentity {
     pub identity: Identity,
     /// The number of partitions.
     pub partitions: u16,
-    /// Whether all groups were formed; before, nothing was answered yet and the first start goes on.
+    /// Whether all groups were formed, or the cluster has answered; before, nothing was answered yet and the first start
+    /// goes on.
     pub founded: bool,
+    /// This directory, drawn at random when it is made; 0 if it was made before directories had ids.
+    pub directory_id: u128,
+}
+
+/// Whether the directory belongs to a cluster: one that was founded or joined to its end. One whose identity cannot be
+/// read counts as such; opening it says what is wrong.
+pub fn is_settled(data_dir: &Path) -> bool {
+    let dir = DataDir::at(data_dir);
+    let has_begun = dir.has_identity() || dir.has(LOG_DIR);
+    has_begun && !matches!(dir.peek(), Ok(Some(stored)) if !stored.founded)
 }
 
 /// A data directory, locked or not.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
+    /// Held while the database is open: it can be opened once at a time.
+    database: Mutex<()>,
 }
 
 impl DataDir {
     /// Makes the directory if there is none; refuses one that holds something else.
     pub fn prepare(path: &Path) -> Result<Self, OpenError> {
-        let dir = Self { path: path.to_owned() };
+        let dir = Self::at(path);
         fs::create_dir_all(path).map_err(dir.failed(path))?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         dir.sync(parent.unwrap_or(Path::new(".")))?;
@@ -80,7 +112,7 @@ impl DataDir {
 
     /// The directory at `path`, as it is.
     pub fn at(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self { path: path.to_owned(), database: Mutex::default() }
     }
 
     /// The identity, if there is a readable one; nothing is made or moved.
@@ -88,6 +120,7 @@ impl DataDir {
         if !self.has(IDENTITY_DIR) {
             return Ok(None);
         }
+        let _held = self.database.lock();
         match self.open().and_then(|db| db.get(KEY)) {
             Ok(Some(bytes)) => self.decode(&bytes),
             _ => Ok(None),
@@ -119,11 +152,17 @@ impl DataDir {
         fs.list(&self.log()).is_ok_and(|names| !names.is_empty())
     }
 
+    /// Whether the disk has room for the database to be opened: it writes then, and what does not fit damages it.
+    pub fn has_room(&self) -> bool {
+        RealFs.free_bytes(&self.path).is_ok_and(|bytes| bytes >= ROOM_BYTES)
+    }
+
     /// The identity, if there is one. An unreadable one is moved aside, to be rebuilt.
     pub fn load(&self) -> Result<Option<StoredIdentity>, OpenError> {
         if !self.has(IDENTITY_DIR) {
             return Ok(None);
         }
+        let _held = self.database.lock();
         let found = self.open().and_then(|db| db.get(KEY));
         let stored = match &found {
             Ok(Some(bytes)) => self.decode(bytes)?,
@@ -139,19 +178,76 @@ impl DataDir {
 
     /// Writes the identity and waits until it is durable.
     pub fn store(&self, stored: &StoredIdentity) -> Result<(), OpenError> {
+        self.put(KEY, encode(stored))
+    }
+
+    /// The last known state of the catalog, if there is a whole one.
+    pub fn load_catalog(&self) -> Option<CatalogState> {
+        self.get_whole(CATALOG_KEY)
+    }
+
+    /// Writes the last known state of the catalog.
+    pub fn store_catalog(&self, state: &CatalogState) -> Result<(), OpenError> {
+        self.put(CATALOG_KEY, with_checksum(state))
+    }
+
+    /// The replicas that this node has, by group; none if that was never written.
+    pub fn load_replicas(&self) -> Option<BTreeMap<u32, u64>> {
+        self.get_whole(REPLICAS_KEY)
+    }
+
+    /// Writes which replicas this node has.
+    pub fn store_replicas(&self, replicas: &BTreeMap<u32, u64>) -> Result<(), OpenError> {
+        self.put(REPLICAS_KEY, with_checksum(replicas))
+    }
+
+    fn get_whole<T: Encoded>(&self, key: &[u8]) -> Option<T> {
+        if !self.has(IDENTITY_DIR) || !self.has_room() {
+            return None;
+        }
+        let _held = self.database.lock();
+        let bytes = self.open().and_then(|db| db.get(key)).ok()??;
+        let (body, checksum) = bytes.split_last_chunk::<4>()?;
+        if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
+            return None;
+        }
+        let mut from = Reader::new(body);
+        let value = T::decode(&mut from).ok()?;
+        from.end().ok().map(|()| value)
+    }
+
+    fn put(&self, key: &[u8], value: Vec<u8>) -> Result<(), OpenError> {
         let failed =
             |error| OpenError::Identity { path: self.path.join(IDENTITY_DIR), source: Box::new(error) };
+        if !self.has_room() {
+            let (path, source) = (self.path.join(IDENTITY_DIR), std::io::ErrorKind::StorageFull.into());
+            return Err(OpenError::Io { path, source });
+        }
+        let _held = self.database.lock();
         let db = self.open().map_err(failed)?;
-        db.insert(KEY, encode(stored)).map_err(failed)?;
+        db.insert(key, value).map_err(failed)?;
         db.flush().map_err(failed)?;
         drop(db);
         self.sync(&self.path.join(IDENTITY_DIR))?;
         self.sync(&self.path)
     }
 
+    /// Opens the database. sled gives its lock back some time after the last handle is dropped, so that is waited for.
     fn open(&self) -> sled::Result<sled::Db> {
         let config = sled::Config::new().path(self.path.join(IDENTITY_DIR)).cache_capacity(CACHE_BYTES);
-        config.flush_every_ms(None).open()
+        let config = config.flush_every_ms(None);
+        let give_up = Instant::now() + UNLOCK_WAIT;
+        loop {
+            match config.open() {
+                // sled puts the error of the lock into one of its own, of which only the text is left.
+                Err(sled::Error::Io(error))
+                    if error.to_string().contains("could not acquire lock") && Instant::now() < give_up =>
+                {
+                    std::thread::sleep(UNLOCK_RETRY);
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// The value, or none if it is not what it should be. Another version of the format is refused, never rebuilt.
@@ -168,8 +264,10 @@ impl DataDir {
         }
         let mut read = || {
             let identity = Identity { cluster_id: from.u128()?, node_id: from.u64()? };
-            let stored = StoredIdentity { identity, partitions: from.u16()?, founded: from.flag()? };
-            from.end().map(|()| stored)
+            let (partitions, founded) = (from.u16()?, from.flag()?);
+            // It was not there at first.
+            let directory_id = if from.left() > 0 { from.u128()? } else { 0 };
+            from.end().map(|()| StoredIdentity { identity, partitions, founded, directory_id })
         };
         Ok(read().ok())
     }
@@ -199,6 +297,14 @@ impl DataDir {
     }
 }
 
+fn with_checksum(value: &impl Encoded) -> Vec<u8> {
+    let mut out = Vec::new();
+    value.encode(&mut out);
+    let checksum = crc32fast::hash(&out);
+    out.extend_from_slice(&checksum.to_le_bytes());
+    out
+}
+
 fn encode(stored: &StoredIdentity) -> Vec<u8> {
     let mut out = Vec::new();
     put_u64(&mut out, FORMAT_VERSION);
@@ -206,6 +312,7 @@ fn encode(stored: &StoredIdentity) -> Vec<u8> {
     put_u64(&mut out, stored.identity.node_id);
     stored.partitions.encode(&mut out);
     stored.founded.encode(&mut out);
+    stored.directory_id.encode(&mut out);
     let checksum = crc32fast::hash(&out);
     out.extend_from_slice(&checksum.to_le_bytes());
     out
@@ -219,6 +326,7 @@ mod tests {
         identity: Identity { cluster_id: u128::MAX / 3, node_id: 1 },
         partitions: 16,
         founded: true,
+        directory_id: 9,
     };
 
     #[test]

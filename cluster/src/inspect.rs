@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use fanfold_storage::codec::Malformed;
 use fanfold_storage::command::{Command, decode_batch};
+use fanfold_storage::fs::RealFs;
 use fanfold_storage::ids::Stamp;
 use fanfold_storage::log::{AffectedGroups, GroupId};
 use thiserror::Error;
@@ -75,7 +76,7 @@ impl Inspection {
             identity: stored.map(|stored| stored.identity),
             partitions: stored.map(|stored| stored.partitions),
             is_founded: stored.is_some_and(|stored| stored.founded),
-            restored: Restored::load(self.dir.path())?.map(|restored| {
+            restored: Restored::load(&RealFs, self.dir.path())?.map(|restored| {
                 if restored.is_finished {
                     "the next start changes incarnations"
                 } else {
@@ -177,5 +178,6 @@ fn kind(command: &Command) -> &'static str {
         Command::Reincarnate { .. } => "reincarnate",
         Command::Active { .. } => "active",
         Command::FreeFeeds { .. } => "free-feeds",
+        Command::PauseFanOut { .. } => "pause-fan-out",
     }
 }

@@ -6,7 +6,9 @@
 //! - [`node::Node`] is the whole of it: what the server opens, asks and closes.
 
 pub mod backup;
+pub mod blocking;
 pub mod catalog;
+pub mod change;
 pub mod clock;
 pub mod dispatcher;
 pub mod error;
@@ -21,18 +23,24 @@ pub mod node;
 pub mod options;
 mod pacer;
 mod partition;
+pub mod peer;
 pub mod position;
 pub mod proposer;
 pub mod raft;
 pub mod read;
 mod reserve;
+pub mod simulation;
 pub mod status;
+pub mod survivor;
 mod upkeep;
 pub mod verify;
+pub mod view;
 
 pub use catalog::SpaceChanges;
+pub use change::{AcceptedLoss, ClusterChange, ClusterChanged, ClusterRefusal};
 pub use error::{NodeError, NodeFailure, OpenError};
 pub use identity::Identity;
 pub use node::Node;
-pub use options::{DiskOptions, NodeOptions};
+pub use options::{DiskOptions, NodeOptions, Start};
 pub use position::{Position, Receipt};
+pub use view::ClusterView;

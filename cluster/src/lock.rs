@@ -15,7 +15,14 @@ const PID_BYTES_MAX: u64 = 16;
 /// A held lock; given back when dropped, or by the operating system when the process ends.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough while a process that is being started still has a copy of it.
+        let _ = self.file.unlock();
+    }
 }
 
 impl DirLock {
@@ -35,7 +42,7 @@ impl DirLock {
         file.set_len(0).map_err(failed)?;
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         write!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 

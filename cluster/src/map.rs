@@ -1,4 +1,16 @@
 //! Owns the map: which nodes there are and which of them leads each partition.
+//!
+//! - Who leads is gossip: leaders say it of themselves, and of two who do, the one of the later term counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fanfold_storage::ids::PartitionId;
+use fanfold_storage::log::GroupId;
+use parking_lot::RwLock;
+
+use crate::catalog::CatalogView;
+use crate::error::LeaderAt;
+use crate::raft::{LeaderHint, ReplicaAddress};
 
 /// Which nodes there are and which of them leads each partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,4 +34,131 @@ pub struct NodeAddress {
     pub node: u64,
     /// Its address, `host:port`.
     pub address: String,
+}
+
+/// How the address of a replica begins; behind it stands the node.
+const NODE_PREFIX: &str = "node:";
+
+/// The node of replicas whose address says something else: they are of a time when there was only this one.
+const FIRST_NODE: u64 = 1;
+
+/// The address of replicas on a node.
+pub(crate) fn address_of(node: u64) -> ReplicaAddress {
+    ReplicaAddress(format!("{NODE_PREFIX}{node}"))
+}
+
+/// The node of a replica with this address.
+pub(crate) fn node_of(address: &ReplicaAddress) -> u64 {
+    address.0.strip_prefix(NODE_PREFIX).and_then(|node| node.parse().ok()).unwrap_or(FIRST_NODE)
+}
+
+/// The group of a partition; of none, the catalog's.
+pub(crate) fn group_of(partition: Option<PartitionId>) -> GroupId {
+    GroupId(partition.map_or(0, |id| u32::from(id.0) + 1))
+}
+
+/// The partition of a group; none is the catalog's.
+pub(crate) fn partition_of(group: GroupId) -> Option<PartitionId> {
+    group.0.checked_sub(1).map(|n| PartitionId(n as u16))
+}
+
+/// Who leads which group, as far as is known here.
+#[derive(Debug, Default)]
+pub(crate) struct Leaders(RwLock<BTreeMap<GroupId, Known>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    term: u64,
+    /// None: the one known of this term leads no more.
+    node: Option<u64>,
+}
+
+impl Leaders {
+    /// Takes note that a node leads, or led, a group in a term.
+    pub fn note(&self, group: GroupId, term: u64, node: u64) {
+        let is_old = |known: &Known| known.term > term || (known.term, known.node) == (term, Some(node));
+        if self.0.read().get(&group).is_some_and(is_old) {
+            return;
+        }
+        let mut all = self.0.write();
+        let known = all.entry(group).or_insert(Known { term, node: None });
+        if known.term <= term {
+            *known = Known { term, node: Some(node) };
+        }
+    }
+
+    /// Takes note that a node does not lead a group any more.
+    pub fn forget(&self, group: GroupId, node: u64) {
+        if let Some(known) = self.0.write().get_mut(&group)
+            && known.node == Some(node)
+        {
+            known.node = None;
+        }
+    }
+
+    /// The node that leads a group.
+    pub fn of(&self, group: GroupId) -> Option<u64> {
+        self.0.read().get(&group)?.node
+    }
+}
+
+/// Where nodes are, and who leads what.
+#[derive(Debug, Default)]
+pub(crate) struct Whereabouts {
+    /// What the catalog says of the nodes.
+    pub view: CatalogView,
+    /// Who leads.
+    pub leaders: Leaders,
+    /// The nodes whose clocks are too far from the others'.
+    pub clocks_off: RwLock<BTreeSet<u64>>,
+}
+
+impl Whereabouts {
+    /// Whether the clock of a node is too far from the others'.
+    pub fn is_clock_off(&self, node: u64) -> bool {
+        self.clocks_off.read().contains(&node)
+    }
+
+    /// Where the leader of a group is, if anybody is known to lead it.
+    pub fn leader_of(&self, group: GroupId) -> Option<LeaderAt> {
+        self.at(self.leaders.of(group)?)
+    }
+
+    /// Where the leader is that a replica knows of.
+    pub fn of_hint(&self, hint: &LeaderHint) -> Option<LeaderAt> {
+        self.at(node_of(&hint.address))
+    }
+
+    /// Where a node is, if it is known.
+    pub fn at(&self, node: u64) -> Option<LeaderAt> {
+        let address = self.view.current().nodes.get(&node)?.address.clone();
+        Some(LeaderAt { node, address })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_leaders_the_later_term_counts() {
+        let (leaders, group) = (Leaders::default(), GroupId(3));
+        leaders.note(group, 5, 1);
+        leaders.note(group, 4, 2);
+        assert_eq!(leaders.of(group), Some(1));
+        leaders.note(group, 6, 2);
+        assert_eq!(leaders.of(group), Some(2));
+        leaders.forget(group, 1);
+        assert_eq!(leaders.of(group), Some(2));
+        leaders.forget(group, 2);
+        assert_eq!(leaders.of(group), None);
+        leaders.note(group, 5, 1);
+        assert_eq!(leaders.of(group), None, "that was before");
+    }
+
+    #[test]
+    fn an_address_names_a_node() {
+        assert_eq!(node_of(&address_of(7)), 7);
+        assert_eq!(node_of(&ReplicaAddress("127.0.0.1:7117".into())), FIRST_NODE);
+    }
 }

@@ -9,19 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fanfold_storage::ids::Stamp;
+use fanfold_storage::ids::{PartitionId, Stamp};
+use fanfold_storage::log::LogOptions;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking::blocking;
 use crate::options::DiskOptions;
-use crate::partition::PartitionHandle;
+use crate::partition::Partitions;
 use crate::raft::FileSettings;
 
 /// How often the keeper looks.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// How often it looks while memory is short.
-const LOOK_EVERY_SHORT: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// This part of the budget is for the tables of all partitions, and as much for what a restart replays.
 const TABLES_PART: u64 = 4;
@@ -47,14 +46,50 @@ const SNAPSHOT_LOG_BYTES_MIN: u64 = 256 << 10;
 /// The smallest bound of merged segments because of the budget.
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 
-/// The settings of a node with `partitions` that keeps within `memory_bytes` (0: without a budget). A partition that merges
+/// A partition's share of the log between snapshots is not less, unless that of all is.
+const SNAPSHOT_SHARE_BYTES_MIN: u64 = 1 << 20;
+
+/// This part of the budget is for what the log holds in memory: entries that wait to be written, recent ones, and at a start
+/// some segments that are being read.
+const LOG_PART: u64 = 16;
+
+/// The smallest segment of the log because of the budget: a batch and what is gathered with it fit.
+const LOG_SEGMENT_BYTES_MIN: u64 = 8 << 20;
+
+/// The least that is kept of recent entries of a group.
+const RECENT_BYTES_MIN: u64 = 64 << 10;
+
+/// The log of a node with `partitions` that keeps within `memory_bytes` (0: without a budget).
+pub(crate) fn log_within(log: LogOptions, memory_bytes: u64, partitions: u16) -> LogOptions {
+    if memory_bytes == 0 {
+        return log;
+    }
+    let share = memory_bytes / LOG_PART;
+    let segment_bytes = log.segment_bytes.min(share.max(LOG_SEGMENT_BYTES_MIN));
+    LogOptions {
+        segment_bytes,
+        // As many bytes, which are on the disk.
+        spare_segments_max: log.spare_segments_max * (log.segment_bytes / segment_bytes.max(1)) as usize,
+        queue_bytes_max: log.queue_bytes_max.min(share.max(log.gather_bytes_max)),
+        recent_bytes_max: log
+            .recent_bytes_max
+            .min((share / u64::from(partitions.max(1))).max(RECENT_BYTES_MIN)),
+        ..log
+    }
+}
+
+/// The settings of each of a node's `partitions` that keeps within `memory_bytes` (0: without a budget). A partition that merges
 /// does not flush, and one that restarts replays its log, so both have bounds too.
-pub(crate) fn within(disk: DiskOptions, memory_bytes: u64, partitions: u16) -> DiskOptions {
+pub(crate) fn within(disk: &DiskOptions, memory_bytes: u64, partitions: u16) -> DiskOptions {
+    let partitions = u64::from(partitions.max(1));
+    let least = disk.snapshot_log_bytes.min(SNAPSHOT_SHARE_BYTES_MIN);
+    let snapshot_log_bytes = (disk.snapshot_log_bytes / partitions).max(least);
+    let disk = DiskOptions { snapshot_log_bytes, ..disk.clone() };
     if memory_bytes == 0 {
         return disk;
     }
     let share = memory_bytes / TABLES_PART;
-    let of_partition = share / u64::from(partitions.max(1));
+    let of_partition = share / partitions;
     let table = of_partition / TABLES_OF_PARTITION;
     let files = FileSettings {
         table_bytes: disk.files.table_bytes.min(table.max(TABLE_BYTES_MIN)),
@@ -161,7 +196,7 @@ impl Figures {
 
 /// Looks after the budget.
 pub(crate) struct Keeper {
-    partitions: Arc<[Option<Arc<PartitionHandle>>]>,
+    partitions: Arc<Partitions>,
     memory_bytes: u64,
     pressure: Arc<Pressure>,
     /// Mapped bytes that are not of segments.
@@ -170,11 +205,7 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// A keeper of `memory_bytes`.
-    pub fn new(
-        partitions: Arc<[Option<Arc<PartitionHandle>>]>,
-        memory_bytes: u64,
-        pressure: Arc<Pressure>,
-    ) -> Self {
+    pub fn new(partitions: Arc<Partitions>, memory_bytes: u64, pressure: Arc<Pressure>) -> Self {
         Self { partitions, memory_bytes, pressure, mapped_otherwise: 0 }
     }
 
@@ -199,7 +230,6 @@ impl Keeper {
             self.pressure.set(plan.contains(&Shed::Tables));
             if !plan.is_empty() {
                 self.shed(plan).await;
-                looks.reset_after(LOOK_EVERY_SHORT);
             }
         }
     }
@@ -207,8 +237,8 @@ impl Keeper {
     fn figures(&self, resident: Resident) -> Figures {
         let pages = resident.mapped_bytes.saturating_sub(self.mapped_otherwise);
         let mut figures = Figures { pages, ..Figures::default() };
-        for partition in self.partitions.iter() {
-            let Some(partition) = partition else {
+        for n in 0..self.partitions.count() {
+            let Some(partition) = self.partitions.hosted(PartitionId(n)) else {
                 figures.cached.push(Vec::new());
                 continue;
             };
@@ -227,31 +257,33 @@ impl Keeper {
         for shed in plan {
             match shed {
                 Shed::Cached { partition, left_bytes } => {
-                    let Some(partition) = &self.partitions[partition] else { continue };
+                    let Some(partition) = self.partitions.hosted(PartitionId(partition as u16)) else {
+                        continue;
+                    };
                     tables.push(partition.group().change(|machine| machine.drop_cached_tables(left_bytes)));
                 }
                 Shed::Pages => self.forget_pages().await,
                 // Those who write tables were told.
                 Shed::Tables => {}
                 Shed::Feeds => {
-                    self.partitions.iter().flatten().for_each(|partition| partition.activity().free_feeds());
+                    self.partitions.all().for_each(|partition| partition.activity().free_feeds());
                 }
             }
         }
         // To free them takes long.
-        let _ended = tokio::task::spawn_blocking(move || drop(tables)).await;
+        let _ended = blocking(move || drop(tables)).await;
     }
 
     async fn forget_pages(&mut self) {
         let mut segments = Vec::new();
-        for partition in self.partitions.iter().flatten() {
+        for partition in self.partitions.all() {
             partition.group().read(|machine| segments.extend(machine.state_as_is().segments().cloned()));
         }
         let forget = move || {
             segments.iter().for_each(|segment| segment.forget_pages());
             Resident::now()
         };
-        if let Ok(Some(resident)) = tokio::task::spawn_blocking(forget).await {
+        if let Ok(Some(resident)) = blocking(forget).await {
             self.mapped_otherwise = resident.mapped_bytes;
         }
     }
@@ -281,17 +313,33 @@ mod tests {
     #[test]
     fn the_tables_of_all_partitions_fit_into_their_part() {
         for (memory_bytes, partitions) in [(64 << 20, 16), (1 << 30, 64), (16 << 30, 16)] {
-            let disk = within(DiskOptions::default(), memory_bytes, partitions);
+            let disk = within(&DiskOptions::default(), memory_bytes, partitions);
             let FileSettings { table_bytes, cache_bytes, segment_bytes_max } = disk.files;
             let tables = u64::from(partitions) * (2 * table_bytes + cache_bytes);
             assert!(tables <= memory_bytes / TABLES_PART, "{tables} of {memory_bytes}");
             assert!(u64::from(partitions) * disk.snapshot_log_bytes <= memory_bytes / TABLES_PART);
             assert!(segment_bytes_max <= memory_bytes / TABLES_PART);
         }
-        assert_eq!(within(DiskOptions::default(), 0, 16), DiskOptions::default());
-        assert_eq!(within(DiskOptions::default(), 1 << 40, 16), DiskOptions::default());
-        let tiny = within(DiskOptions::default(), 1 << 20, 4_096);
+        assert_eq!(within(&DiskOptions::default(), 0, 1), DiskOptions::default());
+        assert_eq!(within(&DiskOptions::default(), 1 << 40, 1), DiskOptions::default());
+        let shares = [1, 16, 4_096].map(|n| within(&DiskOptions::default(), 0, n).snapshot_log_bytes);
+        assert_eq!(shares, [256 << 20, 16 << 20, SNAPSHOT_SHARE_BYTES_MIN]);
+        let often = DiskOptions { snapshot_log_bytes: 64 << 10, ..DiskOptions::default() };
+        assert_eq!(within(&often, 0, 16).snapshot_log_bytes, 64 << 10);
+        let tiny = within(&DiskOptions::default(), 1 << 20, 4_096);
         assert_eq!((tiny.files.table_bytes, tiny.files.cache_bytes), (TABLE_BYTES_MIN, 21));
+    }
+
+    #[test]
+    fn the_log_keeps_to_its_part() {
+        let within = |memory_bytes, partitions| {
+            let log = log_within(LogOptions::default(), memory_bytes, partitions);
+            (log.segment_bytes, log.spare_segments_max, log.queue_bytes_max, log.recent_bytes_max)
+        };
+        assert_eq!(within(0, 16), (64 << 20, 6, 64 << 20, 8 << 20));
+        assert_eq!(within(1 << 40, 16), (64 << 20, 6, 64 << 20, 8 << 20));
+        assert_eq!(within(128 << 20, 16), (8 << 20, 48, 8 << 20, 512 << 10));
+        assert_eq!(within(1 << 20, 4_096), (LOG_SEGMENT_BYTES_MIN, 48, 4 << 20, RECENT_BYTES_MIN));
     }
 
     #[test]

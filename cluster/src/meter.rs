@@ -1,5 +1,6 @@
 //! Owns how far a long piece of work has come: its progress, its pace, and the wish to end it.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crate::pacer::Pacer;
@@ -88,6 +89,12 @@ impl Meter {
     /// So many bytes are to be done, besides what was known.
     pub(crate) fn expect(&self, bytes: u64) {
         self.total_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Like [`Meter::take`], with an error when the work is to end.
+    pub(crate) fn take_or_end(&self, bytes: u64) -> io::Result<()> {
+        self.take(bytes);
+        self.check().map_err(|cancelled| io::Error::new(io::ErrorKind::Interrupted, cancelled))
     }
 
     /// Waits until so many more bytes may be done, and counts them.

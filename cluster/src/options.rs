@@ -1,5 +1,6 @@
 //! Owns the settings of a node.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use fanfold_storage::command::Limits;
 use fanfold_storage::fs::{FileSystem, RealFs};
 use fanfold_storage::log::LogOptions;
 
+use crate::catalog::REPLICAS_DEFAULT;
 use crate::clock::{Clock, SystemClock};
 use crate::raft::{FileSettings, RaftSettings};
 
@@ -21,7 +23,7 @@ pub const PARTITIONS_MAX: u16 = 4_096;
 pub struct DiskOptions {
     /// What each partition's work on its segments goes by.
     pub files: FileSettings,
-    /// Bytes of a group's log behind its newest snapshot after which the next is taken.
+    /// Bytes of the log behind the newest snapshots of all partitions together; one takes the next when its share has grown past.
     pub snapshot_log_bytes: u64,
     /// Bytes of the whole log above which the group that pins its oldest part takes a snapshot.
     pub log_bytes_max: u64,
@@ -37,12 +39,27 @@ impl Default for DiskOptions {
             FileSettings { table_bytes: 32 << 20, segment_bytes_max: 512 << 20, cache_bytes: 32 << 20 };
         Self {
             files,
-            snapshot_log_bytes: 64 << 20,
+            snapshot_log_bytes: 256 << 20,
             log_bytes_max: 2 << 30,
             background_bytes_per_second: 256 << 20,
             reserve_bytes: 0,
         }
     }
+}
+
+/// What a node without a data directory does. One that was founded or has joined goes on as what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// It founds a cluster.
+    Found {
+        /// Replicas that each group should have, once there are nodes for them.
+        replicas: u8,
+    },
+    /// It joins one; it waits until one of these answers.
+    Join {
+        /// Where nodes of the cluster listen for other nodes, `host:port`.
+        addresses: Vec<String>,
+    },
 }
 
 /// The settings of a node.
@@ -59,6 +76,14 @@ pub struct NodeOptions {
     pub clock: Arc<dyn Clock>,
     /// The address that the map shows, `host:port`; at most 256 bytes.
     pub advertise: String,
+    /// Where it listens for other nodes; none: it stays alone.
+    pub peer_listen: Option<SocketAddr>,
+    /// The address that other nodes are told, `host:port`; none: that where it listens.
+    pub peer_advertise: Option<String>,
+    /// What may fail together with other nodes of the same name: replicas are spread over zones.
+    pub zone: String,
+    /// What it does the first time.
+    pub start: Start,
     /// What the write-ahead log reads and writes files through.
     pub fs: Arc<dyn FileSystem>,
     /// The write-ahead log; its salt is drawn by the node.
@@ -84,6 +109,10 @@ impl NodeOptions {
             limits: Limits::default(),
             clock: Arc::new(SystemClock::new()),
             advertise: "127.0.0.1:7117".to_owned(),
+            peer_listen: None,
+            peer_advertise: None,
+            zone: String::new(),
+            start: Start::Found { replicas: REPLICAS_DEFAULT },
             fs: Arc::new(RealFs),
             log: LogOptions::default(),
             disk: DiskOptions::default(),

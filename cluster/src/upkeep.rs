@@ -3,20 +3,26 @@
 //!
 //! - One task does the work of a group, one piece after the other.
 //! - A snapshot is due when the log behind the newest has become larger than the threshold and than half of what that
-//!   snapshot wrote, when this group is who pins the oldest part of a log that is too large, or when it would free much of the disk.
+//!   snapshot wrote or than what is replayed in a second or two, when this group is who pins the oldest part of a log that is too
+//!   large, or larger than the snapshots of all would leave it, or when it would free much of the disk.
+//! - Merges of all groups take turns: more at once would map more of the disk and be no faster, for the pace is one.
 //! - A full disk is no failure: the reserve is given up for two snapshots, which let the log go; else the work is tried again
 //!   later, and nothing that was there is touched before.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfold_storage::log::Log;
+use fanfold_storage::log::{GroupId, GroupUsage, Log};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking::blocking;
 use crate::memory::Pressure;
 use crate::options::DiskOptions;
-use crate::raft::{FileError, Group, Machine};
+use crate::raft::{FileError, FileSettings, Group, Machine, Turn};
 use crate::reserve::Reserve;
 
 /// How often it is looked whether something is due.
@@ -27,6 +33,19 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 
 /// … up to this.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// However much a snapshot wrote, the next is due behind so many bytes of log: a start replays them.
+const REPLAYED_BYTES_MAX: u64 = 192 << 20;
+
+/// Behind so many times that, it is taken before other work that is due.
+const OVERDUE: u64 = 2;
+
+/// A group that pins more of the log than so many times what all partitions together may have behind a newest snapshot takes one: with
+/// two of each, the snapshots of all leave it smaller.
+const PINNED: u64 = 3;
+
+/// Merges at once, of all groups.
+const MERGES_MAX: usize = 2;
 
 /// A snapshot is taken early when it would free this part of what the group's segments hold, and at least …
 const FREED_PART: u64 = 8;
@@ -45,6 +64,58 @@ pub(crate) struct UpkeepMeans {
     pub reserve: Arc<Reserve>,
     /// How short memory is.
     pub pressure: Arc<Pressure>,
+    /// Whose upkeep has ended.
+    pub ended: Arc<Ended>,
+    /// How many partitions there are.
+    pub partitions: u16,
+    /// Whose turn it is to merge.
+    pub merges: Arc<Semaphore>,
+}
+
+impl UpkeepMeans {
+    /// What a turn to merge is drawn from.
+    pub fn merges() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(MERGES_MAX))
+    }
+}
+
+/// The groups whose upkeep has ended while the node runs.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    groups: Mutex<BTreeSet<GroupId>>,
+    /// The first whose upkeep panicked.
+    panicked: watch::Sender<Option<GroupId>>,
+}
+
+impl Ended {
+    /// Waits until the upkeep of some group panics.
+    pub async fn wait_panicked(&self) -> GroupId {
+        let mut panicked = self.panicked.subscribe();
+        loop {
+            if let Some(group) = *panicked.borrow_and_update() {
+                return group;
+            }
+            // The sender is this.
+            let _ = panicked.changed().await;
+        }
+    }
+
+    fn panicked(&self, group: GroupId) {
+        self.ended(group);
+        self.panicked.send_if_modified(|first| {
+            let is_first = first.is_none();
+            *first = first.or(Some(group));
+            is_first
+        });
+    }
+
+    fn ended(&self, group: GroupId) {
+        self.groups.lock().insert(group);
+    }
+
+    fn contains(&self, group: GroupId) -> bool {
+        self.groups.lock().contains(&group)
+    }
 }
 
 /// The upkeep of one group.
@@ -100,15 +171,26 @@ impl<M: Machine> Upkeep<M> {
                 continue;
             };
             let group = self.group.id().0;
-            if matches!(error, FileError::Stopped | FileError::Damaged) {
-                if !stop.is_cancelled() {
+            match error {
+                FileError::Panicked => {
                     tracing::error!(
                         group,
-                        %error,
-                        "the upkeep of the group ends: nothing of it goes to disk any more, and its log stays; restart the node"
+                        "the upkeep of the group panicked; the process ends, and a restart is safe"
                     );
+                    return self.means.ended.panicked(self.group.id());
                 }
-                return;
+                FileError::Stopped | FileError::Damaged => {
+                    self.means.ended.ended(self.group.id());
+                    if !stop.is_cancelled() {
+                        tracing::error!(
+                            group,
+                            %error,
+                            "the upkeep of the group ends: nothing of it goes to disk any more, and its log stays"
+                        );
+                    }
+                    return;
+                }
+                _ => {}
             }
             tracing::warn!(group, %error, retry_ms = retry.as_millis() as u64, "the upkeep of the group is tried again");
             looks.reset_after(retry);
@@ -118,97 +200,142 @@ impl<M: Machine> Upkeep<M> {
 
     /// Takes two snapshots, behind the first of which the log goes.
     async fn let_log_go(&mut self) -> Result<(), FileError> {
-        let _turn = self.group.turn().await;
-        self.snapshot().await?;
-        self.snapshot().await
+        let turn = self.group.turn().await;
+        self.snapshot(&turn).await?;
+        self.snapshot(&turn).await
     }
 
     /// Gives the reserve up; whether there was any.
     async fn give_up_reserve(&self) -> bool {
         let reserve = self.means.reserve.clone();
-        tokio::task::spawn_blocking(move || reserve.give_up()).await.unwrap_or(false)
+        blocking(move || reserve.give_up()).await.unwrap_or(false)
     }
 
     /// Makes the reserve if it is not there.
     async fn take_reserve(&self) {
         let reserve = self.means.reserve.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || reserve.take()).await {
+        if let Ok(Err(error)) = blocking(move || reserve.take()).await {
             tracing::debug!(%error, "no room for the reserve");
         }
     }
 
     /// Does everything that is due.
     async fn step(&mut self, stop: &CancellationToken) -> Result<(), FileError> {
-        let _turn = self.group.turn().await;
+        let turn = self.group.turn().await;
         let settings = self.means.pressure.settings(self.means.options.files);
         // Nothing becomes due by itself in a group to which nothing was applied, but to give memory back and to let go of the log.
         let applied = Some(self.group.applied_index());
         let is_quiet = std::mem::replace(&mut self.looked_at, applied) == applied;
-        let (appended_bytes, _) = self.means.log.appended(self.group.id(), 0);
-        let lets_go =
-            self.frees_full_log() || self.pins_too_much(appended_bytes.saturating_sub(self.included_bytes));
+        let lets_go = self.frees_full_log() || self.pins_too_much(self.new_bytes()) || self.pins_others();
         if is_quiet && settings == self.means.options.files && !lets_go {
             return Ok(());
         }
         // Until all that is due now was done.
         self.looked_at = None;
-        let mut worked = false;
-        while let Some(work) = self.group.change(|machine| machine.file_work(&settings)) {
+        let (mut worked, mut waits) = (false, false);
+        loop {
+            let unmerged = FileSettings { segment_bytes_max: 0, ..settings };
+            let mut work = self.group.change(|machine| machine.file_work(&unmerged));
+            let mut merging = None;
+            if work.is_none() {
+                merging = self.means.merges.try_acquire().ok();
+                waits = merging.is_none();
+                work =
+                    merging.as_ref().and_then(|_| self.group.change(|machine| machine.file_work(&settings)));
+            }
+            let Some(work) = work else { break };
             worked = true;
-            let done = self.group.work(work).await;
+            let done = self.group.work(&turn, work).await;
+            drop(merging);
             done.inspect_err(|error| self.group.change(|machine| machine.note_failed(error)))?;
             if stop.is_cancelled() {
                 return Ok(());
             }
+            // While much is written there is always something to merge, and the log is let go of by snapshots alone.
+            if self.new_bytes() > OVERDUE * self.most_new_bytes() {
+                break;
+            }
         }
         if worked {
             // What was merged or has expired since the newest snapshot is named by none.
-            self.group.prune().await?;
+            self.group.prune(&turn).await?;
         }
         // One at a time: the next look does the work on files first.
         if !stop.is_cancelled() && self.is_snapshot_due() {
-            return self.snapshot().await;
+            return self.snapshot(&turn).await;
         }
-        self.looked_at = applied;
+        if !waits {
+            self.looked_at = applied;
+        }
         Ok(())
     }
 
     /// Takes a snapshot.
-    async fn snapshot(&mut self) -> Result<(), FileError> {
+    async fn snapshot(&mut self, turn: &Turn) -> Result<(), FileError> {
         let (appended_bytes, _) = self.means.log.appended(self.group.id(), 0);
         let written = |group: &Group<M>| group.files().snapshots.status().written_bytes;
         let before = written(&self.group);
-        self.group.snapshot().await?;
+        // A log that is too large, or a disk that is full, keeps nothing for followers that are behind.
+        if self.frees_full_log() || self.pins_too_much(appended_bytes.saturating_sub(self.included_bytes)) {
+            self.group.snapshot_keeping(turn, 0).await?;
+        } else {
+            self.group.snapshot(turn).await?;
+        }
         self.included_bytes = appended_bytes;
         self.wrote_bytes = written(&self.group) - before;
         Ok(())
     }
 
     fn is_snapshot_due(&self) -> bool {
-        let (appended_bytes, _) = self.means.log.appended(self.group.id(), 0);
-        let new_bytes = appended_bytes.saturating_sub(self.included_bytes);
-        new_bytes > self.means.options.snapshot_log_bytes.max(self.wrote_bytes / 2)
+        let new_bytes = self.new_bytes();
+        new_bytes > self.most_new_bytes()
             || self.frees_full_log()
             || self.pins_too_much(new_bytes)
+            || self.pins_others()
             || self.frees_much()
+    }
+
+    /// Bytes of the log behind the newest snapshot.
+    fn new_bytes(&self) -> u64 {
+        let (appended_bytes, _) = self.means.log.appended(self.group.id(), 0);
+        appended_bytes.saturating_sub(self.included_bytes)
+    }
+
+    /// How many of them make the next one due.
+    fn most_new_bytes(&self) -> u64 {
+        self.means.options.snapshot_log_bytes.max((self.wrote_bytes / 2).min(REPLAYED_BYTES_MAX))
     }
 
     /// Whether the log is too large, and this group keeps its oldest part and can let go of it.
     fn pins_too_much(&self, new_bytes: u64) -> bool {
-        let status = self.means.log.status();
-        if status.bytes <= self.means.options.log_bytes_max {
-            return false;
-        }
-        let held = self.means.log.usage();
-        let oldest = held.iter().filter(|usage| usage.position.is_some()).min_by_key(|usage| usage.position);
+        let Some(usage) = self.pins(self.means.options.log_bytes_max) else { return false };
         // What the newest snapshot includes goes when there is another one, also of the same state.
         let newest = self.group.newest_snapshot().map(|newest| newest.manifest.index);
-        oldest.is_some_and(|usage| {
-            // Segments that are kept for another reason do not go either way.
-            let pinned_bytes = status.durable_position.saturating_sub(usage.position.unwrap_or_default());
-            let can_let_go = new_bytes > 0 || newest >= Some(usage.first);
-            usage.group == self.group.id() && can_let_go && pinned_bytes > self.means.options.log_bytes_max
-        })
+        new_bytes > 0 || newest >= Some(usage.first)
+    }
+
+    /// Whether this group keeps far more of the log than the others leave of it, and snapshots let go of that.
+    fn pins_others(&self) -> bool {
+        let all_bytes = u64::from(self.means.partitions).saturating_mul(self.most_new_bytes());
+        let Some(usage) = self.pins(all_bytes.saturating_mul(PINNED)) else { return false };
+        // What the second newest includes and is there is for somebody who is behind.
+        self.group.files().snapshots.previous().is_none_or(|previous| previous.index < usage.first)
+    }
+
+    /// What this group has in the log, if that is larger than `most_bytes` and the group keeps more than that by its oldest entry.
+    fn pins(&self, most_bytes: u64) -> Option<GroupUsage> {
+        let status = self.means.log.status();
+        if status.bytes <= most_bytes {
+            return None;
+        }
+        let held = self.means.log.usage();
+        // Who takes no snapshots any more is passed over: the others keep to the bound by themselves.
+        let can_work =
+            |usage: &GroupUsage| usage.position.is_some() && !self.means.ended.contains(usage.group);
+        let oldest = held.into_iter().filter(can_work).min_by_key(|usage| usage.position)?;
+        // Segments that are kept for another reason do not go either way.
+        let pinned_bytes = status.durable_position.saturating_sub(oldest.position.unwrap_or_default());
+        (oldest.group == self.group.id() && pinned_bytes > most_bytes).then_some(oldest)
     }
 
     /// Whether the log refuses entries until the disk has room, and this group holds some of it. Nothing is appended meanwhile,
@@ -220,16 +347,14 @@ impl<M: Machine> Upkeep<M> {
 
     /// Whether old snapshots keep much on the disk that the state does not need any more.
     fn frees_much(&self) -> bool {
-        let (needed, kept) = self.group.read(|machine| {
-            let in_use = machine.files_in_use();
-            let snapshots = &self.group.files().snapshots;
-            let listed = [snapshots.newest(), snapshots.previous()];
-            let kept = listed.iter().flatten().flat_map(|manifest| &manifest.segments);
-            let kept = kept.filter(|segment| !in_use.iter().any(|(name, _)| *name == segment.name));
-            let kept: std::collections::BTreeMap<_, _> =
-                kept.map(|segment| (segment.name.clone(), segment.bytes)).collect();
-            (in_use.iter().map(|(_, bytes)| bytes).sum::<u64>(), kept.values().sum::<u64>())
-        });
+        let in_use: BTreeMap<_, _> = self.group.read(Machine::files_in_use).into_iter().collect();
+        let needed: u64 = in_use.values().sum();
+        let snapshots = &self.group.files().snapshots;
+        let listed = [snapshots.newest(), snapshots.previous()];
+        let segments = listed.iter().flatten().flat_map(|manifest| &manifest.segments);
+        let kept = segments.filter(|segment| !in_use.contains_key(&segment.name));
+        let kept: BTreeMap<_, _> = kept.map(|segment| (&segment.name, segment.bytes)).collect();
+        let kept: u64 = kept.values().sum();
         // Not at the price of writing far more.
         kept > FREED_BYTES_MIN.max(needed.max(self.wrote_bytes) / FREED_PART)
     }

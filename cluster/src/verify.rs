@@ -68,7 +68,7 @@ pub fn verify_data_dir(data_dir: &Path, meter: &Meter) -> Result<Report, VerifyE
         newest.push((group, dir, whole));
     }
     meter.enter(Phase::Log);
-    match Image::read(&RealFs, &log_dir, None, &|bytes| meter.take(bytes)) {
+    match Image::read(&RealFs, &log_dir, None, &|bytes| meter.take_or_end(bytes)) {
         Ok(image) => {
             report.log(&image);
             for (group, dir, whole) in newest {
@@ -76,7 +76,10 @@ pub fn verify_data_dir(data_dir: &Path, meter: &Meter) -> Result<Report, VerifyE
             }
         }
         // It ends at the first file that cannot be used; here are all.
-        Err(error) => report.log_places(&error, &log_dir)?,
+        Err(error) => {
+            meter.check()?;
+            report.log_places(&error, &log_dir)?;
+        }
     }
     Ok(report)
 }
@@ -123,11 +126,12 @@ pub(crate) fn verify_held(held: &Held, meter: &Meter) -> Result<Report, Cancelle
         report.group(&store, &dir, found, meter)?;
     }
     meter.enter(Phase::Log);
-    match held.log.read(None, &|bytes| meter.take(bytes)) {
+    let read = held.log.read(None, &|bytes| meter.take_or_end(bytes));
+    meter.check()?;
+    match read {
         Ok(image) => report.log(&image),
         Err(error) => report.unreadable_log(&error),
     }
-    meter.check()?;
     Ok(report)
 }
 
@@ -242,7 +246,7 @@ impl Report {
         let mut add = |path: &Path, offset, what: &str| {
             self.findings.push(Finding { path: path.to_owned(), offset, what: what.to_owned() });
         };
-        inspect(&RealFs, log_dir, &mut |found| match found {
+        inspect(&RealFs, log_dir, &|_| {}, &mut |found| match found {
             Inspected::Segment(segment) => segment.path.clone_into(&mut file),
             Inspected::MissingSegment { path } => add(path, None, "the segment is missing"),
             Inspected::UnreadableSegment { path, error } => add(path, None, &error.to_string()),

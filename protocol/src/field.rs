@@ -131,6 +131,16 @@ pub enum Field {
     Job = 60,
     /// The path of a directory.
     Path = 61,
+    /// The view of a cluster, or a change of it.
+    Cluster = 62,
+    /// The zone of a node.
+    Zone = 63,
+    /// The number of replicas.
+    Replicas = 64,
+    /// The silence after which a node's replicas go to others.
+    RepairAfter = 65,
+    /// What is hot.
+    Hot = 66,
 }
 
 impl Field {
@@ -203,6 +213,11 @@ impl Field {
             59 => Self::Time,
             60 => Self::Job,
             61 => Self::Path,
+            62 => Self::Cluster,
+            63 => Self::Zone,
+            64 => Self::Replicas,
+            65 => Self::RepairAfter,
+            66 => Self::Hot,
             _ => return None,
         })
     }
@@ -271,6 +286,11 @@ impl Field {
             Self::Time => "time",
             Self::Job => "job",
             Self::Path => "path",
+            Self::Cluster => "cluster",
+            Self::Zone => "zone",
+            Self::Replicas => "replicas",
+            Self::RepairAfter => "repair after",
+            Self::Hot => "hot list",
         }
     }
 }
@@ -310,6 +330,8 @@ pub enum LimitKind {
     MemoryPerPartition = 11,
     /// Events of one partition's journal.
     JournalEvents = 12,
+    /// Owners of one partition whose fan-out is paused.
+    PausedPerPartition = 13,
 }
 
 impl LimitKind {
@@ -333,6 +355,7 @@ impl LimitKind {
             10 => Self::RowsPerPartition,
             11 => Self::MemoryPerPartition,
             12 => Self::JournalEvents,
+            13 => Self::PausedPerPartition,
             _ => return None,
         })
     }
@@ -353,6 +376,7 @@ impl fmt::Display for LimitKind {
             Self::RowsPerPartition => "rows per partition",
             Self::MemoryPerPartition => "bytes of memory per partition",
             Self::JournalEvents => "events in a journal",
+            Self::PausedPerPartition => "paused owners per partition",
         })
     }
 }

@@ -1,10 +1,13 @@
 //! Owns the requests and their answers: one file per group, one enum for each direction.
 
 mod admin;
+mod change;
 mod check;
+mod cluster;
 mod codec;
 mod explain;
 mod graph;
+mod hot;
 mod import;
 mod job;
 mod map;
@@ -16,11 +19,21 @@ mod write;
 mod written;
 
 pub use admin::{LogStatus, MemoryPart, MemoryUse, NodeStatus, PartitionStatus, StreamStatus};
+pub use change::{
+    CHANGE_LOSSES_MAX, CHANGE_STEPS_MAX, ChangeCluster, ChangeLoss, ChangeRefusal, ChangeStep, ClusterChange,
+    ClusterChanged, InitCluster,
+};
 pub use check::{
-    ADDRESS_BYTES_MAX, FEED_CAP_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, SPACE_PAYLOAD_BYTES_MAX, TTL_MS_MAX,
+    ADDRESS_BYTES_MAX, FEED_CAP_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, REPAIR_AFTER_MS_MAX, REPAIR_AFTER_MS_MIN,
+    REPLICAS_MAX, SPACE_PAYLOAD_BYTES_MAX, TTL_MS_MAX,
+};
+pub use cluster::{
+    ClusterNode, ClusterSettings, ClusterView, GroupHealth, GroupName, GroupView, NodeState, ReplicaRole,
+    ReplicaView,
 };
 pub use explain::{Explain, Explanation, Reason};
 pub use graph::{Counts, Edge, EdgePage, GetCounts, PAGE_USERS_MAX, ScanEdges};
+pub use hot::{GetHot, HOT_USERS_MAX, Hot, HotBy, HotList, PAUSED_MAX, PauseFanOut};
 pub use import::{
     IMPORT_EDGES_MAX, IMPORT_ENTRIES_MAX, ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace,
 };
@@ -40,7 +53,7 @@ pub use write::{
 };
 pub use written::{AppendOutcome, WriteResult, Written};
 
-use crate::ids::SessionId;
+use crate::ids::{SessionId, UserId};
 use crate::status::Status;
 
 /// What a client asks.
@@ -92,6 +105,25 @@ pub enum Request {
     GetJob(u64),
     /// Ends the job of that number soon; answered with `Job`.
     CancelJob(u64),
+    /// Answered with `Cluster`.
+    GetCluster,
+    /// Answered with `ClusterChanged`.
+    ChangeCluster(ChangeCluster),
+    /// Answered with `Done` once the node has founded the cluster.
+    InitCluster(InitCluster),
+    /// Answered with `Hot`.
+    GetHot(GetHot),
+    /// Answered with `Done`.
+    PauseFanOut(PauseFanOut),
+    /// Answered with `Paused`.
+    ListPaused,
+}
+
+impl Request {
+    /// Whether the answer comes only when something has happened that may take long.
+    pub fn waits(&self) -> bool {
+        matches!(self, Self::WaitDelivered(_) | Self::WaitDrained)
+    }
 }
 
 /// What a server answers when it does not refuse.
@@ -127,4 +159,12 @@ pub enum Response {
     NodeStatus(NodeStatus),
     /// To `StartJob`, `GetJob` and `CancelJob`.
     Job(JobStatus),
+    /// To `GetCluster`.
+    Cluster(ClusterView),
+    /// To `ChangeCluster`.
+    ClusterChanged(ClusterChanged),
+    /// To `GetHot`.
+    Hot(HotList),
+    /// To `ListPaused`: the owners homed in partitions that the node leads.
+    Paused(Vec<UserId>),
 }

@@ -53,11 +53,23 @@ pub enum Opcode {
     GetJob = 84,
     /// Ends a job.
     CancelJob = 85,
+    /// Asks for the view of the cluster.
+    GetCluster = 86,
+    /// Changes the cluster.
+    ChangeCluster = 87,
+    /// Founds a cluster.
+    InitCluster = 88,
+    /// Asks what is hot.
+    GetHot = 89,
+    /// Pauses or resumes an owner's fan-out.
+    PauseFanOut = 90,
+    /// Lists the owners whose fan-out is paused.
+    ListPaused = 91,
 }
 
 impl Opcode {
     /// Every opcode of this version.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 30] = [
         Self::Ping,
         Self::Batch,
         Self::GetMap,
@@ -82,6 +94,12 @@ impl Opcode {
         Self::StartJob,
         Self::GetJob,
         Self::CancelJob,
+        Self::GetCluster,
+        Self::ChangeCluster,
+        Self::InitCluster,
+        Self::GetHot,
+        Self::PauseFanOut,
+        Self::ListPaused,
     ];
 
     /// The number on the wire.

@@ -9,6 +9,7 @@
 use crate::error::BodyError;
 use crate::field::{Field, LimitKind};
 use crate::ids::{EntryId, GraphId, NodeId, PartitionId, SpaceId, UserId};
+use crate::message::ChangeRefusal;
 use crate::wire::{Reader, Writer};
 
 /// Most spaces or graphs that a status or list names.
@@ -219,6 +220,28 @@ pub enum Status {
     /// Another entry has the id that an imported one was to keep.
     #[error("another entry has this id; import the entry by its time instead")]
     IdTaken,
+    /// The node waits for a cluster: it has not founded one and no member has taken it in yet.
+    #[error(
+        "this node belongs to no cluster yet; found one with `fanfold cluster init --address` and its address, or \
+         start a node that it is to join"
+    )]
+    NoCluster,
+    /// The space takes no writes.
+    #[error(
+        "the space {space} is read-only; `fanfold space alter {space} --read-only false` lets writes in again"
+    )]
+    ReadOnlySpace {
+        /// Its name.
+        space: String,
+    },
+    /// A change of the cluster is refused.
+    #[error("{said}")]
+    ChangeRefused {
+        /// Why.
+        refusal: ChangeRefusal,
+        /// Why, and what to do, for people.
+        said: String,
+    },
 }
 
 impl Status {
@@ -260,6 +283,9 @@ impl Status {
             Self::Internal => 33,
             Self::DiskFull { .. } => 34,
             Self::IdTaken => 35,
+            Self::NoCluster => 36,
+            Self::ReadOnlySpace { .. } => 37,
+            Self::ChangeRefused { .. } => 38,
         }
     }
 
@@ -279,6 +305,7 @@ impl Status {
                 | Self::DeadlineExceeded
                 | Self::TooManyConnections
                 | Self::ShuttingDown
+                | Self::NoCluster
         )
     }
 
@@ -354,7 +381,13 @@ impl Status {
             | Self::TooManyConnections
             | Self::ShuttingDown
             | Self::Internal
-            | Self::IdTaken => {}
+            | Self::IdTaken
+            | Self::NoCluster => {}
+            Self::ReadOnlySpace { space } => w.string(space),
+            Self::ChangeRefused { refusal, said } => {
+                w.byte(refusal.code());
+                w.string(said);
+            }
         }
     }
 
@@ -401,6 +434,9 @@ impl Status {
             33 => Self::Internal,
             34 => Self::DiskFull { delay_ms: r.number32(at)? },
             35 => Self::IdTaken,
+            36 => Self::NoCluster,
+            37 => Self::ReadOnlySpace { space: r.string(Field::Name)? },
+            38 => Self::ChangeRefused { refusal: ChangeRefusal::decode(r)?, said: r.string(at)? },
             _ => return Err(BodyError::Malformed { field: at }),
         })
     }

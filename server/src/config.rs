@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, ValueEnum};
+use fanfold_cluster::catalog::{REPLICAS_DEFAULT, REPLICAS_MAX};
 use fanfold_cluster::options::{DiskOptions, PARTITIONS_DEFAULT};
 use fanfold_cluster::raft::FileSettings;
+use fanfold_protocol::message::ADDRESS_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 /// How log lines look.
@@ -33,7 +35,16 @@ pub enum LogFormat {
 pub struct Config {
     pub data_dir: PathBuf,
     pub listen: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
     pub http: String,
+    pub peer_listen: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_advertise: Option<String>,
+    pub zone: String,
+    pub join: Vec<String>,
+    pub form: Vec<String>,
+    pub replicas: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partitions: Option<u16>,
     pub insecure_listen_without_tls: bool,
@@ -76,10 +87,41 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
+    /// Address that clients and other nodes are told to reach this one at, `host:port`; that of `listen` if there is none.
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
     /// Address for /metrics, /livez and /readyz, `ip:port`; port 0 chooses a free one, `off` turns it off.
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
+    /// Address for the other nodes of the cluster, `ip:port`; port 0 chooses a free one, `off`: the node stays alone.
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_listen: Option<String>,
+    /// Address that other nodes are told for that, `host:port`; that of `peer_listen` if there is none.
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_advertise: Option<String>,
+    /// Name of what can fail together, such as a rack; replicas are spread over zones.
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Addresses of nodes, as clients know them, whose cluster this one joins; it waits for the first that answers. A node
+    /// that is in a cluster already ignores it.
+    #[arg(long, value_name = "ADDR,…", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<Vec<String>>,
+    /// The first nodes of a cluster, as clients know them, the same list on each: the first one founds it when all others
+    /// answer that they know of none, and the others join.
+    #[arg(long, value_name = "ADDR,…", value_delimiter = ',', conflicts_with = "join")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub form: Option<Vec<String>>,
+    /// Replicas of each partition (1, 3, 5 or 7) once there are as many nodes. It counts when a cluster is founded;
+    /// later it is changed by `fanfold cluster settings`.
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u8>,
     /// Number of partitions, a power of two up to 4096. It counts when the data directory is made and never changes: a
     /// directory of another number is refused, and without one a directory keeps the number it has.
     #[arg(long, value_name = "N")]
@@ -170,7 +212,7 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_bytes_max: Option<u64>,
-    /// A partition takes a snapshot when its log behind the newest passes this many bytes, and what that one wrote.
+    /// Bytes of the log behind the newest snapshots of all partitions together; one takes the next when its share has grown past.
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_log_bytes: Option<u64>,
@@ -201,7 +243,14 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("./fanfold-data"),
             listen: "127.0.0.1:7117".to_owned(),
+            advertise: None,
             http: "127.0.0.1:7118".to_owned(),
+            peer_listen: "off".to_owned(),
+            peer_advertise: None,
+            zone: String::new(),
+            join: Vec::new(),
+            form: Vec::new(),
+            replicas: REPLICAS_DEFAULT,
             partitions: None,
             insecure_listen_without_tls: false,
             log_format: LogFormat::Text,
@@ -224,7 +273,7 @@ impl Default for Config {
             table_bytes: 32 * 1024 * 1024,
             cache_bytes: 32 * 1024 * 1024,
             segment_bytes_max: 512 * 1024 * 1024,
-            snapshot_log_bytes: 64 * 1024 * 1024,
+            snapshot_log_bytes: 256 * 1024 * 1024,
             log_bytes_max: 2 * 1024 * 1024 * 1024,
             background_bytes_per_second: 256 * 1024 * 1024,
             reserve_bytes: 64 * 1024 * 1024,
@@ -287,6 +336,45 @@ pub enum ConfigError {
         /// What it holds.
         got: u64,
     },
+    /// A node that is to be in a cluster has no address for the others.
+    #[error(
+        "{key} needs an address where other nodes reach this one; name one with --peer-listen, for example \
+         127.0.0.1:7119"
+    )]
+    NoPeerAddress {
+        /// The key.
+        key: &'static str,
+    },
+    /// The list of first nodes does not name this one.
+    #[error(
+        "form is {form:?} and does not name {own}, which is where clients reach this node; correct it, or set advertise"
+    )]
+    NotInForm {
+        /// The list.
+        form: Vec<String>,
+        /// This node.
+        own: String,
+    },
+    /// An address that others are told is not `host:port`.
+    #[error("{key} is {value:?}, which is not `host:port` of at most 256 bytes")]
+    Advertised {
+        /// The key.
+        key: &'static str,
+        /// What it holds.
+        value: String,
+    },
+    /// A zone has no usable name.
+    #[error("zone is {zone:?}; a zone has at most 64 characters")]
+    Zone {
+        /// What it holds.
+        zone: String,
+    },
+    /// An even number of replicas bears no more losses than the odd one below it.
+    #[error("replicas is {got} and must be an odd number from 1 to {REPLICAS_MAX}")]
+    Replicas {
+        /// What it holds.
+        got: u8,
+    },
     /// The number of partitions is not a power of two.
     #[error("partitions is {got} and must be a power of two from 1 to 4096")]
     Partitions {
@@ -318,9 +406,14 @@ impl Config {
         if let Some(got) = self.partitions.filter(|n| !n.is_power_of_two() || *n > 4_096) {
             return Err(ConfigError::Partitions { got });
         }
+        if self.replicas.is_multiple_of(2) {
+            return Err(ConfigError::Replicas { got: self.replicas });
+        }
         self.listen_address()?;
         self.http_address()?;
+        self.check_cluster()?;
         let ranges = [
+            ("replicas", u64::from(self.replicas), 1, u64::from(REPLICAS_MAX)),
             ("connections_max", u64::from(self.connections_max), 1, 1 << 20),
             ("http_connections_max", u64::from(self.http_connections_max), 1, 1 << 16),
             ("frame_bytes_max", u64::from(self.frame_bytes_max), 4 << 10, 64 << 20),
@@ -348,6 +441,27 @@ impl Config {
             if got < min || got > max {
                 return Err(ConfigError::Range { key, min, max, got });
             }
+        }
+        Ok(())
+    }
+
+    fn check_cluster(&self) -> Result<(), ConfigError> {
+        let has_peers = self.peer_address()?.is_some();
+        for (key, list) in [("join", &self.join), ("form", &self.form)] {
+            if !list.is_empty() && !has_peers {
+                return Err(ConfigError::NoPeerAddress { key });
+            }
+            for value in list {
+                check_advertised(key, value)?;
+            }
+        }
+        for (key, value) in [("advertise", &self.advertise), ("peer_advertise", &self.peer_advertise)] {
+            if let Some(value) = value {
+                check_advertised(key, value)?;
+            }
+        }
+        if self.zone.chars().count() > ZONE_CHARS_MAX {
+            return Err(ConfigError::Zone { zone: self.zone.clone() });
         }
         Ok(())
     }
@@ -380,6 +494,14 @@ impl Config {
         self.address("http", &self.http).map(Some)
     }
 
+    /// The address for other nodes; none if it is off. Off loopback only with the insecure flag.
+    pub fn peer_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.peer_listen == "off" {
+            return Ok(None);
+        }
+        self.address("peer_listen", &self.peer_listen).map(Some)
+    }
+
     fn address(&self, key: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
         let address: SocketAddr =
             value.parse().map_err(|_| ConfigError::Address { key, value: value.to_owned() })?;
@@ -396,7 +518,12 @@ impl Config {
 
     /// The defaults, with a value also where none is set.
     fn every_key() -> Self {
-        Self { partitions: Some(PARTITIONS_DEFAULT), ..Self::default() }
+        Self {
+            partitions: Some(PARTITIONS_DEFAULT),
+            advertise: Some("host:7117".to_owned()),
+            peer_advertise: Some("host:7119".to_owned()),
+            ..Self::default()
+        }
     }
 
     /// The default config file, each key with its comment. A key that is not set by default is commented out, with what
@@ -418,6 +545,19 @@ impl Config {
         out
     }
 }
+
+/// Whether others can be told this address.
+fn check_advertised(key: &'static str, value: &str) -> Result<(), ConfigError> {
+    let port =
+        value.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    if value.len() <= ADDRESS_BYTES_MAX && matches!(port, Some(Ok(1..))) {
+        return Ok(());
+    }
+    Err(ConfigError::Advertised { key, value: value.to_owned() })
+}
+
+/// The longest name of a zone.
+const ZONE_CHARS_MAX: usize = 64;
 
 /// The smallest segment of the log: a batch of a partition, up to 4 MiB, must fit into one with room to spare.
 const LOG_SEGMENT_BYTES_MIN: u64 = 8 << 20;
@@ -479,10 +619,10 @@ mod tests {
             assert!(comment.len() > 20 && comment.starts_with("# "), "{key} has no comment");
         }
         assert!(text.contains("\n# partitions = 16\n"), "{text}");
-        assert_eq!(
-            toml::from_str::<Config>(&text.replace("# partitions", "partitions")).unwrap(),
-            Config::every_key()
-        );
+        let unset = ["partitions", "advertise", "peer_advertise"];
+        let every =
+            unset.iter().fold(text, |text, key| text.replace(&format!("# {key} ="), &format!("{key} =")));
+        assert_eq!(toml::from_str::<Config>(&every).unwrap(), Config::every_key());
     }
 
     #[test]
@@ -502,7 +642,7 @@ mod tests {
 
     #[test]
     fn off_loopback_needs_the_insecure_flag_on_both_ports() {
-        for key in ["--listen", "--http"] {
+        for key in ["--listen", "--http", "--peer-listen"] {
             for address in ["0.0.0.0:7117", "192.0.2.1:1", "[::]:7117"] {
                 let open = Config::load(None, &flags(&[key, address])).unwrap();
                 assert!(matches!(open.check(), Err(ConfigError::OffLoopback { .. })), "{key} {address}");
@@ -514,9 +654,29 @@ mod tests {
     }
 
     #[test]
+    fn node_of_a_cluster_needs_an_address_for_the_others() {
+        for key in ["--join", "--form"] {
+            let alone = Config::load(None, &flags(&[key, "a:7117,b:7117"])).unwrap();
+            assert!(matches!(alone.check(), Err(ConfigError::NoPeerAddress { .. })), "{key}");
+            let named = flags(&[key, "a:7117,b:7117", "--peer-listen", "127.0.0.1:7119"]);
+            let config = Config::load(None, &named).unwrap();
+            config.check().unwrap();
+            assert_eq!(config.join.len() + config.form.len(), 2);
+        }
+        let nowhere = flags(&["--join", "a", "--peer-listen", "127.0.0.1:7119"]);
+        let nowhere = Config::load(None, &nowhere).unwrap().check();
+        assert!(matches!(nowhere, Err(ConfigError::Advertised { key: "join", .. })), "{nowhere:?}");
+        let list = file("form = [\"a:1\", \"b:1\"]\npeer_listen = \"127.0.0.1:0\"\n");
+        let list = Config::load(Some(list.path()), &ConfigFlags::default()).unwrap();
+        assert_eq!(list.form, ["a:1", "b:1"]);
+    }
+
+    #[test]
     fn numbers_out_of_range_are_refused_by_name() {
         let partitions = Config { partitions: Some(12), ..Config::default() };
         assert!(matches!(partitions.check(), Err(ConfigError::Partitions { got: 12 })));
+        let replicas = Config { replicas: 2, ..Config::default() };
+        assert!(matches!(replicas.check(), Err(ConfigError::Replicas { got: 2 })));
         let frame = Config { frame_bytes_max: 1, ..Config::default() };
         assert!(frame.check().unwrap_err().to_string().starts_with("frame_bytes_max is 1"));
         let segment = Config { log_segment_bytes: (8 << 20) - 1, ..Config::default() };

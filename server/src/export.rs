@@ -10,7 +10,9 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fanfold_cluster::backup::{Backup, BackupError, restore};
 use fanfold_cluster::clock::ManualClock;
+use fanfold_cluster::meter::Meter;
 use fanfold_cluster::{Node, NodeError, NodeOptions, OpenError};
 use fanfold_storage::entry::{Audience, Entry};
 use fanfold_storage::ids::{GraphId, PartitionId, SpaceId, Stamp};
@@ -35,6 +37,9 @@ pub enum ExportError {
         /// The path.
         path: PathBuf,
     },
+    /// The backup cannot be used.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// The node does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -70,6 +75,25 @@ pub(crate) enum What {
 pub(crate) struct Exported {
     pub(crate) edges: u64,
     pub(crate) entries: u64,
+}
+
+/// Exports a backup, which is one moment of a node that ran: it is put together in a directory of its own beside the files,
+/// mostly of links to those of the backup, and that is removed again. `done` hears of each partition that is exported.
+pub(crate) async fn export_backup(
+    dir: &Path,
+    what: What,
+    out: &Path,
+    done: impl FnMut(u16, u16),
+) -> Result<Exported, ExportError> {
+    let beside = if out == Path::new(STDOUT) { std::env::temp_dir() } else { out.to_owned() };
+    let failed = |source| ExportError::Write { path: beside.clone(), source };
+    std::fs::create_dir_all(&beside).map_err(failed)?;
+    let place = tempfile::Builder::new().prefix(".fanfold-export").tempdir_in(&beside).map_err(failed)?;
+    let data_dir = place.path().join("data");
+    let (backup, target) = (Backup::open(dir)?, data_dir.clone());
+    let put = tokio::task::spawn_blocking(move || restore(&backup, &target, &Meter::new(None)));
+    put.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    export(&data_dir, what, out, done).await
 }
 
 /// Exports a data directory; `done` hears of each partition that is.

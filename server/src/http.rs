@@ -27,6 +27,9 @@ use crate::translate;
 /// The type of the answer to `/metrics`: OpenMetrics, as Prometheus asks for it.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What `/readyz` says before the node is open.
+const STARTING: &str = "starting: the log is being read back, or the node waits for its cluster\n";
+
 #[derive(Clone)]
 struct Site {
     metrics: Arc<Metrics>,
@@ -83,20 +86,24 @@ impl Http {
 
 async fn ready(State(site): State<Site>) -> impl IntoResponse {
     let Some(node) = site.node.get() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "starting: the log is being read back\n".to_owned());
+        return (StatusCode::SERVICE_UNAVAILABLE, STARTING.to_owned());
     };
-    let damaged = node.status().damaged;
+    let status = node.status();
+    let broken = status.partitions.iter().filter(|partition| partition.is_damaged);
+    let damaged = status.damaged.iter().copied().chain(broken.map(|partition| partition.partition));
+    let damaged: Vec<String> = damaged.map(|partition| partition.to_string()).collect();
     if damaged.is_empty() {
         return (StatusCode::OK, "ready\n".to_owned());
     }
-    let damaged: Vec<String> = damaged.iter().map(ToString::to_string).collect();
     let text = format!("partitions {} are damaged and refuse service\n", damaged.join(", "));
     (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 async fn figures(State(site): State<Site>) -> impl IntoResponse {
-    let status = site.node.get().map(|node| translate::node_status(&node.status()));
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], site.metrics.text(status.as_ref()))
+    let node = site.node.get();
+    let status = node.map(|node| translate::node_status(&node.status()));
+    let view = node.map(|node| translate::cluster_view(node.view()));
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], site.metrics.text(status.as_ref(), view.as_ref()))
 }
 
 /// A listener that accepts only while fewer connections than its limit are open.

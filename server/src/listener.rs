@@ -18,6 +18,7 @@ use tracing::Instrument;
 
 use crate::config::Config;
 use crate::connection;
+use crate::hot::HotCounts;
 use crate::metrics::Metrics;
 
 /// How long the listener rests after the operating system refused to accept, for instance for want of descriptors.
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
+    /// What its clients ask for most.
+    pub(crate) hot: HotCounts,
     /// Bytes that requests in flight may still take, on all connections.
     pub(crate) bytes: Bytes,
     connections: Arc<Semaphore>,
@@ -46,15 +49,11 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(node: Arc<Node>, config: Config, metrics: Arc<Metrics>) -> Self {
-        let limits = Limits {
-            frame_bytes_max: config.frame_bytes_max,
-            pipelined_max: config.connection_requests_max,
-            payload_bytes_max: PAYLOAD_BYTES_MAX.min(config.frame_bytes_max / 2),
-            ..Limits::default()
-        };
+        let hot = HotCounts::new(node.partitions());
         Self {
             node,
-            limits,
+            limits: limits(&config),
+            hot,
             metrics,
             bytes: Bytes { left: AtomicU64::new(u64::from(config.node_bytes_max)) },
             connections: Arc::new(Semaphore::new(config.connections_max as usize)),
@@ -63,6 +62,16 @@ impl Shared {
             stopping: CancellationToken::new(),
             is_stopping: AtomicBool::new(false),
         }
+    }
+}
+
+/// The limits that clients are told.
+pub(crate) fn limits(config: &Config) -> Limits {
+    Limits {
+        frame_bytes_max: config.frame_bytes_max,
+        pipelined_max: config.connection_requests_max,
+        payload_bytes_max: PAYLOAD_BYTES_MAX.min(config.frame_bytes_max / 2),
+        ..Limits::default()
     }
 }
 

@@ -40,6 +40,9 @@ pub fn status_name(status: &Status) -> &'static str {
         Status::ShuttingDown => "shutting_down",
         Status::DamagedPartition { .. } => "damaged_partition",
         Status::IdTaken => "id_taken",
+        Status::NoCluster => "no_cluster",
+        Status::ReadOnlySpace { .. } => "read_only_space",
+        Status::ChangeRefused { .. } => "change_refused",
         _ => "internal",
     }
 }
@@ -81,11 +84,17 @@ pub enum RequestKind {
     StartJob,
     GetJob,
     CancelJob,
+    GetCluster,
+    ChangeCluster,
+    InitCluster,
+    GetHot,
+    PauseFanOut,
+    ListPaused,
 }
 
 impl RequestKind {
     /// How many there are.
-    pub const COUNT: usize = Self::CancelJob as usize + 1;
+    pub const COUNT: usize = Self::ListPaused as usize + 1;
 
     /// The kind of a request.
     pub fn of(request: &Request) -> Self {
@@ -126,6 +135,12 @@ impl RequestKind {
             Request::StartJob(_) => Self::StartJob,
             Request::GetJob(_) => Self::GetJob,
             Request::CancelJob(_) => Self::CancelJob,
+            Request::GetCluster => Self::GetCluster,
+            Request::ChangeCluster(_) => Self::ChangeCluster,
+            Request::InitCluster(_) => Self::InitCluster,
+            Request::GetHot(_) => Self::GetHot,
+            Request::PauseFanOut(_) => Self::PauseFanOut,
+            Request::ListPaused => Self::ListPaused,
         }
     }
 
@@ -166,6 +181,12 @@ impl RequestKind {
             Self::StartJob => "start_job",
             Self::GetJob => "get_job",
             Self::CancelJob => "cancel_job",
+            Self::GetCluster => "get_cluster",
+            Self::ChangeCluster => "change_cluster",
+            Self::InitCluster => "init_cluster",
+            Self::GetHot => "get_hot",
+            Self::PauseFanOut => "pause_fan_out",
+            Self::ListPaused => "list_paused",
         }
     }
 

@@ -9,15 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfold_cluster::clock::{Clock, SystemClock};
-use fanfold_cluster::{Node, NodeFailure, NodeOptions, OpenError};
+use fanfold_cluster::{Node, NodeFailure, NodeOptions, OpenError, Start};
 use fanfold_storage::log::{LogError, LogOptions};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Config, ConfigError, ms};
 use crate::http::Http;
-use crate::listener::{Listener, Shared};
+use crate::listener::{Listener, Shared, limits};
+use crate::lobby::{Formed, Lobby, Search};
 use crate::metrics::Metrics;
 
 /// Why a server did not start or stop.
@@ -39,6 +41,9 @@ pub enum StartError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The task that answered clients before the node was open has failed.
+    #[error("the clients could not be answered while the node waited for its cluster; start it again")]
+    Lobby,
     /// The node cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -93,10 +98,18 @@ impl Server {
         };
         let http_address = http.as_ref().map(Http::address);
         let http_node = http.map(|http| http.serve(metrics.clone(), http_stop.clone()));
+        let advertise = config.advertise.clone().unwrap_or_else(|| address.to_string());
+        if !config.form.is_empty() && !config.form.contains(&advertise) {
+            return Err(ConfigError::NotInForm { form: config.form, own: advertise }.into());
+        }
         let options = NodeOptions {
             partitions: config.partitions,
             clock,
-            advertise: address.to_string(),
+            advertise: advertise.clone(),
+            peer_listen: config.peer_address()?,
+            peer_advertise: config.peer_advertise.clone(),
+            zone: config.zone.clone(),
+            start: Start::Found { replicas: config.replicas },
             log: LogOptions { segment_bytes: config.log_segment_bytes, ..LogOptions::default() },
             disk: config.disk_options(),
             memory_bytes: config.memory_bytes,
@@ -105,9 +118,14 @@ impl Server {
         };
         // A node that does not open leaves no port behind.
         let unopened = http_stop.clone().drop_guard();
-        // What a node is made of is spawned where it is opened.
-        let opened = engine.spawn(Node::open(options)).await;
-        let node = opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        let (socket, node) = if must_look(&config) {
+            let search = Search { own: advertise, join: config.join.clone(), form: config.form.clone() };
+            tracing::info!(%address, join = ?search.join, form = ?search.form, "waiting for a cluster");
+            let lobby = Lobby::open(socket, limits(&config));
+            open_from(lobby, &search, options, &engine).await?
+        } else {
+            (socket, open_on(&engine, options).await?)
+        };
         unopened.disarm();
         if let Some(http_node) = &http_node {
             http_node.set(node.clone());
@@ -155,6 +173,39 @@ impl Server {
         drop(self.shared);
         self.node.abandon().await;
     }
+}
+
+/// Whether the node has no cluster yet and is not to found one alone.
+fn must_look(config: &Config) -> bool {
+    let is_to_look = !config.join.is_empty() || !config.form.is_empty();
+    is_to_look && !fanfold_cluster::identity::is_settled(&config.data_dir)
+}
+
+/// What a node is made of is spawned where it is opened.
+async fn open_on(engine: &Handle, options: NodeOptions) -> Result<Arc<Node>, OpenError> {
+    // A start that is given up ends the opening too.
+    let opening = AbortOnDropHandle::new(engine.spawn(Node::open(options)));
+    opening.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// Waits for a cluster, and opens the node in it. Clients are answered meanwhile.
+async fn open_from(
+    mut lobby: Lobby,
+    search: &Search,
+    options: NodeOptions,
+    engine: &Handle,
+) -> Result<(TcpListener, Arc<Node>), StartError> {
+    let options = match lobby.formed(search).await {
+        Formed::Join(addresses) => NodeOptions { start: Start::Join { addresses }, ..options },
+        Formed::Found(None) => options,
+        Formed::Found(Some(init)) => {
+            let replicas = u8::try_from(init.replicas).unwrap_or(u8::MAX);
+            NodeOptions { start: Start::Found { replicas }, partitions: Some(init.partitions), ..options }
+        }
+    };
+    let node = lobby.while_opening(open_on(engine, options)).await?;
+    let socket = lobby.close().await.ok_or(StartError::Lobby)?;
+    Ok((socket, node))
 }
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -109,7 +109,7 @@ impl Run {
         let dir = Path::new("/partition");
         let (image, infos) = loop {
             if let Some(cut) = self.partition.cut_timelines() {
-                break cut;
+                break cut.encode();
             }
             let work = self.partition.flush_work().unwrap();
             let number = Cell::new(self.files);
@@ -154,7 +154,7 @@ impl Run {
         }
         let timelines = self.flushed_timelines();
         kept.insert((TIMELINES_SECTION, 0), timelines);
-        self.partition.end_cut();
+        drop(self.partition.end_cut());
         steps.sort_unstable();
         applied.sort_unstable();
         let at = |times: &[Duration], share: usize| {

@@ -321,6 +321,7 @@ impl<A: Encoded, B: Encoded> Encoded for (A, B) {
 }
 
 /// Implements [`Encoded`] for a struct as its fields in the order given.
+#[macro_export]
 macro_rules! encoded_struct {
     ($name:ty { $($field:ident),* $(,)? }) => {
         impl $crate::codec::Encoded for $name {
@@ -335,6 +336,7 @@ macro_rules! encoded_struct {
 }
 
 /// Implements [`Encoded`] for an enum whose variants have named fields or none, each behind its tag byte.
+#[macro_export]
 macro_rules! encoded_enum {
     ($name:ty, $what:literal { $($tag:literal => $variant:ident $({ $($field:ident),* $(,)? })?),* $(,)? }) => {
         impl $crate::codec::Encoded for $name {
@@ -356,7 +358,7 @@ macro_rules! encoded_enum {
     };
 }
 
-pub(crate) use {encoded_enum, encoded_struct};
+pub use {encoded_enum, encoded_struct};
 
 encoded_enum!(Audience, "audience" { 0 => Public, 1 => Followers, 2 => Private });
 encoded_struct!(EntryRef { owner, id });
@@ -372,16 +374,43 @@ encoded_struct!(crate::entry::Entry {
     payload
 });
 encoded_enum!(crate::space::FanOut, "fan-out" { 0 => Auto, 1 => Push, 2 => Pull });
-encoded_struct!(crate::space::SpacePolicy {
-    default_ttl_ms,
-    feed_cap,
-    horizon_ms,
-    fan_out,
-    pull_threshold,
-    payload_bytes_max,
-});
 encoded_struct!(crate::space::SpaceDefinition { id, name, graph, graph_name, version, policy });
 encoded_struct!(crate::ids::StreamEpoch { incarnation, resets });
+
+/// The bit beside the fan-out of a policy that says that the space is read-only.
+const IS_READ_ONLY: u8 = 128;
+
+impl Encoded for crate::space::SpacePolicy {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.default_ttl_ms.encode(out);
+        self.feed_cap.encode(out);
+        self.horizon_ms.encode(out);
+        let at = out.len();
+        self.fan_out.encode(out);
+        if self.is_read_only {
+            out[at] |= IS_READ_ONLY;
+        }
+        self.pull_threshold.encode(out);
+        self.payload_bytes_max.encode(out);
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let default_ttl_ms = Encoded::decode(from)?;
+        let feed_cap = Encoded::decode(from)?;
+        let horizon_ms = Encoded::decode(from)?;
+        let bits = from.byte()?;
+        let fan_out = Encoded::decode(&mut Reader::new(&[bits & !IS_READ_ONLY]))?;
+        Ok(Self {
+            default_ttl_ms,
+            feed_cap,
+            horizon_ms,
+            fan_out,
+            pull_threshold: Encoded::decode(from)?,
+            payload_bytes_max: Encoded::decode(from)?,
+            is_read_only: bits & IS_READ_ONLY != 0,
+        })
+    }
+}
 
 const HAS_AUTHOR: u8 = 1;
 const HAS_REFERENCE: u8 = 2;

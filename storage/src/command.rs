@@ -281,6 +281,13 @@ pub enum Command {
         /// How many are looked at.
         most: u32,
     },
+    /// Pauses the fan-out of an owner homed here, or lets it go on.
+    PauseFanOut {
+        /// The owner.
+        owner: UserId,
+        /// Whether it is paused from now on.
+        is_paused: bool,
+    },
 }
 
 /// What a command answers.
@@ -379,6 +386,8 @@ pub enum Limited {
     Users,
     /// Sessions of a partition.
     Sessions,
+    /// Owners of a partition whose fan-out is paused.
+    Paused,
 }
 
 /// Why a command had no effect.
@@ -454,6 +463,11 @@ pub enum Refusal {
     },
     /// Another entry has the id that an imported one is to keep.
     IdTaken,
+    /// The space is read-only.
+    ReadOnly {
+        /// Which.
+        space: SpaceId,
+    },
 }
 
 encoded_struct!(WriteTag { session, sequence, lowest_unanswered });
@@ -499,6 +513,7 @@ encoded_enum!(Command, "command" {
     11 => Reincarnate { incarnation },
     12 => Active { readers },
     13 => FreeFeeds { before, from, most },
+    14 => PauseFanOut { owner, is_paused },
 });
 encoded_enum!(Outcome, "outcome" {
     1 => Session { session },
@@ -516,7 +531,7 @@ encoded_enum!(WriteResult, "write result" {
     6 => FollowsImported { changed, refused },
 });
 encoded_enum!(AppendResult, "append result" { 1 => Made { id, duplicate }, 2 => Refused { refusal } });
-encoded_enum!(Limited, "limit" { 1 => Followees, 2 => Mutes, 3 => Users, 4 => Sessions });
+encoded_enum!(Limited, "limit" { 1 => Followees, 2 => Mutes, 3 => Users, 4 => Sessions, 5 => Paused });
 encoded_enum!(Refusal, "refusal" {
     1 => UnknownSession,
     2 => SequenceConflict,
@@ -537,6 +552,7 @@ encoded_enum!(Refusal, "refusal" {
     17 => TimeAhead { now, time },
     18 => ExpiredAlready { now, expiry },
     19 => IdTaken,
+    20 => ReadOnly { space },
 });
 
 impl Command {
@@ -576,11 +592,4 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Batch<'_>, Malformed> {
     })?;
     from.end()?;
     Ok((stamp, commands))
-}
-
-/// The 128-bit hash of a write's body, by which a session tells a retry from another request.
-pub fn body_hash(write: &Write) -> u128 {
-    let mut out = Vec::new();
-    write.encode(&mut out);
-    xxhash_rust::xxh3::xxh3_128(&out)
 }

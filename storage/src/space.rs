@@ -32,6 +32,8 @@ pub struct SpacePolicy {
     pub pull_threshold: u32,
     /// The largest payload, in bytes. At most 1 MiB.
     pub payload_bytes_max: u32,
+    /// Whether its timelines take no writes.
+    pub is_read_only: bool,
 }
 
 impl Default for SpacePolicy {
@@ -43,6 +45,7 @@ impl Default for SpacePolicy {
             fan_out: FanOut::Auto,
             pull_threshold: 10_000,
             payload_bytes_max: 64 * 1024,
+            is_read_only: false,
         }
     }
 }

@@ -141,6 +141,7 @@ fn commands() -> Vec<Command> {
         fan_out: FanOut::Pull,
         pull_threshold: 10_000,
         payload_bytes_max: 65_536,
+        is_read_only: false,
     };
     let definition = SpaceDefinition {
         id: SPACE,

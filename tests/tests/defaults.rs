@@ -60,6 +60,17 @@ fn of_the_client() -> Vec<(&'static str, String)> {
                 seconds(client::RETRY_DELAY_MAX)
             ),
         ),
+        (
+            "reconnecting to one node",
+            format!(
+                "{} ms, doubling to {} ms, with jitter",
+                client::RETRY_DELAY_MIN.as_millis(),
+                client::RECONNECT_DELAY_MAX.as_millis()
+            ),
+        ),
+        ("one node's time to answer", seconds(client::MAP_TIMEOUT)),
+        ("time between two fetches", format!("{} ms at least", client::MAP_INTERVAL.as_millis())),
+        ("time after which a leader", seconds(client::LEADER_DOUBT)),
         ("silence after which", seconds(client::KEEPALIVE_MAX)),
         ("payloads on pages", "left out".to_owned()),
         ("requests queued", client::QUEUE_REQUESTS_MAX.to_string()),

@@ -77,9 +77,9 @@ pub async fn run(args: &ReplayArgs) -> Result<Ran, ReplayError> {
     alter(&access, args).await?;
 
     let report = Report::new("replay", parameters(args));
-    let mut run = Run::begin(access, node, args.window as usize, report).await?;
+    let mut run = Run::begin(access, node.map(Into::into), args.window as usize, report).await?;
     if let Some(pause) = args.kill_every {
-        run.start_killing(pause);
+        run.start_killing(pause, usize::MAX);
     }
     run.follow(&graph).await?;
     if args.activity.is_some() {

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use fanfold_storage::fs::{FileSystem, RealFs};
 use fanfold_storage::log::GroupId;
@@ -36,8 +37,27 @@ pub struct Contents {
     pub made_unix_ms: u64,
     /// Where the log was cut, for all groups.
     pub log_position: u64,
+    /// Whether the cluster had other nodes, so that what is restored founds a cluster of its own.
+    #[serde(default)]
+    pub is_of_cluster: bool,
+    /// The groups that are in it, by number; none are listed in a backup of a time when a node had all of them.
+    #[serde(default)]
+    pub groups: Vec<GroupOf>,
     /// All files, by path.
     pub files: Vec<FileOf>,
+}
+
+/// A group of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupOf {
+    /// The group: 0 is the catalog, partition `n` has `n` + 1.
+    pub group: u32,
+    /// The replica on the node.
+    pub replica: u64,
+    /// Up to which index the node had applied it: the state that is in the backup, at least.
+    pub index: u64,
+    /// Whether the node led it; one that did not may have been behind.
+    pub is_led: bool,
 }
 
 /// A file of a backup.
@@ -58,6 +78,8 @@ pub struct Backup {
     pub dir: PathBuf,
     /// What it consists of.
     pub contents: Contents,
+    /// What it is read, and restored, through.
+    pub(super) fs: Arc<dyn FileSystem>,
 }
 
 impl Contents {
@@ -70,6 +92,8 @@ impl Contents {
             partitions,
             made_unix_ms,
             log_position,
+            is_of_cluster: false,
+            groups: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -78,6 +102,20 @@ impl Contents {
     pub fn identity(&self) -> Identity {
         let cluster_id = u128::from_str_radix(&self.cluster, 16).unwrap_or_default();
         Identity { cluster_id, node_id: self.node }
+    }
+
+    /// The group as it is in the backup, if it is: its index, or 0 in a backup that does not say.
+    pub(super) fn index_of(&self, group: GroupId) -> Option<u64> {
+        if self.groups.is_empty() && !self.is_of_cluster {
+            return Some(0);
+        }
+        self.groups.iter().find(|known| known.group == group.0).map(|known| known.index)
+    }
+
+    /// The partitions that are not in it.
+    pub fn missing(&self) -> Vec<u16> {
+        let is_missing = |partition: &u16| self.index_of(GroupId(u32::from(*partition) + 1)).is_none();
+        (0..self.partitions).filter(is_missing).collect()
     }
 
     /// Bytes of all files.
@@ -109,8 +147,13 @@ impl FileOf {
 impl Backup {
     /// Reads what a backup consists of; the files themselves are not looked at.
     pub fn open(dir: &Path) -> Result<Self, BackupError> {
+        Self::open_on(Arc::new(RealFs), dir)
+    }
+
+    /// Like [`Backup::open`], on another file system.
+    pub(super) fn open_on(fs: Arc<dyn FileSystem>, dir: &Path) -> Result<Self, BackupError> {
         let path = dir.join(FILE);
-        let contents: Option<Contents> = match sealed::read(&RealFs, &path) {
+        let contents: Option<Contents> = match sealed::read(&*fs, &path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(BackupError::NotABackup { path: dir.to_owned() });
             }
@@ -121,16 +164,16 @@ impl Backup {
             let (path, found, supported) = (dir.to_owned(), contents.format, FORMAT);
             return Err(BackupError::Format { path, found, supported });
         }
-        Ok(Self { dir: dir.to_owned(), contents })
+        Ok(Self { dir: dir.to_owned(), contents, fs })
     }
 
     /// What is missing, or has another length than it should.
     pub fn incomplete(&self) -> Vec<Finding> {
         let found = |file: &FileOf| {
             let path = self.dir.join(&file.path);
-            let what = match std::fs::metadata(&path) {
-                Ok(metadata) if metadata.len() == file.bytes => return None,
-                Ok(metadata) => format!("{} bytes where {} were written", metadata.len(), file.bytes),
+            let what = match self.fs.open_read(&path).and_then(|opened| opened.len()) {
+                Ok(bytes) if bytes == file.bytes => return None,
+                Ok(bytes) => format!("{bytes} bytes where {} were written", file.bytes),
                 Err(error) => error.to_string(),
             };
             Some(Finding { path, offset: None, what })
@@ -150,7 +193,7 @@ impl Backup {
             if findings.iter().any(|finding| finding.path == path) {
                 continue;
             }
-            let opened = RealFs.open_read(&path).at(&path)?;
+            let opened = self.fs.open_read(&path).at(&path)?;
             if checksum(&*opened, file.bytes, meter).map_err(|error| error.of(&path))? != file.crc32 {
                 let what = "another checksum than was written".to_owned();
                 findings.push(Finding { path, offset: None, what });

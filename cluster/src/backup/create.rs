@@ -47,6 +47,10 @@ pub(crate) fn prepare(dir: &Path) -> Result<(), BackupError> {
 pub(crate) fn write(dir: &Path, source: &Source, meter: &Meter) -> Result<Contents, BackupError> {
     let made = Making { dir, meter, fs: &*source.fs }.all(source);
     if made.is_err() {
+        for name in [contents::FILE.to_owned(), format!("{}.new", contents::FILE)] {
+            // Mostly there is none.
+            let _ = source.fs.remove(&dir.join(name));
+        }
         for part in [LOG_DIR, "groups"] {
             if let Err(error) = std::fs::remove_dir_all(dir.join(part)) {
                 tracing::debug!(?dir, part, %error, "a part of an unfinished backup was not removed");
@@ -142,7 +146,9 @@ impl Making<'_> {
             files.push(FileOf { path, bytes, crc32: copied.map_err(|error| error.of(&to))? });
         }
         self.fs.sync_dir(&dir).at(&dir)?;
-        let image = Image::read(self.fs, &dir, None, &|bytes| self.meter.take(bytes))?;
+        let image = Image::read(self.fs, &dir, None, &|bytes| self.meter.take_or_end(bytes));
+        self.meter.check()?;
+        let image = image?;
         let findings = Report::of_log(&image).findings;
         if findings.is_empty() { Ok(files) } else { Err(self.damaged(findings)) }
     }

@@ -94,6 +94,33 @@ pub enum BackupError {
         /// What there is.
         partitions: u16,
     },
+    /// Partitions are in none of the backups.
+    #[error(
+        "{} {} in none of the backups; name backups of other nodes too, or say --accept-loss to begin {} empty",
+        listed(.partitions), if partitions.len() == 1 { "is" } else { "are" }, if partitions.len() == 1 { "it" } else { "them" }
+    )]
+    Missing {
+        /// Which.
+        partitions: Vec<u16>,
+    },
+    /// None of the backups has the catalog.
+    #[error(
+        "no backup has the catalog, which says what spaces there are; name one of a node that has a replica of it \
+         (`fanfold cluster status` shows which)"
+    )]
+    NoCatalog,
+    /// Backups that do not belong together.
+    #[error("{path:?} is a backup of another cluster than the first one")]
+    OtherCluster {
+        /// The backup.
+        path: PathBuf,
+    },
+    /// A partition of a node that has others beside it.
+    #[error(
+        "the partition has replicas on other nodes, which would disagree with what is restored; restore the whole \
+         backup into a new cluster, or let the others fill the node with `fanfold node replace`"
+    )]
+    Replicated,
     /// Another restore into the directory was not finished.
     #[error("{data_dir:?} holds an unfinished restore of something else; finish that first")]
     Unfinished {
@@ -112,6 +139,11 @@ pub enum BackupError {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
+}
+
+fn listed(partitions: &[u16]) -> String {
+    let numbers: Vec<String> = partitions.iter().map(u16::to_string).collect();
+    format!("partition{} {}", if numbers.len() == 1 { "" } else { "s" }, numbers.join(", "))
 }
 
 fn first(findings: &[Finding]) -> String {

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use fanfold_storage::fs::{FileSystem, RealFs};
+use fanfold_storage::fs::FileSystem;
 use fanfold_storage::ids::PartitionId;
 use serde::{Deserialize, Serialize};
 
@@ -29,19 +29,35 @@ pub(crate) struct Restored {
     pub partitions: Vec<u16>,
     /// The least incarnation that they take: larger than any used before, as long as the wall clock goes forward.
     pub incarnation: u64,
+    /// That the node goes on without those with which it was in groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone: Option<Alone>,
+}
+
+/// How a node goes on alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Alone {
+    /// Its replicas from now on: of all groups in a new cluster, of the catalog in its own.
+    pub replica: u64,
+    /// Whether it founds a new cluster, whose id its identity has.
+    pub founds: bool,
+    /// Nodes of its own cluster that are gone.
+    pub gone: Vec<u64>,
+    /// Partitions that begin empty.
+    pub empty: Vec<u16>,
 }
 
 impl Restored {
     /// A restore that begins now.
     pub fn begin(partitions: Vec<u16>, is_whole: bool) -> Self {
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        Self { is_finished: false, is_whole, partitions, incarnation: unix_ms }
+        Self { is_finished: false, is_whole, partitions, incarnation: unix_ms, alone: None }
     }
 
     /// The note in a data directory, if there is one.
-    pub fn load(data_dir: &Path) -> Result<Option<Self>, OpenError> {
+    pub fn load(fs: &dyn FileSystem, data_dir: &Path) -> Result<Option<Self>, OpenError> {
         let path = data_dir.join(FILE);
-        match sealed::read(&RealFs, &path) {
+        match sealed::read(fs, &path) {
             Ok(Some(restored)) => Ok(Some(restored)),
             Ok(None) => Err(OpenError::RestoreUnreadable { path }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -50,15 +66,21 @@ impl Restored {
     }
 
     /// Writes the note and waits until it is durable.
-    pub fn store(&self, data_dir: &Path) -> Result<(), BackupError> {
-        sealed::write(&RealFs, data_dir, FILE, self).at(&data_dir.join(FILE))
+    pub fn store(&self, fs: &dyn FileSystem, data_dir: &Path) -> Result<(), BackupError> {
+        sealed::write(fs, data_dir, FILE, self).at(&data_dir.join(FILE))
     }
 
     /// Removes the note.
-    pub fn remove(data_dir: &Path) -> Result<(), OpenError> {
+    pub fn remove(fs: &dyn FileSystem, data_dir: &Path) -> Result<(), OpenError> {
         let path = data_dir.join(FILE);
-        let removed = RealFs.remove(&path).and_then(|()| RealFs.sync_dir(data_dir));
+        let removed = fs.remove(&path).and_then(|()| fs.sync_dir(data_dir));
         removed.map_err(|source| OpenError::Io { path, source })
+    }
+
+    /// An id for replicas that was never given, if `last` was the last one of which is known: they count up from one, and
+    /// a replica is not made in every millisecond since 1970.
+    pub fn unused_replica(&self, last: u64) -> u64 {
+        self.incarnation.max(last + 1)
     }
 
     /// Whether the incarnation of a partition is to change.
@@ -69,6 +91,8 @@ impl Restored {
 
 #[cfg(test)]
 mod tests {
+    use fanfold_storage::fs::RealFs;
+
     use super::*;
     use crate::{Node, NodeOptions};
 
@@ -84,18 +108,18 @@ mod tests {
         let first = node.incarnations();
         node.close().await.unwrap();
         let mut restored = Restored::begin(vec![1], false);
-        restored.store(&data_dir).unwrap();
+        restored.store(&RealFs, &data_dir).unwrap();
         assert!(matches!(open(&data_dir).await, Err(OpenError::RestoreUnfinished { .. })));
         restored.is_finished = true;
-        restored.store(&data_dir).unwrap();
+        restored.store(&RealFs, &data_dir).unwrap();
         let node = open(&data_dir).await.unwrap();
         let second = node.incarnations();
         assert!(second[0] == first[0] && second[1] >= restored.incarnation, "{first:?} {second:?}");
-        assert_eq!(Restored::load(&data_dir).unwrap(), None);
+        assert_eq!(Restored::load(&RealFs, &data_dir).unwrap(), None);
         node.close().await.unwrap();
         // One that is older by its clock is newer all the same.
         let older = Restored { incarnation: 1, partitions: vec![0, 1], ..restored };
-        older.store(&data_dir).unwrap();
+        older.store(&RealFs, &data_dir).unwrap();
         let node = open(&data_dir).await.unwrap();
         let third = node.incarnations();
         assert!(third.iter().all(|incarnation| *incarnation > second[1]), "{second:?} {third:?}");

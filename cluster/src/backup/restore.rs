@@ -3,58 +3,160 @@
 //! - Everything is checked before anything is touched.
 //! - A stop at any point leaves a note ([`Restored`]) with which no node starts, and the same restore can be run again.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use bytes::Bytes;
-use fanfold_storage::fs::{FileSystem, RealFs};
+use fanfold_storage::fs::FileSystem;
 use fanfold_storage::ids::PartitionId;
-use fanfold_storage::log::{GroupId, GroupState, Image, Log, LogError, LogOptions, Record};
+use fanfold_storage::log::{BLOCK_BYTES, GroupId, GroupState, Image, Log, LogError, LogOptions, Record};
 
 use super::contents::{Backup, FileOf};
 use super::error::{At, BackupError};
 use super::files::{copy, link};
-use super::marker::{self, Restored};
-use crate::identity::{DataDir, IDENTITY_DIR, LOG_DIR, StoredIdentity};
+use super::marker::{self, Alone, Restored};
+use crate::identity::{DataDir, IDENTITY_DIR, Identity, LOG_DIR, StoredIdentity};
 use crate::lock::{DirLock, LOCK_FILE};
 use crate::meter::{Meter, Phase};
 use crate::raft::{group_dir, groups_dir};
 
+/// The node that founds a cluster.
+const FIRST_NODE: u64 = 1;
+
 /// Bytes of entries that are written to the log at a time.
 const ENTRIES_BYTES: usize = 1 << 20;
 
+/// What a segment has besides one entry, at most: its header, and the batch's with its padding.
+const SEGMENT_REST_BYTES: u64 = 4 * BLOCK_BYTES;
+
 /// Makes a data directory of a backup. It must not be there, or be empty, or be left over by this restore.
 pub fn restore(backup: &Backup, data_dir: &Path, meter: &Meter) -> Result<(), BackupError> {
+    restore_all(std::slice::from_ref(backup), false, data_dir, meter).map(|_| ())
+}
+
+/// What is taken from which of several backups.
+struct Parts<'a> {
+    /// From this one everything else.
+    base: &'a Backup,
+    others: Vec<(GroupId, &'a Backup)>,
+    /// Partitions that are in none.
+    missing: Vec<u16>,
+}
+
+impl<'a> Parts<'a> {
+    /// Of each group the backup that goes furthest.
+    fn of(backups: &'a [Backup]) -> Result<Self, BackupError> {
+        let furthest = |group: GroupId| {
+            let having = backups.iter().filter_map(|backup| Some((backup.contents.index_of(group)?, backup)));
+            // Of equals the first.
+            having.rev().max_by_key(|(index, _)| *index).map(|(_, backup)| backup)
+        };
+        let base = furthest(GroupId(0)).ok_or(BackupError::NoCatalog)?;
+        let is_same = |backup: &&Backup| {
+            let (one, other) = (&backup.contents, &base.contents);
+            one.identity().cluster_id == other.identity().cluster_id && one.partitions == other.partitions
+        };
+        if let Some(stranger) = backups.iter().find(|backup| !is_same(backup)) {
+            return Err(BackupError::OtherCluster { path: stranger.dir.clone() });
+        }
+        let (mut others, mut missing) = (Vec::new(), Vec::new());
+        for partition in 0..base.contents.partitions {
+            let group = GroupId(u32::from(partition) + 1);
+            match furthest(group) {
+                Some(backup) if backup.dir == base.dir => {}
+                Some(backup) => others.push((group, backup)),
+                None => missing.push(partition),
+            }
+        }
+        Ok(Self { base, others, missing })
+    }
+
+    /// Whether a file of the base is taken.
+    fn is_taken(&self, file: &FileOf) -> bool {
+        !self.others.iter().any(|(group, _)| file.is_of(*group))
+    }
+
+    /// Brings the groups that are not taken from the base.
+    fn bring_others(&self, data_dir: &Path, meter: &Meter) -> Result<(), BackupError> {
+        for (group, backup) in &self.others {
+            bring(backup, &|file| file.is_of(*group), &|file| data_dir.join(&file.path), meter)?;
+            let fs = &*backup.fs;
+            let image = Image::read(fs, &backup.dir.join(LOG_DIR), Some(*group), &|_| Ok(()))?;
+            write_log(self.base.fs.clone(), &data_dir.join(LOG_DIR), *group, &image)?;
+        }
+        Ok(())
+    }
+}
+
+/// Like [`restore`], of backups of several nodes of one cluster, none of which needs to have every partition. Which partitions
+/// are in none, and begin empty if that is accepted.
+pub fn restore_all(
+    backups: &[Backup],
+    accepts_loss: bool,
+    data_dir: &Path,
+    meter: &Meter,
+) -> Result<Vec<u16>, BackupError> {
+    let parts = Parts::of(backups)?;
+    if !parts.missing.is_empty() && !accepts_loss {
+        return Err(BackupError::Missing { partitions: parts.missing });
+    }
+    let backup = parts.base;
+    let fs = &*backup.fs;
     let empty = |name: &str| name == LOCK_FILE || name.starts_with(marker::FILE);
     if data_dir.is_dir() {
-        let is_ours = Restored::load(data_dir)?.is_some_and(|found| found.is_whole && !found.is_finished);
-        for item in fs::read_dir(data_dir).at(data_dir)? {
+        let is_ours = Restored::load(fs, data_dir)?.is_some_and(|found| found.is_whole && !found.is_finished);
+        for item in std::fs::read_dir(data_dir).at(data_dir)? {
             let name = item.at(data_dir)?.file_name();
             if !is_ours && !name.to_str().is_some_and(empty) {
                 return Err(BackupError::NotEmpty { path: data_dir.to_owned() });
             }
         }
     }
-    backup.check(&|_| true, meter)?;
-    RealFs.create_dir_all(data_dir).at(data_dir)?;
+    for backup in backups {
+        backup.check(&|_| true, meter)?;
+    }
+    std::fs::create_dir_all(data_dir).at(data_dir)?;
+    fs.create_dir_all(data_dir).at(data_dir)?;
     let _lock = DirLock::take(data_dir)?;
     let Backup { contents, .. } = backup;
     let mut restored = Restored::begin((0..contents.partitions).collect(), true);
-    restored.store(data_dir)?;
+    let replicas: BTreeMap<u32, u64> = contents.groups.iter().map(|of| (of.group, of.replica)).collect();
+    if contents.is_of_cluster {
+        let known = backups.iter().flat_map(|backup| &backup.contents.groups).map(|of| of.replica);
+        let replica = restored.unused_replica(known.max().unwrap_or_default());
+        let (gone, empty) = (Vec::new(), parts.missing.clone());
+        restored.alone = Some(Alone { replica, founds: true, gone, empty });
+    }
+    restored.store(fs, data_dir)?;
+    // What an earlier attempt left.
+    empty_dir(fs, &data_dir.join(LOG_DIR))?;
+    for group in (0..=u32::from(contents.partitions)).map(GroupId) {
+        empty_dir(fs, &group_dir(data_dir, group))?;
+    }
     for part in [LOG_DIR, IDENTITY_DIR, "groups"] {
         remove_all(&data_dir.join(part))?;
     }
     meter.enter(Phase::Log);
-    bring(backup, &|_| true, &|file| data_dir.join(&file.path), meter)?;
-    let stored =
-        StoredIdentity { identity: contents.identity(), partitions: contents.partitions, founded: true };
-    DataDir::at(data_dir).store(&stored)?;
+    bring(backup, &|file| parts.is_taken(file), &|file| data_dir.join(&file.path), meter)?;
+    parts.bring_others(data_dir, meter)?;
+    let dir = DataDir::at(data_dir);
+    let partitions = contents.partitions;
+    let (identity, directory_id) = if contents.is_of_cluster {
+        // The old cluster may still run, and must not take this node for one of its own.
+        (Identity { cluster_id: rand::random(), node_id: FIRST_NODE }, rand::random())
+    } else {
+        if !replicas.is_empty() {
+            dir.store_replicas(&replicas)?;
+        }
+        (contents.identity(), 0)
+    };
+    dir.store(&StoredIdentity { identity, partitions, founded: true, directory_id })?;
     restored.is_finished = true;
-    restored.store(data_dir)
+    restored.store(fs, data_dir)?;
+    Ok(parts.missing)
 }
 
 /// Puts one partition of a data directory back to what it was when the backup was made; the others stay as they are.
@@ -65,6 +167,7 @@ pub fn restore_partition(
     meter: &Meter,
 ) -> Result<(), BackupError> {
     let Backup { contents, .. } = backup;
+    let fs = &*backup.fs;
     if partition.0 >= contents.partitions {
         return Err(BackupError::NoPartition { partition, partitions: contents.partitions });
     }
@@ -72,33 +175,44 @@ pub fn restore_partition(
     let same = |stored: &StoredIdentity| {
         stored.identity == contents.identity() && stored.partitions == contents.partitions
     };
-    if !DataDir::at(data_dir).peek()?.as_ref().is_some_and(same) {
+    let dir = DataDir::at(data_dir);
+    if !dir.peek()?.as_ref().is_some_and(same) {
         return Err(BackupError::OtherNode { data_dir: data_dir.to_owned() });
     }
-    let mut restored = note(partition, data_dir)?;
+    if contents.is_of_cluster || dir.load_catalog().is_some_and(|state| state.nodes.len() > 1) {
+        return Err(BackupError::Replicated);
+    }
+    let mut restored = note(fs, partition, data_dir)?;
     let group = GroupId(u32::from(partition.0) + 1);
     backup.check(&|file| file.is_log() || file.is_of(group), meter)?;
     meter.enter(Phase::Log);
-    let image = Image::read(&RealFs, &backup.dir.join(LOG_DIR), Some(group), &|_| {})?;
+    let image = Image::read(fs, &backup.dir.join(LOG_DIR), Some(group), &|_| Ok(()))?;
     // All of it is there before what was there goes.
     let (place, staged) = (group_dir(data_dir, group), group_dir(data_dir, group).with_extension("new"));
-    remove_all(&staged)?;
-    RealFs.create_dir_all(&staged).at(&staged)?;
+    empty_dir(fs, &staged)?;
+    fs.create_dir_all(&staged).at(&staged)?;
     let name = |file: &FileOf| staged.join(file.path.file_name().unwrap_or_default());
     bring(backup, &|file| file.is_of(group), &name, meter)?;
-    restored.store(data_dir)?;
-    remove_all(&place)?;
-    fs::rename(&staged, &place).at(&place)?;
-    RealFs.sync_dir(&groups_dir(data_dir)).at(&place)?;
-    write_log(&data_dir.join(LOG_DIR), group, &image)?;
+    restored.store(fs, data_dir)?;
+    empty_dir(fs, &place)?;
+    fs.create_dir_all(&place).at(&place)?;
+    for name in fs.list(&staged).at(&staged)? {
+        let (from, to) = (staged.join(&name), place.join(&name));
+        fs.rename(&from, &to).at(&to)?;
+    }
+    fs.sync_dir(&place).at(&place)?;
+    fs.sync_dir(&staged).at(&staged)?;
+    remove_all(&staged)?;
+    fs.sync_dir(&groups_dir(data_dir)).at(&place)?;
+    write_log(backup.fs.clone(), &data_dir.join(LOG_DIR), group, &image)?;
     restored.is_finished = true;
-    restored.store(data_dir)
+    restored.store(fs, data_dir)
 }
 
 /// The note of this restore, with what an earlier one still has to do.
-fn note(partition: PartitionId, data_dir: &Path) -> Result<Restored, BackupError> {
+fn note(fs: &dyn FileSystem, partition: PartitionId, data_dir: &Path) -> Result<Restored, BackupError> {
     let mut restored = Restored::begin(vec![partition.0], false);
-    if let Some(earlier) = Restored::load(data_dir)? {
+    if let Some(earlier) = Restored::load(fs, data_dir)? {
         if !earlier.is_finished && (earlier.is_whole || earlier.partitions.last() != Some(&partition.0)) {
             return Err(BackupError::Unfinished { data_dir: data_dir.to_owned() });
         }
@@ -109,8 +223,17 @@ fn note(partition: PartitionId, data_dir: &Path) -> Result<Restored, BackupError
     Ok(restored)
 }
 
+/// Removes the files in a directory, if it is there.
+fn empty_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), BackupError> {
+    let names = match fs.list(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        names => names.at(dir)?,
+    };
+    names.iter().map(|name| dir.join(name)).try_for_each(|path| fs.remove(&path).at(&path))
+}
+
 fn remove_all(dir: &Path) -> Result<(), BackupError> {
-    match fs::remove_dir_all(dir) {
+    match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error).at(dir),
         _ => Ok(()),
     }
@@ -123,29 +246,30 @@ fn bring(
     place: &dyn Fn(&FileOf) -> PathBuf,
     meter: &Meter,
 ) -> Result<(), BackupError> {
-    let mut dirs = BTreeSet::new();
+    let (fs, mut dirs) = (&*backup.fs, BTreeSet::new());
     for file in backup.contents.files.iter().filter(|file| wanted(file)) {
         let (from, to) = (backup.dir.join(&file.path), place(file));
         if let Some(dir) = to.parent()
             && dirs.insert(dir.to_owned())
         {
-            RealFs.create_dir_all(dir).at(dir)?;
+            fs.create_dir_all(dir).at(dir)?;
         }
         if file.is_log() {
             meter.expect(file.bytes);
-            let opened = RealFs.open_read(&from).at(&from)?;
-            copy(&RealFs, &*opened, file.bytes, &to, meter).map_err(|error| error.of(&to))?;
+            let opened = fs.open_read(&from).at(&from)?;
+            copy(fs, &*opened, file.bytes, &to, meter).map_err(|error| error.of(&to))?;
         } else {
-            link(&RealFs, &from, &to, meter).map_err(|error| error.of(&to))?;
+            link(fs, &from, &to, meter).map_err(|error| error.of(&to))?;
         }
     }
-    dirs.iter().try_for_each(|dir| RealFs.sync_dir(dir).at(dir))
+    dirs.iter().try_for_each(|dir| fs.sync_dir(dir).at(dir))
 }
 
 /// Voids what the log of a data directory holds of a group, and writes what the backup's holds instead.
-fn write_log(dir: &Path, group: GroupId, image: &Image) -> Result<(), BackupError> {
+fn write_log(fs: Arc<dyn FileSystem>, dir: &Path, group: GroupId, image: &Image) -> Result<(), BackupError> {
     let GroupState { vote, committed, purged, .. } = image.group_state(group);
-    let (log, _) = Log::open(Arc::new(RealFs), dir, LogOptions { create: false, ..LogOptions::default() })?;
+    let segment_bytes = segment_bytes(&*fs, dir, group, image)?;
+    let (log, _) = Log::open(fs, dir, LogOptions { create: false, segment_bytes, ..LogOptions::default() })?;
     let mut records = vec![Record::Forget { group }];
     records.extend(vote.map(|data| Record::Vote { group, data }));
     records.extend(purged.map(|(index, data)| Record::Purge { group, index, data }));
@@ -167,4 +291,15 @@ fn write_log(dir: &Path, group: GroupId, image: &Image) -> Result<(), BackupErro
     log.submit(records, Some(Box::new(done)))?;
     told.recv().unwrap_or(Err(LogError::Closed))?;
     Ok(log.close()?)
+}
+
+/// Segments as large as those that are there, if every entry fits.
+fn segment_bytes(fs: &dyn FileSystem, dir: &Path, group: GroupId, image: &Image) -> Result<u64, BackupError> {
+    let lengths = fs.list(dir).at(dir)?.into_iter().map(|name| {
+        let path = dir.join(name);
+        fs.open_read(&path).and_then(|file| file.len()).at(&path)
+    });
+    let there = lengths.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or_default();
+    let largest = image.entries(group).map(|(_, data)| data.len() as u64).max().unwrap_or_default();
+    Ok(there.max(largest + SEGMENT_REST_BYTES))
 }

@@ -5,6 +5,9 @@ use fanfold_storage::codec::{Encoded, Malformed, Reader, put_u64};
 use fanfold_storage::command::Limits;
 use fanfold_storage::space::{FanOut, SpaceDefinition, SpacePolicy};
 
+use super::nodes::{Edit, NodeFacts};
+use super::take_over::TakeOver;
+
 /// What a cluster is made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Founding {
@@ -55,6 +58,19 @@ pub(crate) enum CatalogCommand {
         /// The limits.
         limits: Limits,
     },
+    /// Takes a node in, or tells it its id again.
+    AddNode(NodeFacts),
+    /// What a node says of itself now.
+    UpdateNode {
+        /// The node.
+        node: u64,
+        /// What it says.
+        facts: NodeFacts,
+    },
+    /// Changes nodes, placement and settings.
+    Edit(Edit),
+    /// One node goes on with what it has, without the others.
+    TakeOver(TakeOver),
 }
 
 /// What a command of the catalog answers.
@@ -64,6 +80,11 @@ pub(crate) enum CatalogOutcome {
     Done,
     /// The space as it is now.
     Space(SpaceDefinition),
+    /// The node has this id.
+    Node {
+        /// The id.
+        node: u64,
+    },
     /// The command had no effect.
     Refused(CatalogRefusal),
 }
@@ -81,8 +102,32 @@ pub(crate) enum CatalogRefusal {
     Exhausted,
     /// A value is outside its range.
     Policy(super::policy::PolicyRefusal),
-    /// The batch was committed, but does not decode.
+    /// The batch was committed, but does not decode; or the command makes no sense.
     Malformed,
+    /// There is no cluster yet.
+    NotFounded,
+    /// There is no such node.
+    UnknownNode {
+        /// Its id.
+        node: u64,
+    },
+    /// The node was removed.
+    NodeRemoved {
+        /// Its id.
+        node: u64,
+    },
+    /// The node has another data directory.
+    OtherDirectory {
+        /// Its id.
+        node: u64,
+    },
+    /// Another node listens there.
+    AddressTaken {
+        /// That node.
+        node: u64,
+    },
+    /// The edit was made for another state.
+    Stale,
 }
 
 /// Changes to the policy of a space; none leaves a value as it is.
@@ -100,6 +145,8 @@ pub struct SpaceChanges {
     pub pull_threshold: Option<u32>,
     /// A new payload limit in bytes.
     pub payload_bytes_max: Option<u32>,
+    /// Whether it takes no writes from now on.
+    pub is_read_only: Option<bool>,
 }
 
 impl SpaceChanges {
@@ -112,6 +159,7 @@ impl SpaceChanges {
             fan_out: self.fan_out.unwrap_or(policy.fan_out),
             pull_threshold: self.pull_threshold.unwrap_or(policy.pull_threshold),
             payload_bytes_max: self.payload_bytes_max.unwrap_or(policy.payload_bytes_max),
+            is_read_only: self.is_read_only.unwrap_or(policy.is_read_only),
         }
     }
 }
@@ -138,6 +186,7 @@ impl Encoded for Founding {
     }
 }
 
+/// What a command carries that names nothing of read-only spaces; commands that do have a number of their own.
 impl Encoded for SpaceChanges {
     fn encode(&self, out: &mut Vec<u8>) {
         self.default_ttl_ms.encode(out);
@@ -156,6 +205,7 @@ impl Encoded for SpaceChanges {
             fan_out: Encoded::decode(from)?,
             pull_threshold: Encoded::decode(from)?,
             payload_bytes_max: Encoded::decode(from)?,
+            is_read_only: None,
         })
     }
 }
@@ -165,6 +215,12 @@ const SET_NODE_ADDRESS: u8 = 2;
 const CREATE_SPACE: u8 = 3;
 const ALTER_SPACE: u8 = 4;
 const SET_LIMITS: u8 = 5;
+/// As [`ALTER_SPACE`], then whether the space is read-only.
+const ALTER_SPACE_READ_ONLY: u8 = 32;
+const ADD_NODE: u8 = 6;
+const UPDATE_NODE: u8 = 7;
+const EDIT: u8 = 8;
+const TAKE_OVER: u8 = 9;
 
 impl Encoded for CatalogCommand {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -185,13 +241,33 @@ impl Encoded for CatalogCommand {
                 policy.encode(out);
             }
             Self::AlterSpace { name, changes } => {
-                out.push(ALTER_SPACE);
+                out.push(changes.is_read_only.map_or(ALTER_SPACE, |_| ALTER_SPACE_READ_ONLY));
                 name.encode(out);
                 changes.encode(out);
+                if let Some(is_read_only) = changes.is_read_only {
+                    is_read_only.encode(out);
+                }
             }
             Self::SetLimits { limits } => {
                 out.push(SET_LIMITS);
                 limits.encode(out);
+            }
+            Self::AddNode(facts) => {
+                out.push(ADD_NODE);
+                facts.encode(out);
+            }
+            Self::UpdateNode { node, facts } => {
+                out.push(UPDATE_NODE);
+                put_u64(out, *node);
+                facts.encode(out);
+            }
+            Self::Edit(edit) => {
+                out.push(EDIT);
+                edit.encode(out);
+            }
+            Self::TakeOver(taken) => {
+                out.push(TAKE_OVER);
+                taken.encode(out);
             }
         }
     }
@@ -206,7 +282,16 @@ impl Encoded for CatalogCommand {
                 policy: SpacePolicy::decode(from)?,
             },
             ALTER_SPACE => Self::AlterSpace { name: from.string()?, changes: SpaceChanges::decode(from)? },
+            ALTER_SPACE_READ_ONLY => {
+                let (name, changes) = (from.string()?, SpaceChanges::decode(from)?);
+                let is_read_only = Some(from.flag()?);
+                Self::AlterSpace { name, changes: SpaceChanges { is_read_only, ..changes } }
+            }
             SET_LIMITS => Self::SetLimits { limits: Limits::decode(from)? },
+            ADD_NODE => Self::AddNode(NodeFacts::decode(from)?),
+            UPDATE_NODE => Self::UpdateNode { node: from.u64()?, facts: NodeFacts::decode(from)? },
+            EDIT => Self::Edit(Edit::decode(from)?),
+            TAKE_OVER => Self::TakeOver(TakeOver::decode(from)?),
             _ => return Err(from.malformed("catalog command")),
         })
     }
@@ -241,6 +326,7 @@ mod tests {
     use fanfold_storage::ids::Stamp;
     use proptest::prelude::*;
 
+    use super::super::nodes::{ClusterSettings, NodeState, Place};
     use super::*;
 
     #[test]
@@ -259,6 +345,22 @@ mod tests {
             fan_out: Some(FanOut::Pull),
             ..SpaceChanges::default()
         };
+        let facts = NodeFacts {
+            directory_id: 77,
+            address: "host:2".into(),
+            peer_address: "host:3".into(),
+            zone: "a".into(),
+        };
+        let edit = Edit {
+            epoch: 9,
+            nodes: vec![(2, NodeState::Draining)],
+            groups: vec![(0, vec![Place { node: 1, is_new: false }, Place { node: 3, is_new: true }])],
+            settings: Some(ClusterSettings::default()),
+            recover: vec![(2, 3)],
+            recovered: vec![4],
+        };
+        let taken =
+            TakeOver { node: 1, replica: 9, gone: vec![2], founds: Some(3), address: "host:1".into() };
         let commands = vec![
             CatalogCommand::Found(founding),
             CatalogCommand::SetNodeAddress { node: 2, address: "other:1".into() },
@@ -267,8 +369,16 @@ mod tests {
                 graph: "friends".into(),
                 policy: SpacePolicy::default(),
             },
-            CatalogCommand::AlterSpace { name: "notes".into(), changes },
+            CatalogCommand::AlterSpace { name: "notes".into(), changes: changes.clone() },
+            CatalogCommand::AlterSpace {
+                name: "notes".into(),
+                changes: SpaceChanges { is_read_only: Some(true), ..changes },
+            },
             CatalogCommand::SetLimits { limits: Limits { window_rows: 4, ..Limits::default() } },
+            CatalogCommand::AddNode(facts.clone()),
+            CatalogCommand::UpdateNode { node: 4, facts },
+            CatalogCommand::Edit(edit),
+            CatalogCommand::TakeOver(taken),
         ];
         let encoded: Vec<_> = commands.iter().map(CatalogCommand::to_bytes).collect();
         assert_eq!(decode_batch(&encode_batch(Stamp(9), &encoded)).unwrap(), commands);

@@ -1,7 +1,8 @@
 //! Owns the distributor: it brings the limits and the spaces of the catalog into each partition's log (R3).
 //!
-//! - A partition is told of what it does not have yet, at start and after every change.
-//! - A change counts as made once every partition that serves here has applied it.
+//! - A partition is told by the node that leads it of what it does not have yet, after every change of the catalog and of
+//!   the leadership.
+//! - A change counts as made once every partition that has a leader has applied it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +13,10 @@ use fanfold_storage::partition::Partition;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::handle::CatalogHandle;
 use super::state::CatalogState;
 use crate::error::NodeError;
-use crate::partition::PartitionHandle;
+use crate::map::Whereabouts;
+use crate::partition::{PartitionHandle, Partitions};
 
 /// How long after a failure it is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -23,25 +24,31 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Brings the catalog's definitions into the partitions.
 #[derive(Clone)]
 pub(crate) struct Distributor {
-    catalog: Arc<CatalogHandle>,
-    partitions: Arc<[Option<Arc<PartitionHandle>>]>,
+    whereabouts: Arc<Whereabouts>,
+    partitions: Arc<Partitions>,
 }
 
 impl Distributor {
-    /// The distributor of a catalog to the partitions of this node.
-    pub fn new(catalog: Arc<CatalogHandle>, partitions: Arc<[Option<Arc<PartitionHandle>>]>) -> Self {
-        Self { catalog, partitions }
+    /// The distributor to the partitions that this node leads.
+    pub fn new(whereabouts: Arc<Whereabouts>, partitions: Arc<Partitions>) -> Self {
+        Self { whereabouts, partitions }
     }
 
-    /// Runs until it is stopped.
-    pub async fn run(self, stop: CancellationToken) {
-        let mut applied = self.catalog.group().watch_applied();
+    /// Keeps one partition up to the catalog while this node leads it, until it is stopped.
+    pub async fn run(self, partition: Arc<PartitionHandle>, stop: CancellationToken) {
+        let mut view = self.whereabouts.view.subscribe();
+        let mut leadership = partition.group().watch_leadership();
         loop {
-            applied.borrow_and_update();
-            let retry = match self.distribute().await {
-                Ok(()) => None,
+            view.borrow_and_update();
+            let updated = match leadership.led() {
+                Some(_) => self.update(&partition).await,
+                None => Ok(()),
+            };
+            let retry = match updated {
+                Ok(()) | Err(NodeError::NotLeader { .. }) => None,
                 Err(error) => {
-                    tracing::warn!(%error, "a partition has not taken the catalog's definitions; trying again");
+                    let partition = partition.id().0;
+                    tracing::warn!(partition, %error, "the catalog's definitions were not taken; trying again");
                     Some(RETRY_AFTER)
                 }
             };
@@ -53,35 +60,45 @@ impl Distributor {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                changed = applied.changed() => if changed.is_err() { return },
+                changed = view.changed() => if changed.is_err() { return },
+                changed = leadership.changed() => if !changed { return },
                 () = again => {}
             }
         }
     }
 
-    /// Brings every partition up to the catalog; the first error, after all were tried.
+    /// Brings every partition that this node leads up to the catalog; the first error, after all were tried.
     pub async fn distribute(&self) -> Result<(), NodeError> {
-        let all = self.partitions.iter().flatten().map(|partition| self.update(partition));
+        let led = self.partitions.all().filter(|partition| partition.group().is_leader());
+        let all = led.map(|partition| async move { self.update(&partition).await });
         join_all(all).await.into_iter().collect()
     }
 
-    /// Waits until every partition knows a version of a space.
+    /// Waits until every partition that this node leads knows a version of a space.
     pub async fn wait_for(&self, space: SpaceId, version: u64) -> Result<(), NodeError> {
-        let all = self.partitions.iter().flatten().map(|partition| async move {
+        let all = self.partitions.all().map(|partition| async move {
             let mut applied = partition.group().watch_applied();
-            loop {
+            let mut leadership = partition.group().watch_leadership();
+            while partition.group().is_leader() {
                 applied.borrow_and_update();
                 if partition.read(|p| p.space(space).is_some_and(|known| known.version >= version))? {
-                    return Ok(());
+                    break;
                 }
-                applied.changed().await.map_err(|_| stopped(partition.id()))?;
+                tokio::select! {
+                    changed = applied.changed() => changed.map_err(|_| stopped(partition.id()))?,
+                    changed = leadership.changed() => if !changed { return Err(stopped(partition.id())) },
+                }
             }
+            Ok(())
         });
         join_all(all).await.into_iter().collect()
     }
 
     async fn update(&self, partition: &PartitionHandle) -> Result<(), NodeError> {
-        let wanted = self.catalog.read(Clone::clone);
+        let wanted = self.whereabouts.view.current();
+        if wanted.cluster_id.is_none() {
+            return Ok(());
+        }
         // A damaged partition serves nobody, so there is nothing to bring it.
         let Ok(commands) = partition.read(|state| missing(&wanted, state)) else { return Ok(()) };
         // Submitted at once, so that they share a Raft entry.

@@ -1,11 +1,14 @@
 //! Owns the catalog's state machine as its Raft group sees it.
 
+use std::sync::Arc;
+
 use fanfold_storage::codec::{Encoded, Reader};
 use fanfold_storage::snapshot::Manifest;
 
 use super::command::{CatalogOutcome, CatalogRefusal, decode_batch};
 use super::state::CatalogState;
-use crate::raft::{Bucket, FileError, Garbage, GroupFiles, LastBucket, Machine};
+use crate::map::Whereabouts;
+use crate::raft::{Bucket, FileError, Garbage, GroupFiles, LastBucket, LastWork, Machine};
 
 /// The catalog's state machine.
 #[derive(Debug, Default)]
@@ -15,12 +18,23 @@ pub(crate) struct CatalogMachine {
     damaged_at: Option<u64>,
     /// The state when the cut began.
     cut: Option<Vec<u8>>,
+    /// What learns of every change before it is answered.
+    whereabouts: Arc<Whereabouts>,
 }
 
 /// The one section of its snapshots.
 const SECTION: u8 = 1;
 
 impl CatalogMachine {
+    /// An empty one, whose state is also seen in the view.
+    pub fn new(whereabouts: Arc<Whereabouts>) -> Self {
+        Self { whereabouts, ..Self::default() }
+    }
+
+    fn publish(&self) {
+        self.whereabouts.view.offer(self.state.epoch, || Arc::new(self.state.clone()));
+    }
+
     /// What the catalog holds.
     pub fn state(&self) -> &CatalogState {
         &self.state
@@ -50,7 +64,9 @@ impl Machine for CatalogMachine {
         if self.damaged_at.is_some() {
             return commands.iter().map(|_| CatalogOutcome::Refused(CatalogRefusal::Malformed)).collect();
         }
-        commands.into_iter().map(|command| self.state.apply(command)).collect()
+        let outcomes = commands.into_iter().map(|command| self.state.apply(command)).collect();
+        self.publish();
+        outcomes
     }
 
     fn go_on(&mut self, _work: &mut Self::Work<'_>) -> bool {
@@ -72,9 +88,9 @@ impl Machine for CatalogMachine {
         None
     }
 
-    fn last_bucket(&mut self) -> Option<LastBucket> {
+    fn last_bucket(&mut self) -> Option<LastWork> {
         let bytes = self.cut.take().filter(|_| self.damaged_at.is_none())?;
-        Some(LastBucket { section: SECTION, number: 0, bytes, segments: Vec::new() })
+        Some(Box::new(move || LastBucket { section: SECTION, number: 0, bytes, segments: Vec::new() }))
     }
 
     fn end_cut(&mut self, _taken: bool) -> Garbage {
@@ -83,15 +99,19 @@ impl Machine for CatalogMachine {
 
     fn restore(&mut self, files: &GroupFiles, manifest: &Manifest) -> Result<(), FileError> {
         let mut state = None;
-        files.snapshots.load(manifest, |section, _, bytes| {
-            if section == SECTION {
-                let mut from = Reader::new(bytes);
-                state = Some(CatalogState::decode(&mut from).and_then(|state| from.end().map(|()| state)));
-            }
+        let decode = |section, _, bytes: &[u8]| {
+            let mut from = Reader::new(bytes);
+            let decoded = (section == SECTION).then(|| CatalogState::decode(&mut from)).transpose()?;
+            if decoded.is_some() { from.end().map(|()| decoded) } else { Ok(None) }
+        };
+        let take = |decoded: Option<CatalogState>| {
+            state = decoded.or(state.take());
             Ok(())
-        })?;
-        let state = state.ok_or(FileError::Damaged)??;
-        *self = Self { state, ..Self::default() };
+        };
+        files.snapshots.load(manifest, decode, take)?;
+        let state = state.ok_or(FileError::Damaged)?;
+        *self = Self { state, ..Self::new(self.whereabouts.clone()) };
+        self.publish();
         Ok(())
     }
 }
@@ -106,6 +126,7 @@ mod tests {
     use fanfold_storage::log::GroupId;
 
     use super::super::command::{CatalogCommand, Founding, SpaceChanges};
+    use super::super::nodes::ReplicaRecord;
     use super::*;
     use crate::raft::testing::memory_directory;
 
@@ -137,7 +158,7 @@ mod tests {
         let state = machine.state().clone();
         assert_eq!(state.space("posts").map(|s| (s.id, s.graph)), Some((SpaceId(1), GraphId(1))));
         assert_eq!(state.space("stories").and_then(|s| s.policy.default_ttl_ms), Some(86_400_000));
-        assert_eq!(state.placement, vec![vec![1]; 4]);
+        assert_eq!(state.groups, vec![vec![ReplicaRecord { replica: 1, node: 1 }]; 5]);
         let again = Founding {
             cluster_id: 8,
             partitions: 8,
@@ -188,7 +209,7 @@ mod tests {
         let files = memory_directory(&disk).files(GroupId(0)).unwrap().0;
         machine.begin_cut();
         run(&mut machine, &create("later", "friends"));
-        let last = machine.last_bucket().unwrap();
+        let last = machine.last_bucket().unwrap()();
         machine.end_cut(true);
         let take = |bytes: &[u8]| {
             let mut writer = files.snapshots.begin(None);

@@ -4,17 +4,30 @@
 //! - Every change raises the epoch.
 //! - Partitions learn of spaces and limits through their own logs only (R3); the distributor brings them there.
 
+mod access;
+mod answer;
 mod command;
 mod distributor;
 mod handle;
 mod machine;
+mod nodes;
 mod policy;
 mod state;
+mod take_over;
+mod view;
 
+pub(crate) use access::{CATALOG_GROUP, Catalog};
 pub use command::SpaceChanges;
-pub(crate) use command::{CatalogCommand, Founding};
+pub(crate) use command::{CatalogCommand, CatalogOutcome, CatalogRefusal, Founding};
 pub(crate) use distributor::Distributor;
 pub(crate) use handle::CatalogHandle;
 pub(crate) use machine::CatalogMachine;
+pub use nodes::{
+    ClusterSettings, NodeRecord, NodeState, REPAIR_AFTER_MS_DEFAULT, REPLICAS_DEFAULT, REPLICAS_MAX,
+    ReplicaRecord,
+};
+pub(crate) use nodes::{Edit, NodeFacts, Place};
 pub use policy::{NAME_BYTES_MAX, name_refusal};
-pub use state::{CatalogState, NodeRecord};
+pub use state::CatalogState;
+pub(crate) use take_over::{Fate, TakeOver};
+pub(crate) use view::CatalogView;

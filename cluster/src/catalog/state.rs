@@ -8,6 +8,7 @@ use fanfold_storage::ids::{GraphId, SpaceId};
 use fanfold_storage::space::{SpaceDefinition, SpacePolicy};
 
 use super::command::{CatalogCommand, CatalogOutcome, CatalogRefusal, Founding, SpaceChanges};
+use super::nodes::{ClusterSettings, NodeRecord, NodeState, ReplicaRecord};
 use super::policy::policy_refusal;
 
 /// The graph of spaces that name none.
@@ -19,12 +20,11 @@ const STORIES_TTL_MS: u64 = 24 * 3_600 * 1_000;
 /// The most spaces, and the most graphs, of a cluster.
 pub(crate) const SPACES_MAX: u16 = 4_096;
 
-/// A node as the catalog knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeRecord {
-    /// Where it listens, `host:port`.
-    pub address: String,
-}
+/// The replica that every group of a new cluster has.
+const FIRST_REPLICA: u64 = 1;
+
+/// The version of what stands behind the end of the first version of the encoding.
+const EXTENSION: u8 = 2;
 
 /// What the whole cluster agrees on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,8 +41,17 @@ pub struct CatalogState {
     pub limits: Limits,
     /// The nodes by id.
     pub nodes: BTreeMap<u64, NodeRecord>,
-    /// The nodes that hold a replica of each partition, by partition.
-    pub placement: Vec<Vec<u64>>,
+    /// The replicas wanted of each group, by number: 0 is the catalog, partition `n` is the group after it. The first
+    /// is the preferred leader.
+    pub groups: Vec<Vec<ReplicaRecord>>,
+    /// Groups that lost their majority for good, and the replica that is to go on with what its node has.
+    pub recovering: BTreeMap<u32, u64>,
+    /// By group that was recovered: the replicas before this one are given up, and never count again.
+    pub given_up_before: BTreeMap<u32, u64>,
+    /// The last replica id that was given.
+    pub last_replica: u64,
+    /// What holds for the whole cluster.
+    pub settings: ClusterSettings,
     /// The graphs by id.
     pub graphs: BTreeMap<GraphId, String>,
     /// The spaces by id.
@@ -55,7 +64,10 @@ impl CatalogState {
         let outcome = match command {
             CatalogCommand::Found(founding) => self.found(founding),
             CatalogCommand::SetNodeAddress { node, address } => {
-                self.nodes.insert(node, NodeRecord { address });
+                // Of a time when a cluster had one node.
+                if let Some(known) = self.nodes.get_mut(&node) {
+                    known.address = address;
+                }
                 CatalogOutcome::Done
             }
             CatalogCommand::CreateSpace { name, graph, policy } => self.create(name, graph, policy),
@@ -64,6 +76,10 @@ impl CatalogState {
                 self.limits = limits;
                 CatalogOutcome::Done
             }
+            CatalogCommand::AddNode(facts) => self.add_node(facts),
+            CatalogCommand::UpdateNode { node, facts } => self.update_node(node, facts),
+            CatalogCommand::Edit(edit) => self.edit(edit),
+            CatalogCommand::TakeOver(taken) => self.take_over(taken),
         };
         if !matches!(outcome, CatalogOutcome::Refused(_)) {
             self.epoch += 1;
@@ -84,8 +100,10 @@ impl CatalogState {
         self.partitions = founding.partitions;
         self.feature_level = founding.feature_level;
         self.limits = founding.limits;
-        self.nodes.insert(founding.node, NodeRecord { address: founding.address });
-        self.placement = vec![vec![founding.node]; usize::from(founding.partitions)];
+        self.nodes.insert(founding.node, plain_node(founding.address));
+        let first = ReplicaRecord { replica: FIRST_REPLICA, node: founding.node };
+        self.groups = vec![vec![first]; usize::from(founding.partitions) + 1];
+        self.last_replica = FIRST_REPLICA;
         let stories = SpacePolicy { default_ttl_ms: Some(STORIES_TTL_MS), ..SpacePolicy::default() };
         self.create("posts".to_owned(), DEFAULT_GRAPH.to_owned(), SpacePolicy::default());
         self.create("stories".to_owned(), DEFAULT_GRAPH.to_owned(), stories);
@@ -126,6 +144,12 @@ impl CatalogState {
     }
 }
 
+/// A node that has only said where it listens.
+pub(super) fn plain_node(address: String) -> NodeRecord {
+    let (peer_address, zone) = (String::new(), String::new());
+    NodeRecord { address, peer_address, zone, state: NodeState::Active, directory_id: 0 }
+}
+
 impl Encoded for CatalogState {
     fn encode(&self, out: &mut Vec<u8>) {
         self.epoch.encode(out);
@@ -138,15 +162,27 @@ impl Encoded for CatalogState {
         self.limits.encode(out);
         let nodes: Vec<_> = self.nodes.iter().map(|(id, node)| (*id, node.address.clone())).collect();
         nodes.encode(out);
-        self.placement.encode(out);
+        let nodes_of = |wanted: &Vec<ReplicaRecord>| wanted.iter().map(|r| r.node).collect::<Vec<_>>();
+        self.groups.iter().skip(1).map(nodes_of).collect::<Vec<_>>().encode(out);
         let graphs: Vec<_> = self.graphs.iter().map(|(id, name)| (*id, name.clone())).collect();
         graphs.encode(out);
         let spaces: Vec<_> = self.spaces.values().cloned().collect();
         spaces.encode(out);
+        out.push(EXTENSION);
+        let nodes: Vec<_> = self.nodes.iter().map(|(id, node)| (*id, node.clone())).collect();
+        nodes.encode(out);
+        self.groups.encode(out);
+        self.last_replica.encode(out);
+        self.settings.encode(out);
+        self.recovering.encode(out);
+        // It was not there at first.
+        if !self.given_up_before.is_empty() {
+            self.given_up_before.encode(out);
+        }
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
+        let mut state = Self {
             epoch: from.u64()?,
             cluster_id: from.option(Reader::u128)?,
             partitions: from.u16()?,
@@ -154,11 +190,66 @@ impl Encoded for CatalogState {
             limits: Limits::decode(from)?,
             nodes: Vec::<(u64, String)>::decode(from)?
                 .into_iter()
-                .map(|(id, address)| (id, NodeRecord { address }))
+                .map(|(id, address)| (id, plain_node(address)))
                 .collect(),
-            placement: Encoded::decode(from)?,
+            groups: {
+                // Whoever wrote no more than this had one replica of every group, and the catalog where they are.
+                let placement = Vec::<Vec<u64>>::decode(from)?;
+                let first = |node: &u64| ReplicaRecord { replica: FIRST_REPLICA, node: *node };
+                let catalog = placement.first().cloned().into_iter();
+                catalog.chain(placement).map(|nodes| nodes.iter().map(first).collect()).collect()
+            },
+            recovering: BTreeMap::new(),
+            given_up_before: BTreeMap::new(),
+            last_replica: FIRST_REPLICA,
+            settings: ClusterSettings::default(),
             graphs: Vec::<(GraphId, String)>::decode(from)?.into_iter().collect(),
             spaces: Vec::<SpaceDefinition>::decode(from)?.into_iter().map(|s| (s.id, s)).collect(),
-        })
+        };
+        if from.left() > 0 {
+            if from.byte()? != EXTENSION {
+                return Err(from.malformed("extension of the catalog"));
+            }
+            state.nodes = Vec::<(u64, NodeRecord)>::decode(from)?.into_iter().collect();
+            state.groups = Encoded::decode(from)?;
+            state.last_replica = from.u64()?;
+            state.settings = ClusterSettings::decode(from)?;
+            state.recovering = Encoded::decode(from)?;
+            if from.left() > 0 {
+                state.given_up_before = Encoded::decode(from)?;
+            }
+        }
+        Ok(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_before_there_were_several_nodes_is_read() {
+        let founding = Founding {
+            cluster_id: 7,
+            partitions: 4,
+            node: 1,
+            address: "here:1".into(),
+            limits: Limits::default(),
+            feature_level: 1,
+        };
+        let mut state = CatalogState::default();
+        assert_eq!(state.apply(CatalogCommand::Found(founding)), CatalogOutcome::Done);
+        let mut bytes = Vec::new();
+        state.encode(&mut bytes);
+        assert_eq!(CatalogState::decode(&mut Reader::new(&bytes)).unwrap(), state);
+        let mut extension = Vec::new();
+        let nodes: Vec<_> = state.nodes.iter().map(|(id, node)| (*id, node.clone())).collect();
+        nodes.encode(&mut extension);
+        state.groups.encode(&mut extension);
+        state.last_replica.encode(&mut extension);
+        state.settings.encode(&mut extension);
+        state.recovering.encode(&mut extension);
+        bytes.truncate(bytes.len() - extension.len() - 1);
+        assert_eq!(CatalogState::decode(&mut Reader::new(&bytes)).unwrap(), state);
     }
 }

@@ -1,10 +1,11 @@
 //! Owns what a dispatcher knows of one destination, and what it sends there next.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fanfold_storage::event::StreamMessage;
 use fanfold_storage::ids::{JournalPosition, PartitionId};
 use fanfold_storage::partition::Partition;
+use tokio::time::Instant;
 
 use crate::partition::StreamProgress;
 

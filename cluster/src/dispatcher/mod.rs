@@ -13,5 +13,5 @@ mod task;
 mod transport;
 
 pub(crate) use task::{Dispatcher, DispatcherSettings};
-pub(crate) use transport::InProcessStreams;
+pub(crate) use transport::{ClusterStreams, take_in};
 pub use transport::{StreamError, StreamTransport};

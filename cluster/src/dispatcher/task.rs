@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fanfold_storage::command::Command;
 use fanfold_storage::event::{StreamAnswer, StreamMessage};
@@ -11,6 +11,7 @@ use fanfold_storage::partition::{Partition, StreamVerdict};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::destination::Destination;
@@ -27,9 +28,6 @@ const TRIM_AFTER: Duration = Duration::from_millis(50);
 /// How long a message may be under way before it counts as lost.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a replica that does not lead looks whether it does now.
-const LEAD_CHECK: Duration = Duration::from_millis(250);
-
 /// The settings of a dispatcher.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DispatcherSettings {
@@ -44,6 +42,8 @@ pub(crate) struct Dispatcher {
     settings: DispatcherSettings,
     destinations: BTreeMap<PartitionId, Destination>,
     under_way: FuturesUnordered<BoxFuture<'static, Finished>>,
+    /// The term in which this replica leads; none if it does not.
+    led: Option<u64>,
     /// Whether a trim is under way.
     is_trimming: bool,
     /// When what is delivered is trimmed even though it is little.
@@ -88,6 +88,7 @@ impl Dispatcher {
             settings,
             destinations: BTreeMap::new(),
             under_way: FuturesUnordered::new(),
+            led: None,
             is_trimming: false,
             trim_at: None,
         }
@@ -96,10 +97,12 @@ impl Dispatcher {
     /// Runs until it is stopped, or the partition is damaged.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut applied = self.partition.group().watch_applied();
+        let mut leadership = self.partition.group().watch_leadership();
+        self.lead(leadership.led());
         loop {
             applied.borrow_and_update();
             let mut wake = None;
-            if self.partition.group().is_leader() {
+            if self.led.is_some() {
                 let Ok(look) = self.look() else { return };
                 self.partition.note_incarnation(look.incarnation);
                 self.publish(&look);
@@ -108,11 +111,13 @@ impl Dispatcher {
                 self.trim(look.journal_next, look.journal_len);
                 let retries = self.destinations.values().filter_map(Destination::retry_at);
                 wake = retries.chain(self.trim_at).min();
-            } else {
-                wake = wake.or(Some(Instant::now() + LEAD_CHECK));
             }
             tokio::select! {
                 () = stop.cancelled() => return,
+                goes_on = leadership.changed() => {
+                    if !goes_on { return }
+                    self.lead(leadership.led());
+                }
                 Some(finished) = self.under_way.next() => {
                     self.finish(&finished);
                     while let Some(Some(finished)) = futures_util::FutureExt::now_or_never(self.under_way.next()) {
@@ -123,6 +128,19 @@ impl Dispatcher {
                 () = wait_until(wake) => {}
             }
         }
+    }
+
+    /// Takes note of whether this replica leads. What a leader knows of its streams is lost with its term: another one may
+    /// have begun them anew since, so the next asks where they stand. What is under way may arrive all the same.
+    fn lead(&mut self, led: Option<u64>) {
+        if led == self.led {
+            return;
+        }
+        self.led = led;
+        self.destinations.clear();
+        self.under_way = FuturesUnordered::new();
+        (self.is_trimming, self.trim_at) = (false, None);
+        self.partition.progress().send_replace(Progress::default());
     }
 
     /// Looks at the journal once for all destinations.
@@ -218,7 +236,7 @@ impl Dispatcher {
         self.partition.progress().send_if_modified(|progress| {
             // While a stream waits for its reset, nothing new counts as delivered everywhere.
             let delivered = if settled { delivered.min(considered) } else { progress.delivered };
-            let new = Progress { looked_at: look.applied, considered, delivered, streams };
+            let new = Progress { is_leading: true, looked_at: look.applied, considered, delivered, streams };
             let changed = *progress != new;
             *progress = new;
             changed
@@ -278,7 +296,7 @@ impl Dispatcher {
 /// Waits until a moment; for ever, if there is none.
 async fn wait_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use fanfold_storage::log::GroupId;
-use tokio::task::spawn_blocking;
-
 use super::Node;
-use crate::backup::{self, BackupError, Contents, Source};
+use crate::backup::{self, BackupError, Contents, GroupOf, Source};
+use crate::blocking::blocking;
 use crate::error::NodeError;
 use crate::jobs::{Job, JobError, JobKind, JobStatus};
+use crate::map::group_of;
 use crate::meter::{Meter, Phase};
 use crate::raft::{FileError, Group, Machine, StoredSnapshot, Turn};
 use crate::verify::{Held, Report, verify_held};
@@ -60,7 +59,7 @@ impl Node {
         match job.kind() {
             JobKind::Verify => {
                 let held = self.held();
-                let verified = spawn_blocking(move || verify_held(&held, &meter)).await;
+                let verified = blocking(move || verify_held(&held, &meter)).await;
                 Ok(verified.map_err(|_| JobError::Panicked)??)
             }
             JobKind::Backup { dir } => {
@@ -72,14 +71,14 @@ impl Node {
 
     /// What is on disk now, kept there.
     fn held(&self) -> Held {
-        let mut snapshots = self.catalog.group().kept_snapshots();
-        snapshots.extend(self.partitions.iter().flatten().flat_map(|p| p.group().kept_snapshots()));
-        let refusing = self.partitions.iter().enumerate().filter(|(_, partition)| partition.is_none());
+        let mut snapshots: Vec<_> =
+            self.catalog.here().into_iter().flat_map(|here| here.group().kept_snapshots()).collect();
+        snapshots.extend(self.partitions.all().flat_map(|p| p.group().kept_snapshots()));
         Held {
             data_dir: self.data_dir.clone(),
             fs: self.fs.clone(),
             snapshots,
-            refusing: refusing.map(|(n, _)| GroupId(n as u32 + 1)).collect(),
+            refusing: self.partitions.damaged().map(|id| group_of(Some(id))).collect(),
             log: self.log.hold(),
         }
     }
@@ -88,38 +87,55 @@ impl Node {
         backup::prepare(dir)?;
         let source = self.source(&meter).await?;
         let dir = dir.to_owned();
-        let written = spawn_blocking(move || backup::write(&dir, &source, &meter)).await;
+        let written = blocking(move || backup::write(&dir, &source, &meter)).await;
         Ok(written.map_err(|_| JobError::Panicked)??)
     }
 
     /// Brings the state of every group to disk and chooses the position of the log.
-    async fn source(&self, meter: &Meter) -> Result<Source, BackupError> {
+    pub(crate) async fn source(&self, meter: &Meter) -> Result<Source, BackupError> {
         meter.enter(Phase::Snapshots);
         let made_unix_ms = self.clock.wall_unix_ms().max(0) as u64;
         // Nobody purges between the first snapshot and the position: what is behind each snapshot is in the log.
-        let mut turns = vec![self.catalog.group().turn().await];
-        let mut snapshots = Vec::new();
-        snapshots.extend(snapshot(self.catalog.group()).await?);
-        for n in 0..self.partition_count {
+        let (mut turns, mut snapshots, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+        if let Some(here) = self.catalog.here() {
+            let turn = here.group().turn().await;
+            snapshots.extend(snapshot(here.group(), &turn).await?);
+            groups.push(described(here.group()));
+            turns.push(turn);
+        }
+        if let Some(partition) = self.partitions.damaged().next() {
+            return Err(BackupError::Refusing { partition });
+        }
+        for handle in self.partitions.all() {
             meter.check()?;
-            let partition = fanfold_storage::ids::PartitionId(n);
-            let handle = self.partition(partition).map_err(|_| BackupError::Refusing { partition })?;
-            turns.push(handle.group().turn().await);
-            snapshots.extend(snapshot(handle.group()).await?);
+            let turn = handle.group().turn().await;
+            snapshots.extend(snapshot(handle.group(), &turn).await?);
+            groups.push(described(handle.group()));
+            turns.push(turn);
         }
         let log = self.log.hold();
         drop::<Vec<Turn>>(turns);
-        let contents = Contents::begin(self.identity, self.partition_count, made_unix_ms, log.position());
+        // One that is still to be filled has nothing to restore.
+        groups.retain(|group: &GroupOf| group.index > 0);
+        let mut contents = Contents::begin(self.identity, self.partition_count, made_unix_ms, log.position());
+        contents.is_of_cluster = self.catalog.state().nodes.len() > 1;
+        contents.groups = groups;
         Ok(Source { fs: self.fs.clone(), snapshots, log, contents })
     }
 }
 
-/// The state of a group as it is now, on disk. The caller holds its turn.
-async fn snapshot<M: Machine>(group: &Group<M>) -> Result<Option<StoredSnapshot>, BackupError> {
+/// How far a group is on this node.
+fn described<M: Machine>(group: &Group<M>) -> GroupOf {
+    let (replica, index) = (group.replica().0, group.applied_index());
+    GroupOf { group: group.id().0, replica, index, is_led: group.is_leader() }
+}
+
+/// The state of a group as it is now, on disk.
+async fn snapshot<M: Machine>(group: &Group<M>, turn: &Turn) -> Result<Option<StoredSnapshot>, BackupError> {
     let failed = |source| BackupError::Snapshot { group: group.id().0, source };
     let newest = group.newest_snapshot().map(|newest| newest.manifest.index);
     if newest < Some(group.applied_index()) {
-        match group.snapshot().await {
+        match group.snapshot(turn).await {
             Err(FileError::Stopped) => return Err(BackupError::Stopping),
             taken => taken.map_err(failed)?,
         };

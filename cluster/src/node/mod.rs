@@ -5,16 +5,34 @@
 //! - Dropping a node without closing it leaves what a killed process would leave.
 
 mod changes;
+mod clocks;
+mod cluster;
+mod converge;
+mod held;
+mod host;
 mod jobs;
+mod join;
+mod keeper;
+mod member;
 mod open;
+mod paused;
+mod peers;
+mod plan;
 mod reads;
 mod report;
+mod settle;
+mod survey;
+mod tasks;
+#[cfg(test)]
+mod tests;
 mod wait;
 mod write;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanfold_storage::fs::FileSystem;
 use fanfold_storage::ids::{GraphId, PartitionId, UserId};
@@ -22,33 +40,47 @@ use fanfold_storage::log::{Log, LogError};
 use fanfold_storage::partition::Partition;
 use fanfold_storage::space::SpaceDefinition;
 use futures_util::future::join_all;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::catalog::{CatalogHandle, Distributor};
+use crate::blocking::blocking;
+use crate::catalog::{Catalog, Distributor, NodeState};
 use crate::clock::{Clock, Stamps};
 use crate::error::{NodeError, NodeFailure};
 use crate::identity::Identity;
 use crate::jobs::Jobs;
 use crate::lock::DirLock;
-use crate::map::{ClusterMap, NodeAddress};
+use crate::map::{ClusterMap, NodeAddress, Whereabouts, group_of, node_of};
 use crate::pacer::Pacer;
-use crate::partition::PartitionHandle;
-use crate::raft::StopReason;
+use crate::partition::{PartitionHandle, Partitions};
+use crate::peer::PeerNetwork;
 
+use host::Host;
 pub use open::WrapStreams;
 pub use write::{WriteLane, WriteSink};
+
+/// The replica that every group of a founding node has.
+const FIRST_REPLICA: u64 = 1;
+
+/// How long a stop waits for what has begun before what waits for other nodes is ended.
+const REQUESTS_WAIT: Duration = Duration::from_secs(5);
 
 /// A running node.
 pub struct Node {
     identity: Identity,
     partition_count: u16,
-    catalog: Arc<CatalogHandle>,
+    catalog: Arc<Catalog>,
     distributor: Distributor,
-    /// By number; none where one is damaged.
-    partitions: Arc<[Option<Arc<PartitionHandle>>]>,
+    partitions: Arc<Partitions>,
+    host: Arc<Host>,
+    /// None: it has none.
+    peers: Option<PeerNetwork>,
+    /// Where it listens for other nodes.
+    peer_address: Option<SocketAddr>,
+    opened_at: Instant,
+    whereabouts: Arc<Whereabouts>,
     stamps: Arc<Stamps>,
     clock: Arc<dyn Clock>,
     started_ms: u64,
@@ -89,7 +121,7 @@ impl Node {
 
     /// The incarnations of the partitions that run here.
     pub fn incarnations(&self) -> Vec<u64> {
-        self.partitions.iter().flatten().map(|partition| partition.incarnation()).collect()
+        self.partitions.all().map(|partition| partition.incarnation()).collect()
     }
 
     /// The home of a user.
@@ -99,27 +131,29 @@ impl Node {
 
     /// Which nodes there are and which of them leads each partition, as far as this node knows.
     pub fn map(&self) -> ClusterMap {
-        let leaders = self.partitions.iter().map(|partition| {
-            let hint = partition.as_ref()?.group().leader_hint()?;
-            Some(hint.replica.0)
+        let leaders = (0..self.partition_count).map(|n| {
+            let hosted = self.partitions.hosted(PartitionId(n));
+            let hint = hosted.and_then(|partition| partition.group().leader_hint());
+            let known = || self.whereabouts.leaders.of(group_of(Some(PartitionId(n))));
+            hint.map(|hint| node_of(&hint.address)).or_else(known)
         });
         let leaders = leaders.collect();
-        self.catalog.read(|state| ClusterMap {
+        let state = self.catalog.state();
+        let nodes = state.nodes.iter().filter(|(_, known)| known.state != NodeState::Removed);
+        ClusterMap {
             cluster_id: self.identity.cluster_id,
             epoch: state.epoch,
             partitions: self.partition_count,
-            nodes: state
-                .nodes
-                .iter()
+            nodes: nodes
                 .map(|(node, known)| NodeAddress { node: *node, address: known.address.clone() })
                 .collect(),
             leaders,
-        })
+        }
     }
 
     /// The spaces, by id.
     pub fn spaces(&self) -> Vec<SpaceDefinition> {
-        self.catalog.read(|state| state.spaces.values().cloned().collect())
+        self.catalog.state().spaces.values().cloned().collect()
     }
 
     /// The graphs, by id.
@@ -132,58 +166,77 @@ impl Node {
         let accepted = self.stamps.accept();
         if let Some(jump_ms) = accepted {
             tracing::warn!(jump_ms, "the operator accepted a jump of the wall clock");
-            for partition in self.partitions.iter().flatten() {
+            for partition in self.partitions.all() {
                 partition.proposer().kick();
             }
         }
         accepted
     }
 
-    /// Resolves when the process must end: the log failed, or a Raft group panicked. A restart is safe.
+    /// Resolves when the process must end: the log failed, or a Raft group or work on its files panicked. A restart is safe.
     pub async fn failed(&self) -> NodeFailure {
-        let mut stopped = FuturesUnordered::new();
-        let watch =
-            |group: u32, reason: StopReason| (reason != StopReason::Shutdown).then_some((group, reason));
-        let catalog = self.catalog.group();
-        stopped.push(futures_util::FutureExt::boxed(async move { watch(0, catalog.stopped().await) }));
-        for partition in self.partitions.iter().flatten() {
-            stopped.push(futures_util::FutureExt::boxed(async move {
-                let group = partition.group();
-                watch(group.id().0, group.stopped().await)
-            }));
-        }
-        while let Some(stopped) = stopped.next().await {
-            if let Some((group, reason)) = stopped {
-                return NodeFailure::Group { group, reason };
+        let mut failure = self.host.failure.subscribe();
+        let replicas = async {
+            match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
+                Ok(Some(failure)) => failure,
+                // Whoever would tell is there as long as the node.
+                _ => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            failure = replicas => failure,
+            group = self.host.means.ended.wait_panicked() => NodeFailure::Upkeep { group: group.0 },
         }
-        // Every group was shut down, which is no failure.
-        std::future::pending().await
     }
 
-    /// Stops: refuses what comes, waits for what has begun, and marks the log as cleanly closed.
+    /// Where this node listens for other nodes; none if it does not.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.peer_address
+    }
+
+    /// Stops: hands over what it leads, refuses what comes, waits for what has begun, and marks the log as cleanly closed.
     pub async fn close(self: Arc<Self>) -> Result<(), LogError> {
-        self.stop().await;
+        self.hand_over().await;
+        self.stop(REQUESTS_WAIT).await;
         let log = self.log.clone();
         // Closing waits for the disk.
-        tokio::task::spawn_blocking(move || log.close()).await.unwrap_or(Err(LogError::Closed))
+        blocking(move || log.close()).await.unwrap_or(Err(LogError::Closed))
     }
 
     /// Stops as a killed process would, as far as that can be done from inside: nothing is marked. For tests.
     pub async fn abandon(self: Arc<Self>) {
-        self.stop().await;
+        let wait = if self.peers.is_some() { Duration::ZERO } else { REQUESTS_WAIT };
+        self.stop(wait).await;
     }
 
-    async fn stop(&self) {
+    /// Stops. What has begun gets some time; what waits for other nodes then ends without an answer from them.
+    async fn stop(&self, wait: Duration) {
         self.stopping.cancel();
         self.pacer.stop();
         self.requests.close();
-        self.requests.wait().await;
+        let _ = timeout(wait, self.requests.wait()).await;
+        if let Some(peers) = &self.peers {
+            peers.stop();
+        }
+        let members = self.host.members();
+        let shut_down = join_all(members.iter().map(|member| member.shutdown()));
+        if self.peers.is_some() {
+            // Tasks may wait for other nodes too.
+            shut_down.await;
+            self.requests.wait().await;
+            self.host.end_tasks().await;
+            self.end_tasks().await;
+        } else {
+            self.requests.wait().await;
+            self.end_tasks().await;
+            self.host.end_tasks().await;
+            shut_down.await;
+        }
+    }
+
+    async fn end_tasks(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-        let partitions = self.partitions.iter().flatten().map(|partition| partition.group().shutdown());
-        join_all(partitions).await;
-        self.catalog.group().shutdown().await;
     }
 
     /// Lets a request begin, unless the node is stopping.
@@ -203,16 +256,12 @@ impl Node {
     }
 
     /// The partition of this number.
-    fn partition(&self, id: PartitionId) -> Result<&Arc<PartitionHandle>, NodeError> {
-        match self.partitions.get(usize::from(id.0)) {
-            Some(Some(partition)) => Ok(partition),
-            Some(None) => Err(NodeError::Damaged { partition: id }),
-            None => Err(NodeError::UnknownPartition { partition: id }),
-        }
+    fn partition(&self, id: PartitionId) -> Result<Arc<PartitionHandle>, NodeError> {
+        self.partitions.get(id)
     }
 
     /// The home of a user.
-    fn home(&self, user: UserId) -> Result<&Arc<PartitionHandle>, NodeError> {
+    fn home(&self, user: UserId) -> Result<Arc<PartitionHandle>, NodeError> {
         self.partition(self.partition_of(user))
     }
 }

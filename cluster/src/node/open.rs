@@ -2,54 +2,52 @@
 //!
 //! - The identity is durable before the log is made, and says that the groups are formed only when they are.
 //! - The catalog's log decides what the cluster is; the identity must agree with it, or is rebuilt from it.
+//! - With other nodes it waits for none of them, but for one that lets it join the first time: it serves what is ready.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use fanfold_storage::command::{Command, encode_batch};
-use fanfold_storage::ids::{PartitionId, Stamp};
-use fanfold_storage::log::{GroupId, Log, LogError, LogOptions, Recovered};
+use fanfold_storage::command::Command;
+use fanfold_storage::log::{Log, LogOptions, Recovered};
 use fanfold_storage::partition::Partition;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Node;
-use crate::backup::Restored;
-use crate::catalog::{CatalogCommand, CatalogHandle, CatalogMachine, CatalogState, Distributor, Founding};
+use super::host::{Host, Loads, Opening, formation_of, groups_of};
+use super::join::Peering;
+use super::settle::{begin, join, reconcile, replicas_of};
+use super::survey::Survey;
+use super::{Node, held, tasks};
+use crate::backup::{Alone, Restored};
+use crate::blocking;
+use crate::catalog::{
+    CATALOG_GROUP, Catalog, CatalogCommand, CatalogMachine, ClusterSettings, Distributor, Edit, Founding,
+    NodeFacts, TakeOver,
+};
 use crate::clock::Stamps;
-use crate::dispatcher::{Dispatcher, DispatcherSettings, InProcessStreams, StreamTransport};
+use crate::dispatcher::{ClusterStreams, StreamTransport};
 use crate::error::{NodeError, OpenError};
 use crate::identity::{DataDir, Identity, StoredIdentity};
 use crate::jobs::Jobs;
 use crate::lock::DirLock;
+use crate::map::{Whereabouts, partition_of};
 use crate::memory::{self, Keeper, Pressure};
-use crate::options::{NodeOptions, PARTITIONS_DEFAULT, PARTITIONS_MAX};
+use crate::options::{NodeOptions, PARTITIONS_DEFAULT, PARTITIONS_MAX, Start};
 use crate::pacer::Pacer;
-use crate::partition::{PartitionHandle, PartitionMachine, background, run_activity, run_ticker};
-use crate::proposer::Proposer;
-use crate::raft::{
-    self, Formation, Group, GroupDirectory, GroupSpec, InProcessTransport, LogStoreError, Machine,
-    ReplicaAddress, ReplicaId, group_dir,
-};
+use crate::partition::{PartitionHandle, Partitions};
+use crate::raft::{self, Formation, Group, InProcessTransport, PeerTransport};
 use crate::reserve::Reserve;
-use crate::upkeep::{Upkeep, UpkeepMeans};
+use crate::upkeep::UpkeepMeans;
 
-/// The group of the catalog; partition `n` has the group after it.
-const CATALOG_GROUP: GroupId = GroupId(0);
-
-/// The partition of a group; none is the catalog's.
-pub(super) fn partition_of(group: GroupId) -> Option<PartitionId> {
-    group.0.checked_sub(1).map(|n| PartitionId(n as u16))
-}
-
-/// The only node there is so far.
-const FIRST_NODE: u64 = 1;
+/// The node that founds a cluster.
+pub(super) const FIRST_NODE: u64 = 1;
 
 /// What this program can do; a cluster is raised to it when all nodes can.
-const FEATURE_LEVEL: u32 = 1;
+pub(super) const FEATURE_LEVEL: u32 = 1;
 
 /// The longest address of the map, in bytes.
 const ADDRESS_BYTES_MAX: usize = 256;
@@ -60,78 +58,75 @@ pub type WrapStreams = Box<dyn FnOnce(Arc<dyn StreamTransport>) -> Arc<dyn Strea
 impl Node {
     /// Opens the node of a data directory, or makes one; returns when it serves.
     pub async fn open(options: NodeOptions) -> Result<Arc<Self>, OpenError> {
-        Self::open_with(options, Box::new(|streams| streams)).await
+        // Much is opened: whoever waits for it is not to be as large.
+        let opened: BoxFuture<'_, _> = Box::pin(Self::open_with(options, Box::new(|streams| streams)));
+        opened.await
     }
 
     /// Like [`Node::open`], with another transport for the streams between partitions.
     pub async fn open_with(options: NodeOptions, wrap_streams: WrapStreams) -> Result<Arc<Self>, OpenError> {
         check(&options)?;
-        let dir = DataDir::prepare(&options.data_dir)?;
+        let dir = Arc::new(DataDir::prepare(&options.data_dir)?);
         let lock = DirLock::take(dir.path())?;
-        let restored = Restored::load(dir.path())?;
+        let restored = Restored::load(&*options.fs, dir.path())?;
         if restored.as_ref().is_some_and(|restored| !restored.is_finished) {
             return Err(OpenError::RestoreUnfinished { data_dir: dir.path().to_owned() });
         }
-        let stored = dir.load()?;
-        let stored = begin(&dir, stored, &options)?;
-        let log = open_log(&dir, &options, stored.as_ref()).await?;
-        let pacer = Arc::new(Pacer::new(options.disk.background_bytes_per_second));
-        let opened = Opening { options, log, pacer };
-        let founded = stored.as_ref().is_some_and(|stored| stored.founded);
-        let group = opened.catalog(founded).await?;
-        let stored = reconcile(&dir, stored, &group.read(|m| m.state().clone()), &opened.options)?;
-        let groups = opened.partitions(stored.partitions, founded).await?;
-        let last_stamp = groups.iter().flatten().map(|group| group.read(|m| m.state_as_is().stamp().0)).max();
-        let stamps = Arc::new(Stamps::new(opened.options.clock.clone(), last_stamp.unwrap_or(0)));
-        let encode = |stamp_ms: u64, commands: &[Bytes]| encode_batch(Stamp(stamp_ms), commands);
-        let proposer = Proposer::spawn(group.clone(), encode, stamps.clone(), Box::new(|_, _| None));
-        let catalog = Arc::new(CatalogHandle::new(group, proposer));
-        let handles = groups.into_iter().enumerate().map(|(n, group)| {
-            let group = group?;
-            let proposer = Proposer::spawn(group.clone(), encode, stamps.clone(), Box::new(background));
-            Some(Arc::new(PartitionHandle::new(PartitionId(n as u16), group, proposer)))
-        });
-        let partitions: Arc<[_]> = handles.collect();
-        let Opening { options, log, pacer } = opened;
-        let node = Self {
-            identity: stored.identity,
-            partition_count: stored.partitions,
-            distributor: Distributor::new(catalog.clone(), partitions.clone()),
-            catalog,
-            partitions,
-            stamps,
-            started_ms: options.clock.monotonic_ms(),
-            clock: options.clock.clone(),
-            log,
-            pacer,
-            data_dir: options.data_dir.clone(),
-            fs: options.fs.clone(),
-            jobs: Jobs::default(),
-            requests: TaskTracker::new(),
-            tasks: TaskTracker::new(),
-            stopping: CancellationToken::new(),
-            _lock: lock,
-        };
-        node.found(&stored, &options).await?;
-        dir.store(&StoredIdentity { founded: true, ..stored })?;
-        if let Some(restored) = restored {
-            node.reincarnate(&restored).await?;
-            Restored::remove(dir.path())?;
+        let stopping = CancellationToken::new();
+        // Whatever fails below, nothing is left that runs.
+        let unfinished = stopping.clone().drop_guard();
+        let whereabouts = Arc::new(Whereabouts::default());
+        if let Some(state) = dir.load_catalog() {
+            whereabouts.view.offer(state.epoch, || Arc::new(state));
         }
-        node.distributor.distribute().await?;
-        node.start_tasks(&options, wrap_streams);
+        // On a full disk the log alone says who the node is.
+        let is_full = !dir.has_room() && dir.has_log(options.fs.as_ref());
+        let found = if is_full { None } else { dir.load()? };
+        let stored = begin(&dir, found, &options)?;
+        let peering = Peering::begin(&options, &whereabouts, &stopping).await?;
+        let stored = join(&dir, stored, &options, peering.as_ref(), &whereabouts).await?;
+        if let (None, Some(stored), Some(peering)) = (&restored, &stored, &peering) {
+            peering.learn(stored, &whereabouts, &options).await?;
+        }
+        let replicas = replicas_of(&dir, stored.as_ref());
+        let replicas = replicas_alone(replicas, stored.as_ref(), restored.as_ref());
+        let pacer = Arc::new(Pacer::new(options.disk.background_bytes_per_second));
+        // Snapshots and the log take long to read, and neither needs the other before both are there.
+        let loads = Arc::new(Loads::begin(&options, &pacer, stored.as_ref(), &replicas));
+        let (left, stopping) = (loads.clone(), stopping.clone());
+        let begun = Begun {
+            options,
+            dir,
+            lock,
+            restored,
+            found,
+            stored,
+            replicas,
+            peering,
+            whereabouts,
+            stopping,
+            pacer,
+            loads,
+        };
+        let opening: BoxFuture<'_, _> = Box::pin(begun.open(wrap_streams));
+        let opened = opening.await;
+        left.abandoned().await;
+        let node = opened?;
+        let _ = unfinished.disarm();
+        let Identity { cluster_id, node_id } = node.identity;
         tracing::info!(
-            cluster = format_args!("{:032x}", stored.identity.cluster_id),
-            node = stored.identity.node_id,
-            partitions = stored.partitions,
+            cluster = format_args!("{cluster_id:032x}"),
+            node = node_id,
+            partitions = node.partition_count,
             "the node serves"
         );
         Ok(Arc::new(node))
     }
 
-    /// Founds the cluster if there is none, and brings the catalog up to the options.
-    async fn found(&self, stored: &StoredIdentity, options: &NodeOptions) -> Result<(), OpenError> {
-        if self.catalog.read(|state| state.cluster_id.is_none()) {
+    /// Founds the cluster if there is none, and brings the catalog up to the options while this node is alone.
+    async fn found(&self, stored: &StoredIdentity, facts: &NodeFacts) -> Result<(), OpenError> {
+        let options = &self.host.opening.options;
+        if self.catalog.state().cluster_id.is_none() {
             let founding = Founding {
                 cluster_id: stored.identity.cluster_id,
                 partitions: stored.partitions,
@@ -141,21 +136,33 @@ impl Node {
                 feature_level: FEATURE_LEVEL,
             };
             self.catalog.propose(&CatalogCommand::Found(founding)).await?;
+            if let Start::Found { replicas } = options.start
+                && replicas != ClusterSettings::default().replicas
+            {
+                let settings = Some(ClusterSettings { replicas, ..ClusterSettings::default() });
+                let edit = Edit { epoch: self.catalog.state().epoch, settings, ..Edit::default() };
+                self.catalog.propose(&CatalogCommand::Edit(edit)).await?;
+            }
         }
-        self.catalog.set_address(stored.identity.node_id, &options.advertise).await?;
-        self.catalog.set_limits(&options.limits).await?;
+        if self.is_alone() {
+            self.catalog.update_node(stored.identity.node_id, facts).await?;
+            self.catalog.set_limits(&options.limits).await?;
+        }
         Ok(())
+    }
+
+    /// Whether there is no other node, so that everything is ready here at once.
+    fn is_alone(&self) -> bool {
+        self.catalog.state().nodes.len() <= 1
     }
 
     /// Changes the incarnations of what was restored, before anybody hears of it (R11).
     async fn reincarnate(&self, restored: &Restored) -> Result<(), OpenError> {
         let highest = |partition: &PartitionHandle| partition.read(Partition::highest_incarnation);
-        let known = self.partitions.iter().flatten().map(|partition| highest(partition));
+        let known = self.partitions.all().map(|partition| highest(&partition));
         let known = known.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or_default();
         let incarnation = restored.incarnation.max(known + 1);
-        for partition in
-            self.partitions.iter().flatten().filter(|partition| restored.concerns(partition.id()))
-        {
+        for partition in self.partitions.all().filter(|partition| restored.concerns(partition.id())) {
             partition.propose(&Command::Reincarnate { incarnation }).await?;
             partition.note_incarnation(incarnation);
             tracing::warn!(
@@ -167,38 +174,304 @@ impl Node {
         Ok(())
     }
 
-    fn start_tasks(&self, options: &NodeOptions, wrap_streams: WrapStreams) {
-        let in_process = InProcessStreams::default();
-        in_process.connect(self.partitions.clone());
-        let streams = wrap_streams(Arc::new(in_process));
-        let disk = Arc::new(memory::within(options.disk.clone(), options.memory_bytes, self.partition_count));
-        let reserve = Arc::new(Reserve::new(options.fs.clone(), &options.data_dir, disk.reserve_bytes));
-        let pressure = Arc::new(Pressure::default());
+    fn start_tasks(&self, facts: NodeFacts, peering: Option<Peering>) {
+        let options = &self.host.opening.options;
         if options.memory_bytes > 0 {
-            let keeper = Keeper::new(self.partitions.clone(), options.memory_bytes, pressure.clone());
+            let pressure = self.host.means.pressure.clone();
+            let keeper = Keeper::new(self.partitions.clone(), options.memory_bytes, pressure);
             self.tasks.spawn(keeper.run(self.stopping.clone()));
         }
-        let means = UpkeepMeans { log: self.log.clone(), options: disk, reserve, pressure };
-        let settings = DispatcherSettings { journal_events_max: options.journal_events_max };
-        for partition in self.partitions.iter().flatten() {
-            let (stamps, clock) = (self.stamps.clone(), self.clock.clone());
-            self.tasks.spawn(run_ticker(
-                partition.clone(),
-                stamps.clone(),
-                clock.clone(),
-                self.stopping.clone(),
-            ));
-            let (away_days, stop) = (options.away_days, self.stopping.clone());
-            self.tasks.spawn(run_activity(partition.clone(), stamps, clock, away_days, stop));
-            let dispatcher = Dispatcher::new(partition.clone(), streams.clone(), settings);
-            self.tasks.spawn(dispatcher.run(self.stopping.clone()));
-            let upkeep = Upkeep::new(partition.group().clone(), means.clone());
-            self.tasks.spawn(upkeep.run(self.stopping.clone()));
-        }
-        let upkeep = Upkeep::new(self.catalog.group().clone(), means);
-        self.tasks.spawn(upkeep.run(self.stopping.clone()));
-        self.tasks.spawn(self.distributor.clone().run(self.stopping.clone()));
+        // The task that compares the clocks ends this.
+        self.host.stamps.set_off(peering.is_some() && super::clocks::has_others(&self.host));
+        self.host.start_all();
+        self.tasks.spawn(tasks::reconcile(self.host.clone()));
+        let Some(peering) = peering else { return };
+        let Peering { network, handler, serving, .. } = peering;
+        self.tasks.spawn({
+            let (network, stop) = (network.clone(), self.stopping.clone());
+            async move {
+                network.run(handler, stop).await;
+                // The address is free when it ends.
+                let _ = serving.await;
+            }
+        });
+        self.tasks.spawn(tasks::announce(self.host.clone(), facts));
+        self.tasks.spawn(tasks::fetch(self.host.clone(), network.clone()));
+        self.tasks.spawn(tasks::persist(self.host.clone()));
+        self.tasks.spawn(super::clocks::compare(self.host.clone(), network.clone()));
+        self.tasks.spawn(tasks::watch_twin(self.host.clone(), network.clone()));
+        self.tasks.spawn(tasks::survey(self.host.clone(), network.clone()));
+        self.tasks.spawn(super::keeper::run(self.host.clone(), network));
     }
+}
+
+/// What is there before the log is opened.
+struct Begun {
+    options: NodeOptions,
+    dir: Arc<DataDir>,
+    lock: DirLock,
+    restored: Option<Restored>,
+    /// What the identity database said.
+    found: Option<StoredIdentity>,
+    stored: Option<StoredIdentity>,
+    replicas: BTreeMap<u32, u64>,
+    peering: Option<Peering>,
+    whereabouts: Arc<Whereabouts>,
+    stopping: CancellationToken,
+    pacer: Arc<Pacer>,
+    loads: Arc<Loads>,
+}
+
+impl Begun {
+    /// Opens the log and the groups, and starts everything.
+    async fn open(self, wrap_streams: WrapStreams) -> Result<Node, OpenError> {
+        let Self {
+            options,
+            dir,
+            lock,
+            restored,
+            found,
+            stored,
+            replicas,
+            peering,
+            whereabouts,
+            stopping,
+            pacer,
+            loads,
+        } = self;
+        let log = open_log(&dir, &options, stored.as_ref()).await?;
+        let transport: Arc<dyn PeerTransport> = match &peering {
+            Some(peering) => peering.network.raft_transport(),
+            // There is nobody to send to.
+            None => Arc::new(InProcessTransport::default()),
+        };
+        let founded = stored.as_ref().is_some_and(|stored| stored.founded);
+        let opening = Opening {
+            node: stored.as_ref().map_or(FIRST_NODE, |stored| stored.identity.node_id),
+            pacer,
+            options,
+            log,
+            whereabouts: whereabouts.clone(),
+            transport,
+            loads,
+        };
+        let alone = restored.as_ref().and_then(|restored| restored.alone.as_ref());
+        let (catalog, retired_catalog) =
+            open_catalog(&opening, &replicas, alone.is_some(), founded).await.map_err(OpenError::Catalog)?;
+        let known = catalog.as_ref().map(|group| group.read(|machine| machine.state().clone()));
+        let stored = match (alone, stored) {
+            // The catalog is told below.
+            (Some(_), Some(stored)) => stored,
+            (Some(_), None) => return Err(OpenError::RestoreUnreadable { path: dir.identity() }),
+            (None, stored) => reconcile(&dir, stored, known.as_ref(), &opening.options)?,
+        };
+        let replicas = if replicas.len() > 1 { replicas } else { replicas_of(&dir, Some(&stored)) };
+        let host = host(opening, dir, &stored, replicas, peering.as_ref(), stopping.clone(), wrap_streams);
+        if let Some(catalog) = catalog {
+            host.adopt_catalog(catalog);
+        }
+        if let Some(alone) = alone {
+            take_over(&host, &stored, alone).await?;
+        }
+        if let Some(replica) = retired_catalog {
+            // A stop came between the note of it and its end.
+            host.retire(CATALOG_GROUP, replica).await?;
+        }
+        open_partitions(&host, founded, alone).await?;
+        let node = Node {
+            identity: stored.identity,
+            partition_count: stored.partitions,
+            distributor: host.distributor.clone(),
+            catalog: host.catalog.clone(),
+            partitions: host.partitions.clone(),
+            whereabouts,
+            stamps: host.stamps.clone(),
+            started_ms: host.clock.monotonic_ms(),
+            clock: host.clock.clone(),
+            log: host.opening.log.clone(),
+            pacer: host.opening.pacer.clone(),
+            data_dir: host.opening.options.data_dir.clone(),
+            fs: host.opening.options.fs.clone(),
+            peers: peering.as_ref().map(|peering| peering.network.clone()),
+            peer_address: peering.as_ref().map(|peering| peering.listening),
+            host,
+            opened_at: Instant::now(),
+            jobs: Jobs::default(),
+            requests: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+            stopping,
+            _lock: lock,
+        };
+        if let Some(peering) = &peering {
+            peering.introduce(stored.identity);
+            peering.handler.open(node.host.clone());
+        }
+        let facts = facts_of(&node.host, &stored, peering.as_ref());
+        node.found(&stored, &facts).await?;
+        note_founded(&node.host, found, StoredIdentity { founded: true, ..stored }).await?;
+        if let Some(restored) = &restored {
+            node.reincarnate(restored).await?;
+            Restored::remove(&*node.fs, &node.data_dir)?;
+        }
+        node.distributor.distribute().await?;
+        node.start_tasks(facts, peering);
+        Ok(node)
+    }
+}
+
+/// The replica of the catalog, if one is here, and the one that a stop kept from being retired.
+async fn open_catalog(
+    opening: &Opening,
+    replicas: &BTreeMap<u32, u64>,
+    is_recovered: bool,
+    founded: bool,
+) -> Result<(Option<Group<CatalogMachine>>, Option<u64>), raft::OpenError> {
+    let Some(replica) = replicas.get(&CATALOG_GROUP.0).copied() else { return Ok((None, None)) };
+    let formation = if is_recovered { Formation::Recover } else { formation_of(replica, founded) };
+    if !is_recovered && opening.whereabouts.view.current().is_given_up(CATALOG_GROUP.0, replica) {
+        return Ok((None, None));
+    }
+    match opening.catalog(replica, formation).await {
+        Err(raft::OpenError::Retired { .. }) => Ok((None, Some(replica))),
+        opened => opened.map(|group| (Some(group), None)),
+    }
+}
+
+/// What this node says of itself. One without other nodes says only where clients find it.
+fn facts_of(host: &Host, stored: &StoredIdentity, peering: Option<&Peering>) -> NodeFacts {
+    let options = &host.opening.options;
+    let alone = || NodeFacts {
+        directory_id: stored.directory_id,
+        address: options.advertise.clone(),
+        peer_address: String::new(),
+        zone: options.zone.clone(),
+    };
+    peering.map_or_else(alone, |peering| peering.facts(options, stored.directory_id))
+}
+
+/// What the replicas of a node live on.
+fn host(
+    opening: Opening,
+    dir: Arc<DataDir>,
+    stored: &StoredIdentity,
+    replicas: BTreeMap<u32, u64>,
+    peering: Option<&Peering>,
+    stopping: CancellationToken,
+    wrap_streams: WrapStreams,
+) -> Arc<Host> {
+    let (options, whereabouts) = (&opening.options, opening.whereabouts.clone());
+    let partitions = Arc::new(Partitions::new(stored.partitions, whereabouts.clone()));
+    let peers = peering.map(|peering| peering.network.clone());
+    if let Some(network) = &peers {
+        partitions.connect(network.clone());
+    }
+    let streams = Arc::new(ClusterStreams::new(partitions.clone()));
+    let disk = Arc::new(memory::within(&options.disk, options.memory_bytes, stored.partitions));
+    let reserve = Arc::new(Reserve::new(options.fs.clone(), &options.data_dir, disk.reserve_bytes));
+    let means = UpkeepMeans {
+        log: opening.log.clone(),
+        options: disk,
+        reserve,
+        pressure: Arc::new(Pressure::default()),
+        ended: Arc::default(),
+        partitions: stored.partitions,
+        merges: UpkeepMeans::merges(),
+    };
+    let clock = options.clock.clone();
+    Arc::new(Host {
+        node: stored.identity.node_id,
+        dir,
+        stamps: Arc::new(Stamps::new(clock.clone(), 0)),
+        clock,
+        catalog: Arc::new(Catalog::new(whereabouts.clone(), peers)),
+        distributor: Distributor::new(whereabouts.clone(), partitions.clone()),
+        whereabouts,
+        partitions,
+        survey: Survey::default(),
+        streams: wrap_streams(streams),
+        means,
+        stopping,
+        failure: watch::Sender::default(),
+        hosted: RwLock::default(),
+        replicas: Mutex::new(replicas),
+        heard_epoch: Mutex::default(),
+        persisted: tokio::sync::Mutex::default(),
+        reincarnated: Mutex::default(),
+        opening,
+    })
+}
+
+/// Stores what is founded now, unless that stands there. A full disk is no failure: the log says the same.
+async fn note_founded(
+    host: &Host,
+    found: Option<StoredIdentity>,
+    stored: StoredIdentity,
+) -> Result<(), OpenError> {
+    if found == Some(stored) {
+        return Ok(());
+    }
+    if !host.dir.has_room() {
+        tracing::warn!("the disk is full, and the identity is not stored; the next start looks again");
+        return Ok(());
+    }
+    host.write_identity(&stored).await
+}
+
+/// Opens the partitions that are here, all at once.
+async fn open_partitions(host: &Host, founded: bool, alone: Option<&Alone>) -> Result<(), OpenError> {
+    let state = host.whereabouts.view.current();
+    let replicas = host.replicas.lock().clone();
+    let partitions = replicas.iter().filter_map(|(group, replica)| {
+        let id = partition_of(fanfold_storage::log::GroupId(*group))?;
+        // One that was given up is retired as soon as the tasks run.
+        if state.is_given_up(*group, *replica) {
+            return None;
+        }
+        let formation = match alone.filter(|alone| alone.founds) {
+            Some(alone) if alone.empty.contains(&id.0) => Formation::New,
+            Some(_) => Formation::Recover,
+            None if state.recovering.get(group) == Some(replica) => Formation::Recover,
+            None => formation_of(*replica, founded),
+        };
+        Some(host.open_or_note(id, *replica, formation))
+    });
+    join_all(partitions).await.into_iter().collect()
+}
+
+/// The replicas of a node that goes on alone.
+fn replicas_alone(
+    mut replicas: BTreeMap<u32, u64>,
+    stored: Option<&StoredIdentity>,
+    restored: Option<&Restored>,
+) -> BTreeMap<u32, u64> {
+    let Some(alone) = restored.and_then(|restored| restored.alone.as_ref()) else { return replicas };
+    replicas.insert(CATALOG_GROUP.0, alone.replica);
+    if let Some(stored) = stored.filter(|_| alone.founds) {
+        replicas.extend(groups_of(stored.partitions).map(|group| (group.0, alone.replica)));
+    }
+    replicas
+}
+
+/// Tells the catalog that this node goes on alone, before anybody acts on what the catalog said until then.
+async fn take_over(host: &Host, stored: &StoredIdentity, alone: &Alone) -> Result<(), OpenError> {
+    let taken = TakeOver {
+        node: host.node,
+        replica: alone.replica,
+        gone: alone.gone.clone(),
+        founds: alone.founds.then_some(stored.identity.cluster_id),
+        address: host.opening.options.advertise.clone(),
+    };
+    host.catalog.propose(&CatalogCommand::TakeOver(taken)).await?;
+    // Without the note that is removed later, the next start has to know its replicas.
+    host.write_identity(stored).await?;
+    tracing::warn!(
+        node = host.node,
+        replica = alone.replica,
+        gone = ?alone.gone,
+        empty = ?alone.empty,
+        "this node goes on alone; what only others had is lost"
+    );
+    Ok(())
 }
 
 fn check(options: &NodeOptions) -> Result<(), OpenError> {
@@ -212,80 +485,6 @@ fn check(options: &NodeOptions) -> Result<(), OpenError> {
     }
 }
 
-/// Draws and stores the identity of a new directory; checks that of an old one. None: it is to be rebuilt from the log.
-fn begin(
-    dir: &DataDir,
-    stored: Option<StoredIdentity>,
-    options: &NodeOptions,
-) -> Result<Option<StoredIdentity>, OpenError> {
-    match stored {
-        Some(stored) => {
-            same_partitions(dir.path(), stored.partitions, options)?;
-            if stored.founded && !dir.has_log(options.fs.as_ref()) {
-                let (data_dir, cluster_id) = (dir.path().to_owned(), stored.identity.cluster_id);
-                return Err(OpenError::LogMissing { data_dir, cluster_id });
-            }
-            Ok(Some(stored))
-        }
-        None if dir.has_log(options.fs.as_ref()) => Ok(None),
-        None => Ok(Some(draw(dir, options)?)),
-    }
-}
-
-/// Draws and stores a new identity.
-fn draw(dir: &DataDir, options: &NodeOptions) -> Result<StoredIdentity, OpenError> {
-    let identity = Identity { cluster_id: rand::random(), node_id: FIRST_NODE };
-    let partitions = options.partitions.unwrap_or(PARTITIONS_DEFAULT);
-    let stored = StoredIdentity { identity, partitions, founded: false };
-    dir.store(&stored)?;
-    Ok(stored)
-}
-
-/// Makes identity and catalog agree: the catalog's log decides.
-fn reconcile(
-    dir: &DataDir,
-    stored: Option<StoredIdentity>,
-    catalog: &CatalogState,
-    options: &NodeOptions,
-) -> Result<StoredIdentity, OpenError> {
-    let Some(cluster_id) = catalog.cluster_id else {
-        return match stored {
-            Some(stored) if stored.founded => {
-                let (data_dir, cluster_id) = (dir.path().to_owned(), stored.identity.cluster_id);
-                Err(OpenError::LogMissing { data_dir, cluster_id })
-            }
-            Some(stored) => Ok(stored),
-            // The first start was stopped before the cluster was founded, so nothing was ever answered.
-            None => draw(dir, options),
-        };
-    };
-    let rebuilt = StoredIdentity {
-        identity: Identity { cluster_id, node_id: FIRST_NODE },
-        partitions: catalog.partitions,
-        founded: true,
-    };
-    match stored {
-        Some(stored) if stored.identity != rebuilt.identity || stored.partitions != rebuilt.partitions => {
-            let (data_dir, identity) = (dir.path().to_owned(), stored.identity.cluster_id);
-            Err(OpenError::IdentityDiffers { data_dir, identity, log: cluster_id })
-        }
-        Some(stored) => Ok(stored),
-        None => {
-            same_partitions(dir.path(), rebuilt.partitions, options)?;
-            Ok(rebuilt)
-        }
-    }
-}
-
-fn same_partitions(data_dir: &Path, found: u16, options: &NodeOptions) -> Result<(), OpenError> {
-    match options.partitions {
-        Some(asked) if asked != found => {
-            Err(OpenError::PartitionsDiffer { data_dir: data_dir.to_owned(), found, asked })
-        }
-        _ => Ok(()),
-    }
-}
-
 async fn open_log(
     dir: &DataDir,
     options: &NodeOptions,
@@ -293,12 +492,17 @@ async fn open_log(
 ) -> Result<Log, OpenError> {
     // Counts only for a new log, whose identity was just drawn; an existing log keeps its own.
     let salt = stored.map_or_else(rand::random, |stored| stored.identity.cluster_id as u64);
-    let log_options = LogOptions { salt, ..options.log.clone() };
+    let partitions =
+        stored.map(|stored| stored.partitions).or(options.partitions).unwrap_or(PARTITIONS_DEFAULT);
+    let log_options = memory::log_within(options.log.clone(), options.memory_bytes, partitions);
+    let log_options = LogOptions { salt, ..log_options };
     let (fs, path) = (options.fs.clone(), dir.log());
-    // Opening reads the whole log.
-    let opened = tokio::task::spawn_blocking(move || Log::open(fs, &path, log_options)).await;
+    let opened = blocking::open_log(fs, path, log_options).await;
     let (log, recovered) = opened.map_err(|_| NodeError::ShuttingDown)??;
     report(&recovered);
+    if stored.is_none() {
+        held::check_lone_log(dir, &recovered)?;
+    }
     Ok(log)
 }
 
@@ -328,61 +532,4 @@ fn report(recovered: &Recovered) {
         groups = recovered.groups.len(),
         "the log is open"
     );
-}
-
-/// What the groups of a node are opened with.
-struct Opening {
-    options: NodeOptions,
-    log: Log,
-    pacer: Arc<Pacer>,
-}
-
-impl Opening {
-    async fn catalog(&self, founded: bool) -> Result<Group<CatalogMachine>, OpenError> {
-        let opened = self.group(CATALOG_GROUP, founded, CatalogMachine::default()).await;
-        opened.map_err(OpenError::Catalog)
-    }
-
-    /// Opens all partitions at once; none in place of one that is quarantined.
-    async fn partitions(
-        &self,
-        count: u16,
-        founded: bool,
-    ) -> Result<Vec<Option<Group<PartitionMachine>>>, OpenError> {
-        let groups = (0..count).map(|n| async move {
-            let partition = PartitionId(n);
-            let machine = PartitionMachine::new(partition, count);
-            match self.group(GroupId(u32::from(n) + 1), founded, machine).await {
-                Ok(group) => Ok(Some(group)),
-                Err(raft::OpenError::Log(LogStoreError::Log(error @ LogError::Quarantined { .. }))) => {
-                    tracing::error!(partition = n, %error, "the partition refuses service on this node");
-                    Ok(None)
-                }
-                Err(source) => Err(OpenError::Partition { partition, source }),
-            }
-        });
-        join_all(groups).await.into_iter().collect()
-    }
-
-    async fn group<M: Machine>(
-        &self,
-        group: GroupId,
-        founded: bool,
-        machine: M,
-    ) -> Result<Group<M>, raft::OpenError> {
-        // A replica of the first incarnation has the number of its node.
-        let replica = ReplicaId(FIRST_NODE);
-        let members = BTreeMap::from([(replica, ReplicaAddress(self.options.advertise.clone()))]);
-        let formation = if founded { Formation::Existing } else { Formation::New };
-        let spec = GroupSpec { group, replica, members, formation };
-        // With one node there is nobody to send to.
-        let transport = Arc::new(InProcessTransport::default());
-        let pacer = self.pacer.clone();
-        let directory = GroupDirectory {
-            fs: self.options.fs.clone(),
-            dir: group_dir(&self.options.data_dir, group),
-            pace: Arc::new(move |bytes| pacer.take(bytes)),
-        };
-        Group::open(self.log.clone(), spec, directory, machine, &self.options.raft, transport).await
-    }
 }

@@ -2,20 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
 
 use fanfold_storage::command::Refusal;
 use fanfold_storage::ids::{EntryId, GraphId, PartitionId, SpaceId, UserId};
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
+use tokio::time::timeout;
 
 use super::Node;
 use crate::error::{NodeError, RangeField};
 use crate::partition::PartitionHandle;
 use crate::position::Position;
 use crate::read::{
-    self, Asker, Counts, EdgePage, EntriesRequest, EntryView, Explanation, FOLLOW_SCAN_LIMIT_MAX,
-    FeedRequest, FeedsRequest, IDS_MAX, LIMIT_MAX, Page, READERS_MAX, ReadyFeeds, ScanAfter, TimelineRequest,
+    self, Asker, Consistency, Counts, EdgePage, EntriesRequest, EntryView, Explanation,
+    FOLLOW_SCAN_LIMIT_MAX, FeedRequest, FeedsRequest, IDS_MAX, LIMIT_MAX, Page, READERS_MAX, ReadyFeeds,
+    ScanAfter, TimelineRequest,
 };
+
+/// How long a replica that does not lead may take to catch up with what a read asks for.
+const REPLICA_WAIT: Duration = Duration::from_secs(2);
 
 /// Feeds of one request that are read at the same time.
 const FEEDS_AT_ONCE: usize = 16;
@@ -23,18 +30,27 @@ const FEEDS_AT_ONCE: usize = 16;
 impl Node {
     /// Reads a timeline, newest first.
     pub async fn read_timeline(&self, request: &TimelineRequest) -> Result<Page, NodeError> {
+        self.read_timeline_at(request, Consistency::Leader).await
+    }
+
+    /// Like [`Node::read_timeline`], from any replica that the consistency allows.
+    pub async fn read_timeline_at(
+        &self,
+        request: &TimelineRequest,
+        consistency: Consistency,
+    ) -> Result<Page, NodeError> {
         let _pass = self.enter()?;
         check(RangeField::Limit, u64::from(request.limit), 1..=u64::from(LIMIT_MAX))?;
-        let home = self.ready_home(request.owner, request.at_least.as_ref()).await?;
-        self.check_space(home, request.space)?;
-        read::read_timeline(self.asker(), home, request).await
+        let home = self.home_at(request.owner, request.at_least.as_ref(), consistency).await?;
+        self.check_space(&home, request.space)?;
+        read::read_timeline(self.asker(), &home, request).await
     }
 
     /// Reads entries by id, in the order asked; none where there is no such entry in the space, or not for the viewer.
     pub async fn read_entries(&self, request: &EntriesRequest) -> Result<Vec<Option<EntryView>>, NodeError> {
         let _pass = self.enter()?;
         check(RangeField::Ids, request.ids.len() as u64, 0..=IDS_MAX as u64)?;
-        if !self.catalog.read(|state| state.spaces.contains_key(&request.space)) {
+        if !self.catalog.state().spaces.contains_key(&request.space) {
             return Err(NodeError::UnknownSpace { known: self.catalog.known_spaces() });
         }
         read::read_entries(self.asker(), request).await
@@ -42,10 +58,20 @@ impl Node {
 
     /// Reads the feed of a reader, newest first.
     pub async fn read_feed(&self, request: &FeedRequest) -> Result<Page, NodeError> {
+        self.read_feed_at(request, Consistency::Leader).await
+    }
+
+    /// Like [`Node::read_feed`], from any replica that the consistency allows. What the page needs of other partitions
+    /// comes from their leaders.
+    pub async fn read_feed_at(
+        &self,
+        request: &FeedRequest,
+        consistency: Consistency,
+    ) -> Result<Page, NodeError> {
         let _pass = self.enter()?;
         check(RangeField::Limit, u64::from(request.limit), 1..=u64::from(LIMIT_MAX))?;
-        let home = self.ready_home(request.reader, request.at_least.as_ref()).await?;
-        self.feed(home, request).await
+        let home = self.home_at(request.reader, request.at_least.as_ref(), consistency).await?;
+        self.feed(&home, request).await
     }
 
     /// Reads feeds as far as that needs no waiting and their pages have no more than `bytes_max` bytes of payloads. Those
@@ -95,7 +121,7 @@ impl Node {
                 hydrate: request.hydrate,
                 at_least: None,
             };
-            self.feed(self.partition(home)?, &request).await
+            self.feed(&*self.partition(home)?, &request).await
         });
         Ok(stream::iter(pages).buffered(FEEDS_AT_ONCE).collect().await)
     }
@@ -143,25 +169,45 @@ impl Node {
         entry: EntryId,
     ) -> Result<Explanation, NodeError> {
         let _pass = self.enter()?;
-        self.check_space(self.home(reader)?, space)?;
+        self.check_space(&*self.home(reader)?, space)?;
         read::explain(self.asker(), space, reader, entry).await
     }
 
-    fn asker(&self) -> Asker<'_> {
+    pub(super) fn asker(&self) -> Asker<'_> {
         Asker::new(&self.partitions)
     }
 
-    /// The home of a user, once it reflects everything answered before and what `at_least` names.
-    async fn ready_home(
+    /// The home of a user here, once it reflects what the consistency asks for and what `at_least` names. A replica that
+    /// does not in time says who leads.
+    async fn home_at(
         &self,
         user: UserId,
         at_least: Option<&Position>,
-    ) -> Result<&PartitionHandle, NodeError> {
+        consistency: Consistency,
+    ) -> Result<Arc<PartitionHandle>, NodeError> {
         let home = self.home(user)?;
-        if let Some(position) = at_least {
-            self.wait_for(position, home.id()).await?;
+        if consistency == Consistency::Leader || home.group().is_leader() {
+            if let Some(position) = at_least {
+                self.wait_for(position, home.id()).await?;
+            }
+            home.confirm().await?;
+            return Ok(home);
         }
-        home.confirm().await?;
+        let follows = async {
+            if let Consistency::StaleOk { max_ms } = consistency {
+                let (heard, committed) = home.group().heard().unwrap_or((Duration::MAX, 0));
+                if heard > Duration::from_millis(u64::from(max_ms)) {
+                    return Err(NodeError::NotLeader { leader: home.known_leader() });
+                }
+                home.wait_applied(committed).await?;
+            }
+            if let Some(position) = at_least {
+                self.wait_at_replica(position, &home).await?;
+            }
+            Ok(())
+        };
+        let behind = NodeError::NotLeader { leader: home.known_leader() };
+        timeout(REPLICA_WAIT, follows).await.unwrap_or(Err(behind))?;
         Ok(home)
     }
 
@@ -182,7 +228,7 @@ impl Node {
     }
 
     fn check_graph(&self, graph: GraphId) -> Result<(), NodeError> {
-        if self.catalog.read(|state| state.graphs.contains_key(&graph)) {
+        if self.catalog.state().graphs.contains_key(&graph) {
             return Ok(());
         }
         Err(NodeError::UnknownGraph { known: self.catalog.known_graphs() })

@@ -5,7 +5,7 @@ use fanfold_storage::log::GroupUsage;
 use fanfold_storage::partition::Partition;
 
 use super::Node;
-use super::open::partition_of;
+use crate::map::partition_of;
 use crate::partition::{PartitionHandle, Progress};
 use crate::raft::Machine;
 use crate::status::{NodeStatus, PartitionStatus, SnapshotStatus, StreamStatus};
@@ -21,20 +21,9 @@ impl Node {
             cluster_id: self.identity.cluster_id,
             uptime_ms: self.clock.monotonic_ms().saturating_sub(self.started_ms),
             clock_held_ms: self.stamps.held(),
-            epoch: self.catalog.read(|state| state.epoch),
-            partitions: self
-                .partitions
-                .iter()
-                .flatten()
-                .map(|partition| status_of(partition, now_ms, &held))
-                .collect(),
-            damaged: self
-                .partitions
-                .iter()
-                .enumerate()
-                .filter(|(_, partition)| partition.is_none())
-                .map(|(n, _)| PartitionId(n as u16))
-                .collect(),
+            epoch: self.catalog.state().epoch,
+            partitions: self.partitions.all().map(|partition| status_of(&partition, now_ms, &held)).collect(),
+            damaged: self.partitions.damaged().collect(),
             log: self.log.status(),
             log_pinned_by: pins.and_then(|usage| partition_of(usage.group)),
         }

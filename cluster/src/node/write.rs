@@ -8,9 +8,9 @@ use fanfold_storage::command::{Command, Outcome, Refusal, Write, WriteTag};
 use fanfold_storage::ids::{JournalPosition, PartitionId, SessionId, UserId};
 
 use super::Node;
-use crate::catalog::CatalogHandle;
+use crate::catalog::Catalog;
 use crate::error::NodeError;
-use crate::partition::{Applied, PartitionHandle};
+use crate::partition::{Applied, PartitionHandle, Partitions};
 use crate::position::{Position, Receipt};
 use crate::proposer::{AnswerSink, CommandResult};
 
@@ -27,16 +27,26 @@ const ENCODED_BYTES_KEPT: usize = 64 << 10;
 
 /// The way of many writes to one partition: submitted together, proposed together, answered together.
 pub struct WriteLane {
-    home: Arc<PartitionHandle>,
-    answers: Arc<dyn AnswerSink<Applied>>,
+    partition: PartitionId,
+    partitions: Arc<Partitions>,
+    catalog: Weak<Catalog>,
+    sink: Arc<dyn WriteSink>,
+    /// The replica that took the last writes; it may be gone by the next.
+    route: Option<Route>,
     /// Where commands are encoded; split off in pieces, so that most commands take no allocation of their own.
     encoded: Vec<u8>,
+}
+
+/// A replica of the partition that is here, and what takes its answers.
+struct Route {
+    home: Arc<PartitionHandle>,
+    answers: Arc<dyn AnswerSink<Applied>>,
 }
 
 /// Turns what the proposer answers into what was written.
 struct LaneAnswers {
     home: Arc<PartitionHandle>,
-    catalog: Weak<CatalogHandle>,
+    catalog: Weak<Catalog>,
     sink: Arc<dyn WriteSink>,
 }
 
@@ -62,10 +72,29 @@ impl WriteLane {
             start = end;
             (number, command)
         });
-        self.home.proposer().submit_all(commands, &self.answers);
+        match self.partitions.get(self.partition) {
+            Ok(home) => {
+                let (catalog, sink) = (&self.catalog, &self.sink);
+                let known = self.route.take().filter(|route| Arc::ptr_eq(&route.home, &home));
+                let route = self.route.insert(known.unwrap_or_else(|| Route::new(home, catalog, sink)));
+                route.home.proposer().submit_all(commands, &route.answers);
+            }
+            Err(error) => {
+                self.route = None;
+                self.sink.written(&mut commands.map(|(number, _)| (number, Err(error.clone()))));
+            }
+        }
         if self.encoded.capacity() > ENCODED_BYTES_KEPT {
             self.encoded = Vec::new();
         }
+    }
+}
+
+impl Route {
+    fn new(home: Arc<PartitionHandle>, catalog: &Weak<Catalog>, sink: &Arc<dyn WriteSink>) -> Self {
+        let (catalog, sink) = (catalog.clone(), sink.clone());
+        let answers = Arc::new(LaneAnswers { home: home.clone(), catalog, sink });
+        Self { home, answers }
     }
 }
 
@@ -79,7 +108,7 @@ impl AnswerSink<Applied> for LaneAnswers {
 impl LaneAnswers {
     fn receipt(&self, answer: CommandResult<Applied>) -> Result<Receipt, NodeError> {
         let partition = self.home.id();
-        let proposed = answer.map_err(|error| NodeError::from_proposal(Some(partition), &error))?;
+        let proposed = answer.map_err(|error| self.home.not_proposed(&error))?;
         match proposed.outcome {
             Applied::Outcome(Outcome::Written { result, journal }) => {
                 let incarnation = self.home.incarnation();
@@ -103,10 +132,9 @@ impl Node {
         sink: Arc<dyn WriteSink>,
     ) -> Result<WriteLane, NodeError> {
         let _pass = self.enter()?;
-        let home = self.partition(partition)?.clone();
-        let catalog = Arc::downgrade(&self.catalog);
-        let answers = Arc::new(LaneAnswers { home: home.clone(), catalog, sink });
-        Ok(WriteLane { home, answers, encoded: Vec::new() })
+        self.partition(partition)?;
+        let (partitions, catalog) = (self.partitions.clone(), Arc::downgrade(&self.catalog));
+        Ok(WriteLane { partition, partitions, catalog, sink, route: None, encoded: Vec::new() })
     }
 
     /// Opens a session with a partition.
@@ -140,7 +168,7 @@ impl Node {
             Outcome::Written { result, journal } => (result, journal),
             outcome => return Err(unexpected(&self.catalog, partition, &outcome)),
         };
-        self.wait_for_block(home, &concerned, index, journal).await?;
+        self.wait_for_block(&home, &concerned, index, journal).await?;
         let incarnation = home.incarnation();
         Ok(Receipt { result, position: Position { partition, incarnation, index, journal } })
     }
@@ -174,16 +202,16 @@ impl Node {
         let reached = home.wait_progress(|progress| {
             progress.looked_at >= index && concerned.iter().all(|id| progress.has_reached(*id, position))
         });
+        // The write is done, whatever keeps the wait from its end.
+        let unknown = NodeError::Unavailable { partition: home.id(), may_have_applied: true };
         tokio::select! {
-            reached = reached => reached,
-            () = self.stopping.cancelled() => {
-                Err(NodeError::Unavailable { partition: home.id(), may_have_applied: true })
-            }
+            reached = reached => reached.map_err(|_| unknown),
+            () = self.stopping.cancelled() => Err(unknown),
         }
     }
 }
 
-fn unexpected(catalog: &CatalogHandle, partition: PartitionId, outcome: &Outcome) -> NodeError {
+fn unexpected(catalog: &Catalog, partition: PartitionId, outcome: &Outcome) -> NodeError {
     match outcome {
         Outcome::Refused { refusal: Refusal::UnknownSpace } => {
             NodeError::UnknownSpace { known: catalog.known_spaces() }

@@ -106,7 +106,8 @@ pub(crate) async fn run(
         let work = async {
             propose_noted(&partition).await;
             let is_short = activity.is_memory_short.swap(false, Ordering::Relaxed);
-            if is_short && away_days > 0 && freed_on != Some(today) {
+            let leads = partition.group().is_leader();
+            if is_short && away_days > 0 && freed_on != Some(today) && leads {
                 freed_on = Some(today);
                 free(&partition, Day(today.0.saturating_sub(away_days))).await;
             }

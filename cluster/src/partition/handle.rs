@@ -1,7 +1,9 @@
 //! Owns the way to one partition: proposing, reading, and what its streams have delivered.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{self, AtomicU64};
 
 use bytes::Bytes;
 use fanfold_storage::command::{Command, Outcome};
@@ -12,14 +14,17 @@ use tokio::sync::watch;
 use super::activity::Activity;
 use super::gate::ReadGate;
 use super::machine::{Applied, PartitionMachine};
-use crate::error::NodeError;
+use crate::error::{LeaderAt, NodeError};
+use crate::map::{Whereabouts, group_of};
 use crate::position::Position;
 use crate::proposer::Proposer;
-use crate::raft::Group;
+use crate::raft::{Group, ProposeError, ReadError};
 
 /// How far a partition's journal has been delivered; kept by its dispatcher, lost with the leadership.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
+    /// Whether it is the leader's: a replica that does not lead knows of nothing.
+    pub is_leading: bool,
     /// The applied index at which this was looked at.
     pub looked_at: u64,
     /// Journal events up to here have been looked at.
@@ -63,11 +68,17 @@ pub(crate) struct PartitionHandle {
     incarnation: AtomicU64,
     gate: ReadGate,
     activity: Activity,
+    whereabouts: Arc<Whereabouts>,
 }
 
 impl PartitionHandle {
     /// The partition of this group and its proposer.
-    pub fn new(id: PartitionId, group: Group<PartitionMachine>, proposer: Proposer<Applied>) -> Self {
+    pub fn new(
+        id: PartitionId,
+        group: Group<PartitionMachine>,
+        proposer: Proposer<Applied>,
+        whereabouts: Arc<Whereabouts>,
+    ) -> Self {
         let incarnation = AtomicU64::new(group.read(|machine| machine.state_as_is().incarnation()));
         Self {
             id,
@@ -77,6 +88,7 @@ impl PartitionHandle {
             incarnation,
             gate: ReadGate::default(),
             activity: Activity::default(),
+            whereabouts,
         }
     }
 
@@ -105,14 +117,14 @@ impl PartitionHandle {
         &self.progress
     }
 
-    /// The incarnation of the partition.
+    /// The incarnation of the partition; one that it had, at a replica that has followed since.
     pub fn incarnation(&self) -> u64 {
-        self.incarnation.load(Ordering::Relaxed)
+        self.incarnation.load(atomic::Ordering::Relaxed)
     }
 
     /// Takes note of the machine's incarnation.
     pub fn note_incarnation(&self, incarnation: u64) {
-        self.incarnation.store(incarnation, Ordering::Relaxed);
+        self.incarnation.store(incarnation, atomic::Ordering::Relaxed);
     }
 
     /// Proposes a command and waits until it is applied: the index of its Raft entry, and what it came to.
@@ -122,12 +134,21 @@ impl PartitionHandle {
 
     /// Proposes an encoded command.
     pub async fn propose_bytes(&self, command: Bytes) -> Result<(u64, Outcome), NodeError> {
-        let failed = |error| NodeError::from_proposal(Some(self.id), &error);
-        let proposed = self.proposer.propose(command).await.map_err(failed)?;
+        let proposed = self.proposer.propose(command).await;
+        let proposed = proposed.map_err(|error| self.not_proposed(&error))?;
         match proposed.outcome {
             Applied::Outcome(outcome) => Ok((proposed.index, outcome)),
             Applied::Damaged => Err(NodeError::Damaged { partition: self.id }),
         }
+    }
+
+    /// What a proposal failed with.
+    pub fn not_proposed(&self, error: &ProposeError) -> NodeError {
+        NodeError::from_proposal(Some(self.id), error, &self.whereabouts)
+    }
+
+    fn not_read(&self, error: &ReadError) -> NodeError {
+        NodeError::from_read(Some(self.id), error, &self.whereabouts)
     }
 
     /// Reads what is applied here now. `read` runs under the read lock and must not wait.
@@ -146,22 +167,93 @@ impl PartitionHandle {
         if self.is_confirmed() {
             return Ok(());
         }
-        let failed = |error| NodeError::from_read(Some(self.id), &error);
+        let failed = |error| self.not_read(&error);
         self.gate.pass(async || self.group.read_index().await.map(|_| ())).await.map_err(failed)
     }
 
     /// Waits until an index is applied here.
     pub async fn wait_applied(&self, index: u64) -> Result<(), NodeError> {
         let applied = self.group.wait_applied(index).await;
-        applied.map_err(|error| NodeError::from_read(Some(self.id), &error))
+        applied.map_err(|error| self.not_read(&error))
     }
 
-    /// Waits until the progress of the journal satisfies `reached`.
-    pub async fn wait_progress(&self, reached: impl FnMut(&Progress) -> bool) -> Result<(), NodeError> {
+    /// Waits until an index of an incarnation is applied here. A replica that is behind comes to the incarnation first;
+    /// one that is past it waits for nothing, since that history is gone. Nor does a leader that has never heard of it.
+    pub async fn wait_position(&self, incarnation: u64, index: u64) -> Result<(), NodeError> {
+        if self.incarnation() == incarnation {
+            return self.wait_applied(index).await;
+        }
+        // Rare, and large.
+        Box::pin(self.wait_incarnation(incarnation, index)).await
+    }
+
+    async fn wait_incarnation(&self, incarnation: u64, index: u64) -> Result<(), NodeError> {
+        let mut applied = self.group.watch_applied();
+        loop {
+            let seen = *applied.borrow_and_update();
+            // The copy may be old.
+            match self.read(Partition::incarnation)?.cmp(&incarnation) {
+                Ordering::Greater => return Ok(()),
+                Ordering::Equal => return self.wait_applied(index).await,
+                Ordering::Less if self.group.is_leader() => {
+                    self.confirm().await?;
+                    if self.read(Partition::incarnation)? < incarnation {
+                        return Ok(());
+                    }
+                }
+                Ordering::Less => self.wait_applied(seen + 1).await?,
+            }
+        }
+    }
+
+    /// Who leads, as far as is known here.
+    pub fn known_leader(&self) -> Option<LeaderAt> {
+        let hint = self.group.leader_hint().and_then(|hint| self.whereabouts.of_hint(&hint));
+        hint.or_else(|| self.whereabouts.leader_of(group_of(Some(self.id))))
+    }
+
+    /// Waits until the progress of the journal satisfies `reached`. Only the leader knows of progress; when the leadership
+    /// is lost, the wait ends.
+    pub async fn wait_progress(&self, mut reached: impl FnMut(&Progress) -> bool) -> Result<(), NodeError> {
         let mut progress = self.progress.subscribe();
-        let reached = progress.wait_for(reached).await;
-        let unavailable = NodeError::Unavailable { partition: self.id, may_have_applied: false };
-        reached.map(|_| ()).map_err(|_| unavailable)
+        let mut leadership = self.group.watch_leadership();
+        loop {
+            {
+                let now = progress.borrow_and_update();
+                if now.is_leading && reached(&now) {
+                    return Ok(());
+                }
+            }
+            if leadership.led().is_none() {
+                return Err(NodeError::NotLeader { leader: self.known_leader() });
+            }
+            let goes_on = tokio::select! {
+                changed = progress.changed() => changed.is_ok(),
+                goes_on = leadership.changed() => goes_on,
+            };
+            if !goes_on {
+                return Err(NodeError::Unavailable { partition: self.id, may_have_applied: false });
+            }
+        }
+    }
+
+    /// Waits until there are neither undelivered events nor pending slices, and says where the journal stands.
+    pub async fn wait_drained(&self) -> Result<JournalPosition, NodeError> {
+        let mut applied = self.group.watch_applied();
+        loop {
+            applied.borrow_and_update();
+            let look = || self.read(|state| (state.journal_next(), state.slices_pending()));
+            let (next, slices) = look()?;
+            if slices {
+                let stopped = NodeError::Unavailable { partition: self.id, may_have_applied: false };
+                applied.changed().await.map_err(|_| stopped)?;
+                continue;
+            }
+            self.wait_progress(|progress| progress.delivered.0 + 1 >= next.0).await?;
+            if look()? == (next, false) {
+                return Ok(next);
+            }
+        }
     }
 }
 

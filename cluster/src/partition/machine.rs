@@ -1,17 +1,22 @@
 //! Owns a partition's state machine as its Raft group sees it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold_storage::codec::{Encoded, Reader};
+use fanfold_storage::codec::{Encoded, Malformed, Reader};
 use fanfold_storage::command::{Command, Outcome, decode_batch};
 use fanfold_storage::ids::{PartitionId, Stamp};
-use fanfold_storage::partition::{Applying, CutBucket, Dropped, MergePolicy, Partition, TIMELINES_SECTION};
-use fanfold_storage::segment::{Segment, SegmentError, SegmentInfo, SegmentNumber};
-use fanfold_storage::snapshot::{Listed, Manifest};
+use fanfold_storage::partition::{
+    Applying, CutBucket, Dropped, MergePolicy, Partition, Restoring, TIMELINES_SECTION, renumber_timelines,
+};
+use fanfold_storage::segment::{self, Segment, SegmentError, SegmentInfo, SegmentNumber};
+use fanfold_storage::snapshot::{Listed, Manifest, SnapshotError};
 
-use crate::raft::{Bucket, FileError, FileSettings, FileWork, Garbage, GroupFiles, LastBucket, Machine};
+use crate::raft::{
+    Bucket, FileError, FileSettings, FileWork, Garbage, GroupFiles, LastBucket, LastWork, Machine,
+};
 
 /// What a committed command came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,32 +118,63 @@ impl Machine for PartitionMachine {
         self.flush_work()
     }
 
-    fn last_bucket(&mut self) -> Option<LastBucket> {
-        let (bytes, segments) = self.state().is_some().then(|| self.state.cut_timelines())??;
-        let listed = segments.iter().map(listed).collect();
-        Some(LastBucket { section: TIMELINES_SECTION, number: 0, bytes, segments: listed })
+    fn last_bucket(&mut self) -> Option<LastWork> {
+        let cut = self.state().is_some().then(|| self.state.cut_timelines())??;
+        Some(Box::new(|| {
+            let (bytes, segments) = cut.encode();
+            let segments = segments.iter().map(listed).collect();
+            LastBucket { section: TIMELINES_SECTION, number: 0, bytes, segments }
+        }))
     }
 
     fn end_cut(&mut self, taken: bool) -> Garbage {
-        if !taken {
-            return Box::new(self.state.abandon_cut());
-        }
-        self.state.end_cut();
-        Box::new(())
+        Box::new(if taken { self.state.end_cut() } else { self.state.abandon_cut() })
     }
 
     fn restore(&mut self, files: &GroupFiles, manifest: &Manifest) -> Result<(), FileError> {
         let mut restoring = Partition::restoring(self.state.id(), self.partitions);
-        files.snapshots.load(manifest, |section, number, bytes| restoring.add(section, number, bytes))?;
-        let open = |listed: &Listed| {
-            let mut from = Reader::new(&listed.detail);
-            let info = SegmentInfo::decode(&mut from)?;
-            Ok(Arc::new(Segment::open(&*files.fs, &files.dir, &info)?))
+        let infos: Result<Vec<_>, FileError> =
+            manifest.segments.iter().map(|listed| Ok(described(listed)?)).collect();
+        let infos = infos?;
+        let renumbered: Vec<_> = infos.iter().filter(|(was, now)| was != now).copied().collect();
+        let read = |section, number, bytes: &[u8]| {
+            if section == TIMELINES_SECTION && !renumbered.is_empty() {
+                return Restoring::read(section, number, &renumber_timelines(bytes, &renumbered)?);
+            }
+            Restoring::read(section, number, bytes)
         };
-        let segments: Result<Vec<_>, FileError> = manifest.segments.iter().map(open).collect();
+        files.snapshots.load(manifest, read, |bucket| restoring.take(bucket))?;
+        let open = |(_, now): &(_, SegmentInfo)| Ok(Arc::new(Segment::open(&*files.fs, &files.dir, now)?));
+        let segments: Result<Vec<_>, FileError> = infos.iter().map(open).collect();
         self.state = restoring.finish(&segments?)?;
         self.damaged_at = None;
         Ok(())
+    }
+
+    fn replay_until(&mut self, index: u64) {
+        self.state.replay_until(index);
+    }
+
+    fn renumber(
+        files: &GroupFiles,
+        path: &Path,
+        from: &Listed,
+        number: u64,
+    ) -> Result<Listed, SnapshotError> {
+        let wrong =
+            |_| SnapshotError::Damaged { path: path.to_owned(), offset: 0, what: "detail of a segment" };
+        let (was, info) = described(from).map_err(wrong)?;
+        let now = segment::renumber(&*files.fs, path, &info, SegmentNumber(number), &|_| {});
+        let now = now.map_err(|error| match error {
+            SegmentError::Io { operation, path, source } => {
+                let source = std::io::Error::new(source.kind(), source);
+                SnapshotError::Io { operation, path, source }
+            }
+            _ => SnapshotError::Damaged { path: path.to_owned(), offset: 0, what: "content of a segment" },
+        })?;
+        let mut listed = listed(&now);
+        (was.number, was.checksum).encode(&mut listed.detail);
+        Ok(listed)
     }
 
     fn file_work(&mut self, settings: &FileSettings) -> Option<FileWork<Self>> {
@@ -203,6 +239,18 @@ fn listed(info: &SegmentInfo) -> Listed {
     let mut detail = Vec::new();
     info.encode(&mut detail);
     Listed { name: info.number.file_name(), bytes: info.bytes, checksum: info.checksum, detail }
+}
+
+/// A segment as the state in the snapshot names it, and as the file is: it has another number if it came from a peer.
+fn described(listed: &Listed) -> Result<(SegmentInfo, SegmentInfo), Malformed> {
+    let mut from = Reader::new(&listed.detail);
+    let info = SegmentInfo::decode(&mut from)?;
+    if from.left() == 0 {
+        return Ok((info, info));
+    }
+    let (number, checksum) = <(SegmentNumber, u32)>::decode(&mut from)?;
+    from.end()?;
+    Ok((SegmentInfo { number, checksum, ..info }, info))
 }
 
 /// The tick, if one is due at this stamp: something expires, or a large fan-out has slices left.

@@ -7,11 +7,15 @@ mod activity;
 mod gate;
 mod handle;
 mod machine;
+#[cfg(test)]
+mod moved;
 mod receive;
+mod slots;
 mod ticker;
 
 pub(crate) use activity::run as run_activity;
 pub(crate) use handle::{PartitionHandle, Progress, StreamProgress, position_of};
 pub(crate) use machine::{Applied, PartitionMachine, background};
 pub(crate) use receive::{ReceiveError, receive};
+pub(crate) use slots::{Hosted, Partitions};
 pub(crate) use ticker::run as run_ticker;

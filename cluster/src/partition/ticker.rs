@@ -1,4 +1,5 @@
-//! Owns the ticker of a partition: it wakes the proposer when something expires while nothing is being written (R1).
+//! Owns the ticker of a partition: on its leader it wakes the proposer when something expires while nothing is being
+//! written (R1).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,8 @@ pub(crate) async fn run(
         };
         let now = Stamp(stamps.now());
         let is_due = due.is_some_and(|due| due <= now);
-        if is_due || slices {
+        // Whoever becomes the leader applies an entry first, and looks again.
+        if (is_due || slices) && partition.group().is_leader() {
             partition.proposer().kick();
         }
         let wake = due.filter(|_| !is_due);

@@ -5,6 +5,7 @@
 //! - At most [`IN_FLIGHT_MAX`] batches wait to be applied, and a batch does not join another in flight unless it is worth
 //!   an fsync of its own ([`JOIN_COMMANDS_MIN`]); meanwhile commands gather.
 //! - What waits is bounded in number and bytes; above that the answer is [`ProposeError::Busy`].
+//! - While the clock is not to be believed (R2) nothing is proposed; who waits is told [`ProposeError::Busy`].
 //! - At most one batch with background work is in flight, so that the machine has seen the last one when it is asked
 //!   for more.
 
@@ -53,6 +54,9 @@ pub const QUEUE_BYTES_MAX: usize = 16 << 20;
 
 /// What a refused caller is told to wait: about the time in which a full queue drains by half.
 pub const BUSY_DELAY_MS: u64 = 20;
+
+/// What a caller is told to wait while the clock is off: somebody else may lead by then.
+pub const CLOCK_DELAY_MS: u64 = 500;
 
 /// Makes the bytes of a batch.
 pub trait BatchEncoder: Send + Sync + 'static {
@@ -244,6 +248,13 @@ where
 
     /// Proposes the next batch, if there is anything for one.
     async fn propose_next(&mut self) {
+        if !self.stamps.may_stamp() {
+            // Who sets the clock right kicks.
+            self.kicked = false;
+            let (_, answers) = self.queue.lock().take();
+            let refused = Senders { answers, background: false };
+            return refused.answer(Err(ProposeError::Busy { delay_ms: CLOCK_DELAY_MS }));
+        }
         let stamp_ms = self.stamps.next_stamp();
         let background = self.background(stamp_ms);
         let (mut commands, answers) = self.queue.lock().take();

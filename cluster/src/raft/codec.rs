@@ -54,6 +54,9 @@ pub enum CodecError {
         /// How many there are.
         actual: u64,
     },
+    /// A part of a snapshot is not what was sent.
+    #[error("a part of a snapshot does not match its checksum")]
+    Checksum,
     /// A Raft entry stands at an index that is not its own.
     #[error("the Raft entry at index {position} says it is {index}")]
     WrongIndex {

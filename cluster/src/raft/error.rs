@@ -65,6 +65,22 @@ pub enum OpenError {
         /// The replica.
         replica: ReplicaId,
     },
+    /// What the node has of the group is another replica's, which was not retired.
+    #[error(
+        "replica {replica} cannot be opened over what is there of replica {found}; retire that one first"
+    )]
+    OtherReplica {
+        /// The replica to open.
+        replica: ReplicaId,
+        /// Whose records and files are there.
+        found: ReplicaId,
+    },
+    /// The replica was retired on this node.
+    #[error("replica {replica} was retired on this node; a new replica needs a new id")]
+    Retired {
+        /// The replica.
+        replica: ReplicaId,
+    },
     /// The settings contradict each other.
     #[error(
         "heartbeats every {heartbeat_ms} ms do not fit elections after {election_min_ms} to {election_max_ms} ms"
@@ -186,6 +202,74 @@ pub enum ReadError {
     /// The group no longer runs here.
     #[error("the group has stopped")]
     Stopped,
+}
+
+/// Why the members or the leader of a group were not changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// This replica does not lead the group. Nothing was changed.
+    #[error("this replica does not lead the group; {}", Hint(hint))]
+    NotLeader {
+        /// Who leads, if known.
+        hint: Option<LeaderHint>,
+    },
+    /// The leadership was lost in the middle: the change may have been made, in part or whole, or not.
+    #[error("the leadership was lost in the middle of the change; {}", Hint(hint))]
+    Lost {
+        /// Who leads, if known.
+        hint: Option<LeaderHint>,
+    },
+    /// Another change is not finished yet. Nothing was changed.
+    #[error("another change of the group's members is under way; try again when it is done")]
+    InProgress,
+    /// The replica is not a member of the group, or does not vote where only a voter will do. Nothing was changed.
+    #[error("replica {replica} is not a member of the group; add it first")]
+    NotMember {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// A voter cannot be removed as a learner. Nothing was changed.
+    #[error("replica {replica} votes; change the voters instead")]
+    Votes {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// A group needs a voter. Nothing was changed.
+    #[error("the last voter of a group cannot be removed; add another replica first")]
+    LastVoter,
+    /// Too few of the new voters are alive and have caught up. Nothing was changed.
+    #[error(
+        "only {ready} of the new voters are alive and have caught up, {needed} are needed for a majority"
+    )]
+    WouldLoseQuorum {
+        /// How many are ready.
+        ready: u64,
+        /// How many make a majority.
+        needed: u64,
+    },
+    /// The replica that is to lead is silent or has not caught up. Nothing was changed.
+    #[error("replica {replica} is silent or has not caught up, so it cannot lead")]
+    NotReady {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// It was not done in time, and may be yet.
+    #[error("the change was not committed within {waited_ms} ms; it may be yet")]
+    Timeout {
+        /// How long was waited.
+        waited_ms: u64,
+    },
+    /// The group no longer runs here.
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+impl ChangeError {
+    /// Whether the change may have been, or may yet be, made.
+    pub fn may_have_changed(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Timeout { .. } | Self::Stopped)
+    }
 }
 
 #[cfg(test)]

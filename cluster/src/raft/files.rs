@@ -11,11 +11,15 @@ use fanfold_storage::log::GroupId;
 use fanfold_storage::segment::SegmentError;
 use fanfold_storage::snapshot::{Found, SnapshotError, SnapshotStore};
 use thiserror::Error;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::codec::CodecError;
-use super::error::OpenError;
+use super::error::{OpenError, StopReason};
 use super::machine::{Machine, Shared};
+use super::note::Note;
 use super::snapshot::{Current, StoredSnapshot};
+use super::types::SnapshotMeta;
+use crate::blocking::blocking;
 
 /// Called with a number of bytes before they are written in the background; may wait.
 pub type Pace = Arc<dyn Fn(u64) + Send + Sync>;
@@ -73,12 +77,21 @@ pub enum FileError {
     /// The state in a snapshot.
     #[error("the state in a snapshot is malformed: {0}")]
     State(#[from] Malformed),
+    /// The note that says which replica a directory is of.
+    #[error("{} is damaged: it does not say which replica this directory is of; retire the replica", path.display())]
+    Note {
+        /// The file.
+        path: PathBuf,
+    },
     /// The machine refuses service, so its state is not to be kept.
     #[error("the state is damaged")]
     Damaged,
     /// The group no longer runs.
     #[error("the group was stopped")]
     Stopped,
+    /// Work in the background panicked; the node's log says where.
+    #[error("work on its files panicked")]
+    Panicked,
 }
 
 impl FileError {
@@ -113,6 +126,7 @@ pub struct FileSettings {
 }
 
 /// Where a group's files are, before they are looked at.
+#[derive(Clone)]
 pub struct GroupDirectory {
     /// What files are read and written through.
     pub fs: Arc<dyn FileSystem>,
@@ -137,16 +151,20 @@ impl GroupDirectory {
         Ok((GroupFiles { fs, dir, snapshots, pace }, found))
     }
 
-    /// Opens the directory and restores `machine`, which is new, from the newest snapshot that is whole. The log begins
-    /// behind index `purged`. Blocks.
-    pub(super) fn open<M: Machine>(
-        self,
-        group: GroupId,
-        mut machine: M,
-        purged: Option<u64>,
-    ) -> Result<Restored<M>, OpenError> {
+    /// Begins to open the directory and to restore `machine`, which is new, from the newest snapshot that is whole, on a thread of
+    /// its own: the log may be opened meanwhile.
+    pub fn load<M: Machine>(self, group: GroupId, machine: M) -> Loading<M> {
+        let directory = self.clone();
+        Loading { directory, loaded: tokio::spawn(blocking(move || self.load_now(group, machine))) }
+    }
+
+    fn load_now<M: Machine>(self, group: GroupId, mut machine: M) -> Result<Loaded<M>, OpenError> {
+        if matches!(Note::read(&*self.fs, &self.dir, group)?, Some(Note { is_retired: true, .. })) {
+            // What is left of a replica that was retired is not the next one's.
+            SnapshotStore::clear(&*self.fs, &self.dir).map_err(FileError::from)?;
+        }
         let (files, found) = self.files(group).map_err(FileError::from)?;
-        let mut restored = None;
+        let mut snapshot = None;
         for Found { number, manifest } in found {
             let manifest = match manifest {
                 Ok(manifest) => manifest,
@@ -160,7 +178,7 @@ impl GroupDirectory {
             let stored = StoredSnapshot::new(&files, manifest);
             match stored.meta().and_then(|meta| machine.restore(&files, &stored.manifest).map(|()| meta)) {
                 Ok(meta) => {
-                    restored = Some((stored, meta));
+                    snapshot = Some((stored, meta));
                     break;
                 }
                 Err(error) => {
@@ -169,10 +187,43 @@ impl GroupDirectory {
                 }
             }
         }
-        let index = restored.as_ref().map(|(stored, _)| stored.manifest.index);
+        Ok(Loaded { machine, files, snapshot })
+    }
+}
+
+/// A group's directory that is being read.
+pub struct Loading<M> {
+    pub(super) directory: GroupDirectory,
+    loaded: JoinHandle<Result<Result<Loaded<M>, OpenError>, JoinError>>,
+}
+
+impl<M> Loading<M> {
+    /// Waits until nobody reads the directory any more.
+    pub(crate) async fn abandoned(self) {
+        let _ = self.loaded.await;
+    }
+
+    pub(super) async fn finish(self) -> Result<Loaded<M>, OpenError> {
+        self.loaded.await.flatten().map_err(|_| OpenError::Stopped { reason: StopReason::Panicked })?
+    }
+}
+
+/// A group's directory that was read. Nothing of it was removed yet, since only the log tells what is missing.
+pub(super) struct Loaded<M> {
+    machine: M,
+    files: GroupFiles,
+    snapshot: Option<(StoredSnapshot, SnapshotMeta)>,
+}
+
+impl<M: Machine> Loaded<M> {
+    /// Joins it with a log that has the entries behind index `purged` up to `last`. Blocks.
+    pub fn join(self, purged: Option<u64>, last: Option<u64>) -> Result<Restored<M>, OpenError> {
+        let Self { mut machine, files, snapshot } = self;
+        let index = snapshot.as_ref().map(|(stored, _)| stored.manifest.index);
         if index < purged {
             return Err(OpenError::NoSnapshot { dir: files.dir, index, purged: purged.unwrap_or_default() });
         }
+        machine.replay_until(last.unwrap_or_default());
         // What an earlier run wrote and no snapshot came to name.
         let in_use = machine.files_in_use();
         let is_used = |name: &str| in_use.iter().any(|(used, _)| used == name);
@@ -180,7 +231,7 @@ impl GroupDirectory {
             tracing::warn!(dir = ?files.dir, %error, "files that nothing needs could not be removed");
         }
         let (shared, current) = (Shared::new(machine), Current::default());
-        if let Some((stored, meta)) = restored {
+        if let Some((stored, meta)) = snapshot {
             shared.begin_at(&meta);
             current.set(stored, meta);
         }

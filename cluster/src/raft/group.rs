@@ -1,39 +1,37 @@
-//! Owns one replica of a Raft group: opening, proposing, reading, and taking in its peers' messages.
+//! Owns one replica of a Raft group: opening it, what it knows, and reading from it.
 //!
-//! - A proposal names the leadership it was made under, so that a leader that lost it in between is fenced.
 //! - What openraft publishes through watches is cloned at once: holding it could block Raft (openraft #1238).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use fanfold_storage::log::{GroupId, Log};
-use futures_util::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
-use openraft::impls::ProgressResponder;
+use openraft::errors::{Fatal, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::metrics::{RaftServerMetrics, WaitError};
-use openraft::raft::ClientWriteResult;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Raft, RaftState, ReadPolicy};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use super::error::{LeaderHint, OpenError, ProposeError, ReadError, StopReason, StorageFailure};
-use super::files::{FileError, FileWork, GroupDirectory, GroupFiles, Restored};
+use super::alone::{self, Alone};
+use super::endpoint::{Endpoint, Heard};
+use super::error::{LeaderHint, OpenError, ReadError, StopReason, StorageFailure};
+use super::files::{GroupFiles, Loading, Restored};
 use super::log_store::{LogStore, LogStoreError};
 use super::machine::{Machine, Shared};
-use super::message;
 use super::network::NetworkFactory;
+use super::note::Note;
+use super::receive::Incoming;
+use super::recover;
+use super::retire::claim;
+use super::send::Outgoing;
 use super::settings::RaftSettings;
-use super::snapshot::{Current, SnapshotData, StoredSnapshot, write_cut};
+use super::snapshot::Current;
 use super::state_machine::StateMachine;
-use super::transport::{EndpointError, MessageKind, PeerEndpoint, PeerTransport};
-use super::types::{Batch, ReplicaAddress, ReplicaId, Snapshot, Types};
-
-/// The most bytes of a batch. It must fit into a segment of the log.
-pub const BATCH_BYTES_MAX: usize = 4 << 20;
+use super::transport::{PeerEndpoint, PeerTransport};
+use super::types::{ReplicaAddress, ReplicaId, Types};
+use crate::blocking::blocking;
 
 /// Which replica of which group to open.
 #[derive(Debug, Clone)]
@@ -42,8 +40,8 @@ pub struct GroupSpec {
     pub group: GroupId,
     /// This replica.
     pub replica: ReplicaId,
-    /// All voters with their addresses, this replica among them. Counts only when the group is formed; later the
-    /// group's own log knows its members.
+    /// All voters with their addresses, this replica among them unless it is [joining](Formation::Joining). Counts only
+    /// when the group is formed; later the group's own log knows its members.
     pub members: BTreeMap<ReplicaId, ReplicaAddress>,
     /// What an empty log means.
     pub formation: Formation,
@@ -56,15 +54,12 @@ pub enum Formation {
     New,
     /// The group exists. A sole voter without a log has lost it, which is an error; another is filled by its peers.
     Existing,
-}
-
-/// A batch that was committed and applied here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proposed<O> {
-    /// The index of its Raft entry.
-    pub index: u64,
-    /// What the machine answered.
-    pub outcome: O,
+    /// The group exists, and this replica is new in it: it waits until somebody adds and fills it. The members need
+    /// not be known.
+    Joining,
+    /// The group has lost its majority for good, and goes on with what this node has of it: this replica, whose id is
+    /// new, becomes the sole voter. What only the others had is lost, and none of them may ever run again.
+    Recover,
 }
 
 /// What a replica knows about its group at one moment.
@@ -88,20 +83,28 @@ pub struct GroupMetrics {
 
 /// One replica of a group. Clones share it; Raft stops when the last one is dropped.
 pub struct Group<M: Machine> {
-    inner: Arc<Inner<M>>,
+    pub(super) inner: Arc<Inner<M>>,
 }
 
-struct Inner<M: Machine> {
-    raft: Raft<Types, StateMachine<M>>,
-    shared: Arc<Shared<M>>,
-    log: Log,
-    spec: GroupSpec,
-    files: GroupFiles,
-    current: Arc<Current>,
+pub(super) struct Inner<M: Machine> {
+    pub raft: Raft<Types, StateMachine<M>>,
+    pub shared: Arc<Shared<M>>,
+    pub log: Log,
+    pub store: LogStore,
+    pub spec: GroupSpec,
+    pub settings: RaftSettings,
+    pub files: GroupFiles,
+    pub current: Arc<Current>,
     /// Held by who works on the files.
-    turn: Arc<tokio::sync::Mutex<()>>,
-    /// Nobody else votes, so that nobody else can lead.
-    is_sole_voter: AtomicBool,
+    pub turn: Arc<tokio::sync::Mutex<()>>,
+    /// Whether nobody else can lead.
+    pub alone: Alone,
+    /// The snapshot that a peer is sending.
+    pub incoming: Incoming,
+    /// Which snapshots are being sent to peers.
+    pub outgoing: Outgoing,
+    /// When the leader was heard.
+    pub heard: Heard,
 }
 
 impl<M: Machine> Clone for Group<M> {
@@ -111,45 +114,75 @@ impl<M: Machine> Clone for Group<M> {
 }
 
 impl<M: Machine> Group<M> {
-    /// Opens a replica: restores `machine`, which must be new, from its newest snapshot, and replays what its log knows
-    /// to be committed behind it.
+    /// Opens a replica: takes the machine that is being restored from its newest snapshot, and replays what its log knows to be
+    /// committed behind it.
     ///
     /// A sole voter leads, and has applied its whole log, when this returns; with more members see
     /// [`Group::recovered`].
     pub async fn open(
         log: Log,
         spec: GroupSpec,
-        directory: GroupDirectory,
-        machine: M,
+        loading: Loading<M>,
         settings: &RaftSettings,
         transport: Arc<dyn PeerTransport>,
     ) -> Result<Self, OpenError> {
-        if !spec.members.contains_key(&spec.replica) {
+        let directory = loading.directory.clone();
+        // Whatever else is wrong: nobody reads the directory any more when this returns.
+        let loaded = loading.finish().await;
+        if spec.formation != Formation::Joining && !spec.members.contains_key(&spec.replica) {
             return Err(OpenError::NotMember { replica: spec.replica });
         }
+        let claimed = crate::blocking::blocking({
+            let (log, spec) = (log.clone(), spec.clone());
+            move || {
+                if spec.formation == Formation::Recover && recover::is_due(&spec, &directory)? {
+                    return Ok(true);
+                }
+                claim(&log, spec.group, spec.replica, &directory)?;
+                Ok::<_, OpenError>(false)
+            }
+        });
+        let panicked = |_| OpenError::Stopped { reason: StopReason::Panicked };
+        let recovers = claimed.await.map_err(panicked)??;
         let store = LogStore::open(log.clone(), spec.group)?;
-        let first = log.group_state(spec.group).map_err(LogStoreError::from)?.purged.map(|(index, _)| index);
-        let opened = tokio::task::spawn_blocking({
-            let group = spec.group;
-            move || directory.open(group, machine, first)
-        })
-        .await;
-        let Restored { shared, files, current } =
-            opened.map_err(|_| OpenError::Stopped { reason: StopReason::Panicked })??;
-        let network = NetworkFactory::new(spec.group, spec.replica, transport);
-        let machine = StateMachine::new(shared.clone(), files.clone(), current.clone());
-        let raft = Raft::new(spec.replica, settings.config()?, network, store, machine).await;
+        let state = log.group_state(spec.group).map_err(LogStoreError::from)?;
+        let (purged, last) = (state.purged.map(|(index, _)| index), state.last);
+        let loaded = loaded?;
+        let opened = blocking(move || loaded.join(purged, last)).await;
+        let Restored { shared, files, current } = opened.map_err(panicked)??;
+        if recovers {
+            let newest = current.get().map(|(_, meta)| meta);
+            recover::append_membership(&store, &spec, newest.as_ref()).await?;
+            let note = Note { replica: spec.replica, is_retired: false };
+            let (fs, dir, group) = (files.fs.clone(), files.dir.clone(), spec.group);
+            let noted = crate::blocking::blocking(move || note.write(&*fs, &dir, group));
+            noted.await.map_err(panicked)??;
+        }
+        let network = NetworkFactory::new(
+            spec.group,
+            spec.replica,
+            transport,
+            Duration::from_millis(settings.append_timeout_ms),
+        );
+        let outgoing = network.outgoing();
+        let machine = StateMachine::new(shared.clone(), files.clone(), current.clone(), store.clone());
+        let raft = Raft::new(spec.replica, settings.config()?, network, store.clone(), machine).await;
         let raft = raft.map_err(|fatal| OpenError::Stopped { reason: stop_reason(&fatal) })?;
         let group = Self {
             inner: Arc::new(Inner {
                 raft,
                 shared,
                 log,
+                store,
                 spec,
+                settings: settings.clone(),
                 files,
                 current,
                 turn: Arc::default(),
-                is_sole_voter: AtomicBool::new(false),
+                alone: Alone::default(),
+                incoming: Incoming::default(),
+                outgoing,
+                heard: Heard::default(),
             }),
         };
         group.form().await?;
@@ -157,11 +190,9 @@ impl<M: Machine> Group<M> {
             // Nobody else can vote, so there is nothing to wait for.
             group.elect().await?;
             group.recovered(Duration::from_millis(settings.recovery_timeout_ms)).await?;
-            // There is nobody to send heartbeats to or to wait for, so that an idle group and a read can cost nothing.
-            // Whoever adds a member has to switch both on again first.
-            group.inner.raft.runtime_config().tick(false);
-            group.inner.is_sole_voter.store(true, Ordering::Release);
         }
+        alone::settle(&*group.inner).await;
+        tokio::spawn(alone::follow(Arc::downgrade(&group.inner)));
         Ok(group)
     }
 
@@ -183,7 +214,7 @@ impl<M: Machine> Group<M> {
                 self.elect().await
             }
             // A peer forms it, or fills it.
-            Formation::New | Formation::Existing => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -221,30 +252,6 @@ impl<M: Machine> Group<M> {
     /// This replica.
     pub fn replica(&self) -> ReplicaId {
         self.inner.spec.replica
-    }
-
-    /// Proposes a batch and waits until it is applied here.
-    pub async fn propose(&self, batch: Batch) -> Result<Proposed<M::Outcome>, ProposeError> {
-        self.submit(batch).await?.wait().await
-    }
-
-    /// Hands a batch to Raft. Batches stand in the log in the order in which this was called.
-    pub async fn submit(&self, batch: Batch) -> Result<InFlight<M::Outcome>, ProposeError> {
-        let batch_bytes = batch.0.len();
-        if batch_bytes > BATCH_BYTES_MAX {
-            let (bytes, limit_bytes) = (batch_bytes as u64, BATCH_BYTES_MAX as u64);
-            return Err(ProposeError::TooLarge { bytes, limit_bytes });
-        }
-        // Before Raft sees it: inside Raft there is no way to refuse a single write.
-        if !self.inner.log.accepts_appends() {
-            return Err(ProposeError::DiskFull);
-        }
-        let leader = self.inner.raft.as_leader();
-        let leader = leader.map_err(|forward| ProposeError::NotLeader { hint: leader_hint(forward) })?;
-        let (responder, answer) = ProgressResponder::complete_only();
-        let write = self.inner.raft.write(batch).with_leader(leader.to_committed_leader_id());
-        write.responder(responder).await.map_err(|_| ProposeError::Stopped { proposed: false })?;
-        Ok(InFlight { answer, _outcome: std::marker::PhantomData })
     }
 
     /// Whether this replica leads, as far as it knows.
@@ -311,9 +318,17 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    /// Whether this replica leads and nobody else votes: then nobody else can lead, and a read needs no confirmation.
+    /// For how long this replica has not heard from a leader, and the index that was committed when it did; none before
+    /// the first time. What the leader's message took on its way is not counted, and a leader that was deposed without
+    /// knowing counts as one.
+    pub fn heard(&self) -> Option<(Duration, u64)> {
+        self.inner.heard.last().map(|(at, committed)| (at.elapsed(), committed))
+    }
+
+    /// Whether this replica leads and nobody else is a member: then nobody else can lead, and a read needs no
+    /// confirmation. False from before a member is proposed.
     pub fn leads_alone(&self) -> bool {
-        self.inner.is_sole_voter.load(Ordering::Acquire) && self.is_leader()
+        self.inner.alone.is_alone() && self.is_leader()
     }
 
     /// Confirms with a quorum that this replica leads, waits until everything committed before is applied here, and
@@ -345,105 +360,17 @@ impl<M: Machine> Group<M> {
         self.metrics().stopped.unwrap_or(StopReason::Shutdown)
     }
 
-    /// The newest snapshot on disk.
-    pub fn newest_snapshot(&self) -> Option<StoredSnapshot> {
-        self.inner.current.get().map(|(stored, _)| stored)
-    }
-
-    /// The two newest snapshots on disk that are whole, the newest first.
-    pub fn kept_snapshots(&self) -> Vec<StoredSnapshot> {
-        let files = &self.inner.files;
-        let two = [files.snapshots.newest(), files.snapshots.previous()];
-        two.into_iter().flatten().map(|manifest| StoredSnapshot::new(files, manifest)).collect()
-    }
-
-    /// The directory of its snapshots.
-    pub fn files(&self) -> &GroupFiles {
-        &self.inner.files
-    }
-
-    /// Waits until nobody else works on the files, takes snapshots or purges the log, and keeps it so while the turn is held.
-    pub async fn turn(&self) -> Turn {
-        Turn { _guard: self.inner.turn.clone().lock_owned().await }
-    }
-
-    /// Changes the machine beside its log: only what does not show. Runs under the write lock.
-    pub fn change<T>(&self, change: impl FnOnce(&mut M) -> T) -> T {
-        self.inner.shared.change(|state| change(&mut state.machine))
-    }
-
-    /// Does work on the machine's files on a blocking thread, and installs what came of it.
-    pub async fn work(&self, work: FileWork<M>) -> Result<(), FileError> {
-        let inner = self.inner.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            let install = work(&inner.files)?;
-            drop(inner.shared.change(|state| install(&mut state.machine)));
-            Ok(())
-        });
-        let done = done.await.unwrap_or(Err(FileError::Stopped));
-        if done.is_err() {
-            // What was written until then is nobody's, and the disk may be full. Why the work failed is what counts.
-            if let Err(error) = self.prune().await {
-                tracing::warn!(group = self.inner.spec.group.0, %error, "what failed work left could not be removed");
-            }
-        }
-        done
-    }
-
-    /// Takes a snapshot beside the applies; when it is durable, the log goes up to the one before, and then the files
-    /// that neither of the two names. False if there is nothing to take one of.
-    ///
-    /// Whoever calls it, or [`Group::work`], holds the [turn](Group::turn).
-    pub async fn snapshot(&self) -> Result<bool, FileError> {
-        let begun =
-            self.inner.raft.with_state_machine(|machine| Box::pin(async { machine.begin_cut() })).await;
-        let Some(meta) = begun.map_err(|_| FileError::Stopped)? else { return Ok(false) };
-        let inner = self.inner.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            let before = inner.current.get();
-            let base = before.as_ref().map(|(stored, _)| &*stored.manifest);
-            let manifest = write_cut(&inner.shared, &inner.files, base, &meta)?;
-            inner.current.set(StoredSnapshot::new(&inner.files, manifest), meta);
-            // What the log is let go behind is a snapshot that could take the newest one's place.
-            Ok(inner.files.snapshots.previous().map(|previous| previous.index))
-        });
-        let purge = written.await.unwrap_or(Err(FileError::Stopped))?;
-        let trigger = self.inner.raft.trigger();
-        trigger.snapshot().await.map_err(|_| FileError::Stopped)?;
-        if let Some(index) = purge {
-            trigger.purge_log(index).await.map_err(|_| FileError::Stopped)?;
-        }
-        self.prune().await?;
-        Ok(true)
-    }
-
-    /// Removes the files that nothing needs. Must not run beside [`Group::work`] or [`Group::snapshot`].
-    pub async fn prune(&self) -> Result<(), FileError> {
-        let inner = self.inner.clone();
-        let pruned = tokio::task::spawn_blocking(move || {
-            let in_use = inner.shared.read().machine.files_in_use();
-            inner.files.snapshots.prune(&|name| in_use.iter().any(|(used, _)| used == name))
-        });
-        pruned.await.map_err(|_| FileError::Stopped)??;
-        Ok(())
-    }
-
     /// Stops Raft. What was proposed and not answered has an unknown outcome.
     pub async fn shutdown(&self) {
+        self.inner.store.close();
         // The error would be a panic of Raft's task, which its metrics tell.
         let _ = self.inner.raft.shutdown().await;
     }
 
     /// What takes in the messages of this replica's peers.
     pub fn endpoint(&self) -> Arc<dyn PeerEndpoint> {
-        self.inner.clone()
+        Arc::new(Endpoint { inner: self.inner.clone() })
     }
-}
-
-/// Held by whoever works on the files of a group.
-#[derive(Debug)]
-pub struct Turn {
-    _guard: tokio::sync::OwnedMutexGuard<()>,
 }
 
 /// Follows who leads a group, as one replica sees it.
@@ -452,81 +379,31 @@ pub struct Leadership {
 }
 
 impl Leadership {
+    /// The term in which this replica leads; none if it does not. Other views of the group may be a moment older.
+    pub fn led(&self) -> Option<u64> {
+        let now = self.changes.borrow_watched();
+        now.state.is_leader().then_some(now.vote.leader_id.term)
+    }
+
+    /// Whether a term in which this replica led is over, or it has stepped down in it.
+    pub(super) fn is_past(&self, term: u64) -> bool {
+        let now = self.changes.borrow_watched();
+        let known = now.vote.leader_id.term;
+        // Who has just been elected may still be seen before that; its vote is not committed then.
+        known > term || known == term && now.vote.committed && !now.state.is_leader()
+    }
+
     /// Waits for the next change of term, leader, role or membership; false once Raft no longer runs.
     pub async fn changed(&mut self) -> bool {
         self.changes.changed().await.is_ok()
     }
 }
 
-/// A batch that was handed to Raft.
-pub struct InFlight<O> {
-    answer: oneshot::Receiver<ClientWriteResult<Types>>,
-    _outcome: std::marker::PhantomData<fn() -> O>,
-}
-
-impl<O: 'static> InFlight<O> {
-    /// Waits until the batch is applied here. Dropping the future does not take the batch back.
-    pub async fn wait(self) -> Result<Proposed<O>, ProposeError> {
-        let answer = self.answer.await.map_err(|_| ProposeError::Stopped { proposed: true })?;
-        match answer {
-            Ok(response) => {
-                let outcome = response.data.into_outcome();
-                let outcome =
-                    outcome.expect("a batch is answered by its own machine, with its own outcome type");
-                Ok(Proposed { index: response.log_id.index, outcome })
-            }
-            Err(ClientWriteError::ForwardToLeader(forward)) => {
-                Err(ProposeError::NotLeader { hint: leader_hint(forward) })
-            }
-            Err(ClientWriteError::LogEntryDiscarded(forward)) => {
-                Err(ProposeError::Lost { hint: leader_hint(forward) })
-            }
-            // Not for a batch; if it ever is, nothing is claimed about it.
-            Err(ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)) => {
-                Err(ProposeError::Lost { hint: None })
-            }
-        }
-    }
-}
-
-impl<M: Machine> PeerEndpoint for Inner<M> {
-    fn handle(&self, kind: MessageKind, body: Bytes) -> BoxFuture<'_, Result<Bytes, EndpointError>> {
-        let raft = &self.raft;
-        Box::pin(async move {
-            let answer = match kind {
-                MessageKind::Append => {
-                    let answer = raft.append_entries(message::decode_append(&body)?).await;
-                    message::encode_append_answer(&answer.map_err(|_| EndpointError::Stopped)?)
-                }
-                MessageKind::Vote => {
-                    let answer = raft.vote(message::decode_vote(&body)?).await;
-                    message::encode_vote_answer(&answer.map_err(|_| EndpointError::Stopped)?)
-                }
-                MessageKind::PreVote => {
-                    let answer = raft.pre_vote(message::decode_vote(&body)?).await;
-                    message::encode_vote_answer(&answer.map_err(|_| EndpointError::Stopped)?)
-                }
-                MessageKind::Snapshot => {
-                    let (vote, meta, sent) = message::decode_snapshot(&body)?;
-                    let snapshot = Snapshot { meta, snapshot: SnapshotData::Sent(sent) };
-                    let answer = raft.install_full_snapshot(vote, snapshot).await;
-                    message::encode_snapshot_answer(&answer.map_err(|_| EndpointError::Stopped)?)
-                }
-                MessageKind::TransferLeader => {
-                    let answer = raft.handle_transfer_leader(message::decode_transfer(&body)?).await;
-                    message::encode_transfer_answer(&answer.map_err(|_| EndpointError::Stopped)?)
-                }
-            };
-            Ok(answer?)
-        })
-    }
-}
-
-fn leader_hint(forward: ForwardToLeader<Types>) -> Option<LeaderHint> {
+pub(super) fn leader_hint(forward: ForwardToLeader<Types>) -> Option<LeaderHint> {
     Some(LeaderHint { replica: forward.leader_id?, address: forward.leader_node? })
 }
 
-fn stop_reason(fatal: &Fatal<Types>) -> StopReason {
+pub(super) fn stop_reason(fatal: &Fatal<Types>) -> StopReason {
     match fatal {
         Fatal::Stopped => StopReason::Shutdown,
         Fatal::Panicked => StopReason::Panicked,

@@ -3,7 +3,8 @@
 //! - Votes, entries, truncations and purges go through the same queue of the node's log, in order.
 //! - What was committed is never truncated, and at open the log reaches at least to what it once called committed:
 //!   both are checked in release builds, since openraft only has debug assertions for them.
-//! - On a full disk nothing fails: the write waits until there is room, because an error here would end the group.
+//! - On a full disk nothing fails: the write waits until there is room, because an error here would end the group. Raft
+//!   does nothing else meanwhile, so [the log is let go](LogStore::let_go) past it, and a group that stops waits no longer.
 
 use std::fmt::Debug;
 use std::io;
@@ -17,6 +18,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use thiserror::Error;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::codec::{self, CodecError, LogIdBytes, VoteBytes};
 use super::types::{Entry, LogId, Types, Vote};
@@ -70,12 +72,14 @@ pub(super) struct LogStore {
     group: GroupId,
     /// The last committed index that this process knows of.
     committed: Option<u64>,
+    /// Nobody waits for room any longer.
+    closing: CancellationToken,
 }
 
 impl LogStore {
     /// Opens the log of a group, which may be empty.
     pub fn open(log: Log, group: GroupId) -> Result<Self, LogStoreError> {
-        let mut store = Self { log, group, committed: None };
+        let mut store = Self { log, group, committed: None, closing: CancellationToken::new() };
         let committed = store.committed()?;
         let last = store.state()?.last_log_id.map(|id| id.index);
         if let Some(committed) = committed
@@ -134,6 +138,49 @@ impl LogStore {
         Ok(decoded.collect::<Result<_, _>>()?)
     }
 
+    /// The last log id and the vote.
+    pub fn ends(&self) -> Result<(Option<LogId>, Option<Vote>), LogStoreError> {
+        Ok((self.state()?.last_log_id, self.vote()?))
+    }
+
+    /// Waits until everything that was submitted before is durable.
+    pub async fn settled(&self) -> Result<(), LogStoreError> {
+        self.write(Vec::new()).await
+    }
+
+    /// Writes records and waits until they are durable.
+    pub async fn write(&self, records: Vec<Record>) -> Result<(), LogStoreError> {
+        let (done, durable) = oneshot::channel();
+        let done: Completion = Box::new(move |result| {
+            // The receiver is gone only if the group was stopped meanwhile.
+            let _ = done.send(result);
+        });
+        self.submit(records, Some(done)).await?;
+        Ok(durable.await.map_err(|_| LogError::Closed)??)
+    }
+
+    /// Lets the log go up to an index that a durable snapshot has, while Raft waits for room and cannot: what Raft is
+    /// told to purge it purges again.
+    pub fn let_go(&self, index: u64) -> Result<(), LogStoreError> {
+        let log_id = match self.entry(index) {
+            Ok(entry) => entry.log_id,
+            Err(LogStoreError::Missing { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.log.submit(vec![self.purged(log_id)?], None)?;
+        Ok(())
+    }
+
+    /// From now on no write waits for room: it fails, which ends the group.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+
+    fn purged(&self, log_id: LogId) -> Result<Record, CodecError> {
+        let data = codec::encode(&LogIdBytes::from(&log_id))?;
+        Ok(Record::Purge { group: self.group, index: log_id.index, data })
+    }
+
     /// Submits records; waits while the disk is full.
     async fn submit(&self, records: Vec<Record>, done: Option<Completion>) -> Result<(), LogStoreError> {
         // The log drops a completion that it does not take, so what it would run is kept here for the next attempt.
@@ -152,7 +199,10 @@ impl LogStore {
                 Err(LogError::DiskFull { source }) => {
                     tracing::warn!(group = self.group.0, %source, "no room for the log; waiting for some");
                     // Nobody tells when a disk has room again.
-                    tokio::time::sleep(Duration::from_millis(FULL_DISK_RETRY_MS)).await;
+                    let retry = tokio::time::sleep(Duration::from_millis(FULL_DISK_RETRY_MS));
+                    if self.closing.run_until_cancelled(retry).await.is_none() {
+                        return Err(LogError::Closed.into());
+                    }
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -261,8 +311,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
-        let data = codec::encode(&LogIdBytes::from(&log_id)).map_err(io::Error::other)?;
-        let record = Record::Purge { group: self.group, index: log_id.index, data };
+        let record = self.purged(log_id).map_err(io::Error::other)?;
         self.submit(vec![record], None).await.map_err(io::Error::other)
     }
 }

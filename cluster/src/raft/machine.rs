@@ -1,8 +1,9 @@
 //! Owns what a replicated machine is to its group, and the lock that applies and reads share.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fanfold_storage::snapshot::{Listed, Manifest};
+use fanfold_storage::snapshot::{Listed, Manifest, SnapshotError};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
@@ -53,14 +54,29 @@ pub trait Machine: Send + Sync + 'static {
         None
     }
 
-    /// What is written after all other buckets; none if the state must not be kept.
-    fn last_bucket(&mut self) -> Option<LastBucket>;
+    /// What makes the bucket that is written after all others, off the lock; none if the state must not be kept.
+    fn last_bucket(&mut self) -> Option<LastWork>;
 
     /// Ends the cut; if it was not taken, what it would have held counts as changed again.
     fn end_cut(&mut self, taken: bool) -> Garbage;
 
     /// Replaces the whole state by that of a snapshot. On an error the state is as it was.
     fn restore(&mut self, files: &GroupFiles, manifest: &Manifest) -> Result<(), FileError>;
+
+    /// Says that the Raft entries up to `index` are replayed from the log: they were applied before, by a run that ended.
+    fn replay_until(&mut self, _index: u64) {}
+
+    /// Gives the file of a segment that a peer's snapshot lists, written but without its name, another number; what is
+    /// listed then. By itself a machine has no segments.
+    fn renumber(
+        files: &GroupFiles,
+        path: &Path,
+        listed: &Listed,
+        number: u64,
+    ) -> Result<Listed, SnapshotError> {
+        let _ = (files, number, listed);
+        Err(SnapshotError::Foreign { path: path.to_owned() })
+    }
 
     /// Work on files that is due, beside snapshots.
     fn file_work(&mut self, _settings: &FileSettings) -> Option<FileWork<Self>>
@@ -102,6 +118,9 @@ pub enum Bucket {
     },
 }
 
+/// Makes the last bucket.
+pub type LastWork = Box<dyn FnOnce() -> LastBucket + Send>;
+
 /// The bucket that names the segments.
 #[derive(Debug)]
 pub struct LastBucket {
@@ -123,13 +142,16 @@ pub(super) struct Shared<M> {
     is_broken: AtomicBool,
 }
 
-/// Marks a state as broken that is left by a panic.
-struct Broken<'a>(&'a AtomicBool);
+/// Marks a state as broken that is left by a panic. One that is changed while a panic elsewhere unwinds is whole.
+struct Broken<'a> {
+    is_broken: &'a AtomicBool,
+    was_panicking: bool,
+}
 
 impl Drop for Broken<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.store(true, Ordering::Relaxed);
+        if std::thread::panicking() && !self.was_panicking {
+            self.is_broken.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -178,7 +200,7 @@ impl<M> Shared<M> {
         let mut state = self.state.write();
         self.check_whole();
         // Declared after the guard, so that the mark is made before the lock is given back.
-        let broken = Broken(&self.is_broken);
+        let broken = Broken { is_broken: &self.is_broken, was_panicking: std::thread::panicking() };
         let changed = change(&mut state);
         drop(broken);
         RwLockWriteGuard::unlock_fair(state);

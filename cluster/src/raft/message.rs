@@ -4,16 +4,13 @@
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
-};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 
 use super::codec::{
-    CodecError, LogIdBytes, SnapshotMetaBytes, VoteBytes, decode, decode_entry, decode_head, encode,
-    encode_entry, encode_head,
+    CodecError, LogIdBytes, VoteBytes, decode, decode_entry, decode_head, encode, encode_entry, encode_head,
 };
-use super::types::{LogId, ReplicaId, SnapshotMeta, Types, Vote};
+use super::types::{LogId, ReplicaId, Types};
 
 #[derive(Debug, Encode, Decode)]
 struct AppendBytes {
@@ -46,14 +43,6 @@ struct VoteAnswerBytes {
     vote: VoteBytes,
     granted: bool,
     last: Option<LogIdBytes>,
-}
-
-#[derive(Debug, Encode, Decode)]
-struct SnapshotBytes {
-    vote: VoteBytes,
-    meta: SnapshotMetaBytes,
-    /// Bytes of the snapshot, which follows the head.
-    length: u64,
 }
 
 #[derive(Debug, Encode, Decode)]
@@ -91,6 +80,15 @@ pub(super) fn encode_append(request: &AppendEntriesRequest<Types>) -> Result<Byt
         bytes.extend_from_slice(&entry);
     }
     Ok(bytes.into())
+}
+
+/// The most bytes of an append message without entries, with all its numbers at their longest.
+const HEARTBEAT_BYTES_MAX: usize = 160;
+
+/// Whether an append message has no entries, so that it may overtake those that do.
+pub fn is_heartbeat(bytes: &Bytes) -> bool {
+    bytes.len() <= HEARTBEAT_BYTES_MAX
+        && decode_head::<AppendBytes>(bytes).is_ok_and(|(head, _)| head.lengths.is_empty())
 }
 
 pub(super) fn decode_append(bytes: &Bytes) -> Result<AppendEntriesRequest<Types>, CodecError> {
@@ -165,30 +163,6 @@ pub(super) fn decode_vote_answer(bytes: &Bytes) -> Result<VoteResponse<Types>, C
     })
 }
 
-/// A snapshot whose content is `sent`.
-pub(super) fn encode_snapshot(vote: &Vote, meta: &SnapshotMeta, sent: &[u8]) -> Result<Bytes, CodecError> {
-    let head = SnapshotBytes { vote: vote.into(), meta: meta.into(), length: sent.len() as u64 };
-    let mut bytes = encode_head(&head, sent.len())?;
-    bytes.extend_from_slice(sent);
-    Ok(bytes.into())
-}
-
-pub(super) fn decode_snapshot(bytes: &Bytes) -> Result<(Vote, SnapshotMeta, Bytes), CodecError> {
-    let (head, snapshot): (SnapshotBytes, Bytes) = decode_head(bytes)?;
-    if head.length != snapshot.len() as u64 {
-        return Err(CodecError::Length { expected: head.length, actual: snapshot.len() as u64 });
-    }
-    Ok((head.vote.into(), head.meta.try_into()?, snapshot))
-}
-
-pub(super) fn encode_snapshot_answer(answer: &SnapshotResponse<Types>) -> Result<Bytes, CodecError> {
-    encode(&VoteBytes::from(&answer.vote))
-}
-
-pub(super) fn decode_snapshot_answer(bytes: &Bytes) -> Result<SnapshotResponse<Types>, CodecError> {
-    Ok(SnapshotResponse::new(decode::<VoteBytes>(bytes)?.into()))
-}
-
 pub(super) fn encode_transfer(request: &TransferLeaderRequest<Types>) -> Result<Bytes, CodecError> {
     encode(&TransferBytes {
         vote: request.from_leader().into(),
@@ -214,13 +188,9 @@ pub(super) fn decode_transfer_answer(bytes: &Bytes) -> Result<bool, CodecError> 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
-    use super::super::types::{
-        Batch, Entry, LeaderId, Membership, Payload, ReplicaAddress, StoredMembership,
-    };
+    use super::super::types::{Batch, Entry, LeaderId, Payload, Vote};
     use super::*;
 
     fn id(index: u64) -> LogId {
@@ -240,6 +210,22 @@ mod tests {
             entries: entries.collect(),
             leader_commit: Some(id(6)),
         }
+    }
+
+    #[test]
+    fn only_an_append_without_entries_is_a_heartbeat() {
+        let far = |index| LogId::new(LeaderId { term: u64::MAX, node_id: ReplicaId(u64::MAX) }, index);
+        let heartbeat = AppendEntriesRequest {
+            vote: Vote::new_committed(u64::MAX, ReplicaId(u64::MAX)),
+            prev_log_id: Some(far(u64::MAX)),
+            entries: Vec::new(),
+            leader_commit: Some(far(u64::MAX)),
+        };
+        assert!(is_heartbeat(&encode_append(&heartbeat).unwrap()));
+        let one = Entry { log_id: id(8), payload: Payload::Normal(Batch(Bytes::from_static(b"x"))) };
+        let small = AppendEntriesRequest { entries: vec![one], ..heartbeat };
+        assert!(!is_heartbeat(&encode_append(&small).unwrap()));
+        assert!(!is_heartbeat(&Bytes::from_static(b"rubbish")));
     }
 
     #[test]
@@ -271,20 +257,6 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_come_back_as_they_were() {
-        let members = BTreeMap::from([(ReplicaId(1), ReplicaAddress("a".into()))]);
-        let last_membership = StoredMembership::new(Some(id(1)), Membership::from(members));
-        let meta = SnapshotMeta { last_log_id: Some(id(9)), last_membership };
-        let bytes = encode_snapshot(&vote(), &meta, b"state").unwrap();
-        let (got_vote, got_meta, got) = decode_snapshot(&bytes).unwrap();
-        assert_eq!((got_vote, got_meta, &got[..]), (vote(), meta, &b"state"[..]));
-        let cut = decode_snapshot(&bytes.slice(..bytes.len() - 1));
-        assert!(matches!(cut, Err(CodecError::Length { expected: 5, actual: 4 })));
-        let answer = SnapshotResponse::new(vote());
-        assert_eq!(decode_snapshot_answer(&encode_snapshot_answer(&answer).unwrap()).unwrap(), answer);
-    }
-
-    #[test]
     fn transfers_come_back_as_they_were() {
         let request = TransferLeaderRequest::new(vote(), ReplicaId(4), Some(id(2)));
         assert_eq!(decode_transfer(&encode_transfer(&request).unwrap()).unwrap(), request);
@@ -308,8 +280,6 @@ mod tests {
             let _ = decode_append_answer(&bytes);
             let _ = decode_vote(&bytes);
             let _ = decode_vote_answer(&bytes);
-            let _ = decode_snapshot(&bytes);
-            let _ = decode_snapshot_answer(&bytes);
             let _ = decode_transfer(&bytes);
             let _ = decode_transfer_answer(&bytes);
         }

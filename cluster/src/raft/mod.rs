@@ -5,19 +5,30 @@
 //! - A snapshot is taken beside the applies, and the log goes behind the second newest; a restart begins with the newest.
 //! - A batch is applied under the write lock, a read runs under the read lock, and neither waits for anything else.
 
+mod alone;
 mod codec;
+mod endpoint;
 mod error;
 mod files;
 mod group;
 mod in_process;
+mod keep;
 mod log_store;
 mod look;
 mod machine;
+mod members;
 mod message;
 mod network;
+mod note;
+mod propose;
+mod receive;
+mod recover;
+mod retire;
+mod send;
 mod settings;
 mod snapshot;
 mod state_machine;
+mod transfer;
 mod transport;
 mod types;
 
@@ -27,19 +38,23 @@ pub(crate) mod testing;
 mod tests;
 
 pub use codec::CodecError;
-pub use error::{LeaderHint, OpenError, ProposeError, ReadError, StopReason, StorageFailure};
+pub use error::{ChangeError, LeaderHint, OpenError, ProposeError, ReadError, StopReason, StorageFailure};
 pub use files::{
-    FileError, FileSettings, FileWork, Garbage, GroupDirectory, GroupFiles, Install, Pace, group_dir,
-    groups_dir,
+    FileError, FileSettings, FileWork, Garbage, GroupDirectory, GroupFiles, Install, Loading, Pace,
+    group_dir, groups_dir,
 };
-pub use group::{
-    BATCH_BYTES_MAX, Formation, Group, GroupMetrics, GroupSpec, InFlight, Leadership, Proposed, Turn,
-};
+pub use group::{Formation, Group, GroupMetrics, GroupSpec, Leadership};
 pub use in_process::InProcessTransport;
+pub use keep::Turn;
 pub use log_store::{LogStoreError, READ_BYTES_MAX};
 pub use look::{Look, look};
-pub use machine::{Bucket, LastBucket, Machine};
+pub use machine::{Bucket, LastBucket, LastWork, Machine};
+pub use members::{CAUGHT_UP_ENTRIES, GroupMembers};
+pub(crate) use message::is_heartbeat;
+pub use propose::{BATCH_BYTES_MAX, InFlight, Proposed};
+pub use retire::{RetireError, noted_replicas, retire_closed};
 pub use settings::RaftSettings;
 pub use snapshot::StoredSnapshot;
+pub use transfer::CHUNK_BYTES_MAX;
 pub use transport::{EndpointError, MessageKind, PeerEndpoint, PeerRequest, PeerTransport, TransportError};
 pub use types::{Batch, ReplicaAddress, ReplicaId};

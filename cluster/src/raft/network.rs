@@ -23,7 +23,9 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use thiserror::Error;
 
 use super::codec::CodecError;
+use super::files::FileError;
 use super::message;
+use super::send::{self, Outgoing};
 use super::snapshot::SnapshotData;
 use super::transport::{MessageKind, PeerRequest, PeerTransport, TransportError};
 use super::types::{LogId, ReplicaAddress, ReplicaId, Snapshot, Types, Vote};
@@ -53,11 +55,25 @@ pub(super) struct NetworkFactory {
     source: ReplicaId,
     transport: Arc<dyn PeerTransport>,
     acknowledged: HashMap<ReplicaId, Arc<Mutex<Acknowledged>>>,
+    outgoing: Outgoing,
+    append_deadline: Duration,
 }
 
 impl NetworkFactory {
-    pub fn new(group: GroupId, source: ReplicaId, transport: Arc<dyn PeerTransport>) -> Self {
-        Self { group, source, transport, acknowledged: HashMap::new() }
+    /// Waits for the answer to entries until `append_deadline`.
+    pub fn new(
+        group: GroupId,
+        source: ReplicaId,
+        transport: Arc<dyn PeerTransport>,
+        append_deadline: Duration,
+    ) -> Self {
+        let (acknowledged, outgoing) = (HashMap::new(), Outgoing::default());
+        Self { group, source, transport, acknowledged, outgoing, append_deadline }
+    }
+
+    /// Which snapshots are being sent.
+    pub fn outgoing(&self) -> Outgoing {
+        self.outgoing.clone()
     }
 }
 
@@ -73,6 +89,8 @@ impl RaftNetworkFactory<Types> for NetworkFactory {
             transport: self.transport.clone(),
             // Shared by the clients for replication and for heartbeats, whose answers must agree.
             acknowledged: self.acknowledged.entry(target).or_default().clone(),
+            outgoing: self.outgoing.clone(),
+            append_deadline: self.append_deadline,
         }
     }
 }
@@ -107,10 +125,21 @@ pub(super) struct Connection {
     address: ReplicaAddress,
     transport: Arc<dyn PeerTransport>,
     acknowledged: Arc<Mutex<Acknowledged>>,
+    outgoing: Outgoing,
+    append_deadline: Duration,
 }
 
 impl Connection {
-    async fn call(
+    pub fn source(&self) -> ReplicaId {
+        self.source
+    }
+
+    pub fn target(&self) -> ReplicaId {
+        self.target
+    }
+
+    /// Sends a message and waits for the answer until a deadline.
+    pub async fn call(
         &self,
         kind: MessageKind,
         action: RPCTypes,
@@ -204,7 +233,9 @@ impl RaftNetworkV2<Types> for Connection {
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
         let body = message::encode_append(&request);
-        let answer = self.call(MessageKind::Append, RPCTypes::AppendEntries, body, option.soft_ttl()).await?;
+        // openraft's deadline is a heartbeat's, which a disk that is slow for a moment would miss again and again.
+        let deadline = if request.entries.is_empty() { option.soft_ttl() } else { self.append_deadline };
+        let answer = self.call(MessageKind::Append, RPCTypes::AppendEntries, body, deadline).await?;
         let answer = message::decode_append_answer(&answer).map_err(|error| malformed(&error))?;
         self.check(vote, (prev, last), before, &answer).map_err(|reverted| {
             tracing::error!(group = self.group.0, "{reverted}");
@@ -240,17 +271,13 @@ impl RaftNetworkV2<Types> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let sent = snapshot
-            .snapshot
-            .to_bytes()
-            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
-        let body = message::encode_snapshot(&vote, &snapshot.meta, &sent);
-        let answer =
-            pin!(self.call(MessageKind::Snapshot, RPCTypes::InstallSnapshot, body, option.soft_ttl()));
-        match select(answer, pin!(cancel)).await {
-            Either::Left((answer, _)) => {
-                message::decode_snapshot_answer(&answer?).map_err(|error| malformed(&error).into())
-            }
+        let SnapshotData::Stored(stored) = snapshot.snapshot else {
+            return Err(StreamingError::Network(NetworkError::new(&FileError::Stopped)));
+        };
+        let outgoing = self.outgoing.clone();
+        let sent = pin!(send::send(self, &outgoing, vote, snapshot.meta, stored, option.soft_ttl()));
+        match select(sent, pin!(cancel)).await {
+            Either::Left((answer, _)) => answer,
             Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
         }
     }
@@ -330,7 +357,7 @@ mod tests {
 
     fn factory() -> (NetworkFactory, Arc<Scripted>) {
         let scripted = Arc::new(Scripted::default());
-        (NetworkFactory::new(GroupId(1), ReplicaId(1), scripted.clone()), scripted)
+        (NetworkFactory::new(GroupId(1), ReplicaId(1), scripted.clone(), Duration::from_secs(10)), scripted)
     }
 
     #[tokio::test]

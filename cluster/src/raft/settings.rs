@@ -19,6 +19,14 @@ pub struct RaftSettings {
     pub message_entries_max: u64,
     /// How long opening a group waits for it to recover.
     pub recovery_timeout_ms: u64,
+    /// How long a follower's answer to entries is waited for: its disk may stall, which says nothing of its leader.
+    pub append_timeout_ms: u64,
+    /// How long one message of a snapshot's transfer is waited for. The transfer as a whole takes as long as it takes.
+    pub snapshot_message_ms: u64,
+    /// How many bytes of log are kept for a follower that is behind; beyond, it is sent a snapshot.
+    pub lagging_log_bytes_max: u64,
+    /// How long a change of the members, or of the leader, is waited for.
+    pub change_timeout_ms: u64,
 }
 
 impl Default for RaftSettings {
@@ -29,6 +37,10 @@ impl Default for RaftSettings {
             election_max_ms: 1_500,
             message_entries_max: 512,
             recovery_timeout_ms: 60_000,
+            append_timeout_ms: 5_000,
+            snapshot_message_ms: 10_000,
+            lagging_log_bytes_max: 128 << 20,
+            change_timeout_ms: 10_000,
         }
     }
 }
@@ -41,7 +53,7 @@ impl RaftSettings {
             heartbeat_interval: self.heartbeat_ms,
             election_timeout_min: self.election_min_ms,
             election_timeout_max: self.election_max_ms,
-            install_snapshot_timeout: self.election_max_ms,
+            install_snapshot_timeout: self.snapshot_message_ms,
             max_payload_entries: self.message_entries_max,
             // Snapshots and purges are ordered by the node, which knows what is on disk.
             snapshot_policy: SnapshotPolicy::Never,

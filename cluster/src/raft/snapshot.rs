@@ -5,16 +5,17 @@
 //! - openraft is told of a snapshot only when it is durable, so that nothing of ours can fail inside it.
 //! - The log is purged up to the second newest snapshot (R20), and only then are files removed.
 
-use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use fanfold_storage::codec::{Reader, put_bytes, put_u64};
-use fanfold_storage::snapshot::{Listed, Manifest, Pin};
+use fanfold_storage::snapshot::{Announced, Manifest, Pin, SnapshotReceiver, SnapshotSender};
 
 use super::codec::{SnapshotMetaBytes, decode, encode};
 use super::files::{FileError, GroupFiles};
+use super::keep::Turn;
 use super::machine::{Bucket, Machine, Shared};
+use super::receive::ReceivedSnapshot;
+use super::transfer::CHUNK_BYTES_MAX;
 use super::types::SnapshotMeta;
 
 /// A snapshot on this node's disk, kept there while this is held.
@@ -94,7 +95,7 @@ pub(super) fn write_cut<M: Machine>(
         let install = work(files)?;
         drop(shared.change(|state| install(&mut state.machine)));
     }
-    let last = shared.change(|state| state.machine.last_bucket()).ok_or(FileError::Damaged)?;
+    let last = shared.change(|state| state.machine.last_bucket()).ok_or(FileError::Damaged)?();
     writer.put(last.section, last.number, &last.bytes, &*files.pace)?;
     last.segments.into_iter().for_each(|segment| writer.list_segment(segment));
     let manifest = writer.finish(index, noted.to_vec(), &*files.pace)?;
@@ -105,89 +106,44 @@ pub(super) fn write_cut<M: Machine>(
 /// A snapshot as openraft passes it on.
 #[derive(Debug, Clone)]
 pub(super) enum SnapshotData {
-    /// On this node's disk.
+    /// On this node's disk, or, in tests, on another's.
     Stored(StoredSnapshot),
-    /// As a peer sent it.
-    Sent(Bytes),
+    /// As a peer sent it; whoever puts it in place takes it.
+    Received(Arc<Mutex<Option<ReceivedSnapshot>>>),
 }
 
 impl SnapshotData {
-    /// The whole snapshot as a peer is sent it: its buckets, then its segments.
-    pub fn to_bytes(&self) -> Result<Bytes, FileError> {
-        let StoredSnapshot { manifest, files, .. } = match self {
-            Self::Stored(stored) => stored,
-            Self::Sent(sent) => return Ok(sent.clone()),
-        };
-        let mut out = Vec::new();
-        put_u64(&mut out, manifest.index);
-        put_bytes(&mut out, &manifest.meta);
-        put_u64(&mut out, manifest.buckets.len() as u64);
-        files.snapshots.load(manifest, |section, number, bytes| {
-            out.push(section);
-            put_u64(&mut out, number);
-            put_bytes(&mut out, bytes);
-            Ok(())
-        })?;
-        put_u64(&mut out, manifest.segments.len() as u64);
-        for segment in &manifest.segments {
-            put_bytes(&mut out, segment.name.as_bytes());
-            put_u64(&mut out, u64::from(segment.checksum));
-            put_bytes(&mut out, &segment.detail);
-            put_bytes(&mut out, &read_whole(files, segment)?);
-        }
-        Ok(out.into())
+    /// A snapshot that came from a peer.
+    pub fn received(received: ReceivedSnapshot) -> Self {
+        Self::Received(Arc::new(Mutex::new(Some(received))))
     }
 
-    /// Makes the snapshot one of this directory's.
-    pub fn adopt(&self, files: &GroupFiles) -> Result<Arc<Manifest>, FileError> {
-        if let Self::Stored(stored) = self
-            && stored.files.dir == files.dir
-        {
-            return Ok(stored.manifest.clone());
+    /// Makes the snapshot the newest one of this directory, and returns it with what must not end before it is in use.
+    /// Blocks.
+    pub fn adopt<M: Machine>(self, files: &GroupFiles) -> Result<(Arc<Manifest>, Option<Turn>), FileError> {
+        match self {
+            Self::Received(received) => {
+                let received = received.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let ReceivedSnapshot { prepared, turn } = received.ok_or(FileError::Stopped)?;
+                Ok((prepared.install()?, Some(turn)))
+            }
+            Self::Stored(stored) if stored.files.dir == files.dir => Ok((stored.manifest, None)),
+            Self::Stored(stored) => {
+                let sender = SnapshotSender::new(&stored.files.snapshots, &stored.manifest);
+                let mut sender = sender.ok_or(FileError::Stopped)?;
+                let announced = Announced {
+                    number: stored.manifest.number,
+                    manifest_bytes: sender.encoded().len() as u64,
+                    manifest_crc: crc32fast::hash(sender.encoded()),
+                };
+                let mut receiver = SnapshotReceiver::new(&files.snapshots, announced)?;
+                let renumber = |path: &Path, listed: &_, number| M::renumber(files, path, listed, number);
+                while let Some(position) = receiver.wants() {
+                    let bytes = sender.read(position, CHUNK_BYTES_MAX as u64)?;
+                    receiver.take(&bytes, &renumber, &*files.pace)?;
+                }
+                Ok((receiver.prepare(&*files.pace)?.install()?, None))
+            }
         }
-        let sent = self.to_bytes()?;
-        let mut from = Reader::new(&sent);
-        let (index, meta) = (from.u64()?, from.bytes()?.to_vec());
-        let mut writer = files.snapshots.begin(None);
-        for _ in 0..from.count()? {
-            let (section, number) = (from.byte()?, from.u64()?);
-            writer.put(section, number, from.bytes()?, &*files.pace)?;
-        }
-        for _ in 0..from.count()? {
-            let name = String::from_utf8_lossy(from.bytes()?).into_owned();
-            let (checksum, detail, content) = (from.u32()?, from.bytes()?.to_vec(), from.bytes()?);
-            let segment = Listed { name, bytes: content.len() as u64, checksum, detail };
-            write_whole(files, &segment, content)?;
-            writer.list_segment(segment);
-        }
-        from.end()?;
-        Ok(writer.finish(index, meta, &*files.pace)?)
     }
-}
-
-fn read_whole(files: &GroupFiles, segment: &Listed) -> Result<Vec<u8>, FileError> {
-    let path = files.dir.join(&segment.name);
-    let read = || {
-        let mut content = vec![0; segment.bytes as usize];
-        files.fs.open_read(&path)?.read_at(0, &mut content)?;
-        Ok(content)
-    };
-    read().map_err(|source| FileError::Io { path: path.clone(), source })
-}
-
-/// Makes a segment of this directory's; its name must be free.
-fn write_whole(files: &GroupFiles, segment: &Listed, content: &[u8]) -> Result<(), FileError> {
-    let path = files.dir.join(&segment.name);
-    let unfinished = path.with_extension("new");
-    let write = || {
-        if files.fs.open_read(&path).is_ok() {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let file = files.fs.create(&unfinished)?;
-        file.write_at(0, content)?;
-        file.sync_data()?;
-        files.fs.rename(&unfinished, &path)?;
-        files.fs.sync_dir(&files.dir)
-    };
-    write().map_err(|source| FileError::Io { path: path.clone(), source })
 }

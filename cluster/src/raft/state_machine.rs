@@ -12,7 +12,8 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 
-use super::files::GroupFiles;
+use super::files::{FileError, GroupFiles};
+use super::log_store::LogStore;
 use super::machine::{Machine, Shared};
 use super::snapshot::{Current, SnapshotData, StoredSnapshot, write_cut};
 use super::types::{LogId, Payload, Reply, Snapshot, SnapshotMeta, StoredMembership, Types};
@@ -22,11 +23,12 @@ pub(super) struct StateMachine<M> {
     shared: Arc<Shared<M>>,
     files: GroupFiles,
     current: Arc<Current>,
+    log: LogStore,
 }
 
 impl<M> StateMachine<M> {
-    pub fn new(shared: Arc<Shared<M>>, files: GroupFiles, current: Arc<Current>) -> Self {
-        Self { shared, files, current }
+    pub fn new(shared: Arc<Shared<M>>, files: GroupFiles, current: Arc<Current>, log: LogStore) -> Self {
+        Self { shared, files, current, log }
     }
 }
 
@@ -106,19 +108,27 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
         BuiltSnapshot(taken.map_err(io::Error::other))
     }
 
+    /// Puts a snapshot in place. openraft has handed everything to the log that goes before; it is made durable first,
+    /// because a log that contradicts the snapshot must not come back behind it.
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
-        let manifest = snapshot.adopt(&self.files).map_err(io::Error::other)?;
-        self.shared.change(|state| {
-            state.machine.restore(&self.files, &manifest).map_err(io::Error::other)?;
-            state.log_id = meta.last_log_id;
-            state.membership = meta.last_membership.clone();
-            Ok::<_, io::Error>(())
-        })?;
-        if let Some(log_id) = meta.last_log_id {
-            self.shared.announce(log_id.index);
-        }
-        self.current.set(StoredSnapshot::new(&self.files, manifest), meta.clone());
-        Ok(())
+        self.log.settled().await.map_err(io::Error::other)?;
+        let (shared, files, current, meta) =
+            (self.shared.clone(), self.files.clone(), self.current.clone(), meta.clone());
+        let installed = crate::blocking::blocking(move || {
+            let (manifest, _turn) = snapshot.adopt::<M>(&files)?;
+            shared.change(|state| {
+                state.machine.restore(&files, &manifest)?;
+                state.log_id = meta.last_log_id;
+                state.membership = meta.last_membership.clone();
+                Ok::<_, FileError>(())
+            })?;
+            if let Some(log_id) = meta.last_log_id {
+                shared.announce(log_id.index);
+            }
+            current.set(StoredSnapshot::new(&files, manifest), meta);
+            Ok::<_, FileError>(())
+        });
+        installed.await.map_err(io::Error::other)?.map_err(io::Error::other)
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {

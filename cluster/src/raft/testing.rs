@@ -68,8 +68,8 @@ impl Machine for Notebook {
         Some(Bucket::Changed { section: 1, number, bytes: lines.flatten().collect() })
     }
 
-    fn last_bucket(&mut self) -> Option<LastBucket> {
-        Some(LastBucket { section: 2, number: 0, bytes: Vec::new(), segments: Vec::new() })
+    fn last_bucket(&mut self) -> Option<LastWork> {
+        Some(Box::new(|| LastBucket { section: 2, number: 0, bytes: Vec::new(), segments: Vec::new() }))
     }
 
     fn end_cut(&mut self, taken: bool) -> Garbage {
@@ -79,11 +79,13 @@ impl Machine for Notebook {
     }
 
     fn restore(&mut self, files: &GroupFiles, manifest: &Manifest) -> Result<(), FileError> {
-        let mut lines = Vec::new();
-        files.snapshots.load(manifest, |_, _, bytes| {
-            lines.extend(decode_batch(bytes));
+        let mut buckets = BTreeMap::new();
+        let decode = |section, number, bytes: &[u8]| Ok(((section, number), decode_batch(bytes)));
+        files.snapshots.load(manifest, decode, |(place, lines)| {
+            buckets.insert(place, lines);
             Ok(())
         })?;
+        let lines: Vec<_> = buckets.into_values().flatten().collect();
         (self.taken, self.lines) = (lines.len(), lines);
         Ok(())
     }
@@ -156,7 +158,8 @@ pub(crate) async fn open_single(
 ) -> Result<Group<Notebook>, OpenError> {
     let transport = Arc::new(InProcessTransport::default());
     let spec = spec(1, 1, formation);
-    Group::open(log.clone(), spec, files, Notebook::default(), &quick(), transport).await
+    let loading = files.load(spec.group, Notebook::default());
+    Group::open(log.clone(), spec, loading, &quick(), transport).await
 }
 
 /// The directory of a group.
@@ -167,4 +170,9 @@ pub(crate) fn directory(fs: Arc<dyn FileSystem>, dir: &Path) -> GroupDirectory {
 /// The directory of the group on a disk in memory.
 pub(crate) fn memory_directory(disk: &FaultFs) -> GroupDirectory {
     directory(Arc::new(disk.clone()), Path::new("/groups/0003"))
+}
+
+/// Notes that a data directory holds a replica.
+pub(crate) fn write_note(fs: &dyn FileSystem, data_dir: &Path, group: GroupId, replica: ReplicaId) {
+    note::Note { replica, is_retired: false }.write(fs, &group_dir(data_dir, group), group).unwrap();
 }

@@ -1,11 +1,11 @@
-//! Tests of whole groups: openraft's storage suite, one voter, and three voters with failures.
+//! Tests of whole groups: openraft's storage suite and one voter; several voters, members and snapshots by topic.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fanfold_storage::fs::{FaultFs, PowerLoss, RealFs};
-use fanfold_storage::log::Log;
+use fanfold_storage::log::{GroupId, Log};
 use futures_util::future::{join_all, select_all};
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -17,7 +17,13 @@ use super::testing::*;
 use super::types::Types;
 use super::*;
 
+mod members;
+mod recover;
+mod retire;
 mod snapshots;
+mod transfer;
+mod trio;
+mod voters;
 
 struct RealLogs;
 
@@ -28,9 +34,11 @@ impl StoreBuilder<Types, LogStore, StateMachine<Notebook>, tempfile::TempDir> fo
         let dir = tempfile::tempdir().unwrap();
         let log = open_log(Arc::new(RealFs), &dir.path().join("log"), 64 << 10);
         let store = LogStore::open(log, GROUP).unwrap();
+        let log = store.clone();
         let files = directory(Arc::new(RealFs), &dir.path().join("group"));
-        let Restored { shared, files, current } = files.open(GROUP, Notebook::default(), None).unwrap();
-        Ok((dir, store, StateMachine::new(shared, files, current)))
+        let Restored { shared, files, current } =
+            files.load(GROUP, Notebook::default()).finish().await.unwrap().join(None, None).unwrap();
+        Ok((dir, store, StateMachine::new(shared, files, current, log)))
     }
 }
 
@@ -132,8 +140,8 @@ async fn a_replica_that_is_no_member_is_refused() {
     let log = open_memory_log(&disk);
     let transport = Arc::new(InProcessTransport::default());
     let spec = GroupSpec { replica: ReplicaId(9), ..spec(1, 1, Formation::New) };
-    let refused =
-        Group::open(log, spec, memory_directory(&disk), Notebook::default(), &quick(), transport).await;
+    let loading = memory_directory(&disk).load(spec.group, Notebook::default());
+    let refused = Group::open(log, spec, loading, &quick(), transport).await;
     assert!(matches!(refused, Err(OpenError::NotMember { replica: ReplicaId(9) })));
 }
 
@@ -202,160 +210,4 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
         again = group.propose(line("room")).await;
     }
     assert_eq!(again.unwrap().outcome, vec![written + 1]);
-}
-
-/// Three replicas in one process, each with a disk of its own.
-struct Trio {
-    settings: RaftSettings,
-    transport: InProcessTransport,
-    disks: Vec<FaultFs>,
-    replicas: Vec<Option<Replica>>,
-}
-
-struct Replica {
-    group: Group<Notebook>,
-    _endpoint: Arc<dyn PeerEndpoint>,
-    _log: Log,
-}
-
-impl Trio {
-    async fn new(settings: RaftSettings) -> Self {
-        let disks: Vec<_> = (0..3).map(|_| FaultFs::new()).collect();
-        let transport = InProcessTransport::default();
-        let mut trio = Self { settings, transport, disks, replicas: vec![None, None, None] };
-        for replica in 0..3 {
-            trio.start(replica, Formation::New).await;
-        }
-        trio
-    }
-
-    async fn start(&mut self, replica: usize, formation: Formation) {
-        let log = open_memory_log(&self.disks[replica]);
-        let spec = spec(replica as u64 + 1, 3, formation);
-        let transport = Arc::new(self.transport.clone());
-        let (files, machine) = (memory_directory(&self.disks[replica]), Notebook::default());
-        let group = Group::open(log.clone(), spec, files, machine, &self.settings, transport).await.unwrap();
-        let endpoint = group.endpoint();
-        self.transport.register(GROUP, group.replica(), &endpoint);
-        self.replicas[replica] = Some(Replica { group, _endpoint: endpoint, _log: log });
-    }
-
-    /// The replica's machine loses power, in the middle of whatever it does.
-    fn kill(&mut self, replica: usize) {
-        self.disks[replica] = self.disks[replica].lose_power(PowerLoss::LoseAll);
-        self.replicas[replica] = None;
-    }
-
-    fn isolate(&self, replica: usize, isolated: bool) {
-        self.transport.isolate(GROUP, ReplicaId(replica as u64 + 1), isolated);
-    }
-
-    fn group(&self, replica: usize) -> &Group<Notebook> {
-        &self.replicas[replica].as_ref().unwrap().group
-    }
-
-    /// Proposes at whoever of `candidates` accepts it; returns who did.
-    async fn propose(&self, candidates: &[usize], text: &str) -> (usize, u64) {
-        let mut watches: Vec<_> =
-            candidates.iter().map(|replica| self.group(*replica).watch_leadership()).collect();
-        loop {
-            for replica in candidates {
-                // A proposal whose outcome is unknown is made again: see `lines`.
-                if let Ok(proposed) = self.group(*replica).propose(line(text)).await {
-                    return (*replica, proposed.index);
-                }
-            }
-            // A leader without a lease says so at once, and gets it with the next heartbeat, which is no change.
-            let change = select_all(watches.iter_mut().map(|watch| Box::pin(watch.changed())));
-            let _ = tokio::time::timeout(Duration::from_millis(20), change).await;
-        }
-    }
-
-    /// The lines of a replica; one that was proposed again right after an unknown outcome may be there twice.
-    fn lines(&self, replica: usize) -> Vec<String> {
-        let mut lines = texts(self.group(replica));
-        lines.dedup();
-        lines
-    }
-
-    async fn converge(&self, replicas: &[usize], index: u64) {
-        join_all(replicas.iter().map(|replica| self.group(*replica).wait_applied(index)))
-            .await
-            .into_iter()
-            .for_each(|waited| waited.unwrap());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_voters_survive_the_loss_of_their_leader() {
-    let mut trio = Trio::new(quick()).await;
-    let mut acked = Vec::new();
-    let mut last = (0, 0);
-    for number in 0..30 {
-        acked.push(format!("before-{number}"));
-        last = trio.propose(&[0, 1, 2], &acked[number]).await;
-    }
-    let leader = last.0;
-    let others: Vec<usize> = (0..3).filter(|replica| *replica != leader).collect();
-    trio.kill(leader);
-    for number in 30..60 {
-        acked.push(format!("after-{number}"));
-        last = trio.propose(&others, &acked[number]).await;
-    }
-    trio.converge(&others, last.1).await;
-    for replica in &others {
-        assert_eq!(trio.lines(*replica), acked);
-    }
-
-    trio.start(leader, Formation::Existing).await;
-    trio.group(leader).recovered(Duration::from_secs(20)).await.unwrap();
-    trio.converge(&[leader], last.1).await;
-    assert_eq!(trio.lines(leader), acked, "a restarted replica catches up");
-
-    // All three lose power together; what was acknowledged is still there.
-    for replica in 0..3 {
-        trio.kill(replica);
-    }
-    for replica in 0..3 {
-        trio.start(replica, Formation::Existing).await;
-    }
-    acked.push("last".to_owned());
-    last = trio.propose(&[0, 1, 2], "last").await;
-    trio.converge(&[0, 1, 2], last.1).await;
-    for replica in 0..3 {
-        assert_eq!(trio.lines(replica), acked);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_isolated_leader_answers_neither_writes_nor_reads() {
-    let trio = Trio::new(quick()).await;
-    let (leader, _) = trio.propose(&[0, 1, 2], "one").await;
-    let others: Vec<usize> = (0..3).filter(|replica| *replica != leader).collect();
-    trio.isolate(leader, true);
-    let writing = trio.group(leader).submit(line("cut off")).await.unwrap();
-    let read = trio.group(leader).read_index().await;
-    assert!(matches!(read, Err(ReadError::NoQuorum | ReadError::NotLeader { .. })), "{read:?}");
-    let (successor, _) = trio.propose(&others, "two").await;
-    assert_ne!(successor, leader);
-    trio.isolate(leader, false);
-    let lost = writing.wait().await.unwrap_err();
-    assert!(matches!(lost, ProposeError::Lost { .. } | ProposeError::NotLeader { .. }), "{lost}");
-    let (_, index) = trio.propose(&others, "three").await;
-    trio.converge(&[0, 1, 2], index).await;
-    for replica in 0..3 {
-        assert_eq!(trio.lines(replica), ["one", "two", "three"]);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_names_its_leader() {
-    let trio = Trio::new(RaftSettings::default()).await;
-    let (leader, index) = trio.propose(&[0, 1, 2], "one").await;
-    trio.converge(&[0, 1, 2], index).await;
-    let follower = (leader + 1) % 3;
-    let refused = trio.group(follower).propose(line("two")).await.unwrap_err();
-    let Some(expected) = trio.group(follower).leader_hint() else { panic!("no leader known") };
-    assert_eq!(expected.replica, ReplicaId(leader as u64 + 1));
-    assert_eq!(refused, ProposeError::NotLeader { hint: Some(expected) });
 }

@@ -3,6 +3,7 @@
 use fanfold_storage::ids::{GraphId, PartitionId, Stamp, UserId};
 
 use super::ask::Asker;
+use super::question::{Question, Reply};
 use super::request::ScanAfter;
 use super::view::{Counts, Edge, EdgePage};
 use crate::error::NodeError;
@@ -12,11 +13,14 @@ pub(crate) async fn counts(asker: Asker<'_>, graph: GraphId, user: UserId) -> Re
     let home = asker.confirmed_home(user).await?;
     let (followees, reach) =
         home.read(|state| (state.followee_count(graph, user), state.reach(graph, user)))?;
-    let questions = reach.into_iter().map(|partition| (partition, ()));
-    let answers = asker.each(questions, |state, ()| state.follower_count_here(graph, user)).await;
+    let question = Question::FollowerCount { graph, owner: user };
+    let questions = reach.into_iter().map(|partition| (partition, question.clone())).collect();
     let mut followers = 0;
-    for (_, here) in answers {
-        followers += here?;
+    for (partition, here) in asker.ask(questions).await {
+        match here? {
+            Reply::Count { count } => followers += count,
+            _ => return Err(NodeError::Unavailable { partition, may_have_applied: false }),
+        }
     }
     Ok(Counts { followers, followees })
 }
@@ -47,12 +51,13 @@ pub(crate) async fn scan_followers(
     let reach = home.read(|state| state.reach(graph, owner))?;
     let mut found = Vec::new();
     for id in reach.into_iter().filter(|id| after.is_none_or(|after| *id >= after.partition)) {
-        let partition = asker.partition(id)?;
-        partition.confirm().await?;
-        let from = after.filter(|after| after.partition == id).map(|after| after.user);
-        let want = limit + 1 - found.len();
-        let here = partition.read(|state| state.followers_here(graph, owner, from, want))?;
-        found.extend(here.into_iter().map(|edge| (id, edge)));
+        let after = after.filter(|after| after.partition == id).map(|after| after.user);
+        let limit_here = (limit + 1 - found.len()) as u32;
+        let question = Question::Followers { graph, owner, after, limit: limit_here };
+        let Reply::Edges { edges } = asker.ask_one(id, question).await? else {
+            return Err(NodeError::Unavailable { partition: id, may_have_applied: false });
+        };
+        found.extend(edges.into_iter().map(|edge| (id, edge)));
         if found.len() > limit {
             break;
         }

@@ -1,11 +1,12 @@
 //! Owns the explanation of why an entry is, or is not, in a feed: the facts of both homes and of the stream between.
 
 use fanfold_storage::entry::Audience;
-use fanfold_storage::ids::{EntryId, JournalPosition, PartitionId, SpaceId, Stamp, UserId};
-use fanfold_storage::partition::{OwnerFacts, ReaderFacts};
+use fanfold_storage::ids::{EntryId, SpaceId, Stamp, UserId};
+use fanfold_storage::partition::ReaderFacts;
 
 use super::ask::Asker;
 use super::feed::read_feed;
+use super::question::{Question, Reply};
 use super::request::FeedRequest;
 use super::view::{Explanation, Reason};
 use crate::error::NodeError;
@@ -18,15 +19,16 @@ pub(crate) async fn explain(
     id: EntryId,
 ) -> Result<Explanation, NodeError> {
     let home = asker.confirmed_home(reader).await?;
-    let source = asker.partition(asker.home_of_entry(id))?;
-    source.confirm().await?;
-    let owner = source.read(|state| state.explain_owner(id, home.id()))?;
-    let way = on_its_way(&owner, source.id(), {
-        let progress = source.progress().borrow();
-        progress.streams.get(&home.id()).and_then(|stream| stream.acknowledged).unwrap_or_default()
-    });
+    let source = asker.home_of_entry(id);
+    let Reply::Way { entry, event, acknowledged } =
+        asker.ask_one(source, Question::Way { id, destination: home.id() }).await?
+    else {
+        return Err(NodeError::Unavailable { partition: source, may_have_applied: false });
+    };
+    let event = event.filter(|position| *position > acknowledged);
+    let way = event.map(|position| Reason::OnItsWay { source, position, acknowledged });
     let shown = is_shown(asker, space, reader, id).await?;
-    let entry = owner.entry.as_ref().filter(|entry| entry.space == space);
+    let entry = entry.as_ref().filter(|entry| entry.space == space);
     let Some(entry) = entry else {
         // The owner's home forgets what expired; the reader's may still have the row.
         let expired = home.read(|state| state.expired_at(space, id))?.map(|at| Reason::Expired { at });
@@ -48,7 +50,7 @@ pub(crate) async fn explain(
 }
 
 async fn is_shown(asker: Asker<'_>, space: SpaceId, reader: UserId, id: EntryId) -> Result<bool, NodeError> {
-    let home = asker.partition(asker.home_of(reader))?;
+    let home = asker.confirmed_home(reader).await?;
     let request = FeedRequest {
         space,
         reader,
@@ -58,7 +60,7 @@ async fn is_shown(asker: Asker<'_>, space: SpaceId, reader: UserId, id: EntryId)
         hydrate: true,
         at_least: None,
     };
-    let page = read_feed(asker, home, &request).await?;
+    let page = read_feed(asker, &home, &request).await?;
     Ok(page.entries.first().is_some_and(|entry| entry.id == id))
 }
 
@@ -109,9 +111,4 @@ fn path(facts: &ReaderFacts, id: EntryId) -> Vec<Reason> {
         reasons.push(Reason::BelowFloor { floor: facts.feed_floor.max(facts.owner_floor) });
     }
     reasons
-}
-
-fn on_its_way(facts: &OwnerFacts, source: PartitionId, acknowledged: JournalPosition) -> Option<Reason> {
-    let position = facts.event.filter(|position| *position > acknowledged)?;
-    Some(Reason::OnItsWay { source, position, acknowledged })
 }

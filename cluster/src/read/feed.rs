@@ -182,8 +182,7 @@ impl FeedRead<'_> {
                 self.shown.extend(now.iter().map(EntryView::of_delivery));
                 continue;
             }
-            let ids: Vec<EntryId> = now.iter().map(|row| row.id).collect();
-            let hydrated = hydrate(self.asker, Some(self.reader), &ids).await?;
+            let hydrated = hydrate(self.asker, self.reader, self.space, now).await?;
             for (row, found) in now.iter().zip(hydrated) {
                 match found {
                     Hydrated::Live(view) => self.shown.push(view),

@@ -1,12 +1,12 @@
 //! Owns hydration: payloads, and what entries refer to, with one batched question per partition.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use fanfold_storage::entry::Entry;
-use fanfold_storage::ids::{EntryId, GraphId, PartitionId, SpaceId, UserId};
-use fanfold_storage::partition::Subject;
+use fanfold_storage::entry::{Delivery, Entry};
+use fanfold_storage::ids::{EntryId, PartitionId, SpaceId, UserId};
 
 use super::ask::Asker;
+use super::question::{Question, Reply, Shown};
 use super::view::{EntryView, ReferenceState};
 use crate::error::NodeError;
 
@@ -21,27 +21,34 @@ pub(super) enum Hydrated {
     Unreachable(PartitionId),
 }
 
-/// Hydrates entries by id, in the order asked.
+/// Hydrates the rows of a viewer's feed of a space, in their order.
 pub(super) async fn hydrate(
     asker: Asker<'_>,
-    viewer: Option<UserId>,
-    ids: &[EntryId],
+    viewer: UserId,
+    space: SpaceId,
+    rows: &[Delivery],
 ) -> Result<Vec<Hydrated>, NodeError> {
-    let (found, unreachable) = asker.entries_by_id(ids).await;
-    let taken = ids.iter().zip(found).map(|(id, found)| match found {
-        Some(entry) => Hydrated::Live(EntryView::hydrated(entry)),
-        None if unreachable.contains(&asker.home_of_entry(*id)) => {
-            Hydrated::Unreachable(asker.home_of_entry(*id))
+    let ids: Vec<EntryId> = rows.iter().map(|row| row.id).collect();
+    let (found, unreachable) = asker.entries_by_id(&ids).await;
+    let taken = rows.iter().zip(found).map(|(row, found)| match found {
+        Some(entry) if is_of(&entry, space, row) => Hydrated::Live(EntryView::hydrated(entry)),
+        None if unreachable.contains(&asker.home_of_entry(row.id)) => {
+            Hydrated::Unreachable(asker.home_of_entry(row.id))
         }
-        None => Hydrated::Gone,
+        _ => Hydrated::Gone,
     });
     let mut hydrated: Vec<_> = taken.collect();
     let live = hydrated.iter_mut().filter_map(|item| match item {
         Hydrated::Live(view) => Some(view),
         _ => None,
     });
-    refer(asker, viewer, live.collect()).await?;
+    refer(asker, Some(viewer), live.collect()).await?;
     Ok(hydrated)
+}
+
+/// Whether an entry is the one that a row is of: an import may give the id of one that is gone to another.
+pub(super) fn is_of(entry: &Entry, space: SpaceId, row: &Delivery) -> bool {
+    (entry.owner, entry.space) == (row.owner, space)
 }
 
 /// Fills in what views refer to.
@@ -84,19 +91,14 @@ pub(super) async fn visible<'e>(
     let Some(viewer) = viewer.filter(|_| !entries.is_empty()) else {
         return Ok(entries.iter().map(|entry| entry.id).collect());
     };
-    let home = asker.confirmed_home(viewer).await?;
-    home.read(|state| {
-        let graphs: BTreeMap<SpaceId, GraphId> =
-            state.spaces().map(|space| (space.id, space.graph)).collect();
-        // An entry of a space that the viewer's partition does not know cannot have been followed there.
-        let subject = |entry: &&Entry| Subject {
-            graph: graphs.get(&entry.space).copied().unwrap_or_default(),
-            owner: entry.owner,
-            author: entry.author,
-            referenced_owner: entry.reference.map(|reference| reference.owner),
-            audience: entry.audience,
-        };
-        let admitted = state.admits(viewer, &entries.iter().map(subject).collect::<Vec<_>>());
-        entries.iter().zip(admitted).filter(|(_, admitted)| *admitted).map(|(entry, _)| entry.id).collect()
-    })
+    let home = asker.home_of(viewer);
+    let question =
+        Question::Visible { viewer, entries: entries.iter().map(|entry| Shown::of(entry)).collect() };
+    match asker.ask_one(home, question).await? {
+        Reply::Visible { visible } if visible.len() == entries.len() => {
+            let seen = entries.iter().zip(visible).filter(|(_, visible)| *visible);
+            Ok(seen.map(|(entry, _)| entry.id).collect())
+        }
+        _ => Err(NodeError::Unavailable { partition: home, may_have_applied: false }),
+    }
 }

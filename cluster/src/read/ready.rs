@@ -10,10 +10,11 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use fanfold_storage::entry::Delivery;
-use fanfold_storage::ids::{EntryId, PartitionId};
+use fanfold_storage::ids::{EntryId, PartitionId, SpaceId};
 use fanfold_storage::partition::{FeedQuery, Partition};
 
 use super::ask::Asker;
+use super::hydrate::is_of;
 use super::request::{FeedRequest, LIMIT_MAX, Mark};
 use super::view::EntryView;
 use crate::partition::PartitionHandle;
@@ -56,13 +57,15 @@ pub struct ReadyFeeds {
 struct Wanted {
     home: PartitionId,
     id: EntryId,
-    /// In the entries, and of its page.
+    /// In the entries, of its page, and among the rows.
     place: usize,
     page: usize,
+    row: usize,
 }
 
 #[derive(Debug, Clone)]
 struct Found {
+    space: SpaceId,
     rows: Range<usize>,
     /// Where the entries begin, if the page is hydrated.
     entries: Option<usize>,
@@ -111,7 +114,7 @@ impl<'a> ReadyPage<'a> {
 impl ReadyFeeds {
     /// Takes what was found of the request at this place.
     pub fn take(&mut self, place: usize) -> Option<ReadyPage<'_>> {
-        let Found { rows, entries, next, mark, position } = self.pages.get_mut(place)?.take()?;
+        let Found { rows, entries, next, mark, position, .. } = self.pages.get_mut(place)?.take()?;
         let entries = entries.map_or(0..0, |from| from..from + rows.len());
         let (rows, entries) = (&self.rows[rows], &mut self.entries[entries]);
         Some(ReadyPage { next, mark, position, rows, entries, payloads: &self.payloads })
@@ -155,7 +158,7 @@ impl ReadyFeeds {
         for group in places.chunk_by(|a, b| a.0 == b.0).flat_map(|home| home.chunks(PAGES_AT_ONCE)) {
             let Some(home) = asker.ready(group[0].0) else { continue };
             // A damaged partition is the general way's to tell.
-            let _ = home.read(|state| self.find_rows(home, state, group, &request));
+            let _ = home.read(|state| self.find_rows(&home, state, group, &request));
         }
         self.places = places;
         self.hydrate(asker, bytes_max);
@@ -202,7 +205,14 @@ impl ReadyFeeds {
             if asked.hydrate {
                 entries.resize(entries.len() + shown.len(), None);
             }
-            pages[place] = Some(Found { rows: from..rows.len(), entries: hydrated, next, mark, position });
+            pages[place] = Some(Found {
+                space: asked.space,
+                rows: from..rows.len(),
+                entries: hydrated,
+                next,
+                mark,
+                position,
+            });
         });
     }
 
@@ -221,7 +231,7 @@ impl ReadyFeeds {
             let shown = rows[found.rows.clone()].iter().enumerate();
             wanted.extend(shown.map(|(n, row)| {
                 let home = asker.home_of_entry(row.id);
-                Wanted { home, id: row.id, place: from + n, page }
+                Wanted { home, id: row.id, place: from + n, page, row: found.rows.start + n }
             }));
         }
         if !wanted.is_sorted_by_key(|wanted| wanted.home) {
@@ -236,9 +246,10 @@ impl ReadyFeeds {
             // anywhere.
             let _ = home.read(|state| {
                 state.entries_into(ids, |n, entry| {
-                    let (Wanted { place, page, .. }, bytes) = (group[n], entry.payload.len());
+                    let (Wanted { place, page, row, .. }, bytes) = (group[n], entry.payload.len());
+                    let is_it = pages[page].as_ref().is_some_and(|page| is_of(entry, page.space, &rows[row]));
                     let fits = bytes <= left[page] && gathered.len() + bytes <= GATHERED_BYTES_MAX;
-                    if fits && entry.reference.is_none() {
+                    if fits && is_it && entry.reference.is_none() {
                         left[page] -= bytes;
                         let from = gathered.len();
                         gathered.extend_from_slice(&entry.payload);

@@ -16,6 +16,22 @@ pub const IDS_MAX: usize = 1_000;
 /// The most feeds read at once.
 pub const READERS_MAX: usize = 1_024;
 
+/// What a read may be answered from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// The leader, which confirms that it leads: everything that was answered before is seen.
+    #[default]
+    Leader,
+    /// Any replica, once it reflects what the request's `at_least` names; without one, whatever it has.
+    AtLeast,
+    /// Any replica that heard from its leader within so many milliseconds and has applied what was committed then; the
+    /// message's own time on its way comes on top.
+    StaleOk {
+        /// The milliseconds.
+        max_ms: u32,
+    },
+}
+
 /// Reads the feed of a reader, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedRequest {

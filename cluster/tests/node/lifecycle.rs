@@ -152,6 +152,13 @@ async fn a_failed_log_is_told_and_a_restart_has_all_that_was_answered() {
     let test = TestNode::with(|options| options.fs = fs, Box::new(|streams| streams)).await;
     let owner = user_at(0, 0);
     let kept = test.post(owner, "kept").await;
+    // The sync that fails is to be that of the write below, not of what follows from the one above.
+    until(async || test.node.status().partitions.iter().all(|partition| partition.journal_len == 0)).await;
+    let mut quiet = 0;
+    while quiet < 1_000 {
+        tokio::task::yield_now().await;
+        quiet = if test.node.status().log.queued_bytes == 0 { quiet + 1 } else { 0 };
+    }
     faults.fail_sync_after(0, PowerLoss::LoseAll);
     let lost = test.try_write(owner, Write::Append { items: vec![entry(owner, "lost")] }).await;
     let error = lost.unwrap_err();

@@ -7,5 +7,6 @@ mod disk;
 mod fan_out;
 mod lifecycle;
 mod reads;
+mod stories;
 mod streams;
 mod support;

@@ -61,9 +61,14 @@ impl TestNode {
 
     /// Stops without a mark, and opens the same directory again.
     pub async fn restart_hard(self) -> Self {
+        self.restart_hard_with(|_| {}).await
+    }
+
+    /// Stops without a mark, and opens the same directory again, with these changes of the settings.
+    pub async fn restart_hard_with(self, change: impl FnOnce(&mut NodeOptions)) -> Self {
         let Self { node, clock, dir, .. } = self;
         node.abandon().await;
-        Self::open(dir, clock, |_| {}, Box::new(|streams| streams)).await
+        Self::open(dir, clock, change, Box::new(|streams| streams)).await
     }
 
     /// Stops cleanly, and opens the same directory again.

@@ -6,8 +6,8 @@
 use crate::field::Field;
 use crate::handshake::Limits;
 use crate::message::{
-    AppendItem, ExpiryChoice, ImportEntry, JOB_PATH_BYTES_MAX, JobKind, Request, SpaceChanges, SpacePolicy,
-    TtlChoice, Write, WriteOp,
+    AppendItem, ClusterChange, ExpiryChoice, HOT_USERS_MAX, ImportEntry, InitCluster, JOB_PATH_BYTES_MAX,
+    JobKind, Request, SpaceChanges, SpacePolicy, TtlChoice, Write, WriteOp,
 };
 use crate::status::Status;
 
@@ -21,6 +21,12 @@ pub const TTL_MS_MAX: u64 = 100 * 366 * 24 * 3_600 * 1_000;
 pub const FEED_CAP_MAX: u32 = 100_000;
 /// Most bytes of the payload limit of a space.
 pub const SPACE_PAYLOAD_BYTES_MAX: u32 = 1 << 20;
+/// Most replicas of a group.
+pub const REPLICAS_MAX: u32 = 7;
+/// The shortest silence after which a node's replicas go to others, in milliseconds.
+pub const REPAIR_AFTER_MS_MIN: u64 = 1_000;
+/// The longest such silence: 30 days.
+pub const REPAIR_AFTER_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
 /// Most bytes of a node's address.
 pub const ADDRESS_BYTES_MAX: usize = 256;
 
@@ -61,9 +67,43 @@ impl Request {
             | Self::WaitDrained
             | Self::AcceptClock
             | Self::GetJob(_)
-            | Self::CancelJob(_) => Ok(()),
+            | Self::CancelJob(_)
+            | Self::GetCluster
+            | Self::PauseFanOut(_)
+            | Self::ListPaused => Ok(()),
+            Self::ChangeCluster(change) => check_change(&change.change),
+            Self::InitCluster(init) => check_init(*init),
+            Self::GetHot(get) => check_range(get.limit.into(), 1, HOT_USERS_MAX as u64, Field::Limit),
         }
     }
+}
+
+fn check_change(change: &ClusterChange) -> Result<(), Status> {
+    match change {
+        ClusterChange::Settings { replicas, repair_after_ms } => {
+            replicas.map_or(Ok(()), check_replicas)?;
+            let repair_after_ms = repair_after_ms.filter(|ms| *ms != 0);
+            repair_after_ms.map_or(Ok(()), |ms| {
+                check_range(ms, REPAIR_AFTER_MS_MIN, REPAIR_AFTER_MS_MAX, Field::RepairAfter)
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_init(init: InitCluster) -> Result<(), Status> {
+    check_replicas(init.replicas)?;
+    if init.partitions.is_power_of_two() {
+        return check_range(init.partitions.into(), 1, 4_096, Field::Partition);
+    }
+    Err(Status::Malformed { field: Field::Partition })
+}
+
+fn check_replicas(replicas: u32) -> Result<(), Status> {
+    if replicas.is_multiple_of(2) {
+        return Err(Status::Malformed { field: Field::Replicas });
+    }
+    check_range(replicas.into(), 1, u64::from(REPLICAS_MAX), Field::Replicas)
 }
 
 fn check_limit(limit: u32, limits: &Limits) -> Result<(), Status> {
@@ -89,6 +129,7 @@ fn check_policy(policy: &SpacePolicy) -> Result<(), Status> {
         fan_out: Some(policy.fan_out),
         pull_threshold: Some(policy.pull_threshold),
         payload_bytes_max: Some(policy.payload_bytes_max),
+        is_read_only: None,
     })
 }
 

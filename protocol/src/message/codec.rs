@@ -6,8 +6,9 @@ use crate::ids::SessionId;
 use crate::message::page::Depth;
 use crate::message::read::{READ_ENTRIES_MAX, READ_FEEDS_MAX};
 use crate::message::{
-    AlterSpace, CloseSession, Counts, CreateSpace, EdgePage, EntryView, Explain, Explanation, GetCounts,
-    JobStatus, Map, NodeStatus, OpenSession, Page, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Request,
+    AlterSpace, ChangeCluster, CloseSession, ClusterChanged, ClusterView, Counts, CreateSpace, EdgePage,
+    EntryView, Explain, Explanation, GetCounts, GetHot, HotList, InitCluster, JobStatus, Map, NodeStatus,
+    OpenSession, PAUSED_MAX, Page, PauseFanOut, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Request,
     Response, ScanEdges, SpaceInfo, StartJob, WaitDelivered, Write, Written,
 };
 use crate::opcode::Opcode;
@@ -41,6 +42,12 @@ impl Request {
             Self::StartJob(_) => Opcode::StartJob,
             Self::GetJob(_) => Opcode::GetJob,
             Self::CancelJob(_) => Opcode::CancelJob,
+            Self::GetCluster => Opcode::GetCluster,
+            Self::ChangeCluster(_) => Opcode::ChangeCluster,
+            Self::InitCluster(_) => Opcode::InitCluster,
+            Self::GetHot(_) => Opcode::GetHot,
+            Self::PauseFanOut(_) => Opcode::PauseFanOut,
+            Self::ListPaused => Opcode::ListPaused,
         }
     }
 
@@ -51,7 +58,9 @@ impl Request {
             | Self::ListSpaces
             | Self::GetStatus
             | Self::WaitDrained
-            | Self::AcceptClock => {}
+            | Self::AcceptClock
+            | Self::GetCluster
+            | Self::ListPaused => {}
             Self::CreateSpace(request) => request.encode(w),
             Self::AlterSpace(request) => request.encode(w),
             Self::OpenSession(request) => request.encode(w),
@@ -67,6 +76,10 @@ impl Request {
             Self::Explain(request) => request.encode(w),
             Self::StartJob(request) => request.encode(w),
             Self::GetJob(job) | Self::CancelJob(job) => w.number(*job),
+            Self::ChangeCluster(request) => request.encode(w),
+            Self::InitCluster(request) => request.encode(w),
+            Self::GetHot(request) => request.encode(w),
+            Self::PauseFanOut(request) => request.encode(w),
         }
     }
 
@@ -96,6 +109,12 @@ impl Request {
             Opcode::StartJob => Self::StartJob(StartJob::decode(r)?),
             Opcode::GetJob => Self::GetJob(r.number(Field::Job)?),
             Opcode::CancelJob => Self::CancelJob(r.number(Field::Job)?),
+            Opcode::GetCluster => Self::GetCluster,
+            Opcode::ChangeCluster => Self::ChangeCluster(ChangeCluster::decode(r)?),
+            Opcode::InitCluster => Self::InitCluster(InitCluster::decode(r)?),
+            Opcode::GetHot => Self::GetHot(GetHot::decode(r)?),
+            Opcode::PauseFanOut => Self::PauseFanOut(PauseFanOut::decode(r)?),
+            Opcode::ListPaused => Self::ListPaused,
         })
     }
 }
@@ -122,6 +141,10 @@ impl Response {
             Self::Explanation(explanation) => explanation.encode(w),
             Self::NodeStatus(status) => status.encode(w),
             Self::Job(status) => status.encode(w),
+            Self::Cluster(view) => view.encode(w),
+            Self::ClusterChanged(changed) => changed.encode(w),
+            Self::Hot(list) => list.encode(w),
+            Self::Paused(owners) => w.users(owners),
         }
     }
 
@@ -129,9 +152,12 @@ impl Response {
         Ok(match opcode {
             Opcode::Ping => Self::Pong,
             Opcode::Batch => return Err(BodyError::Malformed { field: Field::Body }),
-            Opcode::CloseSession | Opcode::WaitDelivered | Opcode::WaitDrained | Opcode::AcceptClock => {
-                Self::Done
-            }
+            Opcode::CloseSession
+            | Opcode::WaitDelivered
+            | Opcode::WaitDrained
+            | Opcode::AcceptClock
+            | Opcode::InitCluster
+            | Opcode::PauseFanOut => Self::Done,
             Opcode::GetMap => Self::Map(Map::decode(r)?),
             Opcode::ListSpaces => Self::Spaces(decode_spaces(r)?),
             Opcode::CreateSpace | Opcode::AlterSpace => Self::Space(SpaceInfo::decode(r)?),
@@ -145,6 +171,10 @@ impl Response {
             Opcode::Explain => Self::Explanation(Explanation::decode(r)?),
             Opcode::GetStatus => Self::NodeStatus(NodeStatus::decode(r)?),
             Opcode::StartJob | Opcode::GetJob | Opcode::CancelJob => Self::Job(JobStatus::decode(r)?),
+            Opcode::GetCluster => Self::Cluster(ClusterView::decode(r)?),
+            Opcode::ChangeCluster => Self::ClusterChanged(ClusterChanged::decode(r)?),
+            Opcode::GetHot => Self::Hot(HotList::decode(r)?),
+            Opcode::ListPaused => Self::Paused(r.users(Field::Owners, PAUSED_MAX)?),
         })
     }
 }

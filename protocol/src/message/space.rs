@@ -32,6 +32,8 @@ pub struct SpacePolicy {
     pub pull_threshold: u32,
     /// Bytes of one payload.
     pub payload_bytes_max: u32,
+    /// Whether it takes no writes.
+    pub is_read_only: bool,
 }
 
 /// Changes to the rules of a space; `None` leaves a rule as it is. Of two options, the outer one is the change
@@ -50,6 +52,8 @@ pub struct SpaceChanges {
     pub pull_threshold: Option<u32>,
     /// A new payload limit in bytes.
     pub payload_bytes_max: Option<u32>,
+    /// Whether it takes no writes from now on.
+    pub is_read_only: Option<bool>,
 }
 
 /// Makes a space.
@@ -110,7 +114,7 @@ impl FanOut {
 
 impl SpacePolicy {
     pub(crate) fn encode(&self, w: &mut Writer) {
-        w.byte(bitmap([self.default_ttl_ms.is_some(), self.horizon_ms.is_some()]));
+        w.byte(bitmap([self.default_ttl_ms.is_some(), self.horizon_ms.is_some(), self.is_read_only]));
         if let Some(default_ttl_ms) = self.default_ttl_ms {
             w.number(default_ttl_ms);
         }
@@ -124,7 +128,7 @@ impl SpacePolicy {
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
-        let present = r.presence(0b11)?;
+        let present = r.presence(0b111)?;
         Ok(Self {
             default_ttl_ms: r.optional(present, 0, |r| r.number(Field::DefaultTtl))?,
             feed_cap: r.number32(Field::FeedCap)?,
@@ -132,6 +136,7 @@ impl SpacePolicy {
             fan_out: FanOut::decode(r)?,
             pull_threshold: r.number32(Field::PullThreshold)?,
             payload_bytes_max: r.number32(Field::PayloadBytesMax)?,
+            is_read_only: present >> 2 & 1 == 1,
         })
     }
 }
@@ -145,6 +150,7 @@ impl SpaceChanges {
             self.fan_out.is_some(),
             self.pull_threshold.is_some(),
             self.payload_bytes_max.is_some(),
+            self.is_read_only.is_some(),
         ]));
         if let Some(default_ttl_ms) = self.default_ttl_ms {
             encode_nullable(w, default_ttl_ms);
@@ -164,10 +170,13 @@ impl SpaceChanges {
         if let Some(payload_bytes_max) = self.payload_bytes_max {
             w.number(payload_bytes_max);
         }
+        if let Some(is_read_only) = self.is_read_only {
+            w.boolean(is_read_only);
+        }
     }
 
     fn decode(r: &mut Reader) -> Result<Self, BodyError> {
-        let present = r.presence(0b11_1111)?;
+        let present = r.presence(0b111_1111)?;
         Ok(Self {
             default_ttl_ms: r.optional(present, 0, |r| decode_nullable(r, Field::DefaultTtl))?,
             feed_cap: r.optional(present, 1, |r| r.number32(Field::FeedCap))?,
@@ -175,6 +184,7 @@ impl SpaceChanges {
             fan_out: r.optional(present, 3, FanOut::decode)?,
             pull_threshold: r.optional(present, 4, |r| r.number32(Field::PullThreshold))?,
             payload_bytes_max: r.optional(present, 5, |r| r.number32(Field::PayloadBytesMax))?,
+            is_read_only: r.optional(present, 6, |r| r.boolean(Field::Policy))?,
         })
     }
 }

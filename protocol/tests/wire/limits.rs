@@ -117,6 +117,7 @@ fn policy_that_cannot_hold_is_refused() {
         fan_out: FanOut::Auto,
         pull_threshold: 1,
         payload_bytes_max: 4_096,
+        is_read_only: false,
     };
     let create = |name: &str, policy: SpacePolicy| {
         check(&Request::CreateSpace(CreateSpace { name: name.to_owned(), graph: None, policy }))

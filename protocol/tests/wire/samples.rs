@@ -2,13 +2,16 @@
 
 use bytes::Bytes;
 use fanfold_protocol::message::{
-    AlterSpace, Amend, AppendItem, AppendOutcome, Audience, Budget, CloseSession, Counts, CreateSpace, Edge,
-    EdgePage, Edges, EntryName, EntryRef, EntryView, ExpiryChoice, Explain, Explanation, FanOut, GetCounts,
-    ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace, JobFinding, JobKind, JobPhase,
-    JobState, JobStatus, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus, OpenSession, Page,
-    PartitionStatus, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Reason, ReferenceState, ReferenceView,
-    ScanEdges, SetExpiry, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StartJob, StreamStatus, Targets,
-    TtlChoice, WaitDelivered, Write, WriteOp, WriteResult, WriteTag, Written,
+    AlterSpace, Amend, AppendItem, AppendOutcome, Audience, Budget, ChangeCluster, ChangeLoss, ChangeRefusal,
+    ChangeStep, CloseSession, ClusterChange, ClusterChanged, ClusterNode, ClusterSettings, ClusterView,
+    Counts, CreateSpace, Edge, EdgePage, Edges, EntryName, EntryRef, EntryView, ExpiryChoice, Explain,
+    Explanation, FanOut, GetCounts, GetHot, GroupHealth, GroupName, GroupView, Hot, HotBy, HotList,
+    ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace, InitCluster, JobFinding, JobKind,
+    JobPhase, JobState, JobStatus, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeState, NodeStatus,
+    OpenSession, Page, PartitionStatus, PauseFanOut, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Reason,
+    ReferenceState, ReferenceView, ReplicaRole, ReplicaView, ScanEdges, SetExpiry, ShortReason, SpaceChanges,
+    SpaceInfo, SpacePolicy, StartJob, StreamStatus, Targets, TtlChoice, WaitDelivered, Write, WriteOp,
+    WriteResult, WriteTag, Written,
 };
 use fanfold_protocol::{
     Call, ClusterId, Cursor, CursorScope, EdgePosition, EntryId, Frame, GraphId, LeaderHint, Mark, NodeId,
@@ -43,9 +46,21 @@ pub fn frames() -> Vec<(String, Frame)> {
     let hint = LeaderHint { node: NodeId(3), address: "10.0.0.3:7117".to_owned() };
     let refused = Frame::refusal(Opcode::Write.code(), REQUEST, &Status::NotLeader { hint: Some(hint) });
     frames.push(("refusal_not_leader".to_owned(), refused));
+    for (name, opcode, status) in refusals() {
+        frames.push((format!("refusal_{name}"), Frame::refusal(opcode.code(), REQUEST, &status)));
+    }
     let refused = Frame::connection_refusal(&Status::UnsupportedVersion { min: 1, max: 1 });
     frames.push(("refusal_unsupported_version".to_owned(), refused));
     frames
+}
+
+fn refusals() -> Vec<(&'static str, Opcode, Status)> {
+    let said = "node 2 holds the last voter of partition 4; add another first".to_owned();
+    vec![
+        ("no_cluster", Opcode::GetMap, Status::NoCluster),
+        ("read_only_space", Opcode::Write, Status::ReadOnlySpace { space: "posts".to_owned() }),
+        ("change", Opcode::ChangeCluster, Status::ChangeRefused { refusal: ChangeRefusal::LastVoter, said }),
+    ]
 }
 
 /// An entry id `seconds` after a fixed point in time.
@@ -94,6 +109,7 @@ fn policy() -> SpacePolicy {
         fan_out: FanOut::Auto,
         pull_threshold: 10_000,
         payload_bytes_max: 4_096,
+        is_read_only: false,
     }
 }
 
@@ -180,6 +196,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("get_job", Request::GetJob(3)),
         ("cancel_job", Request::CancelJob(3)),
     ];
+    all.extend(cluster_requests());
     all.extend(space_requests());
     all.extend(write_requests());
     all.extend(read_requests());
@@ -203,7 +220,116 @@ fn space_requests() -> Vec<(&'static str, Request)> {
             }),
         ),
         ("alter_space", Request::AlterSpace(AlterSpace { name: "posts".to_owned(), changes })),
+        (
+            "alter_space_read_only",
+            Request::AlterSpace(AlterSpace {
+                name: "posts".to_owned(),
+                changes: SpaceChanges { is_read_only: Some(true), ..SpaceChanges::default() },
+            }),
+        ),
     ]
+}
+
+fn cluster_requests() -> Vec<(&'static str, Request)> {
+    let (one, two) = (NodeId(1), NodeId(2));
+    let group = GroupName::Partition(PartitionId(4));
+    let change = |change, dry_run| Request::ChangeCluster(ChangeCluster { change, dry_run });
+    let settings = ClusterChange::Settings { replicas: Some(3), repair_after_ms: Some(600_000) };
+    vec![
+        ("get_cluster", Request::GetCluster),
+        ("change_cluster_settings", change(settings, false)),
+        ("change_cluster_drain", change(ClusterChange::Drain { node: two }, true)),
+        ("change_cluster_undrain", change(ClusterChange::Undrain { node: two }, false)),
+        ("change_cluster_remove", change(ClusterChange::Remove { node: two }, false)),
+        ("change_cluster_replace", change(ClusterChange::Replace { node: two, by: NodeId(4) }, true)),
+        ("change_cluster_move", change(ClusterChange::Move { group, from: one, to: two }, false)),
+        ("change_cluster_transfer_leader", change(ClusterChange::TransferLeader { group, to: two }, false)),
+        (
+            "change_cluster_recover",
+            change(ClusterChange::Recover { group: GroupName::Catalog, from: one }, false),
+        ),
+        ("change_cluster_balance", change(ClusterChange::Balance, true)),
+        ("init_cluster", Request::InitCluster(InitCluster { replicas: 3, partitions: 16 })),
+        ("get_hot", Request::GetHot(GetHot { by: HotBy::FanOut, limit: 10 })),
+        ("pause_fan_out", Request::PauseFanOut(PauseFanOut { owner: ALICE, paused: true })),
+        ("list_paused", Request::ListPaused),
+    ]
+}
+
+/// The sample cluster: one node that leads, and one that is about to go.
+fn cluster() -> ClusterView {
+    let node = ClusterNode {
+        node: NodeId(1),
+        address: "10.0.0.1:7117".to_owned(),
+        peer_address: "10.0.0.1:7119".to_owned(),
+        zone: "a".to_owned(),
+        state: NodeState::Active,
+        heard_ms: Some(0),
+        is_alive: true,
+        clock_ahead_ms: None,
+        replicas: 2,
+        leads: 2,
+    };
+    let going = ClusterNode {
+        node: NodeId(2),
+        address: "10.0.0.2:7117".to_owned(),
+        peer_address: "10.0.0.2:7119".to_owned(),
+        zone: String::new(),
+        state: NodeState::Draining,
+        heard_ms: None,
+        is_alive: false,
+        clock_ahead_ms: Some(-12),
+        replicas: 1,
+        leads: 0,
+    };
+    let voter = ReplicaView { replica: 7, node: NodeId(1), role: ReplicaRole::Voter, lag: Some(0) };
+    let learner = ReplicaView { replica: 9, node: NodeId(2), role: ReplicaRole::Going, lag: None };
+    let catalog = GroupView {
+        group: GroupName::Catalog,
+        leader: Some(NodeId(1)),
+        term: 3,
+        preferred: Some(NodeId(1)),
+        health: GroupHealth::Whole,
+        replicas: vec![voter],
+    };
+    let partition = GroupView {
+        group: GroupName::Partition(PartitionId(0)),
+        leader: None,
+        term: 4,
+        preferred: None,
+        health: GroupHealth::Lost,
+        replicas: vec![voter, learner],
+    };
+    ClusterView {
+        cluster: map().cluster,
+        by: NodeId(1),
+        epoch: 12,
+        settings: ClusterSettings { replicas: 3, repair_after_ms: 600_000 },
+        nodes: vec![node, going],
+        groups: vec![catalog, partition],
+    }
+}
+
+fn cluster_changed() -> ClusterChanged {
+    let group = GroupName::Partition(PartitionId(4));
+    ClusterChanged {
+        epoch: 13,
+        steps: vec![
+            ChangeStep::AddReplica { group, to: NodeId(3) },
+            ChangeStep::RemoveReplica { group, from: NodeId(2) },
+            ChangeStep::MoveLeader { group, to: NodeId(1) },
+            ChangeStep::SetNode { node: NodeId(2), state: NodeState::Draining },
+        ],
+        losses: vec![ChangeLoss { group, what: "what came after entry 90".to_owned() }],
+    }
+}
+
+fn hot_list() -> HotList {
+    HotList {
+        over_ms: 60_000,
+        partitions: vec![Hot { of: PartitionId(4), count: 900, error: 0 }],
+        users: vec![Hot { of: ALICE, count: 700, error: 12 }],
+    }
 }
 
 fn write_requests() -> Vec<(&'static str, Request)> {
@@ -342,6 +468,10 @@ fn responses() -> Vec<(&'static str, Opcode, Response)> {
         ("explanation", Opcode::Explain, Response::Explanation(explanation())),
         ("node_status", Opcode::GetStatus, Response::NodeStatus(node_status())),
         ("job", Opcode::GetJob, Response::Job(job_status())),
+        ("cluster", Opcode::GetCluster, Response::Cluster(cluster())),
+        ("cluster_changed", Opcode::ChangeCluster, Response::ClusterChanged(cluster_changed())),
+        ("hot", Opcode::GetHot, Response::Hot(hot_list())),
+        ("paused", Opcode::ListPaused, Response::Paused(vec![ALICE, BOB])),
     ];
     all.extend(
         written().into_iter().map(|(name, result)| {

@@ -3,13 +3,16 @@
 use bytes::Bytes;
 use fanfold_protocol::field::{Field, LimitKind};
 use fanfold_protocol::message::{
-    AlterSpace, Amend, AppendItem, AppendOutcome, Audience, Budget, CloseSession, Counts, CreateSpace, Edge,
-    EdgePage, Edges, EntryName, EntryRef, EntryView, ExpiryChoice, Explain, Explanation, FanOut, GetCounts,
-    ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace, JobFinding, JobKind, JobPhase,
-    JobState, JobStatus, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus, OpenSession, Page,
-    PartitionStatus, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Reason, ReferenceState, ReferenceView,
-    ScanEdges, SetExpiry, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StartJob, StreamStatus, Targets,
-    TtlChoice, WaitDelivered, Write, WriteOp, WriteResult, WriteTag, Written,
+    AlterSpace, Amend, AppendItem, AppendOutcome, Audience, Budget, ChangeCluster, ChangeLoss, ChangeRefusal,
+    ChangeStep, CloseSession, ClusterChange, ClusterChanged, ClusterNode, ClusterSettings, ClusterView,
+    Counts, CreateSpace, Edge, EdgePage, Edges, EntryName, EntryRef, EntryView, ExpiryChoice, Explain,
+    Explanation, FanOut, GetCounts, GetHot, GroupHealth, GroupName, GroupView, Hot, HotBy, HotList,
+    ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace, InitCluster, JobFinding, JobKind,
+    JobPhase, JobState, JobStatus, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeState, NodeStatus,
+    OpenSession, Page, PartitionStatus, PauseFanOut, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Reason,
+    ReferenceState, ReferenceView, ReplicaRole, ReplicaView, ScanEdges, SetExpiry, ShortReason, SpaceChanges,
+    SpaceInfo, SpacePolicy, StartJob, StreamStatus, Targets, TtlChoice, WaitDelivered, Write, WriteOp,
+    WriteResult, WriteTag, Written,
 };
 use fanfold_protocol::{
     ClusterId, Cursor, CursorScope, EdgePosition, EntryId, GraphId, LeaderHint, Mark, NodeId, Opcode,
@@ -116,14 +119,22 @@ fn audience() -> impl Strategy<Value = Audience> {
 }
 
 fn policy() -> impl Strategy<Value = SpacePolicy> {
-    (option::of(number()), number32(), option::of(number()), fan_out(), number32(), number32()).prop_map(
-        |(default_ttl_ms, feed_cap, horizon_ms, fan_out, pull_threshold, payload_bytes_max)| SpacePolicy {
+    let numbers = (number32(), number32(), any::<bool>());
+    (option::of(number()), number32(), option::of(number()), fan_out(), numbers).prop_map(
+        |(
+            default_ttl_ms,
+            feed_cap,
+            horizon_ms,
+            fan_out,
+            (pull_threshold, payload_bytes_max, is_read_only),
+        )| SpacePolicy {
             default_ttl_ms,
             feed_cap,
             horizon_ms,
             fan_out,
             pull_threshold,
             payload_bytes_max,
+            is_read_only,
         },
     )
 }
@@ -131,14 +142,18 @@ fn policy() -> impl Strategy<Value = SpacePolicy> {
 fn changes() -> impl Strategy<Value = SpaceChanges> {
     let nullable = || option::of(option::of(number()));
     let number = || option::of(number32());
-    (nullable(), number(), nullable(), option::of(fan_out()), number(), number()).prop_map(
-        |(default_ttl_ms, feed_cap, horizon_ms, fan_out, pull_threshold, payload_bytes_max)| SpaceChanges {
-            default_ttl_ms,
-            feed_cap,
-            horizon_ms,
-            fan_out,
-            pull_threshold,
-            payload_bytes_max,
+    let is_read_only = option::of(any::<bool>());
+    (nullable(), number(), nullable(), option::of(fan_out()), number(), number(), is_read_only).prop_map(
+        |(default_ttl_ms, feed_cap, horizon_ms, fan_out, pull_threshold, payload_bytes_max, is_read_only)| {
+            SpaceChanges {
+                default_ttl_ms,
+                feed_cap,
+                horizon_ms,
+                fan_out,
+                pull_threshold,
+                payload_bytes_max,
+                is_read_only,
+            }
         },
     )
 }
@@ -250,11 +265,137 @@ pub fn request() -> impl Strategy<Value = Request> {
             Request::GetStatus,
             Request::WaitDrained,
             Request::AcceptClock,
+            Request::GetCluster,
+            Request::ListPaused,
         ]),
-        2 => small_request(),
+        2 => small_request().boxed(),
+        2 => cluster_request().boxed(),
         4 => write().prop_map(Request::Write),
         4 => read_request(),
     ]
+}
+
+fn node() -> impl Strategy<Value = NodeId> {
+    number().prop_map(NodeId)
+}
+
+fn group() -> impl Strategy<Value = GroupName> {
+    prop_oneof![Just(GroupName::Catalog), partition().prop_map(GroupName::Partition)]
+}
+
+fn hot_by() -> impl Strategy<Value = HotBy> {
+    select(HotBy::ALL.to_vec())
+}
+
+fn cluster_request() -> impl Strategy<Value = Request> {
+    let change = prop_oneof![
+        (option::of(number32()), option::of(number()))
+            .prop_map(|(replicas, repair_after_ms)| ClusterChange::Settings { replicas, repair_after_ms }),
+        node().prop_map(|node| ClusterChange::Drain { node }),
+        node().prop_map(|node| ClusterChange::Undrain { node }),
+        node().prop_map(|node| ClusterChange::Remove { node }),
+        (node(), node()).prop_map(|(node, by)| ClusterChange::Replace { node, by }),
+        (group(), node(), node()).prop_map(|(group, from, to)| ClusterChange::Move { group, from, to }),
+        (group(), node()).prop_map(|(group, to)| ClusterChange::TransferLeader { group, to }),
+        (group(), node()).prop_map(|(group, from)| ClusterChange::Recover { group, from }),
+        Just(ClusterChange::Balance),
+    ];
+    prop_oneof![
+        3 => (change, any::<bool>())
+            .prop_map(|(change, dry_run)| Request::ChangeCluster(ChangeCluster { change, dry_run })),
+        1 => (number32(), any::<u16>())
+            .prop_map(|(replicas, partitions)| Request::InitCluster(InitCluster { replicas, partitions })),
+        1 => (hot_by(), number32()).prop_map(|(by, limit)| Request::GetHot(GetHot { by, limit })),
+        1 => (user(), any::<bool>())
+            .prop_map(|(owner, paused)| Request::PauseFanOut(PauseFanOut { owner, paused })),
+    ]
+}
+
+fn node_state() -> impl Strategy<Value = NodeState> {
+    select(vec![NodeState::Active, NodeState::Draining, NodeState::Removed])
+}
+
+fn cluster_node() -> impl Strategy<Value = ClusterNode> {
+    let names = (text(), text(), text());
+    let life = (option::of(number()), any::<bool>(), option::of(any::<i64>()));
+    (node(), names, node_state(), life, number32(), number32()).prop_map(
+        |(
+            node,
+            (address, peer_address, zone),
+            state,
+            (heard_ms, is_alive, clock_ahead_ms),
+            replicas,
+            leads,
+        )| {
+            ClusterNode {
+                node,
+                address,
+                peer_address,
+                zone,
+                state,
+                heard_ms,
+                is_alive,
+                clock_ahead_ms,
+                replicas,
+                leads,
+            }
+        },
+    )
+}
+
+fn cluster() -> impl Strategy<Value = ClusterView> {
+    let roles = vec![ReplicaRole::Voter, ReplicaRole::Learner, ReplicaRole::Coming, ReplicaRole::Going];
+    let replica = (number(), node(), select(roles), option::of(number()))
+        .prop_map(|(replica, node, role, lag)| ReplicaView { replica, node, role, lag });
+    let leaders = (option::of(node()), option::of(node()));
+    let health = select(GroupHealth::ALL.to_vec());
+    let group = (group(), number(), leaders, health, vec(replica, 0..4)).prop_map(
+        |(group, term, (leader, preferred), health, replicas)| GroupView {
+            group,
+            leader,
+            term,
+            preferred,
+            health,
+            replicas,
+        },
+    );
+    let settings = (number32(), number())
+        .prop_map(|(replicas, repair_after_ms)| ClusterSettings { replicas, repair_after_ms });
+    (any::<u128>(), node(), number(), settings, vec(cluster_node(), 0..4), vec(group, 0..4)).prop_map(
+        |(cluster, by, epoch, settings, nodes, groups)| ClusterView {
+            cluster: ClusterId(cluster),
+            by,
+            epoch,
+            settings,
+            nodes,
+            groups,
+        },
+    )
+}
+
+fn cluster_changed() -> impl Strategy<Value = ClusterChanged> {
+    let step = prop_oneof![
+        (group(), node()).prop_map(|(group, to)| ChangeStep::AddReplica { group, to }),
+        (group(), node()).prop_map(|(group, from)| ChangeStep::RemoveReplica { group, from }),
+        (group(), node()).prop_map(|(group, to)| ChangeStep::MoveLeader { group, to }),
+        (node(), node_state()).prop_map(|(node, state)| ChangeStep::SetNode { node, state }),
+    ];
+    let loss = (group(), text()).prop_map(|(group, what)| ChangeLoss { group, what });
+    (number(), vec(step, 0..6), vec(loss, 0..3)).prop_map(|(epoch, steps, losses)| ClusterChanged {
+        epoch,
+        steps,
+        losses,
+    })
+}
+
+fn hot_list() -> impl Strategy<Value = HotList> {
+    let partition = (partition(), number(), number()).prop_map(|(of, count, error)| Hot { of, count, error });
+    let hot_user = (user(), number(), number()).prop_map(|(of, count, error)| Hot { of, count, error });
+    (number(), vec(partition, 0..4), vec(hot_user, 0..4)).prop_map(|(over_ms, partitions, users)| HotList {
+        over_ms,
+        partitions,
+        users,
+    })
 }
 
 fn small_request() -> impl Strategy<Value = Request> {
@@ -328,6 +469,7 @@ fn plain_status() -> impl Strategy<Value = Status> {
         Status::ShuttingDown,
         Status::Internal,
         Status::IdTaken,
+        Status::NoCluster,
     ])
 }
 
@@ -368,6 +510,9 @@ fn status_with_lists() -> impl Strategy<Value = Status> {
         vec((space(), text()), 0..4).prop_map(|known| Status::UnknownSpace { known }),
         vec((graph(), text()), 0..4).prop_map(|known| Status::UnknownGraph { known }),
         option::of(hint).prop_map(|hint| Status::NotLeader { hint }),
+        text().prop_map(|space| Status::ReadOnlySpace { space }),
+        (select(ChangeRefusal::ALL.to_vec()), text())
+            .prop_map(|(refusal, said)| Status::ChangeRefused { refusal, said }),
     ]
 }
 
@@ -609,11 +754,24 @@ fn edge_page() -> impl Strategy<Value = EdgePage> {
 /// Any response with the opcode it answers.
 pub fn response() -> impl Strategy<Value = (Opcode, Response)> {
     let page_or_status = prop_oneof![page().prop_map(Ok), status().prop_map(Err)];
-    let done = [Opcode::CloseSession, Opcode::WaitDelivered, Opcode::WaitDrained, Opcode::AcceptClock];
+    let done = [
+        Opcode::CloseSession,
+        Opcode::WaitDelivered,
+        Opcode::WaitDrained,
+        Opcode::AcceptClock,
+        Opcode::InitCluster,
+        Opcode::PauseFanOut,
+    ];
     prop_oneof![
         Just((Opcode::Ping, Response::Pong)),
         select(done.to_vec()).prop_map(|opcode| (opcode, Response::Done)),
         map().prop_map(|map| (Opcode::GetMap, Response::Map(map))),
+        cluster().prop_map(|view| (Opcode::GetCluster, Response::Cluster(view))).boxed(),
+        cluster_changed()
+            .prop_map(|changed| (Opcode::ChangeCluster, Response::ClusterChanged(changed)))
+            .boxed(),
+        hot_list().prop_map(|list| (Opcode::GetHot, Response::Hot(list))).boxed(),
+        users().prop_map(|owners| (Opcode::ListPaused, Response::Paused(owners))),
         vec(space_info(), 0..4).prop_map(|spaces| (Opcode::ListSpaces, Response::Spaces(spaces))),
         (select(vec![Opcode::CreateSpace, Opcode::AlterSpace]), space_info())
             .prop_map(|(opcode, space)| (opcode, Response::Space(space))),

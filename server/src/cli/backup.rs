@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf, absolute};
 
 use clap::{Args, Subcommand};
-use fanfold_cluster::backup::{Backup, BackupError, restore, restore_partition};
+use fanfold_cluster::backup::{Backup, BackupError, restore_all, restore_partition};
 use fanfold_cluster::meter::Meter;
 use fanfold_protocol::Stamp;
 use fanfold_protocol::message::JobKind;
@@ -27,7 +27,7 @@ pub(super) struct BackupArgs {
 enum BackupCommand {
     /// Makes a backup of a running node: all of it, as it was at one moment.
     #[command(
-        after_help = "Example:\n  fanfold backup create /backups/monday --rate 100MiB\n\nFiles that never change are linked, not copied, if the directory is on the same disk: copy it elsewhere afterwards."
+        after_help = "Example:\n  fanfold backup create /backups/monday --rate 100MiB\n\nIn a cluster it has the partitions that are on the node, each as far as the node has it: on a follower that may be a little behind, and `fanfold backup list --output json` says up to which index of each group.\n\nFiles that never change are linked, not copied, if the directory is on the same disk: copy it elsewhere afterwards."
     )]
     Create {
         /// Directory on the node's machine; empty or not there.
@@ -50,17 +50,21 @@ enum BackupCommand {
     },
     /// Puts a backup, or one partition of it, into a data directory on which no node runs. All of it is checked first.
     #[command(
-        after_help = "Examples:\n  fanfold backup restore /backups/monday --data-dir ./restored\n  fanfold backup restore /backups/monday --partition 3 --data-dir ./fanfold-data"
+        after_help = "Examples:\n  fanfold backup restore /backups/monday --data-dir ./restored\n  fanfold backup restore /backups/node-1 /backups/node-2 --data-dir ./restored\n  fanfold backup restore /backups/monday --partition 3 --data-dir ./fanfold-data\n\nThe backup of a node that is one of several founds a new cluster of one node, which others may join. Where a node does not have all partitions, name the backups of several: of each partition the one is taken that goes furthest."
     )]
     Restore {
-        /// The backup.
-        dir: PathBuf,
+        /// The backup, or, without --partition, backups of several nodes of one cluster.
+        #[arg(required = true)]
+        dirs: Vec<PathBuf>,
         /// Empty or not there; with --partition, that of the node.
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
         /// Put only this partition back; the others stay as they are.
         #[arg(long)]
         partition: Option<u16>,
+        /// Partitions that are in none of the backups begin empty.
+        #[arg(long, conflicts_with = "partition")]
+        accept_loss: bool,
         /// Read and write at most so many bytes a second, such as `50MiB`.
         #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
         rate: Option<u64>,
@@ -94,16 +98,27 @@ pub(super) async fn create(args: BackupArgs) -> Result<(), CliError> {
 pub(super) fn offline(args: &BackupArgs) -> Result<(), CliError> {
     match &args.command {
         BackupCommand::List { dirs, output } => list(dirs, *output),
-        BackupCommand::Restore { dir, data_dir, partition, rate, output } => {
-            let backup = Backup::open(dir)?;
+        BackupCommand::Restore { dirs, data_dir, partition, accept_loss, rate, output } => {
+            let backups = dirs.iter().map(|dir| Backup::open(dir)).collect::<Result<Vec<_>, _>>()?;
+            if let ([_, _, ..], Some(_)) = (backups.as_slice(), partition) {
+                return Err(CliError::OneBackup);
+            }
             let (target, partition) = (data_dir.clone(), partition.map(PartitionId));
-            shown(Meter::new(*rate), move |meter| match partition {
-                Some(partition) => restore_partition(&backup, partition, &target, meter),
-                None => restore(&backup, &target, meter),
+            let accepts_loss = *accept_loss;
+            let empty = shown(Meter::new(*rate), move |meter| match (partition, backups.as_slice()) {
+                (Some(partition), [backup, ..]) => {
+                    restore_partition(backup, partition, &target, meter).map(|()| Vec::new())
+                }
+                _ => restore_all(&backups, accepts_loss, &target, meter),
             })?;
+            if !empty.is_empty() {
+                eprintln!("fanfold: these partitions begin empty, since no backup has them: {empty:?}");
+            }
+            let from = if let [dir] = dirs.as_slice() { json!(dir) } else { json!(dirs) };
             let what = partition
                 .map_or_else(|| "the backup".to_owned(), |partition| format!("partition {partition}"));
-            let json = json!({ "restored": dir, "data_dir": data_dir, "partition": partition.map(|p| p.0) });
+            let json = json!({ "restored": from, "data_dir": data_dir, "partition": partition.map(|p| p.0),
+                "begin_empty": empty });
             let place = data_dir.display();
             output.show(
                 || json,
@@ -158,7 +173,12 @@ fn list(dirs: &[PathBuf], output: Output) -> Result<(), CliError> {
                 dir.display().to_string(),
                 made.clone(),
                 state,
-                contents.partitions.to_string(),
+                match contents.missing().len() {
+                    0 => contents.partitions.to_string(),
+                    missing => {
+                        format!("{} of {}", usize::from(contents.partitions) - missing, contents.partitions)
+                    }
+                },
                 contents.log_position.to_string(),
                 contents.files.len().to_string(),
                 bytes(contents.bytes()),
@@ -166,7 +186,8 @@ fn list(dirs: &[PathBuf], output: Output) -> Result<(), CliError> {
             ]);
             items.push(json!({ "backup": dir, "made": made, "is_complete": missing.is_empty(), "cluster": cluster,
                 "node": contents.node, "partitions": contents.partitions, "log_position": contents.log_position,
-                "files": contents.files.len(), "bytes": contents.bytes() }));
+                "files": contents.files.len(), "bytes": contents.bytes(), "missing_partitions": contents.missing(),
+                "groups": contents.groups }));
         }
     }
     output.show(|| Value::Array(items.clone()), || text(&rows))

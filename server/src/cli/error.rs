@@ -121,6 +121,41 @@ pub enum CliError {
     /// A job was cancelled.
     #[error("it was cancelled")]
     Cancelled,
+    /// The cluster is not as it should be; the output says what.
+    #[error("{problems} {} wrong; see the output", if *problems == 1 { "thing is" } else { "things are" })]
+    Unhealthy {
+        /// How many things.
+        problems: usize,
+    },
+    /// There is no such node or partition.
+    #[error("there is no {what} {asked}; there are {}", known.join(", "))]
+    NoSuch {
+        /// What was asked for.
+        what: &'static str,
+        /// Which.
+        asked: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// A recovery that gives data up was not named as such.
+    #[error(
+        "a recovery gives up what only the lost replicas had; look with --dry-run, and say --accept-loss to do it"
+    )]
+    AcceptLoss,
+    /// Several backups for one partition.
+    #[error("one partition is restored from one backup; name one, or restore all without --partition")]
+    OneBackup,
+    /// A node does not go on alone.
+    #[error(transparent)]
+    Survivor(#[from] fanfold_cluster::survivor::SurvivorError),
+    /// What was changed is not finished.
+    #[error("{left} are left after {waited:?}; it goes on, and `fanfold cluster status` shows how far it is")]
+    NotYet {
+        /// How many.
+        left: usize,
+        /// How long it was waited for.
+        waited: std::time::Duration,
+    },
     /// The demo failed.
     #[error(transparent)]
     Demo(crate::demo::DemoError),
@@ -155,6 +190,8 @@ impl CliError {
             Self::Config(_)
             | Self::Logging(_)
             | Self::NothingToChange
+            | Self::AcceptLoss
+            | Self::OneBackup
             | Self::Import(ImportError::Format { .. }) => ExitCode::from(2),
             Self::SomeRejected { .. } => ExitCode::from(3),
             _ => ExitCode::FAILURE,

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::output::Output;
-use crate::export::{Exported, What, export};
+use crate::export::{Exported, What, export, export_backup};
 use crate::workload::progress;
 
 #[derive(Debug, Args)]
@@ -16,10 +16,13 @@ use crate::workload::progress;
     after_help = "The files are those that `fanfold import` reads, one per partition and graph, compressed:
   follows.GRAPH.NNNN.tsv.zst    edges with their times
   entries.NNNN.jsonl.zst        entries of all spaces, with their ids, keys, versions and expiries
-Each partition is exported as it stands at one position of its log. Spaces are not exported: create them before an import.
+Each partition is exported as it stands at one position of its log; of a backup, all of them at one moment. Spaces are not
+exported: create them before an import.
 
-Example:
-  fanfold export all --data-dir ./fanfold-data --out ./export"
+Examples:
+  fanfold export all --data-dir ./fanfold-data --out ./export     # of a node that is stopped
+  fanfold backup create /backups/monday                           # of a node that runs: first a backup,
+  fanfold export all --backup /backups/monday --out ./export      # then what is in it"
 )]
 pub(super) struct ExportArgs {
     /// What to export.
@@ -28,6 +31,9 @@ pub(super) struct ExportArgs {
     /// Directory with everything the node keeps; no node may run on it.
     #[arg(long, value_name = "DIR", default_value = "./fanfold-data")]
     data_dir: PathBuf,
+    /// Export this backup instead; the node that it is of may run.
+    #[arg(long, value_name = "DIR", conflicts_with = "data_dir")]
+    backup: Option<PathBuf>,
     /// The directory for the files; `-` writes the lines to standard output.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -39,10 +45,13 @@ pub(super) struct ExportArgs {
 /// Exports.
 pub(super) async fn run(args: ExportArgs) -> Result<(), CliError> {
     let mut bar: Option<ProgressBar> = None;
-    let exported = export(&args.data_dir, args.what, &args.out, |done, partitions| {
+    let done = |done: u16, partitions: u16| {
         bar.get_or_insert_with(|| progress::bar("partitions", partitions.into())).set_position(done.into());
-    })
-    .await;
+    };
+    let exported = match &args.backup {
+        Some(backup) => export_backup(backup, args.what, &args.out, done).await,
+        None => export(&args.data_dir, args.what, &args.out, done).await,
+    };
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }

@@ -4,16 +4,18 @@
 //! - Checksums of every batch and record are verified.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use fanfold_cluster::inspect::{Inspection, concerned, entry_facts};
-use fanfold_storage::fs::RealFs;
+use fanfold_storage::fs::{FileSystem, RealFs};
 use fanfold_storage::log::{GroupId, Image, Inspected, InspectedRecord, inspect};
 use serde_json::{Value, json};
 
 use super::error::CliError;
 use super::output::{Output, line, table, text};
+use super::progress::Reading;
 use super::{inspect_dir, inspect_files};
 
 #[derive(Debug, Args)]
@@ -126,6 +128,24 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), CliError> {
     }
 }
 
+/// Tells how far the reading of a log has come.
+pub(super) fn paced(reading: &Reading) -> impl Fn(u64) -> io::Result<()> {
+    |bytes| {
+        reading.read(bytes);
+        Ok(())
+    }
+}
+
+/// Bytes of the segments of a log.
+pub(super) fn bytes_in(dir: &Path) -> u64 {
+    let segments = RealFs
+        .list(dir)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "log"));
+    segments.filter_map(|name| Some(std::fs::metadata(dir.join(name)).ok()?.len())).sum()
+}
+
 pub(super) fn begin(place: &Place) -> Result<Inspection, InspectError> {
     if !place.data_dir.is_dir() {
         return Err(InspectError::NoDirectory { path: place.data_dir.clone() });
@@ -134,9 +154,9 @@ pub(super) fn begin(place: &Place) -> Result<Inspection, InspectError> {
 }
 
 /// What an open would find damaged: the place, and whose records may have stood there.
-fn damage(dir: &Path, place: &Place) -> Result<Vec<Value>, CliError> {
+fn damage(dir: &Path, place: &Place, reading: &Reading) -> Result<Vec<Value>, CliError> {
     // A log that does not open at all was described piece by piece.
-    let Ok(image) = Image::read(&RealFs, dir, None, &|_| {}) else { return Ok(Vec::new()) };
+    let Ok(image) = Image::read(&RealFs, dir, None, &paced(reading)) else { return Ok(Vec::new()) };
     let recovered = image.recovered();
     let items = recovered.damaged.iter().map(|damage| {
         json!({ "what": "DAMAGE", "file": damage.path, "offset": damage.offset,
@@ -144,7 +164,7 @@ fn damage(dir: &Path, place: &Place) -> Result<Vec<Value>, CliError> {
     });
     let items: Vec<_> = items.collect();
     if place.output == Output::Table {
-        items.iter().try_for_each(|item| line(&place.output.item(item)))?;
+        items.iter().try_for_each(|item| reading.print(|| line(&place.output.item(item))))?;
     }
     Ok(items)
 }
@@ -164,6 +184,8 @@ struct Totals {
 fn log(place: &Place, records: bool) -> Result<(), CliError> {
     let inspection = begin(place)?;
     let dir = inspection.log_dir();
+    // Once for what stands there, once for what an open finds damaged.
+    let reading = Reading::new(2 * bytes_in(&dir));
     let (mut totals, mut items, mut failed) = (Totals::default(), Vec::new(), None);
     let mut visit = |found: &Inspected<'_>| {
         let item = totals.see(found);
@@ -171,16 +193,17 @@ fn log(place: &Place, records: bool) -> Result<(), CliError> {
         match (place.output, item) {
             (Output::Json, Some(item)) => items.extend(is_wanted.then_some(item)),
             (Output::Table, Some(item)) if is_wanted && failed.is_none() => {
-                failed = line(&place.output.item(&item)).err();
+                failed = reading.print(|| line(&place.output.item(&item))).err();
             }
             _ => {}
         }
     };
-    inspect(&RealFs, &dir, &mut visit).map_err(InspectError::from)?;
+    inspect(&RealFs, &dir, &|bytes| reading.read(bytes), &mut visit).map_err(InspectError::from)?;
     if let Some(error) = failed {
         return Err(error);
     }
-    let concerned = damage(&dir, place)?;
+    let concerned = damage(&dir, place, &reading)?;
+    drop(reading);
     place.output.show(|| totals.json(&items, &concerned), || totals.table())?;
     if totals.places > 0 {
         return Err(CliError::Damaged { dir, places: totals.places });

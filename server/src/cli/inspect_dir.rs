@@ -12,8 +12,9 @@ use fanfold_storage::snapshot::{Manifest, SnapshotStore};
 use serde_json::{Value, json};
 
 use super::error::CliError;
-use super::inspect::{InspectError, Place, begin};
+use super::inspect::{InspectError, Place, begin, bytes_in, paced};
 use super::output::{bytes, table, text};
+use super::progress::Reading;
 
 /// A group as the next start finds it.
 struct GroupFacts {
@@ -97,7 +98,9 @@ pub(super) fn data_dir(place: &Place) -> Result<(), CliError> {
     let inspection: Inspection = begin(place)?;
     let facts = inspection.facts().map_err(InspectError::from)?;
     let log_dir = inspection.log_dir();
-    let log = Image::read(&RealFs, &log_dir, None, &|_| {}).map_err(InspectError::from)?;
+    let reading = Reading::new(bytes_in(&log_dir));
+    let log = Image::read(&RealFs, &log_dir, None, &paced(&reading)).map_err(InspectError::from)?;
+    drop(reading);
     let mut numbers: Vec<_> = (0..=u32::from(facts.partitions.unwrap_or(0))).map(GroupId).collect();
     numbers.extend(inspection.groups().map_err(InspectError::from)?);
     numbers.sort_unstable();

@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use super::error::CliError;
 use super::inspect::{Place, begin};
 use super::output::{bytes, id, line, table, text, time};
+use super::progress::Reading;
+use crate::workload::progress;
 
 /// Shows the snapshots of one group, or of all, newest first; only that of a number if one is given.
 pub(super) fn snapshots(place: &Place, group: Option<GroupId>, number: Option<u64>) -> Result<(), CliError> {
@@ -27,6 +29,7 @@ pub(super) fn snapshots(place: &Place, group: Option<GroupId>, number: Option<u6
         None => inspection.groups().map_err(super::inspect::InspectError::from)?,
     };
     let (mut items, mut texts) = (Vec::new(), Vec::new());
+    let bar = progress::bar("groups", groups.len() as u64);
     for group in groups {
         let dir = group_dir(&place.data_dir, group);
         let (_, found) = SnapshotStore::look(Arc::new(RealFs), &dir, group)?;
@@ -48,7 +51,9 @@ pub(super) fn snapshots(place: &Place, group: Option<GroupId>, number: Option<u6
                 }
             }
         }
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     place.output.show(
         || Value::Array(items.clone()),
         || if texts.is_empty() { "there is no snapshot".to_owned() } else { texts.join("\n\n") },
@@ -124,24 +129,28 @@ pub(super) fn segments(
     entries: bool,
 ) -> Result<(), CliError> {
     if let Some(file) = file {
-        return segment(place, file, entries);
+        let reading = Reading::new(std::fs::metadata(file).map_or(0, |file| file.len()));
+        return segment(place, file, entries, &reading);
     }
     let _inspection = begin(place)?;
     let group = group.unwrap_or(GroupId(1));
     let dir = group_dir(&place.data_dir, group);
     let (_, found) = SnapshotStore::look(Arc::new(RealFs), &dir, group)?;
     let newest = found.into_iter().find_map(|found| found.manifest.ok());
-    for listed in newest.iter().flat_map(|manifest| &manifest.segments) {
-        segment(place, &dir.join(&listed.name), entries)?;
+    let listed = || newest.iter().flat_map(|manifest| &manifest.segments);
+    let reading = Reading::new(listed().map(|listed| listed.bytes).sum());
+    for listed in listed() {
+        segment(place, &dir.join(&listed.name), entries, &reading)?;
     }
     Ok(())
 }
 
-fn segment(place: &Place, path: &Path, entries: bool) -> Result<(), CliError> {
+fn segment(place: &Place, path: &Path, entries: bool, reading: &Reading) -> Result<(), CliError> {
     let segment = Segment::open_alone(&RealFs, path)?;
     let info = *segment.info();
     let expiry = info.expiry.map(|(first, last)| [time(Stamp(first.0)), time(Stamp(last.0))]);
-    place.output.show(
+    let show = || {
+        place.output.show(
         || {
             json!({ "file": path, "number": info.number.to_string(), "entries": info.entries,
                 "lowest": id(info.lowest), "highest": id(info.highest), "expiring": info.expiring, "expiry": expiry,
@@ -158,15 +167,19 @@ fn segment(place: &Place, path: &Path, entries: bool) -> Result<(), CliError> {
             rows.add_row(["CRC-32".to_owned(), format!("{:08x}", info.checksum)]);
             text(&rows)
         },
-    )?;
+    )
+    };
+    reading.print(show)?;
     if entries {
         for entry in &segment {
             let entry = entry?;
             let expiry = entry.expiry.map(|stamp| time(Stamp(stamp.0)));
             let shown = json!({ "space": entry.space.0, "owner": id(entry.owner), "id": id(entry.id),
                 "version": entry.version, "expiry": expiry, "payload_bytes": entry.payload.len() });
-            line(&place.output.item(&shown))?;
+            reading.print(|| line(&place.output.item(&shown)))?;
         }
     }
-    Ok(segment.verify()?)
+    segment.verify()?;
+    reading.read(info.bytes);
+    Ok(())
 }

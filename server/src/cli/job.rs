@@ -19,8 +19,9 @@ pub(super) async fn run(
 ) -> Result<JobStatus, CliError> {
     let failed = |error| remote.failed(error);
     let map = client.map().await.map_err(failed)?;
-    // As long as a cluster is one node, it is that.
-    let node = map.nodes.first().map_or(fanfold_protocol::NodeId(1), |node| node.node);
+    // The node that was named, if the cluster knows it by that name; of a single one the name does not matter.
+    let named = map.nodes.iter().find(|node| node.address == remote.address);
+    let node = named.or(map.nodes.first()).map_or(fanfold_protocol::NodeId(1), |node| node.node);
     let start = StartJob { kind, bytes_per_second };
     let mut status = client.start_job(node, start).await.map_err(failed)?;
     let (mut shown, mut looks) = (Shown::new(), interval(LOOK_EVERY));

@@ -5,17 +5,23 @@
 
 mod admin;
 mod backup;
+mod change;
+mod cluster;
 mod entry;
 mod error;
 mod explain;
 mod export;
+mod fan_out;
 mod feed;
+mod hot;
 mod import;
 mod inspect;
 mod inspect_dir;
 mod inspect_files;
 mod job;
+mod node;
 mod output;
+mod partition;
 mod progress;
 mod relate;
 mod remote;
@@ -85,6 +91,16 @@ enum Command {
     Export(export::ExportArgs),
     /// Shows how a node is: partitions, streams between them, memory, log.
     Status(status::StatusArgs),
+    /// Founds a cluster, shows how it is, and changes what holds for all of it.
+    Cluster(cluster::ClusterArgs),
+    /// Lists, shows, drains, removes and replaces nodes.
+    Node(node::NodeArgs),
+    /// Lists, shows and moves partitions and their leaders.
+    Partition(partition::PartitionArgs),
+    /// Pauses the fan-out of an owner, or lets it go on.
+    FanOut(fan_out::FanOutArgs),
+    /// Shows which users and partitions are read, written or delivered most.
+    Hot(hot::HotArgs),
     /// Looks into a data directory while no node runs on it.
     Inspect(inspect::InspectArgs),
     /// Reads everything that a node has on disk and checks it, while it runs or while it does not.
@@ -120,6 +136,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Export(args) => remote::block_on(export::run(args)),
         Command::Verify(args) if args.is_offline() => verify::offline(&args),
         Command::Backup(args) if args.is_offline() => backup::offline(&args),
+        Command::Cluster(args) if args.is_offline() => cluster::offline(&args),
         remote => remote::block_on(run_remote(remote)),
     }
 }
@@ -141,6 +158,11 @@ async fn run_remote(command: Command) -> Result<(), CliError> {
         Command::Feed(args) => feed::feed(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Cluster(args) => cluster::run(args).await,
+        Command::Node(args) => node::run(args).await,
+        Command::Partition(args) => partition::run(args).await,
+        Command::Hot(args) => hot::run(args).await,
+        Command::FanOut(args) => fan_out::run(args).await,
         Command::Clock(args) => admin::clock(args).await,
         Command::Verify(args) => verify::online(args).await,
         Command::Backup(args) => backup::create(args).await,

@@ -28,11 +28,7 @@ pub(super) struct Shown {
 
 impl Shown {
     pub(super) fn new() -> Self {
-        let style = ProgressStyle::with_template(
-            "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
-        );
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr()).with_style(style());
         Self { bar, lines: !io::stderr().is_terminal(), line_at: Instant::now(), last: None }
     }
 
@@ -56,6 +52,40 @@ impl Shown {
     pub(super) fn end(self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Shows on a terminal how far the reading of files has come, and prints lines above that.
+pub(super) struct Reading(ProgressBar);
+
+impl Reading {
+    /// Of so many bytes.
+    pub(super) fn new(bytes: u64) -> Self {
+        // Where stderr is no terminal it draws nothing.
+        let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+        Self(bar.with_style(style()).with_message("reading"))
+    }
+
+    pub(super) fn read(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
+    /// Prints to stdout.
+    pub(super) fn print<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.0.suspend(print)
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn style() -> ProgressStyle {
+    let style = ProgressStyle::with_template(
+        "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+    );
+    style.unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// Does work on a thread of its own and shows how far it has come.

@@ -46,7 +46,9 @@ enum SpaceCommand {
         remote: Remote,
     },
     /// Changes the rules of a space.
-    #[command(after_help = "Example:\n  fanfold space alter posts --horizon 90d --pull-threshold 5000")]
+    #[command(
+        after_help = "Example:\n  fanfold space alter posts --horizon 90d --pull-threshold 5000\n  fanfold space alter posts --read-only         # takes no writes until `--read-only false`"
+    )]
     Alter {
         /// Its name.
         name: String,
@@ -88,6 +90,9 @@ struct Rules {
     /// The largest payload, in bytes.
     #[arg(long, value_name = "BYTES")]
     payload_bytes_max: Option<u32>,
+    /// Whether it takes no writes: its timelines stay as they are, apart from what expires.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    read_only: Option<bool>,
 }
 
 impl Rules {
@@ -107,6 +112,7 @@ impl Rules {
             }),
             pull_threshold: self.pull_threshold,
             payload_bytes_max: self.payload_bytes_max,
+            is_read_only: self.read_only,
         }
     }
 
@@ -120,6 +126,7 @@ impl Rules {
             fan_out: changes.fan_out.unwrap_or(default.fan_out),
             pull_threshold: changes.pull_threshold.unwrap_or(default.pull_threshold),
             payload_bytes_max: changes.payload_bytes_max.unwrap_or(default.payload_bytes_max),
+            is_read_only: changes.is_read_only.unwrap_or(default.is_read_only),
         }
     }
 }
@@ -182,8 +189,17 @@ fn show(remote: &Remote, space: &SpaceInfo) -> Result<(), CliError> {
 }
 
 fn list(spaces: &[SpaceInfo]) -> String {
-    let mut rows =
-        table(["space", "graph", "default ttl", "feed cap", "horizon", "fan-out", "threshold", "payload"]);
+    let mut rows = table([
+        "space",
+        "graph",
+        "default ttl",
+        "feed cap",
+        "horizon",
+        "fan-out",
+        "threshold",
+        "payload",
+        "writes",
+    ]);
     for space in spaces {
         let policy = &space.policy;
         rows.add_row([
@@ -195,12 +211,13 @@ fn list(spaces: &[SpaceInfo]) -> String {
             fan_out(policy.fan_out).to_owned(),
             policy.pull_threshold.to_string(),
             bytes(policy.payload_bytes_max.into()),
+            if policy.is_read_only { "refused" } else { "taken" }.to_owned(),
         ]);
     }
     text(&rows)
 }
 
-fn rules(space: &SpaceInfo) -> [(&'static str, String); 10] {
+fn rules(space: &SpaceInfo) -> [(&'static str, String); 11] {
     let policy = &space.policy;
     [
         ("name", space.name.clone()),
@@ -213,6 +230,7 @@ fn rules(space: &SpaceInfo) -> [(&'static str, String); 10] {
         ("fan-out", fan_out(policy.fan_out).to_owned()),
         ("pull threshold", policy.pull_threshold.to_string()),
         ("payload limit", bytes(policy.payload_bytes_max.into())),
+        ("read-only", policy.is_read_only.to_string()),
     ]
 }
 
@@ -230,6 +248,7 @@ fn space_json(space: &SpaceInfo) -> Value {
         "fan_out": fan_out(policy.fan_out),
         "pull_threshold": policy.pull_threshold,
         "payload_bytes_max": policy.payload_bytes_max,
+        "read_only": policy.is_read_only,
     })
 }
 

@@ -16,7 +16,7 @@ use crate::server::Server;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  fanfold start\n  fanfold start --data-dir /var/lib/fanfold --listen 127.0.0.1:7117 --log-format json\n\nIt is ready when it prints `listening ADDR http ADDR`, and stops cleanly on SIGINT and SIGTERM."
+    after_help = "Examples:\n  fanfold start\n  fanfold start --join 10.0.0.1:7117,10.0.0.2:7117 --peer-listen 127.0.0.1:7119\n  fanfold start --data-dir /var/lib/fanfold --listen 127.0.0.1:7117 --log-format json\n\nIt is ready when it prints `listening ADDR http ADDR`, and stops cleanly on SIGINT and SIGTERM."
 )]
 pub(super) struct StartArgs {
     /// File with settings; `fanfold config --print-default` shows one.

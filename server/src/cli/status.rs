@@ -4,10 +4,12 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
+use fanfold_protocol::NodeId;
 use fanfold_protocol::message::{NodeStatus, PartitionStatus};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::cluster::view_text;
 use super::error::CliError;
 use super::output::{bytes, duration, id, line, table, text, time};
 use super::remote::Remote;
@@ -37,14 +39,26 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), CliError> {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                let nodes = client.status().await.map_err(|error| args.remote.failed(error))?;
+                let failed = |error| args.remote.failed(error);
+                let nodes = client
+                    .statuses()
+                    .deadline(args.remote.deadline.min(NODE_TIMEOUT))
+                    .await
+                    .map_err(failed)?;
+                if let [(_, Err(error))] = &nodes[..] {
+                    return Err(failed(error.clone()));
+                }
+                let view = if nodes.len() > 1 { Some(client.cluster().await.map_err(failed)?) } else { None };
                 if args.watch && io::stdout().is_terminal() {
                     // Home, and clear what is below: the terminal does not flicker as it would when cleared whole.
                     line("\x1b[H\x1b[J")?;
                 }
                 args.remote.output.show(
-                    || Value::Array(nodes.iter().map(node_json).collect()),
-                    || nodes.iter().map(node_text).collect::<Vec<_>>().join("\n\n"),
+                    || Value::Array(nodes.iter().map(answer_json).collect()),
+                    || {
+                        let cluster = view.iter().map(view_text);
+                        cluster.chain(nodes.iter().map(answer_text)).collect::<Vec<_>>().join("\n\n")
+                    },
                 )?;
                 if !args.watch {
                     return Ok(());
@@ -52,6 +66,25 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), CliError> {
             }
         })
         .await
+}
+
+/// How long one node has to answer, so that one that is gone does not keep the others from being shown.
+const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+
+type Answer = (NodeId, Result<NodeStatus, fanfold_client::Error>);
+
+fn answer_text((node, answer): &Answer) -> String {
+    match answer {
+        Ok(status) => node_text(status),
+        Err(error) => format!("node {node} does not answer: {error}"),
+    }
+}
+
+fn answer_json((node, answer): &Answer) -> Value {
+    match answer {
+        Ok(status) => node_json(status),
+        Err(error) => json!({ "node": id(node), "error": error.to_string() }),
+    }
 }
 
 fn node_text(node: &NodeStatus) -> String {

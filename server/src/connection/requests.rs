@@ -6,6 +6,7 @@
 //!   at once, on the connection's own task; what has to wait for something goes on in a task of its own.
 
 use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -27,6 +28,7 @@ use super::reads::{Left, Reads};
 use super::writes::Writes;
 use crate::config::ms;
 use crate::dispatch::{self, Asked};
+use crate::hot::Sampler;
 use crate::listener::Shared;
 use crate::names::RequestKind;
 
@@ -47,6 +49,8 @@ pub(super) struct Requests {
     items: std::vec::IntoIter<Frame>,
     /// When what is being taken was read from the socket.
     received: Instant,
+    /// Which requests are counted for the list of what is hot.
+    sampler: Sampler,
 }
 
 /// A frame that is to be started.
@@ -76,6 +80,7 @@ impl Requests {
             next: None,
             items: Vec::new().into_iter(),
             received: Instant::now(),
+            sampler: Sampler::new(RandomState::new().build_hasher().finish() as u32),
         }
     }
 
@@ -184,6 +189,9 @@ impl Requests {
         let (opcode, id, received) = (frame.opcode, frame.request_id, self.received);
         let asked = Asked { kind: RequestKind::of(&call.request), opcode, id, received };
         let checked = call.request.check(&self.shared.limits);
+        if let Some(weight) = self.sampler.weight().filter(|_| checked.is_ok()) {
+            self.shared.hot.note(&call.request, weight);
+        }
         let longest = ms(self.shared.config.request_timeout_ms);
         let wanted = call.deadline_ms.map_or(longest, |ms| Duration::from_millis(u64::from(ms)).min(longest));
         let deadline = received + wanted;

@@ -10,8 +10,9 @@ use super::error::DemoError;
 use crate::workload::WorkloadError;
 use crate::workload::access::Access;
 use crate::workload::activity::{ActivityOptions, SeededActivity};
+use crate::workload::fleet::Fleet;
 use crate::workload::graph::FollowGraph;
-use crate::workload::node_process::{NodeProcess, NodeProcessOptions};
+use crate::workload::node_process::NodeProcessOptions;
 use crate::workload::report::Report;
 use crate::workload::run::{Ran, Run};
 
@@ -19,7 +20,9 @@ use crate::workload::run::{Ran, Run};
 const WINDOW: usize = 4_096;
 /// How long a call is repeated.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
-/// How long the node may take to start.
+/// When a leading node of several is killed, after the posts have begun.
+const KILL_AFTER: Duration = Duration::from_millis(500);
+/// How long the nodes may take to start.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// First pages of feeds measured, plain and again hydrated.
 const READS: u64 = 10_000;
@@ -36,20 +39,23 @@ pub(super) async fn tell(args: &DemoArgs) -> Result<Ran, DemoError> {
         start_arguments: Vec::new(),
         ready_timeout: READY_TIMEOUT,
     };
-    let node = NodeProcess::start(options).await.map_err(WorkloadError::from)?;
-    let access = Access::connect(&node.address().to_string(), CALL_DEADLINE).await?;
+    let fleet = Fleet::start(options, args.nodes as usize).await?;
+    let access = Access::of(fleet.client(CALL_DEADLINE).await?).await?;
     let pull_threshold = alter_threshold(&access, args.users).await?;
 
     let graph = FollowGraph::power_law(args.users, args.seed);
     let posts = args.posts.unwrap_or(POSTS_PER_USER * args.users);
     let parameters = json!({
-        "users": args.users, "posts": posts, "seed": args.seed, "window": WINDOW, "reads": READS,
+        "nodes": args.nodes, "users": args.users, "posts": posts, "seed": args.seed, "window": WINDOW, "reads": READS,
         "pull_threshold": pull_threshold,
     });
     let activity = SeededActivity::new(&graph, ActivityOptions { posts: posts as usize, seed: args.seed });
 
-    let mut run = Run::begin(access, Some(node), WINDOW, Report::new("demo", parameters)).await?;
+    let mut run = Run::begin(access, Some(fleet), WINDOW, Report::new("demo", parameters)).await?;
     run.follow(&graph).await?;
+    if args.nodes > 1 {
+        run.start_killing(KILL_AFTER, 1);
+    }
     run.act(posts, activity).await?;
     run.check().await?;
     run.read(READS, args.seed).await?;

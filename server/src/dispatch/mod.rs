@@ -4,6 +4,7 @@
 //! - Every request has a deadline; one that passes it is answered so, and a write may still take effect then.
 
 mod admin;
+mod cluster;
 mod reads;
 mod writes;
 
@@ -82,6 +83,12 @@ pub(crate) async fn reply(shared: Arc<Shared>, request: Request) -> Reply {
         Request::StartJob(start) => admin::start_job(shared, start),
         Request::GetJob(job) => admin::job(shared.node.job(job)),
         Request::CancelJob(job) => admin::job(shared.node.cancel_job(job)),
+        Request::GetCluster => Ok(cluster::view(shared)),
+        Request::ChangeCluster(change) => cluster::change(shared, change).await,
+        Request::InitCluster(_) => cluster::init(),
+        Request::GetHot(get) => cluster::hot(shared, get).await,
+        Request::PauseFanOut(pause) => cluster::pause(shared, pause).await,
+        Request::ListPaused => cluster::paused(shared),
     }
 }
 

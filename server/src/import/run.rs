@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fanfold_client::{Client, Field, ImportOp, PartitionId, SessionId, Stamp, Status};
-use fanfold_protocol::message::{AppendOutcome, WriteResult, Written};
+use fanfold_protocol::message::{AppendOutcome, WriteResult};
 use tokio::sync::mpsc;
 
 use super::ImportError;
@@ -47,7 +47,7 @@ pub(crate) struct Options {
 struct Open {
     block: Block,
     /// Of its writes.
-    answers: Vec<Option<Written>>,
+    answers: Vec<Option<WriteResult>>,
     keys: Vec<Vec<Option<bytes::Bytes>>>,
 }
 
@@ -229,9 +229,9 @@ impl<'p> Run<'p> {
         let mut rejects = block.rejects;
         let mut made = Vec::new();
         for ((write, answer), keys) in block.writes.iter().zip(answers).zip(keys) {
-            let Some(written) = answer else { continue };
+            let Some(result) = answer else { continue };
             self.state.lanes[usize::from(write.partition.0)].next += 1;
-            self.count(written.result, &write.lines, &keys, &mut rejects, &mut made);
+            self.count(result, &write.lines, &keys, &mut rejects, &mut made);
         }
         rejects.sort_unstable_by_key(|(line, _)| *line);
         made.sort_unstable_by_key(|(line, ..)| *line);

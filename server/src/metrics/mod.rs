@@ -3,6 +3,7 @@
 //! - Names and labels are for operators and stay; a label never holds a user, an entry or an address.
 //! - What the node knows itself is read when `/metrics` is asked, not counted twice.
 
+mod cluster;
 mod node;
 
 use std::fmt::Write as _;
@@ -18,7 +19,7 @@ use prometheus_client::registry::Registry;
 
 use crate::names::{RequestKind, status_name};
 use fanfold_protocol::Status;
-use fanfold_protocol::message::NodeStatus;
+use fanfold_protocol::message::{ClusterView, NodeStatus};
 
 /// What came of requests of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -117,12 +118,15 @@ impl Metrics {
     }
 
     /// Everything in the text format of Prometheus (OpenMetrics 1.0).
-    pub fn text(&self, status: Option<&NodeStatus>) -> String {
+    pub fn text(&self, status: Option<&NodeStatus>, view: Option<&ClusterView>) -> String {
         let mut out = String::new();
         let mut write = || -> std::fmt::Result {
             encode_registry(&mut out, &self.registry)?;
             if let Some(status) = status {
                 encode_registry(&mut out, &node::registry(status))?;
+            }
+            if let Some(view) = view {
+                encode_registry(&mut out, &cluster::registry(view))?;
             }
             encode_eof(&mut out)
         };
@@ -143,7 +147,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.answered(RequestKind::ReadFeed, None, 0.000_2);
         metrics.answered(RequestKind::ReadFeed, Some(&Status::BadCursor), 0.000_2);
-        let text = metrics.text(None);
+        let text = metrics.text(None, None);
         assert!(text.contains(r#"fanfold_requests_total{kind="read_feed",status="ok"} 1"#), "{text}");
         assert!(text.contains(r#"fanfold_requests_total{kind="read_feed",status="bad_cursor"} 1"#), "{text}");
         assert!(text.contains(r#"fanfold_request_seconds_count{kind="read_feed"} 2"#), "{text}");

@@ -3,6 +3,7 @@
 //! - Both crates have their own types for the same ids, so that neither imports the other; only this module knows both.
 //! - A mapping that can fail says which field it failed at.
 
+mod cluster;
 mod figures;
 mod import;
 mod job;
@@ -14,6 +15,7 @@ mod write;
 use fanfold_protocol as wire;
 use fanfold_storage::{entry as stored_entry, ids as stored};
 
+pub use cluster::*;
 pub use figures::*;
 pub use job::*;
 pub use page::*;

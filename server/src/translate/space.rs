@@ -23,6 +23,7 @@ pub fn policy(policy: &wire::SpacePolicy) -> stored::SpacePolicy {
         fan_out: fan_out(policy.fan_out),
         pull_threshold: policy.pull_threshold,
         payload_bytes_max: policy.payload_bytes_max,
+        is_read_only: policy.is_read_only,
     }
 }
 
@@ -39,6 +40,7 @@ pub fn policy_to_wire(policy: &stored::SpacePolicy) -> wire::SpacePolicy {
         },
         pull_threshold: policy.pull_threshold,
         payload_bytes_max: policy.payload_bytes_max,
+        is_read_only: policy.is_read_only,
     }
 }
 
@@ -63,5 +65,6 @@ pub fn changes(changes: &wire::SpaceChanges) -> fanfold_cluster::SpaceChanges {
         fan_out: changes.fan_out.map(fan_out),
         pull_threshold: changes.pull_threshold,
         payload_bytes_max: changes.payload_bytes_max,
+        is_read_only: changes.is_read_only,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fanfold_protocol::{Field, LimitKind, Status};
 use fanfold_storage::command::{KEY_BYTES_MAX, Limited, Refusal, TTL_MS_MAX};
-use fanfold_storage::ids::Stamp;
+use fanfold_storage::ids::{SpaceId, Stamp};
 use fanfold_storage::space::SpaceDefinition;
 
 use fanfold_cluster::NodeError;
@@ -12,7 +12,9 @@ use fanfold_cluster::error::RangeField;
 use fanfold_protocol::LeaderHint;
 use fanfold_protocol::ids::NodeId;
 
-use super::{entry_id_to_wire, graph_id_to_wire, partition_id_to_wire, space_id_to_wire, user_to_wire};
+use super::{
+    cluster_refusal, entry_id_to_wire, graph_id_to_wire, partition_id_to_wire, space_id_to_wire, user_to_wire,
+};
 
 /// What a refusal alone does not know and its status says.
 #[derive(Debug, Clone, Copy)]
@@ -65,10 +67,16 @@ pub fn refusal_to_status(refusal: Refusal, refused: &Refused<'_>) -> Status {
             Status::OutOfRange { field: Field::Expiry, min, max, got: saturated(expiry) }
         }
         Refusal::IdTaken => Status::IdTaken,
+        Refusal::ReadOnly { space } => Status::ReadOnlySpace { space: space_name(refused.spaces, space) },
         Refusal::LimitReached { what, limit } => {
             Status::LimitReached { what: limit_kind(what), limit: limit.into() }
         }
     }
+}
+
+fn space_name(spaces: &[SpaceDefinition], id: SpaceId) -> String {
+    let known = spaces.iter().find(|space| space.id == id);
+    known.map_or_else(|| id.0.to_string(), |space| space.name.clone())
 }
 
 fn saturated(stamp: Stamp) -> i64 {
@@ -81,6 +89,7 @@ fn limit_kind(what: Limited) -> LimitKind {
         Limited::Mutes => LimitKind::MutesPerUser,
         Limited::Users => LimitKind::UsersPerPartition,
         Limited::Sessions => LimitKind::SessionsPerPartition,
+        Limited::Paused => LimitKind::PausedPerPartition,
     }
 }
 
@@ -131,6 +140,7 @@ pub fn error_to_status(error: NodeError, refused: &Refused<'_>, wrote: bool) -> 
         NodeError::Unavailable { partition, .. } => {
             Status::Unavailable { partition: partition_id_to_wire(partition) }
         }
+        NodeError::Cluster(refusal) => cluster_refusal(&refusal),
         NodeError::ShuttingDown if !uncertain => Status::ShuttingDown,
         NodeError::Damaged { partition } => {
             Status::DamagedPartition { partition: partition_id_to_wire(partition) }

@@ -30,6 +30,12 @@ impl Access {
     pub async fn connect(address: &str, deadline: Duration) -> Result<Self, WorkloadError> {
         let prepare = |source| WorkloadError::Prepare { source };
         let client = Client::builder(address).deadline(deadline).connect().await.map_err(prepare)?;
+        Self::of(client).await
+    }
+
+    /// The same with a client that is connected.
+    pub async fn of(client: Client) -> Result<Self, WorkloadError> {
+        let prepare = |source| WorkloadError::Prepare { source };
         let info = client.spaces().show(SPACE).await.map_err(prepare)?;
         let (space, graph) = (client.space(SPACE), client.graph(info.graph_name));
         Ok(Self { client, space, graph })

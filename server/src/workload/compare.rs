@@ -25,6 +25,9 @@ use super::words::stored_audience;
 const UNDER_WAY: usize = 64;
 /// Entries on a page: the most the protocol allows.
 const PAGE_LIMIT: u32 = 1_000;
+/// Looks at pages that say that they lack something, and the pause between two.
+const LOOKS_MAX: u32 = 30;
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
 /// Entries on a first page that is read again, hydrated.
 const FIRST_PAGE_LIMIT: u32 = 20;
 /// Differences described in full; further ones are only counted.
@@ -115,15 +118,18 @@ async fn compare_user(
     found: &mut Comparison,
 ) -> Result<(), WorkloadError> {
     let failed = |source| WorkloadError::Read { user, source };
-    let feed = access.space.feed(user).limit(PAGE_LIMIT).pages();
-    let feed = collect(feed, Compare::Ids, mirror, found).await.map_err(failed)?;
+    let feed = || access.space.feed(user).limit(PAGE_LIMIT).pages();
+    let feed = collect_whole(feed, Compare::Ids, mirror, found).await.map_err(failed)?;
     found.feeds_checked += 1;
     found.feed_entries += feed.ids.len() as u64;
     let mut differs = difference(Compared::Feed, user, &mirror.feed(user), &feed.ids);
     if differs.is_none() && !feed.ids.is_empty() {
-        let page = access.space.feed(user).limit(FIRST_PAGE_LIMIT).hydrate().into_future();
-        let page = stream::once(page).boxed();
-        let first = collect(page, Compare::Contents(Some(user)), mirror, found).await.map_err(failed)?;
+        let page = || {
+            let page = access.space.feed(user).limit(FIRST_PAGE_LIMIT).hydrate().into_future();
+            stream::once(page).boxed()
+        };
+        let first =
+            collect_whole(page, Compare::Contents(Some(user)), mirror, found).await.map_err(failed)?;
         let expected = &feed.ids[..feed.ids.len().min(FIRST_PAGE_LIMIT as usize)];
         differs = difference(Compared::Feed, user, expected, &first.ids)
             .or_else(|| Difference::altered(Compared::Feed, user, &first.altered));
@@ -131,8 +137,8 @@ async fn compare_user(
     found.feeds_mismatched += u64::from(differs.is_some());
     found.keep(differs, mirror);
 
-    let timeline = access.space.timeline(user).limit(PAGE_LIMIT).hydrate().pages();
-    let timeline = collect(timeline, Compare::Contents(None), mirror, found).await.map_err(failed)?;
+    let timeline = || access.space.timeline(user).limit(PAGE_LIMIT).hydrate().pages();
+    let timeline = collect_whole(timeline, Compare::Contents(None), mirror, found).await.map_err(failed)?;
     found.timelines_checked += 1;
     let differs = difference(Compared::Timeline, user, &mirror.timeline(user), &timeline.ids)
         .or_else(|| Difference::altered(Compared::Timeline, user, &timeline.altered));
@@ -160,6 +166,26 @@ struct Collected {
     ids: Vec<EntryId>,
     /// Entries shown otherwise than they are; only of hydrated pages.
     altered: Vec<EntryId>,
+    /// Whether a page said that it could not ask somebody: it was short, or left a reference open.
+    is_partial: bool,
+}
+
+/// Collects pages, again as long as they say themselves that they lack something: while a partition changes its leader they
+/// may. What pages do not say of themselves is a difference at the first look.
+async fn collect_whole(
+    pages: impl Fn() -> BoxStream<'static, Result<Page, fanfold_client::Error>>,
+    compare: Compare,
+    mirror: &Mirror,
+    found: &mut Comparison,
+) -> Result<Collected, fanfold_client::Error> {
+    for _ in 1..LOOKS_MAX {
+        let collected = collect(pages(), compare, mirror, found).await?;
+        if !collected.is_partial {
+            return Ok(collected);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    collect(pages(), compare, mirror, found).await
 }
 
 async fn collect(
@@ -170,7 +196,12 @@ async fn collect(
 ) -> Result<Collected, fanfold_client::Error> {
     let mut collected = Collected::default();
     while let Some(page) = pages.try_next().await? {
+        let is_open = |view: &EntryView| {
+            view.reference.as_ref().is_some_and(|reference| reference.state == ReferenceState::NotHydrated)
+        };
+        let leaves_open = matches!(compare, Compare::Contents(_)) && page.entries.iter().any(is_open);
         found.pages_short += u64::from(!page.short_of.is_empty());
+        collected.is_partial |= leaves_open || !page.short_of.is_empty();
         for view in page.entries {
             collected.ids.push(view.id);
             // An entry that the oracle has not is extra, not altered.

@@ -13,6 +13,14 @@ pub enum WorkloadError {
     /// The node could not be started, ended or restarted.
     #[error(transparent)]
     Node(#[from] NodeProcessError),
+    /// The nodes did not come to stand as a cluster.
+    #[error("the cluster was not whole after {waited:?}; it was seen last as: {seen}")]
+    NotWhole {
+        /// How long it had.
+        waited: std::time::Duration,
+        /// What was seen last.
+        seen: String,
+    },
     /// The node could not be reached or prepared.
     #[error("the node could not be prepared for the workload: {source}")]
     Prepare {

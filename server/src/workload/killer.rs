@@ -1,4 +1,4 @@
-//! Owns killing a node again and again while a workload runs against it.
+//! Owns killing nodes again and again while a workload runs against them.
 //!
 //! - The pause between two kills begins when the node is ready again, so that the workload always gets on.
 //! - A killer that is stopped has killed at least once: the last kill comes at the stop, if there was none before.
@@ -9,32 +9,33 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::error::WorkloadError;
-use super::node_process::{NodeProcess, NodeProcessError};
+use super::fleet::Fleet;
+use super::node_process::NodeProcessError;
 
-/// Kills a node again and again.
+/// Kills nodes again and again.
 #[derive(Debug)]
 pub struct Killer {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<Killed, NodeProcessError>>,
 }
 
-/// A node that was killed and restarted.
+/// Nodes of which some were killed and restarted.
 #[derive(Debug)]
 pub struct Killed {
-    /// The node, ready.
-    pub node: NodeProcess,
+    /// The nodes, ready.
+    pub fleet: Fleet,
     /// How long each restart took, from the new process to its readiness.
     pub recoveries: Vec<Duration>,
 }
 
 impl Killer {
-    /// Begins; the first kill comes after one pause.
-    pub fn start(node: NodeProcess, pause: Duration) -> Self {
+    /// Begins; the first kill comes after one pause, and there are at most so many.
+    pub fn start(fleet: Fleet, pause: Duration, kills_max: usize) -> Self {
         let (stop, stopped) = oneshot::channel();
-        Self { stop, task: tokio::spawn(kill_until(node, pause, stopped)) }
+        Self { stop, task: tokio::spawn(kill_until(fleet, pause, kills_max, stopped)) }
     }
 
-    /// Waits for ever, unless the node cannot be killed or restarted: then why.
+    /// Waits for ever, unless a node cannot be killed or restarted: then why.
     pub async fn watch(&mut self) -> WorkloadError {
         match (&mut self.task).await {
             Ok(Ok(_)) => unreachable!("it ends only when it is stopped"),
@@ -43,7 +44,7 @@ impl Killer {
         }
     }
 
-    /// Ends, with the node ready.
+    /// Ends, with the nodes ready.
     pub async fn stop(self) -> Result<Killed, WorkloadError> {
         // If the task has ended already, it has failed, and says so below.
         let _ = self.stop.send(());
@@ -52,8 +53,9 @@ impl Killer {
 }
 
 async fn kill_until(
-    mut node: NodeProcess,
+    mut fleet: Fleet,
     pause: Duration,
+    kills_max: usize,
     mut stopped: oneshot::Receiver<()>,
 ) -> Result<Killed, NodeProcessError> {
     let mut recoveries = Vec::new();
@@ -61,12 +63,14 @@ async fn kill_until(
         // Only the pause is cut short; a restart is always carried through.
         tokio::select! {
             _ = &mut stopped => break,
-            error = node.watch() => return Err(error),
-            () = tokio::time::sleep(pause) => recoveries.push(node.kill_and_restart().await?),
+            error = fleet.watch() => return Err(error),
+            () = tokio::time::sleep(pause), if recoveries.len() < kills_max => {
+                recoveries.push(fleet.kill_and_restart().await?);
+            }
         }
     }
     if recoveries.is_empty() {
-        recoveries.push(node.kill_and_restart().await?);
+        recoveries.push(fleet.kill_and_restart().await?);
     }
-    Ok(Killed { node, recoveries })
+    Ok(Killed { fleet, recoveries })
 }

@@ -13,6 +13,7 @@ pub mod compare;
 pub mod difference;
 pub mod driver;
 pub mod error;
+pub mod fleet;
 pub mod graph;
 pub mod killer;
 pub mod machine;

@@ -14,6 +14,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
@@ -112,7 +113,15 @@ pub struct NodeProcess {
 impl NodeProcess {
     /// Starts a node on a free port of this machine and waits until it is ready.
     pub async fn start(options: NodeProcessOptions) -> Result<Self, NodeProcessError> {
-        let address = free_address()?;
+        let address = free_addresses(1)?[0];
+        Self::start_at(options, address).await
+    }
+
+    /// Starts a node at an address of this machine and waits until it is ready.
+    pub async fn start_at(
+        options: NodeProcessOptions,
+        address: SocketAddr,
+    ) -> Result<Self, NodeProcessError> {
         let failed = |source| NodeProcessError::Directory { path: std::env::temp_dir(), source };
         let directory = tempfile::Builder::new().prefix("fanfold-node-").tempdir().map_err(failed)?;
         let (child, stdout) = spawn_ready(&options, directory.path(), address).await?;
@@ -150,7 +159,42 @@ impl NodeProcess {
     ///
     /// Answers how long the start took, from the new process to its readiness.
     pub async fn kill_and_restart(&mut self) -> Result<Duration, NodeProcessError> {
-        self.child.kill().await.map_err(|source| NodeProcessError::Kill { source })?;
+        self.kill().await?;
+        self.restart().await
+    }
+
+    /// Ends the node with SIGKILL and reaps it; its data and its port stay its own.
+    pub async fn kill(&mut self) -> Result<(), NodeProcessError> {
+        self.child.kill().await.map_err(|source| NodeProcessError::Kill { source })
+    }
+
+    /// Stops the node cleanly with SIGTERM and reaps it.
+    pub async fn terminate(&mut self) -> Result<(), NodeProcessError> {
+        self.signal(Signal::TERM)?;
+        self.child.wait().await.map(drop).map_err(|source| NodeProcessError::Kill { source })
+    }
+
+    /// Holds the process where it is, until it is resumed.
+    pub fn suspend(&self) -> Result<(), NodeProcessError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a held process go on.
+    pub fn resume(&self) -> Result<(), NodeProcessError> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), NodeProcessError> {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let ended = || NodeProcessError::Kill { source: io::ErrorKind::NotFound.into() };
+        kill_process(id.ok_or_else(ended)?, signal)
+            .map_err(|source| NodeProcessError::Kill { source: source.into() })
+    }
+
+    /// Starts the node again after it has ended.
+    ///
+    /// Answers how long the start took, from the new process to its readiness.
+    pub async fn restart(&mut self) -> Result<Duration, NodeProcessError> {
         let begun = Instant::now();
         let (child, stdout) = spawn_ready(&self.options, self.directory.path(), self.address).await?;
         self.child = child;
@@ -164,13 +208,22 @@ impl NodeProcess {
     }
 }
 
-/// Finds a port that nobody listens on now.
-fn free_address() -> Result<SocketAddr, NodeProcessError> {
+/// Finds ports that nobody listens on now, each another one.
+pub fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, NodeProcessError> {
     let mut rng = rand::rng();
-    (0..PORT_TRIES)
-        .map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, rng.random_range(PORTS))))
-        .find(|address| TcpListener::bind(address).is_ok())
-        .ok_or(NodeProcessError::NoFreePort)
+    // All are held until all are found, so that none is found twice.
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..count * PORT_TRIES {
+        if held.len() == count {
+            break;
+        }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, rng.random_range(PORTS)));
+        held.extend(TcpListener::bind(address).ok().map(|listener| (address, listener)));
+    }
+    if held.len() < count {
+        return Err(NodeProcessError::NoFreePort);
+    }
+    Ok(held.into_iter().map(|(address, _)| address).collect())
 }
 
 async fn spawn_ready(

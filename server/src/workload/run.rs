@@ -1,4 +1,4 @@
-//! Owns the stages of a workload's run against one node, and what each of them adds to the report.
+//! Owns the stages of a workload's run against nodes, and what each of them adds to the report.
 //!
 //! - The stages come in this order: follow, act, then check and read as often as wanted, then finish.
 //! - Kills go on during follow and act only; what was under way then must all be there at the check.
@@ -13,10 +13,10 @@ use super::compare::compare_all;
 use super::difference::Difference;
 use super::driver::Driver;
 use super::error::WorkloadError;
+use super::fleet::Fleet;
 use super::graph::FollowGraph;
 use super::killer::Killer;
 use super::mirror::{AnswerDifference, Mirror};
-use super::node_process::NodeProcess;
 use super::operation::Operation;
 use super::progress;
 use super::reads::{self, ReadPlan};
@@ -28,7 +28,7 @@ pub struct Run {
     access: Access,
     driver: Driver,
     mirror: Arc<Mirror>,
-    node: Option<NodeProcess>,
+    fleet: Option<Fleet>,
     killer: Option<Killer>,
     report: Report,
     differences: Vec<Difference>,
@@ -46,11 +46,11 @@ pub struct Ran {
 }
 
 impl Run {
-    /// Begins a run against the node that `access` leads to; `node` is its process, if it is ours. At most `window`
-    /// operations are under way. The node must hold nothing yet.
+    /// Begins a run against the nodes that `access` leads to; `fleet` is their processes, if they are ours. At most `window`
+    /// operations are under way. The nodes must hold nothing yet.
     pub async fn begin(
         access: Access,
-        node: Option<NodeProcess>,
+        fleet: Option<Fleet>,
         window: usize,
         report: Report,
     ) -> Result<Self, WorkloadError> {
@@ -60,13 +60,13 @@ impl Run {
         }
         let mirror = Arc::new(Mirror::new(access.definition().await?));
         let driver = Driver::new(access.clone(), window);
-        Ok(Self { access, driver, mirror, node, killer: None, report, differences: Vec::new() })
+        Ok(Self { access, driver, mirror, fleet, killer: None, report, differences: Vec::new() })
     }
 
-    /// Kills and restarts the node with this pause between, from now until the operations are acknowledged. Without
-    /// a process of ours nothing is killed.
-    pub fn start_killing(&mut self, pause: Duration) {
-        self.killer = self.node.take().map(|node| Killer::start(node, pause));
+    /// Kills and restarts whoever leads most with this pause between, from now until the operations are acknowledged, at most
+    /// so many times. Without processes of ours nothing is killed.
+    pub fn start_killing(&mut self, pause: Duration, kills_max: usize) {
+        self.killer = self.fleet.take().map(|fleet| Killer::start(fleet, pause, kills_max));
     }
 
     /// Makes the graph.
@@ -88,10 +88,10 @@ impl Run {
         if let Some(killer) = self.killer.take() {
             let killed = killer.stop().await?;
             self.report.take_restarts(&killed.recoveries);
-            self.node = Some(killed.node);
+            self.fleet = Some(killed.fleet);
         }
         let spinner = progress::spinner("draining", "waiting for the fan-out");
-        guard(&mut self.killer, &mut self.node, self.access.wait_drained()).await?;
+        guard(&mut self.killer, &mut self.fleet, self.access.wait_drained()).await?;
         spinner.finish_and_clear();
         self.report.take_operations(&self.mirror, begun.elapsed());
         self.report.deliveries_stored = Some(self.access.totals().await?.deliveries);
@@ -103,7 +103,7 @@ impl Run {
         let begun = Instant::now();
         let bar = progress::bar("comparing", self.report.users);
         let comparing = compare_all(&self.access, &self.mirror, &bar);
-        let found = guard(&mut self.killer, &mut self.node, comparing).await?;
+        let found = guard(&mut self.killer, &mut self.fleet, comparing).await?;
         bar.finish_and_clear();
         self.report.take_comparison(&found, begun.elapsed());
         self.differences.extend(found.differences);
@@ -125,21 +125,21 @@ impl Run {
         Ok(())
     }
 
-    /// Kills the node, restarts it, and waits until what was on its way has drained.
+    /// Kills a node, the one that leads most, restarts it, and waits until what was on its way has drained.
     pub async fn kill_and_restart(&mut self) -> Result<(), WorkloadError> {
-        let Some(node) = &mut self.node else { return Ok(()) };
+        let Some(fleet) = &mut self.fleet else { return Ok(()) };
         let spinner = progress::spinner("recovering", "kill -9 and restart");
-        self.report.take_restarts(&[node.kill_and_restart().await?]);
+        self.report.take_restarts(&[fleet.kill_and_restart().await?]);
         self.access.wait_drained().await?;
         spinner.finish_and_clear();
         Ok(())
     }
 
-    /// Ends the run, and the node if it is ours.
+    /// Ends the run, and the nodes if they are ours.
     pub async fn finish(mut self) -> Result<Ran, WorkloadError> {
-        if let Some(node) = self.node {
-            self.report.node_memory_bytes = node.memory_bytes();
-            node.end().await?;
+        if let Some(fleet) = self.fleet {
+            self.report.node_memory_bytes = fleet.memory_bytes();
+            fleet.end().await?;
         }
         let answers = self.mirror.differences().to_vec();
         Ok(Ran { report: self.report, differences: self.differences, answers })
@@ -154,26 +154,26 @@ impl Run {
         let mirror = Arc::get_mut(&mut self.mirror).expect("a comparison lets go of the mirror when it ends");
         let bar = progress::bar(name, count);
         let sent = self.driver.run(operations, mirror, &bar);
-        guard(&mut self.killer, &mut self.node, sent).await?;
+        guard(&mut self.killer, &mut self.fleet, sent).await?;
         bar.finish_and_clear();
         Ok(())
     }
 }
 
-/// Does the work, unless the node ends by itself or cannot be restarted: waiting for it would be in vain.
+/// Does the work, unless a node ends by itself or cannot be restarted: waiting for it would be in vain.
 async fn guard<T>(
     killer: &mut Option<Killer>,
-    node: &mut Option<NodeProcess>,
+    fleet: &mut Option<Fleet>,
     work: impl Future<Output = Result<T, WorkloadError>>,
 ) -> Result<T, WorkloadError> {
-    match (killer, node) {
+    match (killer, fleet) {
         (Some(killer), _) => tokio::select! {
             done = work => done,
             error = killer.watch() => Err(error),
         },
-        (None, Some(node)) => tokio::select! {
+        (None, Some(fleet)) => tokio::select! {
             done = work => done,
-            error = node.watch() => Err(error.into()),
+            error = fleet.watch() => Err(error.into()),
         },
         (None, None) => work.await,
     }

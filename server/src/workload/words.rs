@@ -38,6 +38,7 @@ pub(super) fn stored_space(info: SpaceInfo) -> space::SpaceDefinition {
             },
             pull_threshold: info.policy.pull_threshold,
             payload_bytes_max: info.policy.payload_bytes_max,
+            is_read_only: info.policy.is_read_only,
         },
     }
 }

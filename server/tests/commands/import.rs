@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -92,8 +93,12 @@ fn entries_keep_times_order_and_keys_and_are_in_every_feed() {
 }
 
 fn export(data_dir: &Path, out: &Path) -> Vec<PathBuf> {
-    let (dir, out_name) = (data_dir.to_str().unwrap(), out.to_str().unwrap());
-    let exported = fanfold(&["export", "all", "--data-dir", dir, "--out", out_name, "--output", "json"]);
+    export_from("--data-dir", data_dir, out)
+}
+
+fn export_from(what: &str, dir: &Path, out: &Path) -> Vec<PathBuf> {
+    let (dir, out_name) = (dir.to_str().unwrap(), out.to_str().unwrap());
+    let exported = fanfold(&["export", "all", what, dir, "--out", out_name, "--output", "json"]);
     assert!(shown(&exported)["entries"].as_u64().unwrap() > 0);
     let mut files: Vec<_> = std::fs::read_dir(out).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
@@ -142,6 +147,71 @@ fn an_export_imported_again_is_the_same() {
     for (one, other) in files.iter().zip(&again) {
         assert_eq!((one.file_name(), unpacked(one)), (other.file_name(), unpacked(other)));
     }
+}
+
+/// The lines of all files, in no order, without their names.
+fn lines(files: &[PathBuf], start: &str) -> Vec<String> {
+    let mine = files.iter().filter(|file| file.file_name().unwrap().to_str().unwrap().starts_with(start));
+    let mut lines: Vec<String> =
+        mine.flat_map(|file| unpacked(file).lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn a_backup_made_while_writing_is_exported_without_a_stop() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    node.json(&["follow", "1", "2", "3", "4"]);
+    for n in 0..10 {
+        node.json(&["post", "2", &format!("before {n}")]);
+    }
+    let (is_done, address) = (AtomicBool::new(false), node.address.clone());
+    let (backup, out) = (place.path("backup"), place.path("export"));
+    let (files, posted) = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            let mut posted = 0;
+            while !is_done.load(Ordering::Relaxed) {
+                let (owner, text) = ((2 + posted % 3).to_string(), format!("during {posted}"));
+                shown(&fanfold(&["post", &owner, &text, "--address", &address, "--output", "json"]));
+                posted += 1;
+            }
+            posted
+        });
+        node.json(&["backup", "create", backup.to_str().unwrap()]);
+        let files = export_from("--backup", &backup, &out);
+        is_done.store(true, Ordering::Relaxed);
+        (files, writing.join().unwrap())
+    });
+    assert!(posted > 0);
+    let exported = lines(&files, "entries.");
+    assert!((10..10 + posted).contains(&(exported.len() as u64)), "{} of {posted}", exported.len());
+    assert!(exported.iter().filter(|line| line.contains("before")).count() == 10);
+    // One moment of the writer, who waits for each answer: nothing is missing before the last.
+    let during = exported.len() as u64 - 10;
+    assert!((0..during).all(|n| exported.iter().any(|line| line.contains(&format!("\"during {n}\"")))));
+    assert_eq!(lines(&files, "follows.").len(), 3);
+    node.stop();
+    // Nothing else is left beside the files, and the backup is as it was.
+    assert!(files.iter().all(|file| file.extension().is_some_and(|extension| extension == "zst")));
+    assert_eq!(export_from("--backup", &backup, &place.path("export again")).len(), files.len());
+
+    let other = Place::new();
+    let node = other.start(&[]);
+    for (what, start) in [("entries", "entries."), ("follows", "follows.")] {
+        let mine = files.iter().filter(|f| f.file_name().unwrap().to_str().unwrap().starts_with(start));
+        let names: Vec<&str> = mine.map(|file| file.to_str().unwrap()).collect();
+        node.json(&[&["import", what], &names[..]].concat());
+    }
+    let backup = other.path("backup");
+    node.json(&["backup", "create", backup.to_str().unwrap()]);
+    let again = export_from("--backup", &backup, &other.path("export"));
+    node.stop();
+    for start in ["entries.", "follows."] {
+        assert_eq!(lines(&again, start), lines(&files, start));
+    }
+    let both = fanfold(&["export", "all", "--backup", "a", "--data-dir", "b", "--out", "c"]);
+    assert_eq!(both.status.code(), Some(2), "{both:?}");
 }
 
 #[test]

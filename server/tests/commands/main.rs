@@ -3,9 +3,11 @@
 
 mod backup;
 mod by_hand;
+mod cluster;
 mod import;
 mod memory;
 mod observe;
 mod process;
+mod runbook;
 mod start;
 mod stop;

@@ -37,3 +37,8 @@ impl From<Failure> for LogError {
         Self::Failed { operation: failure.operation, path: failure.path, source }
     }
 }
+
+/// Whether the disk has no room; it may have some later.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

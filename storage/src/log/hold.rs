@@ -7,12 +7,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::image::{End, Image};
+use super::image::{End, Image, ReadPace};
 use super::segment::Segment;
 use super::shared::Shared;
 use super::{GroupId, OpenError};
 use crate::fs::File;
-use crate::segment::Pace;
 
 /// Keeps the segments of a log while it lives.
 pub struct LogHold {
@@ -65,7 +64,7 @@ impl LogHold {
     }
 
     /// Reads everything held from the disk and checks it.
-    pub fn read(&self, whole: Option<GroupId>, pace: Pace<'_>) -> Result<Image, OpenError> {
+    pub fn read(&self, whole: Option<GroupId>, pace: ReadPace<'_>) -> Result<Image, OpenError> {
         let sequences: Vec<u64> = self.segments.iter().map(|segment| segment.header.sequence).collect();
         let shared = &self.shared;
         Image::of_segments(&*shared.fs, &shared.dir, &sequences, Some(self.end), whole, pace)

@@ -1,5 +1,6 @@
 //! Owns the look at a log as an open would find it: what its groups are, and what is damaged. Nothing is changed.
 
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -11,13 +12,15 @@ use super::recover::Recovery;
 use super::scan::Scanned;
 use super::{GroupId, GroupState, OpenError, Recovered};
 use crate::fs::FileSystem;
-use crate::segment::Pace;
 
 /// What a log says, read from its files.
 #[derive(Debug)]
 pub struct Image {
     recovery: Recovery,
 }
+
+/// Called with a number of bytes before they are read; may wait, and ends the reading with an error.
+pub type ReadPace<'a> = &'a dyn Fn(u64) -> io::Result<()>;
 
 /// Up to where a log is read that is being written, and the number of the last batch before that.
 pub(super) type End = (u64, u64);
@@ -28,7 +31,7 @@ impl Image {
         fs: &dyn FileSystem,
         dir: &Path,
         whole: Option<GroupId>,
-        pace: Pace<'_>,
+        pace: ReadPace<'_>,
     ) -> Result<Self, OpenError> {
         let sequences = segments_in(fs, dir)?;
         if sequences.is_empty() {
@@ -43,13 +46,13 @@ impl Image {
         sequences: &[u64],
         end: Option<End>,
         whole: Option<GroupId>,
-        pace: Pace<'_>,
+        pace: ReadPace<'_>,
     ) -> Result<Self, OpenError> {
         let mut recovery = Recovery::new(0);
         recovery.whole = whole;
         recovery.durable_number = end.map_or(0, |(_, number)| number);
-        read_segments(dir, sequences, &mut recovery, &mut |_, path| {
-            let mut segment = Scanned::read_paced(fs, path, pace)?;
+        read_segments(dir, sequences, &mut recovery, &mut |_, path, buffer| {
+            let mut segment = Scanned::read_paced(fs, path, pace, buffer)?;
             if let Some((position, _)) = end {
                 segment.cut(position);
             }

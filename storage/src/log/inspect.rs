@@ -115,10 +115,12 @@ pub(super) fn segments_in(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<u64>, O
     Ok(sequences)
 }
 
-/// Shows everything that stands in a log's directory. Only an error of the directory itself ends it early.
+/// Shows everything that stands in a log's directory. Only an error of the directory itself ends it early; `pace` hears of
+/// what is read.
 pub fn inspect(
     fs: &dyn FileSystem,
     dir: &Path,
+    pace: &dyn Fn(u64),
     visit: &mut dyn FnMut(&Inspected<'_>),
 ) -> Result<(), OpenError> {
     let sequences = segments_in(fs, dir)?;
@@ -129,7 +131,11 @@ pub fn inspect(
         }
         before = Some(sequence);
         let path = path_of(dir, sequence);
-        match Scanned::read(fs, &path, false) {
+        let pace = |bytes| {
+            pace(bytes);
+            Ok(())
+        };
+        match Scanned::read_paced(fs, &path, &pace, Vec::new()) {
             Ok(segment) => inspect_segment(&segment, visit),
             Err(error) => visit(&Inspected::UnreadableSegment { path: &path, error: &error }),
         }

@@ -5,18 +5,17 @@
 //!   the log.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::failure::Failure;
+use super::failure::{Failure, is_full};
 use super::make::{give_back, make_segment};
 use super::segment::{Segment, SegmentHeader};
 use super::shared::{Inner, Next, Phase, Shared};
 
 /// How long to wait before the disk is asked again whether it has room.
-const FULL_RETRY_AFTER: Duration = Duration::from_millis(200);
+pub(super) const FULL_RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// The state of the keeper thread.
 pub(super) struct Keeper {
@@ -35,23 +34,56 @@ impl Keeper {
     /// Works until the log ends.
     pub(super) fn run(mut self) {
         loop {
-            let result = match self.next_job() {
-                Job::Make(header) => self.make(header),
-                Job::TakeBack(start) => self.take_back(start),
-                Job::Stop => return,
-            };
-            if let Err(failure) = result {
-                let mut inner = self.shared.lock();
-                if !matches!(inner.phase, Phase::Ended(_)) {
-                    inner.phase = Phase::Ended(failure.into());
-                }
-                drop(inner);
-                self.shared.ready.notify_all();
-                self.shared.work.notify_all();
-                self.shared.room.notify_all();
+            let job = self.next_job();
+            if !self.do_job(&job) {
                 return;
             }
         }
+    }
+
+    /// Does everything that can be done now; a full disk is asked again only if `retry` says so.
+    pub(super) fn step(&mut self, mut retry: bool) {
+        loop {
+            let Some(job) = self.plan(&self.shared.lock(), retry) else { return };
+            retry = false;
+            if !self.do_job(&job) {
+                return;
+            }
+        }
+    }
+
+    /// False once the log has ended.
+    fn do_job(&mut self, job: &Job) -> bool {
+        let result = match job {
+            Job::Make(header) => self.make(*header),
+            Job::TakeBack(start) => self.take_back(*start),
+            Job::Stop => return false,
+        };
+        let Err(failure) = result else { return true };
+        let mut inner = self.shared.lock();
+        if !matches!(inner.phase, Phase::Ended(_)) {
+            inner.phase = Phase::Ended(failure.into());
+        }
+        drop(inner);
+        self.shared.ready.notify_all();
+        self.shared.work.notify_all();
+        self.shared.room.notify_all();
+        false
+    }
+
+    /// What is to be done now; nothing if the next segment is ready, or there was no room for it.
+    fn plan(&self, inner: &Inner, retry: bool) -> Option<Job> {
+        if matches!(inner.phase, Phase::Ended(_)) {
+            return Some(Job::Stop);
+        }
+        let unneeded = |(_, oldest): &(_, &Arc<Segment>)| oldest.header.sequence < inner.keep_from;
+        if inner.holds == 0
+            && let Some((start, _)) = inner.segments.iter().next().filter(unneeded)
+        {
+            return Some(Job::TakeBack(*start));
+        }
+        let wanted = matches!(inner.next, Next::Wanted) || retry && matches!(inner.next, Next::Full(_));
+        wanted.then(|| Job::Make(self.next_header(inner)))
     }
 
     fn next_job(&self) -> Job {
@@ -59,28 +91,15 @@ impl Keeper {
         let mut inner = shared.lock();
         let mut retry = false;
         loop {
-            if matches!(inner.phase, Phase::Ended(_)) {
-                return Job::Stop;
+            if let Some(job) = self.plan(&inner, retry) {
+                return job;
             }
-            let keep_from = inner.keep_from;
-            let oldest = inner.segments.iter().next();
-            let unneeded = |(_, oldest): &(_, &Arc<Segment>)| oldest.header.sequence < keep_from;
-            if inner.holds == 0
-                && let Some((start, _)) = oldest.filter(unneeded)
-            {
-                return Job::TakeBack(*start);
-            }
-            match inner.next {
-                Next::Wanted => return Job::Make(self.next_header(&inner)),
-                Next::Full(_) if retry => return Job::Make(self.next_header(&inner)),
-                Next::Full(_) => {
-                    let waited = shared.keeper.wait_timeout(inner, FULL_RETRY_AFTER);
-                    inner = waited.unwrap_or_else(PoisonError::into_inner).0;
-                    retry = true;
-                }
-                Next::Ready(_) => {
-                    inner = shared.keeper.wait(inner).unwrap_or_else(PoisonError::into_inner);
-                }
+            if matches!(inner.next, Next::Full(_)) {
+                let waited = shared.keeper.wait_timeout(inner, FULL_RETRY_AFTER);
+                inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+                retry = true;
+            } else {
+                inner = shared.keeper.wait(inner).unwrap_or_else(PoisonError::into_inner);
             }
         }
     }
@@ -127,8 +146,4 @@ impl Keeper {
         shared.lock().status.recycled_segments += 1;
         Ok(())
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

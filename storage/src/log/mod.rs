@@ -9,6 +9,7 @@
 //! The bytes on disk are specified in `storage/FORMAT.md`.
 
 mod batch;
+mod driver;
 mod error;
 mod failure;
 mod hold;
@@ -35,14 +36,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 
+pub use driver::{Driver, Due};
 pub use error::{LogError, OpenError, Operation};
 pub use hold::{HeldSegment, LogHold};
-pub use image::Image;
+pub use image::{Image, ReadPace};
 pub use inspect::{Inspected, InspectedBatch, InspectedRecord, InspectedSegment, inspect};
 pub use options::{BLOCK_BYTES, LogOptions, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use quarantine::{AffectedGroups, Damage};
@@ -55,7 +57,7 @@ use index::{Found, Place};
 use keeper::Keeper;
 use open::Opened;
 use segment::Segment;
-use shared::{Inner, Next, Phase, Shared};
+use shared::{Inner, Next, Phase, Shared, Wake};
 use writer::Writer;
 
 /// The number of a group in the log.
@@ -92,6 +94,36 @@ impl Log {
         dir: &Path,
         options: LogOptions,
     ) -> Result<(Self, Recovered), OpenError> {
+        let (handle, Driver { writer, keeper }, recovered) = Self::begin(fs, dir, options, None)?;
+        handle.start("log-writer", move || writer.run())?;
+        handle.start("log-keeper", move || keeper.run())?;
+        Ok((Self { handle: Arc::new(handle) }, recovered))
+    }
+
+    /// Like [`Log::open`], without threads: the caller does the log's work with the driver, on one thread with everybody
+    /// else, so that the order of all work is the caller's. `wake` is called whenever there may be something to do; it
+    /// must not wait, nor call the log.
+    ///
+    /// Nothing of such a log ever blocks: the queue has no limit of its own. Behind [`Log::close`] the driver has to be run
+    /// to its end.
+    pub fn open_driven(
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        options: LogOptions,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<(Self, Driver, Recovered), OpenError> {
+        let (handle, mut driver, recovered) = Self::begin(fs, dir, options, Some(Box::new(wake)))?;
+        driver.keeper.step(false);
+        Ok((Self { handle: Arc::new(handle) }, driver, recovered))
+    }
+
+    /// Reads the log back and makes what works on it.
+    fn begin(
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        options: LogOptions,
+        wake: Option<Wake>,
+    ) -> Result<(Handle, Driver, Recovered), OpenError> {
         let Opened { recovery, active, offset, spares } = open::open(&*fs, dir, &options)?;
         let active = Arc::new(active);
         let incarnation = active.header.incarnation;
@@ -116,7 +148,7 @@ impl Log {
             holds: 0,
             status,
         };
-        let shared = Arc::new(Shared::new(fs, dir.to_path_buf(), options, inner));
+        let shared = Arc::new(Shared::new(fs, dir.to_path_buf(), options, inner, wake));
         let writer = Writer {
             shared: Arc::clone(&shared),
             ledger: recovery.ledger,
@@ -129,9 +161,7 @@ impl Log {
         };
         let keeper = Keeper { shared: Arc::clone(&shared), incarnation, spares };
         let handle = Handle { shared, threads: Mutex::new(Vec::new()) };
-        handle.start("log-writer", move || writer.run())?;
-        handle.start("log-keeper", move || keeper.run())?;
-        Ok((Self { handle: Arc::new(handle) }, recovery.recovered))
+        Ok((handle, Driver { writer, keeper }, recovery.recovered))
     }
 
     /// Takes records, in order, all or none. They are readable when this returns, and durable when `done` runs with
@@ -142,6 +172,19 @@ impl Log {
     /// segment is full and the next one is still being made; never on the writer thread itself, where completions run.
     pub fn submit(&self, records: Vec<Record>, done: Option<Completion>) -> Result<(), LogError> {
         self.handle.shared.submit(records, done)
+    }
+
+    /// Forgets everything about a group, its quarantine included, and returns when that is durable: the group is as if
+    /// it had never been, and keeps no segment any more. Nobody may submit records of it meanwhile. Blocks; never to be
+    /// called on the writer thread.
+    pub fn forget(&self, group: GroupId) -> Result<(), LogError> {
+        let (done, durable) = mpsc::sync_channel(1);
+        let done: Completion = Box::new(move |result| {
+            // Whoever asked waits.
+            let _ = done.send(result);
+        });
+        self.submit(vec![Record::Forget { group }], Some(done))?;
+        durable.recv().unwrap_or(Err(LogError::Closed))
     }
 
     /// The entries of a group that there are in a range of indexes, in order, until `bytes_max` is reached; the first
@@ -311,7 +354,7 @@ impl Handle {
             inner.phase = Phase::Closing;
         }
         drop(inner);
-        self.shared.work.notify_all();
+        self.shared.wake_writer();
         self.shared.ready.notify_all();
         self.shared.room.notify_all();
         if self.shared.writer.get() == Some(&thread::current().id()) {

@@ -7,18 +7,23 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread;
 
 use bytes::Bytes;
 
 use super::batch::{self, BatchHeader};
-use super::failure::OrFail;
+use super::failure::{OrFail, is_full};
 use super::make::{give_back, make_segment};
-use super::options::{BLOCK_BYTES, LogOptions};
+use super::options::{BLOCK_BYTES, LogOptions, SEGMENT_BYTES_MIN};
 use super::recover::Recovery;
 use super::scan::{Batch, Scanned};
 use super::segment::{Name, Segment, SegmentHeader, path_of, spare_path_of};
 use super::{OpenError, Operation, Record};
 use crate::fs::FileSystem;
+
+/// What the first segment has room for besides what it starts with, on a full disk: votes, marks and purges.
+const FIRST_ROOM_BYTES: u64 = 256 << 10;
 
 /// A log that was read back and can be written.
 #[derive(Debug)]
@@ -46,11 +51,34 @@ pub(super) fn open(fs: &dyn FileSystem, dir: &Path, options: &LogOptions) -> Res
     for empty in std::mem::take(&mut recovery.empty).into_iter().rev() {
         spares.extend(give_back(fs, dir, empty.header.sequence, true)?);
     }
-    let spare = spares.pop_last();
-    let active = make_segment(fs, dir, start.header, spare.as_deref(), &start.first_batches)?;
+    let active = make_first(fs, dir, &start, &mut spares)?;
     recovery.recovered.incarnation = start.header.incarnation;
     let offset = BLOCK_BYTES + start.first_batches.len() as u64;
     Ok(Opened { recovery, active, offset, spares })
+}
+
+/// Makes the segment that this run starts with. On a full disk it is as small as has to be, and spare files give way to it: a log
+/// must open to be let go of.
+fn make_first(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    start: &Start,
+    spares: &mut BTreeSet<PathBuf>,
+) -> Result<Segment, OpenError> {
+    let smallest = (BLOCK_BYTES + start.first_batches.len() as u64 + FIRST_ROOM_BYTES).max(SEGMENT_BYTES_MIN);
+    let (mut header, mut spare) = (start.header, spares.pop_last());
+    loop {
+        match make_segment(fs, dir, header, spare.as_deref(), &start.first_batches) {
+            Err(failure) if is_full(&failure.source) && header.bytes > smallest => {
+                for unused in std::mem::take(spares) {
+                    fs.remove(&unused).or_fail(Operation::Remove, &unused)?;
+                }
+                spare = None;
+                header.bytes = (header.bytes / 2).max(smallest).next_multiple_of(BLOCK_BYTES);
+            }
+            made => return Ok(made?),
+        }
+    }
 }
 
 /// Reads the log in a directory; of the files, only unfinished ones are removed.
@@ -65,9 +93,31 @@ pub(super) fn read(fs: &dyn FileSystem, dir: &Path, options: &LogOptions) -> Res
         let start = run.start_with_mark(&mut recovery);
         return Ok(Read { recovery, start, spares });
     };
-    let before = read_segments(dir, &sequences, &mut recovery, &mut |sequence, path| {
-        // The end of the log is in one of the last segments; only there the page cache may know more than the disk.
-        Scanned::read(fs, path, sequence + 3 > *newest)
+    // The end of the log is in one of the last segments; only there the page cache may know more than the disk.
+    let scan = |sequence, path: &Path, buffer| Scanned::read(fs, path, sequence + 3 > *newest, buffer);
+    let before = thread::scope(|scope| {
+        // Each is read while the one before is applied.
+        let (give, buffers) = channel::<Vec<u8>>();
+        let (send, scans) = sync_channel(0);
+        let all = sequences.as_slice();
+        let ahead = move || {
+            for sequence in all {
+                let buffer = buffers.try_recv().unwrap_or_default();
+                let scanned = scan(*sequence, &path_of(dir, *sequence), buffer);
+                if send.send(scanned).is_err() {
+                    return;
+                }
+            }
+        };
+        let reader = thread::Builder::new().name("log-reader".to_owned());
+        reader.spawn_scoped(scope, ahead).or_fail(Operation::StartThread, dir)?;
+        let mut next = |sequence, path: &Path, buffer| {
+            // Nobody misses it at the end.
+            let _ = give.send(buffer);
+            // A reader that is gone has read all, or panicked, which goes on when the scope ends.
+            scans.recv().unwrap_or_else(|_| scan(sequence, path, Vec::new()))
+        };
+        read_segments(dir, &sequences, &mut recovery, &mut next)
     })?;
     let last = recovery.end();
     check_oldest(dir, &recovery, last.as_ref(), *oldest)?;
@@ -80,24 +130,28 @@ pub(super) fn read(fs: &dyn FileSystem, dir: &Path, options: &LogOptions) -> Res
     Ok(Read { recovery, start, spares })
 }
 
-/// Hands the segments of a log to its recovery, oldest first; the header of the newest. `scan` reads one.
+/// Reads the segment of this number into a buffer.
+type Scan<'a> = dyn FnMut(u64, &Path, Vec<u8>) -> Result<Scanned, OpenError> + 'a;
+
+/// Hands the segments of a log to its recovery, oldest first; the header of the newest. `scan` reads one, into a buffer that was
+/// used before.
 pub(super) fn read_segments(
     dir: &Path,
     sequences: &[u64],
     recovery: &mut Recovery,
-    scan: &mut dyn FnMut(u64, &Path) -> Result<Scanned, OpenError>,
+    scan: &mut Scan<'_>,
 ) -> Result<Option<SegmentHeader>, OpenError> {
-    let mut before: Option<SegmentHeader> = None;
+    let (mut before, mut buffer): (Option<SegmentHeader>, _) = (None, Vec::new());
     let (Some(oldest), Some(newest)) = (sequences.first(), sequences.last()) else { return Ok(before) };
     for sequence in *oldest..=*newest {
         let path = path_of(dir, sequence);
         if sequences.binary_search(&sequence).is_err() {
             return Err(OpenError::MissingSegment { path });
         }
-        let segment = scan(sequence, &path)?;
+        let segment = scan(sequence, &path, std::mem::take(&mut buffer))?;
         check_neighbours(&segment, sequence, before.as_ref())?;
         before = Some(segment.header);
-        recovery.segment(segment);
+        buffer = recovery.segment(segment);
     }
     Ok(before)
 }

@@ -21,7 +21,7 @@ pub struct LogOptions {
     pub gather_bytes_max: u64,
     /// What may wait to be written; above it, `submit` blocks until the writer has caught up.
     pub queue_bytes_max: u64,
-    /// Unused segments kept for reuse; more are deleted.
+    /// Unused segments kept for reuse; more are deleted. What is deleted and made anew is written twice: zeros first.
     pub spare_segments_max: usize,
     /// How long nothing must have been submitted before the idle mark is written.
     pub idle_mark_after: Duration,
@@ -40,7 +40,7 @@ impl Default for LogOptions {
             recent_bytes_max: 8 << 20,
             gather_bytes_max: 4 << 20,
             queue_bytes_max: 64 << 20,
-            spare_segments_max: 2,
+            spare_segments_max: 6,
             idle_mark_after: Duration::from_millis(10),
             salt: 0,
             create: true,

@@ -53,8 +53,8 @@ impl Recovery {
         Self { recent_bytes_max, ..Self::default() }
     }
 
-    /// Takes the next segment.
-    pub(super) fn segment(&mut self, segment: Scanned) {
+    /// Takes the next segment; answers the memory of one that is done, to be used again.
+    pub(super) fn segment(&mut self, segment: Scanned) -> Vec<u8> {
         let header = segment.header;
         self.recovered.segments += 1;
         if let Some(offset) = segment.damaged_copy {
@@ -71,13 +71,17 @@ impl Recovery {
         }
         if first.is_none() {
             self.empty.push(segment);
-            return;
+            return Vec::new();
         }
+        let mut done = Vec::new();
         if let Some(pending) = self.pending.replace(segment) {
             self.apply_batches(&pending, pending.batches.len());
-            self.segments.push(pending.into_segment());
+            let (segment, buffer) = pending.into_parts();
+            self.segments.push(segment);
+            done = buffer;
         }
         self.keep_empty();
+        done
     }
 
     /// Keeps segments without readable batches. What stood there is missing from the numbers, and is found so.

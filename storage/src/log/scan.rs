@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::batch::{self, BatchHead};
 use super::failure::OrFail;
+use super::image::ReadPace;
 use super::options::{BLOCK_BYTES, SEGMENT_BYTES_MAX};
 use super::segment::{COPIES_AT, HeaderFault, Segment, SegmentHeader, VERSION};
 use super::{OpenError, Operation};
 use crate::fs::{File, FileSystem};
-use crate::segment::Pace;
 
 /// Positions and numbers never come near these; larger ones are damage that a checksum did not see.
 const POSITION_MAX: u64 = 1 << 62;
@@ -44,33 +44,48 @@ pub(super) struct Scanned {
 }
 
 impl Scanned {
-    /// Reads a segment; past the page cache if asked to, after its dirty pages were written.
-    pub(super) fn read(fs: &dyn FileSystem, path: &Path, past_cache: bool) -> Result<Self, OpenError> {
+    /// Reads a segment into `buffer`, whatever that held; past the page cache if asked to, after its dirty pages were written.
+    pub(super) fn read(
+        fs: &dyn FileSystem,
+        path: &Path,
+        past_cache: bool,
+        buffer: Vec<u8>,
+    ) -> Result<Self, OpenError> {
         let file =
             if past_cache { fs.open_rw(path) } else { fs.open_read(path) }.or_fail(Operation::Open, path)?;
         if past_cache {
             file.sync_data().or_fail(Operation::Sync, path)?;
             file.drop_cache().or_fail(Operation::Read, path)?;
         }
-        Self::of_file(file, path, &|_| {})
+        Self::of_file(file, path, &|_| Ok(()), buffer)
     }
 
-    /// Reads a segment at a pace, past what is clean in the page cache.
-    pub(super) fn read_paced(fs: &dyn FileSystem, path: &Path, pace: Pace<'_>) -> Result<Self, OpenError> {
+    /// Reads a segment into `buffer` at a pace, past what is clean in the page cache.
+    pub(super) fn read_paced(
+        fs: &dyn FileSystem,
+        path: &Path,
+        pace: ReadPace<'_>,
+        buffer: Vec<u8>,
+    ) -> Result<Self, OpenError> {
         let file = fs.open_read(path).or_fail(Operation::Open, path)?;
         file.drop_cache().or_fail(Operation::Read, path)?;
-        Self::of_file(file, path, pace)
+        Self::of_file(file, path, pace, buffer)
     }
 
-    fn of_file(file: Arc<dyn File>, path: &Path, pace: Pace<'_>) -> Result<Self, OpenError> {
+    fn of_file(
+        file: Arc<dyn File>,
+        path: &Path,
+        pace: ReadPace<'_>,
+        mut bytes: Vec<u8>,
+    ) -> Result<Self, OpenError> {
         let file_bytes = file.len().or_fail(Operation::Read, path)?;
         if file_bytes > SEGMENT_BYTES_MAX {
             let (path, limit_bytes) = (path.to_path_buf(), SEGMENT_BYTES_MAX);
             return Err(OpenError::SegmentTooLarge { path, bytes: file_bytes, limit_bytes });
         }
-        let mut bytes = vec![0; file_bytes as usize];
+        bytes.resize(file_bytes as usize, 0);
         for (number, piece) in bytes.chunks_mut(PIECE_BYTES).enumerate() {
-            pace(piece.len() as u64);
+            pace(piece.len() as u64).or_fail(Operation::Read, path)?;
             file.read_at((number * PIECE_BYTES) as u64, piece).or_fail(Operation::Read, path)?;
         }
         let (header, damaged_copy) = read_header(&bytes, path)?;
@@ -78,12 +93,7 @@ impl Scanned {
         if !sane {
             return Err(OpenError::SegmentHeader { path: path.to_path_buf(), offset: 0 });
         }
-        if file_bytes < header.bytes {
-            let mut longer = vec![0; header.bytes as usize];
-            longer[..bytes.len()].copy_from_slice(&bytes);
-            bytes = longer;
-        }
-        bytes.truncate(header.bytes as usize);
+        bytes.resize(header.bytes as usize, 0);
         let batches = find_batches(&header, &bytes);
         Ok(Self { header, path: path.to_path_buf(), file, bytes, batches, damaged_copy })
     }
@@ -126,7 +136,12 @@ impl Scanned {
 
     /// The segment without its content.
     pub(super) fn into_segment(self) -> Segment {
-        Segment { header: self.header, path: self.path, file: self.file }
+        self.into_parts().0
+    }
+
+    /// The segment, and the memory that its content was in.
+    pub(super) fn into_parts(self) -> (Segment, Vec<u8>) {
+        (Segment { header: self.header, path: self.path, file: self.file }, self.bytes)
     }
 }
 

@@ -89,10 +89,21 @@ pub(super) struct Shared {
     pub(super) keeper: Condvar,
     /// The next segment is ready, or the log ended.
     pub(super) ready: Condvar,
+    /// Called when the log has work, if it has no threads of its own.
+    wake: Option<Wake>,
 }
 
+/// Told that a log without threads has work.
+pub(super) type Wake = Box<dyn Fn() + Send + Sync>;
+
 impl Shared {
-    pub(super) fn new(fs: Arc<dyn FileSystem>, dir: PathBuf, options: LogOptions, inner: Inner) -> Self {
+    pub(super) fn new(
+        fs: Arc<dyn FileSystem>,
+        dir: PathBuf,
+        options: LogOptions,
+        inner: Inner,
+        wake: Option<Wake>,
+    ) -> Self {
         Self {
             fs,
             dir,
@@ -103,7 +114,14 @@ impl Shared {
             room: Condvar::new(),
             keeper: Condvar::new(),
             ready: Condvar::new(),
+            wake,
         }
+    }
+
+    /// Tells the writer that it has work.
+    pub(super) fn wake_writer(&self) {
+        self.work.notify_all();
+        self.wake.iter().for_each(|wake| wake());
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -133,9 +151,13 @@ impl Shared {
             inner.check_running()?;
             let after_bytes = inner.queued_bytes + bytes;
             let queue_has_room = inner.queued_bytes == 0 || after_bytes <= self.options.queue_bytes_max;
-            if on_writer || queue_has_room && inner.has_room_for(&pieces)? {
+            if on_writer || (queue_has_room || self.wake.is_some()) && inner.has_room_for(&pieces)? {
                 break;
             }
+            assert!(
+                self.wake.is_none(),
+                "between two steps of a driver a segment is ready or the disk is full"
+            );
             inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         inner.check_records(pieces.iter().flat_map(|piece| &piece.records))?;
@@ -143,7 +165,8 @@ impl Shared {
             inner.push(piece, self.options.recent_bytes_max);
         }
         // A submission that waits for others still has to restart the wait that ends in an idle mark.
-        self.work.notify_one();
+        drop(inner);
+        self.wake_writer();
         Ok(())
     }
 

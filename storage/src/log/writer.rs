@@ -12,7 +12,7 @@ use super::index::Place;
 use super::ledger::Ledger;
 use super::options::BLOCK_BYTES;
 use super::segment::Segment;
-use super::shared::{Next, Phase, Shared, Submission};
+use super::shared::{Inner, Next, Phase, Shared, Submission};
 use super::{LogError, Operation, Record};
 
 /// Bytes of votes and marks that one batch copies forward at most.
@@ -41,6 +41,19 @@ enum Job {
     Stop(LogError),
 }
 
+/// What there is to do.
+pub(super) enum Plan {
+    /// A batch is to be written now.
+    Batch,
+    /// A mark, once nothing was submitted for a while.
+    MarkWhenQuiet,
+    /// The last mark.
+    Mark,
+    /// Nothing.
+    Rest,
+    Stop(LogError),
+}
+
 /// Why the writer stopped early.
 enum Stopped {
     Failed(Failure),
@@ -60,16 +73,65 @@ impl Writer {
         // Only the first call can set it, and this is the only one.
         let _ = self.shared.writer.set(std::thread::current().id());
         loop {
-            let (submissions, mark) = match self.next_job() {
-                Job::Batch(submissions) => (submissions, false),
-                Job::Mark(submissions) => (submissions, true),
-                Job::Stop(error) => return self.end(error, Vec::new()),
-            };
-            match self.write(&submissions, mark) {
-                Ok(()) => complete(submissions, &Ok(())),
-                Err(Stopped::Failed(failure)) => return self.end(failure.into(), submissions),
-                Err(Stopped::Full(error)) => return self.end(error, submissions),
+            let job = self.next_job();
+            if !self.do_job(job) {
+                return;
             }
+        }
+    }
+
+    /// Writes the next batch, if there is one; false once the log has ended. `quiet`: nothing was submitted for a while.
+    pub(super) fn step(&mut self, quiet: bool) -> bool {
+        let mut inner = self.shared.lock();
+        let job = match self.plan(&inner) {
+            Plan::Batch => Job::Batch(inner.gather(self.shared.gather_bytes_max())),
+            Plan::MarkWhenQuiet if quiet => Job::Mark(inner.gather(self.shared.gather_bytes_max())),
+            Plan::MarkWhenQuiet | Plan::Rest => return true,
+            Plan::Mark => Job::Mark(inner.gather(self.shared.gather_bytes_max())),
+            Plan::Stop(error) => Job::Stop(error),
+        };
+        drop(inner);
+        self.do_job(job)
+    }
+
+    /// False once the log has ended.
+    fn do_job(&mut self, job: Job) -> bool {
+        let (submissions, mark) = match job {
+            Job::Batch(submissions) => (submissions, false),
+            Job::Mark(submissions) => (submissions, true),
+            Job::Stop(error) => {
+                self.end(error, Vec::new());
+                return false;
+            }
+        };
+        match self.write(&submissions, mark) {
+            Ok(()) => {
+                complete(submissions, &Ok(()));
+                // Whether the keeper ended the log meanwhile, the next plan says, which also fails what is queued.
+                return true;
+            }
+            Err(Stopped::Failed(failure)) => self.end(failure.into(), submissions),
+            Err(Stopped::Full(error)) => self.end(error, submissions),
+        }
+        false
+    }
+
+    /// What there is to do now.
+    pub(super) fn plan(&self, inner: &Inner) -> Plan {
+        if let Phase::Ended(error) = &inner.phase {
+            return Plan::Stop(error.clone());
+        }
+        let pressed = inner.queued_bytes >= self.shared.options.queue_bytes_max / 2;
+        if inner.urgent > 0 || pressed && !inner.queue.is_empty() {
+            return Plan::Batch;
+        }
+        // Near a full disk marks would use up what is left for purges.
+        let quiet = inner.queue.is_empty() && (self.marked || !inner.has_room_for_mark());
+        match (&inner.phase, quiet) {
+            (Phase::Running, true) => Plan::Rest,
+            (Phase::Running, false) => Plan::MarkWhenQuiet,
+            (Phase::Closing, false) => Plan::Mark,
+            (Phase::Closing | Phase::Ended(_), _) => Plan::Stop(LogError::Closed),
         }
     }
 
@@ -77,20 +139,12 @@ impl Writer {
         let shared = &self.shared;
         let mut inner = shared.lock();
         loop {
-            if let Phase::Ended(error) = &inner.phase {
-                return Job::Stop(error.clone());
-            }
-            let pressed = inner.queued_bytes >= shared.options.queue_bytes_max / 2;
-            if inner.urgent > 0 || pressed && !inner.queue.is_empty() {
-                return Job::Batch(inner.gather(shared.gather_bytes_max()));
-            }
-            // Near a full disk marks would use up what is left for purges.
-            let quiet = inner.queue.is_empty() && (self.marked || !inner.has_room_for_mark());
-            match (&inner.phase, quiet) {
-                (Phase::Running, true) => {
+            match self.plan(&inner) {
+                Plan::Batch => return Job::Batch(inner.gather(shared.gather_bytes_max())),
+                Plan::Rest => {
                     inner = shared.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
                 }
-                (Phase::Running, false) => {
+                Plan::MarkWhenQuiet => {
                     let wait = shared.options.idle_mark_after;
                     let tickets = inner.tickets;
                     let (after, timeout) = shared
@@ -106,8 +160,8 @@ impl Writer {
                         return Job::Mark(inner.gather(shared.gather_bytes_max()));
                     }
                 }
-                (Phase::Closing, false) => return Job::Mark(inner.gather(shared.gather_bytes_max())),
-                (Phase::Closing | Phase::Ended(_), _) => return Job::Stop(LogError::Closed),
+                Plan::Mark => return Job::Mark(inner.gather(shared.gather_bytes_max())),
+                Plan::Stop(error) => return Job::Stop(error),
             }
         }
     }
@@ -221,7 +275,7 @@ impl Writer {
     }
 
     /// Ends the log: everything that was not completed gets the error.
-    fn end(self, error: LogError, submissions: Vec<Submission>) {
+    fn end(&self, error: LogError, submissions: Vec<Submission>) {
         let mut inner = self.shared.lock();
         let queued: Vec<Submission> = inner.queue.drain(..).collect();
         inner.urgent = 0;

@@ -98,7 +98,8 @@ impl Partition {
             newest.extend(self.newest_kept(older));
         }
         self.rebuilt += (owners.len() + rows.len()) as u64;
-        if !rows.is_empty() {
+        // While a log is replayed all rows are at or below the floor that feeds have.
+        if !rows.is_empty() && !self.is_replaying {
             feeds_in(&mut self.feeds, &self.users, space).replace(user.0, rows, floor, cap);
         }
     }

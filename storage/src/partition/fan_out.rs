@@ -207,6 +207,13 @@ impl Partition {
     fn store_references(&mut self, slice: Slice, most: u32) -> Option<u32> {
         let Self { owners, users, feeds, delivered, spaces, .. } = self;
         let row = delivered.get(slice.row).filter(|row| row.state() != RowState::Dead)?;
+        if self.is_replaying {
+            feeds_in(feeds, users, slice.space).refuse(row.id);
+            // Where a slice ends is state that replicas share.
+            let is_slice = most < u32::MAX;
+            let mut rest = owners.get(slice.owner).followers.iter_from(slice.next);
+            return is_slice.then(|| rest.nth(most as usize)).flatten();
+        }
         let cap = spaces[&slice.space].policy.feed_cap;
         let store = Store { cap, position: slice.row, id: row.id };
         let feeds = feeds_in(feeds, users, slice.space);
@@ -290,6 +297,10 @@ impl Partition {
         }
         let cap = self.spaces[&place.space].policy.feed_cap;
         let feeds = feeds_in(&mut self.feeds, &self.users, place.space);
+        if self.is_replaying {
+            feeds.refuse(rows.iter().map(|(_, id)| *id).fold(refused, EntryId::max));
+            return;
+        }
         feeds.fill(place.user.0, rows, refused, cap, &self.delivered);
     }
 

@@ -210,7 +210,7 @@ impl Partition {
         item: ImportEntry,
         imported: &mut Imported,
     ) -> Result<(EntryId, bool), Refusal> {
-        let policy = &self.space_for_owner(item.space, item.owner)?.policy;
+        let policy = &self.writable_space(item.space, item.owner)?.policy;
         if item.payload.len() > policy.payload_bytes_max as usize {
             return Err(Refusal::PayloadTooLarge { limit: policy.payload_bytes_max });
         }
@@ -276,7 +276,7 @@ impl Partition {
     }
 
     /// Makes every partition that follows, this one included, ask the timelines for what was imported.
-    fn publish_imported(&mut self, imported: Imported) {
+    pub(super) fn publish_imported(&mut self, imported: Imported) {
         let mut raised: BTreeMap<PartitionId, Vec<_>> = BTreeMap::new();
         for ((space, owner), id) in imported {
             self.take_raise(space, owner, id);

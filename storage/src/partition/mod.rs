@@ -24,6 +24,7 @@ mod map;
 mod merge;
 mod news;
 mod owners;
+mod paused;
 mod posting;
 mod prefetch;
 mod reach;
@@ -44,12 +45,16 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use cut::{Abandoned, CutBucket, Restoring, TIMELINES_SECTION, section_name};
+pub use cut::{
+    CutBucket, EndedCut, Restored, Restoring, TIMELINES_SECTION, renumber_timelines, section_name,
+};
 pub use explain::{OwnerFacts, ReaderFacts};
 pub use export::ExportedEdge;
 pub use journal::{Pending, StreamVerdict};
 pub use read::{FeedQuery, FeedSlice, RemoteSource, Subject, TimelineSlice};
-pub use timelines::{Dropped, FlushWork, Flushed, MergePolicy, MergeWork, Merged, TimelineSizes};
+pub use timelines::{
+    Dropped, FlushWork, Flushed, MergePolicy, MergeWork, Merged, TimelineSizes, TimelinesCut,
+};
 pub use usage::{MemoryPart, Usage};
 
 use cut::Cutting;
@@ -59,6 +64,7 @@ use feed::Feeds;
 use journal::Journal;
 use look_ahead::LOOK_AHEAD;
 use owners::Owners;
+use paused::Paused;
 use reach::Reach;
 use sessions::{Keys, Sessions};
 use special::Special;
@@ -120,7 +126,12 @@ pub struct Partition {
     special: Special,
     /// Rows and owners that were looked at to free and to rebuild feeds since it was made.
     rebuilt: u64,
+    /// Up to this Raft entry nothing is stored in feeds.
+    replay_until: u64,
+    /// Whether the entry that is being applied is one of those.
+    is_replaying: bool,
     slices: VecDeque<Slice>,
+    paused: Paused,
     journal: Journal,
     inbox: BTreeMap<PartitionId, Incoming>,
     sessions: Sessions,
@@ -154,7 +165,10 @@ impl Partition {
             feeds: BTreeMap::new(),
             special: Special::default(),
             rebuilt: 0,
+            replay_until: 0,
+            is_replaying: false,
             slices: VecDeque::new(),
+            paused: Paused::new(),
             journal: Journal::default(),
             inbox: BTreeMap::new(),
             sessions: Sessions::default(),
@@ -163,6 +177,14 @@ impl Partition {
             cutting: None,
             horizon_spans: BTreeMap::new(),
         }
+    }
+
+    /// Stores nothing in feeds up to the Raft entry `until`, so that a log is replayed sooner: what would have been stored raises
+    /// the floor of all feeds instead, and reads take the chains below it, at any time (R7). Nothing else differs. Only for a partition
+    /// whose feeds hold nothing, as one that is new or was restored.
+    pub fn replay_until(&mut self, until: u64) {
+        assert!(self.feeds.values().all(|feeds| feeds.references() == 0), "feeds that hold something");
+        self.replay_until = until;
     }
 
     /// Applies the batch of the Raft entry `index`: one outcome per command, in order.
@@ -183,6 +205,7 @@ impl Partition {
     pub fn begin<'b>(&mut self, index: u64, batch: &'b [u8]) -> Result<Applying<'b>, Malformed> {
         let (stamp, commands) = decode_batch(batch)?;
         assert!(index > self.applied, "Raft entry {index} applied after {}", self.applied);
+        self.is_replaying = index <= self.replay_until;
         self.stamp = self.stamp.max(stamp);
         self.pass_time();
         let outcomes = Vec::with_capacity(commands.len());
@@ -243,6 +266,7 @@ impl Partition {
             }
             Command::Tick => self.serve_slice(),
             Command::Reincarnate { incarnation } => self.reincarnate(incarnation),
+            Command::PauseFanOut { owner, is_paused } => return self.pause_fan_out(owner, is_paused),
             Command::Active { readers } => self.note_active(&readers),
             Command::FreeFeeds { before, from, most } => self.free_feeds(before, from, most),
         }

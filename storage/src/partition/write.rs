@@ -94,6 +94,12 @@ impl Partition {
         self.spaces.get(&space).ok_or(Refusal::UnknownSpace)
     }
 
+    /// The space, if the owner's timeline in it takes writes.
+    pub(super) fn writable_space(&self, space: SpaceId, owner: UserId) -> Result<&SpaceDefinition, Refusal> {
+        let definition = self.space_for_owner(space, owner)?;
+        if definition.policy.is_read_only { Err(Refusal::ReadOnly { space }) } else { Ok(definition) }
+    }
+
     fn expiry_of(&self, ttl: Ttl, space: &SpaceDefinition) -> Result<Option<Stamp>, Refusal> {
         let ttl_ms = match ttl {
             Ttl::SpaceDefault => space.policy.default_ttl_ms,
@@ -105,7 +111,7 @@ impl Partition {
     }
 
     fn append(&mut self, item: Append) -> Result<(EntryId, bool), Refusal> {
-        let space = self.space_for_owner(item.space, item.owner)?;
+        let space = self.writable_space(item.space, item.owner)?;
         if item.payload.len() > space.policy.payload_bytes_max as usize {
             return Err(Refusal::PayloadTooLarge { limit: space.policy.payload_bytes_max });
         }
@@ -124,7 +130,7 @@ impl Partition {
         let delivery = entry.delivery();
         self.note_for_horizon(space, id);
         self.timelines.insert(entry);
-        if audience != Audience::Private {
+        if audience != Audience::Private && !self.keeps_back(space, owner, id) {
             self.publish(space, owner, Event::Deliver { space, delivery });
         }
         Ok((id, false))
@@ -153,7 +159,7 @@ impl Partition {
 
     /// The entry, if it is there and the owner's.
     fn owned(&self, space: SpaceId, owner: UserId, id: EntryId) -> Result<Cow<'_, Entry>, Refusal> {
-        self.space_for_owner(space, owner)?;
+        self.writable_space(space, owner)?;
         // The slot in an id says so even of an entry that another partition holds.
         if id.slot() != SlotIndex::of(owner) {
             return Err(Refusal::NotTheOwner);
@@ -171,7 +177,7 @@ impl Partition {
         expected: u32,
         payload: Bytes,
     ) -> Result<WriteResult, Refusal> {
-        let limit = self.space_for_owner(space, owner)?.policy.payload_bytes_max;
+        let limit = self.writable_space(space, owner)?.policy.payload_bytes_max;
         if payload.len() > limit as usize {
             return Err(Refusal::PayloadTooLarge { limit });
         }
@@ -206,7 +212,7 @@ impl Partition {
         id: EntryId,
         ttl: Ttl,
     ) -> Result<WriteResult, Refusal> {
-        let definition = self.space_for_owner(space, owner)?;
+        let definition = self.writable_space(space, owner)?;
         let expiry = self.expiry_of(ttl, definition)?;
         self.owned(space, owner, id)?;
         let changed = self.timelines.set_expiry(id, expiry).ok_or(Refusal::NotFound)?;

@@ -20,6 +20,7 @@ mod output;
 mod packed;
 mod reader;
 mod record;
+mod renumber;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -29,6 +30,7 @@ pub use error::SegmentError;
 pub use info::{SegmentInfo, SegmentNumber};
 pub use iter::{Entries, Ids};
 pub use reader::Segment;
+pub use renumber::renumber;
 pub use writer::{Pace, SegmentWriter};
 
 use crate::ids::EntryId;

@@ -32,6 +32,8 @@ impl Segment {
             return Err(SegmentError::Foreign { path: segment.path, what });
         }
         segment.info = found;
+        // A few bytes of it were read, for which the operating system may have mapped megabytes.
+        segment.forget_pages();
         Ok(segment)
     }
 

@@ -18,6 +18,8 @@ mod open;
 mod output;
 mod prune;
 mod read;
+mod receive;
+mod send;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -30,7 +32,9 @@ use std::sync::atomic::Ordering;
 
 pub use error::SnapshotError;
 pub use manifest::{BUCKET_BYTES_MAX, BucketFile, Listed, META_BYTES_MAX, Manifest, Placed};
-pub use writer::SnapshotWriter;
+pub use receive::{Announced, Renumber, SnapshotReceiver, StreamPosition};
+pub use send::SnapshotSender;
+pub use writer::{PreparedSnapshot, SnapshotWriter};
 
 use crate::codec::Malformed;
 use crate::fs::FileSystem;
@@ -143,15 +147,16 @@ impl SnapshotStore {
         SnapshotWriter::new(&self.shared, base)
     }
 
-    /// Hands over all buckets in the order of (section, number), each checked, read ahead in large pieces on a
-    /// thread of its own. What is found damaged is neither [`Self::newest`] nor the base of a snapshot any more.
-    pub fn load(
+    /// Decodes all buckets, each checked before, on some threads of its own, and hands over what came of them, in any order. They
+    /// are read ahead in large pieces. What is found damaged is neither [`Self::newest`] nor the base of a snapshot any more.
+    pub fn load<T>(
         &self,
         manifest: &Manifest,
-        each: impl FnMut(u8, u64, &[u8]) -> Result<(), Malformed>,
+        decode: impl Fn(u8, u64, &[u8]) -> Result<T, Malformed> + Sync,
+        take: impl FnMut(T) -> Result<(), Malformed> + Send,
     ) -> Result<(), SnapshotError> {
         let _hold = Hold::snapshot(&self.shared, manifest.number);
-        let loaded = read::load(&self.shared, manifest, each);
+        let loaded = read::load(&self.shared, manifest, decode, take);
         loaded.inspect_err(|error| self.shared.condemn(error, manifest))
     }
 
@@ -185,6 +190,12 @@ impl SnapshotStore {
     /// `in_use` is asked about segments and bucket files, by name; one that was made but is in no manifest yet is in use.
     pub fn prune(&self, in_use: &dyn Fn(&str) -> bool) -> Result<u64, SnapshotError> {
         prune::prune(&self.shared, in_use)
+    }
+
+    /// Removes everything that a store has in a directory, and makes that durable; returns how many files. A directory
+    /// that is not there is empty. Nobody may use it.
+    pub fn clear(fs: &dyn FileSystem, dir: &Path) -> Result<u64, SnapshotError> {
+        prune::clear(fs, dir)
     }
 
     /// Keeps the files of a snapshot while the pin lives. None if it is not there whole any more.

@@ -2,7 +2,7 @@
 //!
 //! - What was not renamed is removed when it is dropped, and at the latest at the next open.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -47,6 +47,11 @@ impl Output {
             synced_bytes: 0,
             renamed: false,
         })
+    }
+
+    /// The file while it has no name of its own.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Bytes appended so far.

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 
 use super::SnapshotError;
 use super::error::OrFail;
-use super::name::Kind;
+use super::name::{Kind, numbered};
 use super::shared::{Shared, State};
+use crate::fs::FileSystem;
 use crate::log::Operation;
 
 /// Removes what is neither needed nor in use; how many files.
@@ -32,6 +34,28 @@ pub(super) fn prune(shared: &Shared, in_use: &dyn Fn(&str) -> bool) -> Result<u6
         shared.sync_dir()?;
     }
     remove(shared, &others)?;
+    Ok((manifests.len() + others.len()) as u64)
+}
+
+/// Removes all files with a number, finished or not.
+pub(super) fn clear(fs: &dyn FileSystem, dir: &Path) -> Result<u64, SnapshotError> {
+    let names = match fs.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        names => names.or_fail(Operation::ListDirectory, dir)?,
+    };
+    let (manifests, others): (Vec<_>, Vec<_>) = names
+        .iter()
+        .filter(|name| numbered(name).is_some())
+        .partition(|name| matches!(Kind::parse(name), Some((Kind::Manifest, _))));
+    for names in [&manifests, &others] {
+        for name in names {
+            let path = dir.join(name);
+            fs.remove(&path).or_fail(Operation::Remove, &path)?;
+        }
+        if !names.is_empty() {
+            fs.sync_dir(dir).or_fail(Operation::SyncDirectory, dir)?;
+        }
+    }
     Ok((manifests.len() + others.len()) as u64)
 }
 

@@ -1,12 +1,16 @@
 //! Owns the reading of a snapshot: handing its buckets over, and checking everything it refers to.
 //!
-//! - Buckets are handed over in the manifest's order. Each file is read through a window of its own, so that reads
+//! - Buckets are read in the manifest's order. Each file is read through a window of its own, so that reads
 //!   are large and go forward as long as its buckets were put in that order.
+//! - Checking and decoding take most of the time, and are done on several threads.
 //! - Nothing is handed over that its checksum does not fit.
 
 use std::collections::hash_map::{Entry, HashMap};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::panic::resume_unwind;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
+
+use parking_lot::Mutex;
 
 use super::bucket_file::{Cache, Window};
 use super::error::OrFail;
@@ -23,6 +27,8 @@ const PIECE_BYTES_MIN: u64 = 128 << 10;
 const WINDOWS_BYTES: u64 = 16 << 20;
 /// Pieces read ahead of who takes them.
 const PIECES_AHEAD: usize = 2;
+/// Threads that decode, at most: what they make is put together by one.
+const DECODERS_MAX: usize = 4;
 
 /// Buckets that follow each other in a manifest, and their bytes one after the other.
 struct Piece<'a> {
@@ -32,39 +38,84 @@ struct Piece<'a> {
 
 type Sender<'a> = SyncSender<Result<Piece<'a>, SnapshotError>>;
 
-/// Hands every bucket over in the manifest's order.
-pub(super) fn load(
+/// Reads every bucket, decodes it on one of some threads, and hands over what came of it, in any order.
+pub(super) fn load<T>(
     shared: &Shared,
     manifest: &Manifest,
-    mut each: impl FnMut(u8, u64, &[u8]) -> Result<(), Malformed>,
+    decode: impl Fn(u8, u64, &[u8]) -> Result<T, Malformed> + Sync,
+    take: impl FnMut(T) -> Result<(), Malformed> + Send,
 ) -> Result<(), SnapshotError> {
+    let (send, pieces) = sync_channel(PIECES_AHEAD);
+    let decoders = thread::available_parallelism().map_or(1, usize::from).min(DECODERS_MAX);
+    let work = Decoding { shared, pieces: Mutex::new(Some(pieces)), decode, take: Mutex::new(take) };
     thread::scope(|scope| {
-        let (send, pieces) = sync_channel(PIECES_AHEAD);
         let reader = thread::Builder::new().name("snapshot-reader".to_owned());
         reader
             .spawn_scoped(scope, move || read_ahead(shared, manifest, &send))
             .or_fail(Operation::StartThread, &shared.dir)?;
-        for piece in pieces {
-            let piece = piece?;
-            let mut left = piece.bytes.as_slice();
-            for placed in piece.buckets {
-                let (bucket, rest) = left.split_at(placed.length as usize);
-                left = rest;
-                check(shared, placed, bucket)?;
-                each(placed.section, placed.number, bucket).map_err(|source| {
-                    let &Placed { section, number, offset, .. } = placed;
-                    SnapshotError::Malformed {
-                        path: shared.dir.join(placed.file_name()),
-                        offset,
-                        section,
-                        number,
-                        source,
-                    }
-                })?;
+        let mut others = Vec::new();
+        for _ in 1..decoders {
+            let decoder = thread::Builder::new().name("snapshot-decode".to_owned());
+            let started = decoder.spawn_scoped(scope, || work.run());
+            // One is enough; with fewer it takes longer.
+            others.extend(started.ok());
+        }
+        let done = work.run();
+        let others = others.into_iter().map(thread::ScopedJoinHandle::join);
+        // A panic goes on, as it would have here.
+        let others: Vec<_> = others.map(|ended| ended.unwrap_or_else(|panic| resume_unwind(panic))).collect();
+        others.into_iter().fold(done, Result::and)
+    })
+}
+
+/// What the threads share that decode a snapshot.
+struct Decoding<'a, D, T> {
+    shared: &'a Shared,
+    /// None once one of them failed, so that the reader ends.
+    pieces: Mutex<Option<Receiver<Result<Piece<'a>, SnapshotError>>>>,
+    decode: D,
+    take: Mutex<T>,
+}
+
+impl<D, T> Decoding<'_, D, T> {
+    /// Decodes pieces until there are no more, or an error.
+    fn run<V>(&self) -> Result<(), SnapshotError>
+    where
+        D: Fn(u8, u64, &[u8]) -> Result<V, Malformed>,
+        T: FnMut(V) -> Result<(), Malformed>,
+    {
+        // The lock is held while waiting: whoever waits for it has nothing else to do.
+        let next = || self.pieces.lock().as_ref().and_then(|pieces| pieces.recv().ok());
+        while let Some(piece) = next() {
+            let done = piece.and_then(|piece| self.decode(&piece));
+            if done.is_err() {
+                self.pieces.lock().take();
+                return done;
             }
         }
         Ok(())
-    })
+    }
+
+    fn decode<V>(&self, piece: &Piece<'_>) -> Result<(), SnapshotError>
+    where
+        D: Fn(u8, u64, &[u8]) -> Result<V, Malformed>,
+        T: FnMut(V) -> Result<(), Malformed>,
+    {
+        let mut left = piece.bytes.as_slice();
+        for placed in piece.buckets {
+            let (bucket, rest) = left.split_at(placed.length as usize);
+            left = rest;
+            check(self.shared, placed, bucket)?;
+            let decoded = (self.decode)(placed.section, placed.number, bucket);
+            let taken = decoded.and_then(|decoded| (*self.take.lock())(decoded));
+            taken.map_err(|source| {
+                let &Placed { section, number, offset, .. } = placed;
+                let path = self.shared.dir.join(placed.file_name());
+                SnapshotError::Malformed { path, offset, section, number, source }
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// Reads all buckets until the end, an error, or until nobody wants them any more.

@@ -88,13 +88,41 @@ impl SnapshotWriter {
         assert!(before.is_none(), "a segment is in a snapshot once");
     }
 
+    /// Begins a bucket whose bytes are [appended](Self::append) then, and were checked by whoever does so when the
+    /// snapshot is finished.
+    pub(super) fn begin_bucket(&mut self, bucket: &Placed, pace: Pace<'_>) -> Result<(), SnapshotError> {
+        let output = match &mut self.output {
+            Some(output) => output,
+            None => self.output.insert(create(&self.shared, &mut self.hold, pace)?),
+        };
+        let placed = Placed { file: output.number, offset: output.bytes(), ..*bucket };
+        self.add(placed);
+        Ok(())
+    }
+
+    /// Whether a bucket was not begun yet.
+    pub(super) fn bucket_is_new(&self, bucket: &Placed) -> bool {
+        !self.buckets.contains_key(&bucket.key())
+    }
+
+    /// Appends to the bucket that was begun.
+    pub(super) fn append(&mut self, bytes: &[u8], pace: Pace<'_>) -> Result<(), SnapshotError> {
+        let output = self.output.as_mut().expect("a bucket was begun");
+        output.append(bytes, pace)
+    }
+
     /// Makes the snapshot durable and the newest one. `index` is the last Raft index that it includes.
-    pub fn finish(
+    pub fn finish(self, index: u64, meta: Vec<u8>, pace: Pace<'_>) -> Result<Arc<Manifest>, SnapshotError> {
+        self.prepare(index, meta, pace)?.install()
+    }
+
+    /// Makes everything of the snapshot durable, so that only names are missing.
+    pub fn prepare(
         mut self,
         index: u64,
         meta: Vec<u8>,
         pace: Pace<'_>,
-    ) -> Result<Arc<Manifest>, SnapshotError> {
+    ) -> Result<PreparedSnapshot, SnapshotError> {
         limit("meta data", meta.len() as u64, META_BYTES_MAX)?;
         if let Some(output) = &mut self.output {
             output.sync(pace)?;
@@ -116,13 +144,7 @@ impl SnapshotWriter {
         let mut output = Output::create(&self.shared, number)?;
         output.append(&bytes, pace)?;
         output.sync(pace)?;
-        if let Some(buckets) = self.output.take() {
-            buckets.rename(Kind::Buckets)?;
-        }
-        self.check_base(&manifest)?;
-        output.rename(Kind::Manifest)?;
-        self.shared.state.lock().whole.insert(number, Arc::clone(&manifest));
-        Ok(manifest)
+        Ok(PreparedSnapshot { writer: self, manifest, output })
     }
 
     /// The bucket files that are referred to.
@@ -147,6 +169,34 @@ impl SnapshotWriter {
             return Err(SnapshotError::DamagedBase { number });
         }
         Ok(())
+    }
+}
+
+/// A snapshot that is durable but for its names. Dropping it leaves nothing that counts.
+#[derive(Debug)]
+pub struct PreparedSnapshot {
+    writer: SnapshotWriter,
+    manifest: Arc<Manifest>,
+    output: Output,
+}
+
+impl PreparedSnapshot {
+    /// What it consists of.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// Makes it the newest one.
+    pub fn install(self) -> Result<Arc<Manifest>, SnapshotError> {
+        let Self { mut writer, manifest, output } = self;
+        if let Some(buckets) = writer.output.take() {
+            buckets.rename(Kind::Buckets)?;
+        }
+        writer.check_base(&manifest)?;
+        output.rename(Kind::Manifest)?;
+        let number = manifest.number;
+        writer.shared.state.lock().whole.insert(number, Arc::clone(&manifest));
+        Ok(manifest)
     }
 }
 

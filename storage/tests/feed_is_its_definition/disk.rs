@@ -85,7 +85,7 @@ impl Disk {
     pub fn cut_timelines(&mut self, partition: &mut Partition) -> (Vec<u8>, Vec<Arc<Segment>>) {
         let (image, infos) = loop {
             match partition.cut_timelines() {
-                Some(cut) => break cut,
+                Some(cut) => break cut.encode(),
                 None => self.maintain(partition, Maintenance::Flush),
             }
         };

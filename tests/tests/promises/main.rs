@@ -9,6 +9,7 @@ mod entries;
 mod feeds;
 mod images;
 mod model;
+mod operators;
 mod relations;
 mod sessions;
 mod time;

@@ -53,6 +53,10 @@ impl Single {
         self.group.newest_snapshot().unwrap().manifest.index
     }
 
+    async fn snapshot(&self) -> Result<bool, FileError> {
+        self.group.snapshot(&self.group.turn().await).await
+    }
+
     fn files(&self, suffix: &str) -> Vec<PathBuf> {
         let names = self.disk.list(Path::new("/groups/0003")).unwrap();
         names
@@ -74,11 +78,11 @@ impl Single {
 async fn a_restart_begins_with_the_newest_snapshot_and_the_log_goes_behind_the_second_newest() {
     let mut node = Single::new().await;
     node.write(25).await;
-    assert!(node.group.snapshot().await.unwrap());
+    assert!(node.snapshot().await.unwrap());
     let first = node.newest();
     node.write(25).await;
     assert_eq!(node.log.group_state(GROUP).unwrap().first, 0, "a single snapshot may be damaged");
-    assert!(node.group.snapshot().await.unwrap());
+    assert!(node.snapshot().await.unwrap());
     let second = node.newest();
     assert!(second > first);
     node.purged(first).await;
@@ -89,7 +93,7 @@ async fn a_restart_begins_with_the_newest_snapshot_and_the_log_goes_behind_the_s
     assert_eq!(node.log.group_state(GROUP).unwrap().first, first + 1);
     // What came from a snapshot goes on like anything else.
     node.write(5).await;
-    assert!(node.group.snapshot().await.unwrap());
+    assert!(node.snapshot().await.unwrap());
     node.purged(second).await;
     let node = node.restart().await;
     assert_eq!(texts(&node.group), node.acked);
@@ -101,7 +105,7 @@ async fn what_was_damaged_is_passed_over_and_nothing_is_deleted() {
     let mut node = Single::new().await;
     for _ in 0..3 {
         node.write(12).await;
-        node.group.snapshot().await.unwrap();
+        node.snapshot().await.unwrap();
     }
     node.write(3).await;
     let newest = node.newest();
@@ -111,7 +115,7 @@ async fn what_was_damaged_is_passed_over_and_nothing_is_deleted() {
     assert_eq!(texts(&node.group), node.acked);
     assert!(node.newest() < newest);
     node.write(3).await;
-    node.group.snapshot().await.unwrap();
+    node.snapshot().await.unwrap();
     assert!(node.files(".manifest").contains(&manifest), "it may be the only one with what it holds");
     let node = node.restart().await;
     assert_eq!(texts(&node.group), node.acked);
@@ -122,7 +126,7 @@ async fn damage_in_what_a_snapshot_holds_is_found_when_it_is_read() {
     let mut node = Single::new().await;
     for _ in 0..2 {
         node.write(12).await;
-        node.group.snapshot().await.unwrap();
+        node.snapshot().await.unwrap();
     }
     let newest = node.newest();
     node.damage(&node.files(".buckets").pop().unwrap());
@@ -136,7 +140,7 @@ async fn a_missing_file_is_named_and_nothing_starts() {
     let mut node = Single::new().await;
     for _ in 0..2 {
         node.write(12).await;
-        node.group.snapshot().await.unwrap();
+        node.snapshot().await.unwrap();
     }
     let missing = node.files(".buckets").pop().unwrap();
     node.disk.remove(&missing).unwrap();
@@ -150,7 +154,7 @@ async fn without_a_snapshot_that_reaches_the_log_nothing_starts() {
     let mut node = Single::new().await;
     for _ in 0..2 {
         node.write(12).await;
-        node.group.snapshot().await.unwrap();
+        node.snapshot().await.unwrap();
     }
     node.purged(0).await;
     node.write(1).await;
@@ -167,11 +171,11 @@ async fn a_full_disk_refuses_a_snapshot_and_nothing_else() {
     let mut node = Single::new().await;
     node.write(30).await;
     node.disk.set_room_bytes(Some(0));
-    let full = node.group.snapshot().await.unwrap_err();
+    let full = node.snapshot().await.unwrap_err();
     assert!(full.is_full(), "{full}");
     node.disk.set_room_bytes(None);
     node.write(5).await;
-    assert!(node.group.snapshot().await.unwrap());
+    assert!(node.snapshot().await.unwrap());
     let node = node.restart().await;
     assert_eq!(texts(&node.group), node.acked);
 }
@@ -183,14 +187,14 @@ async fn a_stop_at_any_operation_loses_nothing() {
         let mut node = Single::new().await;
         for _ in 0..2 {
             node.write(12).await;
-            node.group.snapshot().await.unwrap();
+            node.snapshot().await.unwrap();
         }
         node.write(12).await;
         node
     };
     let node = prepared().await;
     let before = node.disk.operations();
-    node.group.snapshot().await.unwrap();
+    node.snapshot().await.unwrap();
     let operations = node.disk.operations() - before;
     assert!(operations > 8, "{operations}");
     for stop in 0..operations {
@@ -198,11 +202,11 @@ async fn a_stop_at_any_operation_loses_nothing() {
             let node = prepared().await;
             node.disk.stop_after(stop);
             // It may still succeed, if what is left to do is openraft's own.
-            let _ = node.group.snapshot().await;
+            let _ = node.snapshot().await;
             let disk = node.disk.lose_power(loss);
             let node = node.restart_on(disk).await.unwrap();
             assert_eq!(texts(&node.group), node.acked, "stopped after {stop} operations, {loss:?}");
-            node.group.snapshot().await.unwrap();
+            node.snapshot().await.unwrap();
             let node = node.restart().await;
             assert_eq!(texts(&node.group), node.acked, "and again after {stop} operations, {loss:?}");
         }

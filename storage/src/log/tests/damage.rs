@@ -1,6 +1,7 @@
 //! Owns the damage tests: a small log cut at every byte, with every bit flipped, and with damage at chosen places.
 
 use super::*;
+use crate::fs::PowerLoss;
 use crate::log::{AffectedGroups, LogStatus, open as files};
 
 /// Submissions that become one batch each.
@@ -223,6 +224,41 @@ fn damage_quarantines_its_group_for_good_and_the_others_work() {
     assert_eq!((state.vote, state.last), (Some(bytes("new")), Some(7)));
     // Without quarantine the segment is given back.
     eventually(|| !fs.paths().contains(&path));
+}
+
+#[test]
+fn a_forgotten_group_keeps_no_segment_and_begins_with_nothing() {
+    for restart in [false, true] {
+        let fs = FaultFs::new();
+        let (mut log, _) = open(&fs, small()).unwrap();
+        submit_and_wait(&log, vec![vote(B, "old"), append(B, 1, vec![1; 3000]), append(B, 2, vec![1; 3000])])
+            .unwrap();
+        let oldest = segment_path(1);
+        let mut index = 0;
+        let mut turn_over = |log: &Log| {
+            for _ in 0..20 {
+                index += 1;
+                submit_and_wait(log, vec![append(A, index, vec![1; 3000]), purge(A, index - 1)]).unwrap();
+            }
+        };
+        turn_over(&log);
+        assert!(fs.paths().contains(&oldest), "its entries are needed");
+        log.forget(B).unwrap();
+        log.forget(C).unwrap();
+        if restart {
+            let fs = fs.lose_power(PowerLoss::LoseAll);
+            log = open(&fs, small()).unwrap().0;
+            assert_eq!(log.group_state(B).unwrap(), GroupState::default());
+            turn_over(&log);
+            eventually(|| !fs.paths().contains(&oldest));
+        } else {
+            turn_over(&log);
+            eventually(|| !fs.paths().contains(&oldest));
+        }
+        assert_eq!(log.group_state(B).unwrap(), GroupState::default());
+        submit_and_wait(&log, vec![vote(B, "new"), append(B, 9, bytes("anywhere"))]).unwrap();
+        assert_eq!(log.group_state(B).unwrap().last, Some(9));
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn what_is_held_is_the_log_of_that_moment_while_others_go_on() {
     let (opened, recovered) = open(&copy, small()).unwrap();
     assert!(recovered.damaged.is_empty() && recovered.torn.is_none(), "{recovered:?}");
     assert_eq!(Model::of(&opened).unwrap(), model);
-    let image = hold.read(None, &|_| {}).unwrap();
+    let image = hold.read(None, &|_| Ok(())).unwrap();
     assert!(image.recovered().damaged.is_empty() && image.recovered().torn.is_none());
     drop(hold);
     load(&log, 120..125);
@@ -57,7 +57,7 @@ fn a_log_is_read_without_a_change_and_as_an_open_finds_it() {
     drop(log);
     let fs = fs.kill();
     let operations = fs.operations();
-    let image = Image::read(&fs, Path::new(DIR), Some(A), &|_| {}).unwrap();
+    let image = Image::read(&fs, Path::new(DIR), Some(A), &|_| Ok(())).unwrap();
     assert_eq!(fs.operations(), operations, "no file was touched");
     let (opened, _) = open(&fs, small()).unwrap();
     for group in [A, B, C] {
@@ -83,7 +83,7 @@ fn damage_is_found_where_it_is_held() {
     let at = segment.bytes as usize - 2000;
     content[at] ^= 1;
     assert!(fs.damage(segment.path, &content));
-    let image = hold.read(None, &|_| {}).unwrap();
+    let image = hold.read(None, &|_| Ok(())).unwrap();
     let damaged = &image.recovered().damaged;
     assert!(damaged.len() == 1 && damaged[0].path == *segment.path, "{damaged:?}");
     assert!(damaged[0].groups.contains(A) && !damaged[0].groups.contains(B));

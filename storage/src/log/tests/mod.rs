@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod driven;
 mod golden;
 mod hold;
 mod property;

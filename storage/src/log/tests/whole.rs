@@ -151,7 +151,7 @@ fn an_idle_log_writes_one_mark_and_then_nothing() {
     let mut marks = 0;
     let mut count =
         |found: &Inspected<'_>| marks += u32::from(matches!(found, Inspected::Batch(b) if b.mark));
-    inspect(&fs, Path::new(DIR), &mut count).unwrap();
+    inspect(&fs, Path::new(DIR), &|_| {}, &mut count).unwrap();
     assert_eq!(marks, 2, "one at creation, one after the vote");
 }
 
@@ -361,7 +361,7 @@ fn an_inspection_shows_every_record() {
         Inspected::Batch(_) => {}
         other => panic!("{other:?}"),
     };
-    inspect(&fs, Path::new(DIR), &mut visit).unwrap();
+    inspect(&fs, Path::new(DIR), &|_| {}, &mut visit).unwrap();
     assert!(segments > 3);
     let appended = script.iter().flatten().filter(|record| matches!(record, Record::Append { .. })).count();
     assert_eq!(kinds["append"], appended);

@@ -15,6 +15,9 @@ use crate::space::SpaceDefinition;
 /// The version of the encoding of heads and buckets.
 pub(super) const VERSION: u8 = 1;
 
+/// The same with what is paused before the head; written only if anything is.
+pub(super) const VERSION_PAUSED: u8 = 2;
+
 /// Which records of a section there are: from the first on, so many.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
@@ -94,7 +97,12 @@ impl Partition {
             keys: Span { first: keys.start, len: keys.end - keys.start },
             slices: self.slices.iter().copied().collect(),
         };
-        out.push(VERSION);
+        if self.paused.is_empty() {
+            out.push(VERSION);
+        } else {
+            out.push(VERSION_PAUSED);
+            self.paused.encode(out);
+        }
         head.encode(out);
     }
 

@@ -19,14 +19,16 @@ mod tracked;
 
 use std::ops::Range;
 
-pub use restoring::Restoring;
+pub use restoring::{Restored, Restoring};
 pub(super) use tracked::Tracked;
 
 use tracked::{Cut, Piece};
 
+use super::timelines::renumber_image;
 use super::{Partition, delivered, journal, owners, reach, sessions, users};
-use crate::codec::Encoded;
+use crate::codec::{Encoded, Malformed};
 use crate::ids::{PartitionId, RowPosition};
+use crate::segment::SegmentInfo;
 
 /// The parts of the state; a number is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +44,18 @@ pub(super) enum Section {
     Sessions = 8,
     Keys = 9,
     Timelines = 10,
+}
+
+/// The bucket of [`TIMELINES_SECTION`] after segments that it names got other numbers: `renumbered` says what each was and
+/// what it is.
+///
+/// # Errors
+/// The bucket is malformed.
+pub fn renumber_timelines(
+    bucket: &[u8],
+    renumbered: &[(SegmentInfo, SegmentInfo)],
+) -> Result<Vec<u8>, Malformed> {
+    renumber_image(bucket, renumbered)
 }
 
 /// What a section is called; none if there is none of that number.
@@ -119,9 +133,14 @@ pub enum CutBucket {
     },
 }
 
-/// What an abandoned cut held. Dropping it takes time, so it is best dropped when the partition is not locked.
+/// What a cut held that ended. Dropping it takes time, so it is to be dropped when the partition is not locked.
 #[derive(Debug)]
-pub struct Abandoned(#[expect(dead_code, reason = "it is only kept to be dropped")] Vec<Cut>);
+#[must_use = "to drop it under the partition's lock holds up the partition"]
+#[expect(dead_code, reason = "it is only kept to be dropped")]
+pub struct EndedCut {
+    records: Vec<Cut>,
+    timelines: Option<super::timelines::Cut>,
+}
 
 /// A cut under way.
 #[derive(Debug)]
@@ -181,21 +200,18 @@ impl Partition {
 
     /// Ends a cut whose buckets are all kept: the next one names what does not change from now on. Changes since it began
     /// count.
-    pub fn end_cut(&mut self) {
+    pub fn end_cut(&mut self) -> EndedCut {
         let cutting = self.cutting.take();
         assert!(cutting.is_some_and(|cutting| cutting.done == PARTS.len()), "a cut ends when it is whole");
-        for section in PARTS {
-            let _nothing_left = self.tracked(section).and_then(Tracked::take_cut);
-        }
-        self.timelines.end_cut();
+        let cuts = PARTS.into_iter().filter_map(|section| self.tracked(section)?.take_cut());
+        EndedCut { records: cuts.map(|cut| *cut).collect(), timelines: self.timelines.end_cut() }
     }
 
     /// Ends a cut whose buckets are not kept, if there is one: what it had taken counts as changed again.
-    pub fn abandon_cut(&mut self) -> Abandoned {
+    pub fn abandon_cut(&mut self) -> EndedCut {
         self.cutting = None;
-        self.timelines.end_cut();
         let cuts = PARTS.into_iter().filter_map(|section| self.tracked(section)?.abandon());
-        Abandoned(cuts.collect())
+        EndedCut { records: cuts.collect(), timelines: self.timelines.end_cut() }
     }
 
     /// A partition that is read from buckets, in any order.

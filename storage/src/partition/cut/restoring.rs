@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::head::{Head, Span, VERSION};
+use super::head::{Head, Span, VERSION, VERSION_PAUSED};
 use super::{PARTS, Section, Tracked};
 use crate::codec::{Encoded, Malformed, Reader};
 use crate::ids::{EntryId, PartitionId, SessionId, SpaceId};
@@ -21,6 +21,7 @@ use crate::partition::delivered::{Aside, Delivered, Row, RowState, WINDOW_ROWS_M
 use crate::partition::feed::Feeds;
 use crate::partition::journal::Recorded;
 use crate::partition::owners::{Chained, Owner, OwnerIndex, Owners};
+use crate::partition::paused::Paused;
 use crate::partition::reach::{Reach, Reached};
 use crate::partition::sessions::{KeptKey, Keys, Session};
 use crate::partition::slots::{Slot, Slots};
@@ -33,6 +34,7 @@ pub struct Restoring {
     id: PartitionId,
     partitions: u16,
     head: Option<(Head, BTreeMap<SpaceId, u64>)>,
+    paused: Paused,
     users: Buckets<Slot<User>>,
     followers: Buckets<Slot<Owner>>,
     chains: Buckets<Option<Chained>>,
@@ -44,23 +46,44 @@ pub struct Restoring {
     timelines: Option<Vec<u8>>,
 }
 
+/// A bucket that was read.
+#[derive(Debug)]
+pub struct Restored(Part);
+
+#[derive(Debug)]
+enum Part {
+    Head(Box<Head>, BTreeMap<SpaceId, u64>, Paused),
+    Users(Bucket<Slot<User>>),
+    Followers(Bucket<Slot<Owner>>),
+    Chains(Bucket<Option<Chained>>),
+    Rows(Bucket<(Row, Option<Aside>)>),
+    Reach(Bucket<Slot<Reached>>),
+    Journal(Bucket<Recorded>),
+    Sessions(Vec<(SessionId, Session)>),
+    Keys(Bucket<KeptKey>),
+    Timelines(Vec<u8>),
+}
+
 fn wrong(what: &'static str) -> Malformed {
     Reader::new(&[]).malformed(what)
 }
 
-/// The buckets of a section, each with the number of its first record.
+/// Records that follow each other.
 #[derive(Debug)]
-struct Buckets<T>(BTreeMap<u64, (u64, Vec<T>)>);
+struct Bucket<T> {
+    number: u64,
+    first: u64,
+    records: Vec<T>,
+}
 
-impl<T> Buckets<T> {
+impl<T> Bucket<T> {
     /// Reads a bucket of at most 2^`shift` records.
     fn read(
-        &mut self,
         number: u64,
         shift: u32,
         bytes: &[u8],
         decode: impl Fn(&mut Reader<'_>) -> Result<T, Malformed>,
-    ) -> Result<(), Malformed> {
+    ) -> Result<Self, Malformed> {
         let mut from = Reader::new(bytes);
         let first = from.u64()?;
         let most = (1u64 << shift) - (first & ((1 << shift) - 1));
@@ -74,10 +97,18 @@ impl<T> Buckets<T> {
             }
             records.push(decode(&mut from)?);
         }
-        if self.0.insert(number, (first, records)).is_some() {
-            return Err(wrong("each bucket once"));
-        }
-        Ok(())
+        Ok(Self { number, first, records })
+    }
+}
+
+/// The buckets of a section, each with the number of its first record.
+#[derive(Debug)]
+struct Buckets<T>(BTreeMap<u64, (u64, Vec<T>)>);
+
+impl<T> Buckets<T> {
+    fn take(&mut self, bucket: Bucket<T>) -> Result<(), Malformed> {
+        let before = self.0.insert(bucket.number, (bucket.first, bucket.records));
+        if before.is_none() { Ok(()) } else { Err(wrong("each bucket once")) }
     }
 
     /// The records of a range, if they are all there and no bucket lies outside.
@@ -122,6 +153,7 @@ impl Restoring {
             id,
             partitions,
             head: None,
+            paused: Paused::new(),
             users: Buckets::default(),
             followers: Buckets::default(),
             chains: Buckets::default(),
@@ -134,58 +166,93 @@ impl Restoring {
         }
     }
 
-    /// Reads a bucket.
+    /// Reads a bucket, for [`Restoring::take`]: on any thread.
     ///
     /// # Errors
     /// The bytes are not of one.
-    pub fn add(&mut self, section: u8, number: u64, bytes: &[u8]) -> Result<(), Malformed> {
+    pub fn read(section: u8, number: u64, bytes: &[u8]) -> Result<Restored, Malformed> {
         let section = Section::of(section).ok_or(wrong("section"))?;
         let shift = section.shift();
         if shift == 0 && number != 0 {
             return Err(wrong("bucket 0"));
         }
-        match section {
-            Section::Head => self.add_head(bytes),
-            Section::Users => self.users.read(number, shift, bytes, |from| Slot::decode(from, User::decode)),
+        Ok(Restored(match section {
+            Section::Head => Self::read_head(bytes)?,
+            Section::Users => {
+                Part::Users(Bucket::read(number, shift, bytes, |from| Slot::decode(from, User::decode))?)
+            }
             Section::Followers => {
-                self.followers.read(number, shift, bytes, |from| Slot::decode(from, Owner::decode))
+                Part::Followers(Bucket::read(number, shift, bytes, |from| Slot::decode(from, Owner::decode))?)
             }
-            Section::Chains => self.chains.read(number, shift, bytes, Encoded::decode),
-            Section::Rows => self.rows.read(number, shift, bytes, decode_row),
+            Section::Chains => Part::Chains(Bucket::read(number, shift, bytes, Encoded::decode)?),
+            Section::Rows => Part::Rows(Bucket::read(number, shift, bytes, decode_row)?),
             Section::Reach => {
-                self.reach.read(number, shift, bytes, |from| Slot::decode(from, Reached::decode))
+                Part::Reach(Bucket::read(number, shift, bytes, |from| Slot::decode(from, Reached::decode))?)
             }
-            Section::Journal => self.events.read(number, shift, bytes, Encoded::decode),
-            Section::Sessions => self.add_sessions(number, shift, bytes),
-            Section::Keys => self.keys.read(number, shift, bytes, Encoded::decode),
-            Section::Timelines => {
-                let before = self.timelines.replace(bytes.to_vec());
-                if before.is_some() { Err(wrong("each bucket once")) } else { Ok(()) }
-            }
-        }
+            Section::Journal => Part::Journal(Bucket::read(number, shift, bytes, Encoded::decode)?),
+            Section::Sessions => Self::read_sessions(number, shift, bytes)?,
+            Section::Keys => Part::Keys(Bucket::read(number, shift, bytes, Encoded::decode)?),
+            Section::Timelines => Part::Timelines(bytes.to_vec()),
+        }))
     }
 
-    fn add_head(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+    /// Takes a bucket that was read.
+    ///
+    /// # Errors
+    /// It came before.
+    pub fn take(&mut self, Restored(part): Restored) -> Result<(), Malformed> {
+        let is_new = match part {
+            Part::Head(head, stored, paused) => {
+                self.paused = paused;
+                self.head.replace((*head, stored)).is_none()
+            }
+            Part::Users(bucket) => return self.users.take(bucket),
+            Part::Followers(bucket) => return self.followers.take(bucket),
+            Part::Chains(bucket) => return self.chains.take(bucket),
+            Part::Rows(bucket) => return self.rows.take(bucket),
+            Part::Reach(bucket) => return self.reach.take(bucket),
+            Part::Journal(bucket) => return self.events.take(bucket),
+            Part::Sessions(sessions) => {
+                sessions.into_iter().all(|(id, session)| self.sessions.insert(id, session).is_none())
+            }
+            Part::Keys(bucket) => return self.keys.take(bucket),
+            Part::Timelines(timelines) => self.timelines.replace(timelines).is_none(),
+        };
+        if is_new { Ok(()) } else { Err(wrong("each bucket once")) }
+    }
+
+    /// Reads a bucket and takes it.
+    ///
+    /// # Errors
+    /// As for [`Restoring::read`] and [`Restoring::take`].
+    pub fn add(&mut self, section: u8, number: u64, bytes: &[u8]) -> Result<(), Malformed> {
+        self.take(Self::read(section, number, bytes)?)
+    }
+
+    fn read_head(bytes: &[u8]) -> Result<Part, Malformed> {
         let mut from = Reader::new(bytes);
-        if from.byte()? != VERSION {
-            return Err(from.malformed("version 1 of buckets"));
-        }
-        let head = (Encoded::decode(&mut from)?, Encoded::decode(&mut from)?);
+        let paused = match from.byte()? {
+            VERSION => Paused::new(),
+            VERSION_PAUSED => Encoded::decode(&mut from)?,
+            _ => return Err(from.malformed("version 1 or 2 of a head")),
+        };
+        let (head, stored) = (Head::decode(&mut from)?, Encoded::decode(&mut from)?);
         from.end()?;
-        if self.head.replace(head).is_some() { Err(wrong("one head")) } else { Ok(()) }
+        Ok(Part::Head(Box::new(head), stored, paused))
     }
 
-    fn add_sessions(&mut self, number: u64, shift: u32, bytes: &[u8]) -> Result<(), Malformed> {
-        let mut from = Reader::new(bytes);
+    fn read_sessions(number: u64, shift: u32, bytes: &[u8]) -> Result<Part, Malformed> {
+        let (mut from, mut sessions) = (Reader::new(bytes), Vec::new());
         from.u64()?;
         while from.left() > 0 {
             let (id, session) = Encoded::decode(&mut from)?;
             let SessionId(n) = id;
-            if n >> shift != number || self.sessions.insert(id, session).is_some() {
+            if n >> shift != number {
                 return Err(from.malformed("session of the bucket"));
             }
+            sessions.push((id, session));
         }
-        Ok(())
+        Ok(Part::Sessions(sessions))
     }
 
     /// The partition, whose entries are in `segments`. What was read counts as kept by a finished cut.
@@ -194,7 +261,7 @@ impl Restoring {
     /// Buckets or segments are missing, or do not fit to each other.
     pub fn finish(self, segments: &[Arc<Segment>]) -> Result<Partition, Malformed> {
         let Self { id, partitions, head, users, followers, chains, rows, reach, events, .. } = self;
-        let Self { sessions, keys, timelines, .. } = self;
+        let Self { sessions, keys, timelines, paused, .. } = self;
         let (head, stored) = head.ok_or(wrong("head"))?;
         let mut partition = Partition::new(id, partitions);
         partition.restore_timelines(&timelines.ok_or(wrong("timelines"))?, segments)?;
@@ -205,6 +272,7 @@ impl Restoring {
         partition.spaces = head.spaces.into_iter().map(|space| (space.id, space)).collect();
         partition.last_generation = head.last_generation;
         partition.inbox = head.inbox;
+        partition.paused = paused;
 
         let users = users.records(0..u64::from(head.users.len))?;
         partition.users = Users::restore(Slots::restore(head.users, users)?);

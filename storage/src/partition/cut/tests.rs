@@ -1,5 +1,7 @@
 //! Partitions of many buckets, cut while they go on.
 
+mod golden;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -187,7 +189,7 @@ impl Life {
         let dir = Path::new(DIR);
         let (image, infos) = loop {
             if let Some(cut) = self.partition.cut_timelines() {
-                break cut;
+                break cut.encode();
             }
             let work = self.partition.flush_work().unwrap();
             let number = Cell::new(self.files);
@@ -225,7 +227,7 @@ impl Life {
         }
         let timelines = self.flushed_timelines();
         buckets.insert((TIMELINES_SECTION, 0), timelines);
-        self.partition.end_cut();
+        drop(self.partition.end_cut());
         let mut restored = restore(&buckets, &self.segments).unwrap();
         assert_eq!(restored.checksum(), checksum);
         for (n, batch) in self.log.iter().enumerate().skip(applied) {

@@ -6,7 +6,8 @@
 //! - The floor is at least the largest id ever evicted or refused; the feed answers only above it (R7). It stands in
 //!   the oldest cell as what was before it, so a feed without cells has none of its own.
 //! - No image holds feeds. Those of a restored partition begin empty above one floor that all of them share, the largest id
-//!   that was in the window; what they would have held is read from the chains, and they fill again as entries come.
+//!   that was in the window; what they would have held is read from the chains, and they fill again as entries come. While a log is
+//!   replayed that floor rises with each entry, and nothing is stored.
 //! - The feed of a reader who stays away is freed: it has no cell and takes no reference, and its floor is the largest id that
 //!   was ever pushed to it. On return it is made anew from the chains.
 //! - Neither a push nor an eviction looks at a row: an id above the running maximum is above the floor, as is one about a
@@ -54,6 +55,12 @@ impl Feeds {
     /// Empty feeds, all with the same floor, after `stored` references.
     pub(super) fn above(floor: EntryId, stored: u64) -> Self {
         Self { floor, stored, ..Self::default() }
+    }
+
+    /// Refuses an entry for all feeds, which hold nothing: their floor is at or above it from now on.
+    pub(super) fn refuse(&mut self, id: EntryId) {
+        assert!(self.references == 0, "a floor that rises past what is stored");
+        self.floor = self.floor.max(id);
     }
 
     /// Stores a reference in the feeds of some users soon, in the order of the calls; [`Feeds::drain`] ends the wait.

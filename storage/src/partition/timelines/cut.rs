@@ -17,7 +17,7 @@ use crate::segment::{Segment, SegmentInfo};
 
 /// The timelines as they were at one log index.
 #[derive(Debug)]
-pub(super) struct Cut {
+pub(in crate::partition) struct Cut {
     stamp: Stamp,
     /// What replicas share.
     state: Vec<u8>,
@@ -50,6 +50,48 @@ impl Cut {
     }
 }
 
+/// The timelines of a cut of which every table is flushed, taken out of the partition to be encoded while that is not locked.
+#[derive(Debug)]
+pub struct TimelinesCut {
+    state: Vec<u8>,
+    segments: Vec<Held>,
+}
+
+impl TimelinesCut {
+    /// The image of the timelines, and the segments it needs.
+    pub fn encode(self) -> (Vec<u8>, Vec<SegmentInfo>) {
+        let Self { state: mut image, segments } = self;
+        put_u64(&mut image, segments.len() as u64);
+        for held in &segments {
+            held.segment.info().encode(&mut image);
+            held.dead_bytes.encode(&mut image);
+            held.dead.encode(&mut image);
+        }
+        (image, segments.iter().map(|held| *held.segment.info()).collect())
+    }
+}
+
+/// The image of a cut whose segments got other numbers: `renumbered` says what each was and what it is.
+pub(in crate::partition) fn renumber_image(
+    image: &[u8],
+    renumbered: &[(SegmentInfo, SegmentInfo)],
+) -> Result<Vec<u8>, Malformed> {
+    let mut from = Reader::new(image);
+    Timelines::default().decode_state(&mut from)?;
+    let mut out = image[..image.len() - from.left()].to_vec();
+    let count = from.count()?;
+    put_u64(&mut out, count as u64);
+    for _ in 0..count {
+        let info = SegmentInfo::decode(&mut from)?;
+        let now = renumbered.iter().find(|(was, _)| *was == info).map_or(info, |(_, now)| *now);
+        now.encode(&mut out);
+        u64::decode(&mut from)?.encode(&mut out);
+        Marks::decode(&mut from)?.encode(&mut out);
+    }
+    from.end()?;
+    Ok(out)
+}
+
 impl Timelines {
     /// Begins a cut here, in place of one that was not ended.
     pub(in crate::partition) fn begin_cut(&mut self, stamp: Stamp) {
@@ -61,22 +103,16 @@ impl Timelines {
         self.cut = Some(Cut { stamp, state, segments, waiting });
     }
 
-    /// The image of the cut and the segments it needs; none while a table of it is to be flushed.
-    pub(in crate::partition) fn cut_image(&self) -> Option<(Vec<u8>, Vec<SegmentInfo>)> {
+    /// What is to be encoded of the cut; none while a table of it is to be flushed. A segment costs a few counters, however much
+    /// of it is dead.
+    pub(in crate::partition) fn cut_image(&self) -> Option<TimelinesCut> {
         let cut = self.cut.as_ref().filter(|cut| cut.waiting.is_empty())?;
-        let mut image = cut.state.clone();
-        put_u64(&mut image, cut.segments.len() as u64);
-        for held in &cut.segments {
-            held.segment.info().encode(&mut image);
-            held.dead_bytes.encode(&mut image);
-            held.dead.encode(&mut image);
-        }
-        Some((image, cut.segments.iter().map(|held| *held.segment.info()).collect()))
+        Some(TimelinesCut { state: cut.state.clone(), segments: cut.segments.clone() })
     }
 
-    /// Forgets the cut, done or not.
-    pub(in crate::partition) fn end_cut(&mut self) {
-        self.cut = None;
+    /// Forgets the cut, done or not, and answers it.
+    pub(in crate::partition) fn end_cut(&mut self) -> Option<Cut> {
+        self.cut.take()
     }
 
     /// The timelines of an image, with the segments it needs.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::held::Frozen;
 use super::table::Table;
-use super::{FlushWork, Flushed, MergePolicy, MergeWork, Merged, TimelineSizes, Timelines};
+use super::{FlushWork, Flushed, MergePolicy, MergeWork, Merged, TimelineSizes, Timelines, TimelinesCut};
 use crate::codec::Malformed;
 use crate::ids::Stamp;
 use crate::partition::Partition;
-use crate::segment::{Segment, SegmentError, SegmentInfo};
+use crate::segment::{Segment, SegmentError};
 
 /// Tables and segments that are not needed any more. To free them takes long: drop it off the partition's lock.
 #[derive(Debug, Default)]
@@ -133,18 +133,13 @@ impl Partition {
     }
 
     /// Begins the timelines' part of a cut.
-    pub fn begin_cut_timelines(&mut self) {
+    pub(in crate::partition) fn begin_cut_timelines(&mut self) {
         self.timelines.begin_cut(self.stamp);
     }
 
-    /// The timelines' part of the cut and the segments it needs; none while a table of the cut is to be flushed.
-    pub fn cut_timelines(&self) -> Option<(Vec<u8>, Vec<SegmentInfo>)> {
+    /// The timelines' part of the cut, to be encoded off the partition's lock; none while a table of the cut is to be flushed.
+    pub fn cut_timelines(&self) -> Option<TimelinesCut> {
         self.timelines.cut_image()
-    }
-
-    /// Ends the timelines' part of a cut, done or abandoned.
-    pub fn end_cut_timelines(&mut self) {
-        self.timelines.end_cut();
     }
 
     /// Takes over the timelines of a cut.

@@ -1,6 +1,7 @@
 //! Owns the merge of segments into one.
 //!
-//! - The inputs are read as streams, so it takes as much memory for large ones as for small ones.
+//! - The inputs are read as streams, and their pages forgotten on the way, so it takes as much memory for large ones as for small
+//!   ones.
 //! - What is dead or expired when the work is made is left out; what dies while it is written is marked in the output.
 
 use std::cmp::Reverse;
@@ -14,6 +15,9 @@ use crate::entry::Entry;
 use crate::fs::FileSystem;
 use crate::ids::{EntryId, SpaceId, Stamp, UserId};
 use crate::segment::{Pace, Segment, SegmentError, SegmentNumber, SegmentWriter};
+
+/// Behind so many bytes of entries the pages of the inputs are forgotten: a fault may map a megabyte around what is read.
+const FORGOTTEN_EVERY_BYTES: usize = 1 << 20;
 
 /// Segments that are to be merged. Dropping it changes nothing.
 #[derive(Debug)]
@@ -73,20 +77,30 @@ impl MergeWork {
             heads.push(next(n)?);
             order.extend(heads[n].as_ref().map(|entry| Reverse((key(entry), n))));
         }
-        let mut writer = None;
+        let (mut writer, mut read_bytes) = (None, 0);
         while let Some(Reverse((_, n))) = order.pop() {
             if writer.is_none() {
                 writer = Some(SegmentWriter::create(fs, dir, number(), pace)?);
             }
             if let (Some(writer), Some(entry)) = (&mut writer, heads[n].take()) {
                 writer.add(&entry)?;
+                read_bytes += entry.payload.len();
+            }
+            if read_bytes >= FORGOTTEN_EVERY_BYTES {
+                self.forget_pages();
+                read_bytes = 0;
             }
             heads[n] = next(n)?;
             order.extend(heads[n].as_ref().map(|entry| Reverse((key(entry), n))));
         }
+        self.forget_pages();
         let info = writer.map(SegmentWriter::finish).transpose()?;
         let output = info.map(|info| Segment::open(fs, dir, &info)).transpose()?.map(Arc::new);
         Ok(Merged { inputs: self.inputs, output })
+    }
+
+    fn forget_pages(&self) {
+        self.inputs.iter().for_each(|held| held.segment.forget_pages());
     }
 }
 

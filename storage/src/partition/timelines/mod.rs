@@ -32,13 +32,14 @@ mod walk;
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
+pub use cut::TimelinesCut;
+pub(super) use cut::{Cut, renumber_image};
 pub use flush::{FlushWork, Flushed};
 pub use maintenance::Dropped;
 pub use merging::{MergeWork, Merged};
 pub use policy::MergePolicy;
 pub use sizes::TimelineSizes;
 
-use cut::Cut;
 use held::{Frozen, Held};
 use sizes::Written;
 use table::Table;

@@ -155,3 +155,31 @@ fn a_segment_costs_little_beyond_its_payloads() {
     let cost = (info.bytes - info.payload_bytes) as f64 / info.payload_bytes as f64;
     assert!(cost < 0.055, "{cost}");
 }
+
+#[test]
+fn a_segment_with_another_number_is_the_same_and_its_old_one_is_refused() {
+    let (fs, old) = segment(&every_kind());
+    let (unfinished, number) = (dir().join("0000000000000077.new"), SegmentNumber(0x77));
+    fs.rename(&path(), &unfinished).unwrap();
+    let info = renumber(&fs, &unfinished, old.info(), number, &|_| {}).unwrap();
+    assert_ne!((info.number, info.checksum), (old.info().number, old.info().checksum));
+    fs.rename(&unfinished, &dir().join(number.file_name())).unwrap();
+    let renumbered = Segment::open(&fs, dir(), &info).unwrap();
+    assert_eq!(all(&renumbered).unwrap(), every_kind());
+    assert_eq!(Segment::open_alone(&fs, &dir().join(number.file_name())).unwrap().info(), &info);
+    assert!(Segment::open(&fs, dir(), &SegmentInfo { number: old.info().number, ..info }).is_err());
+}
+
+#[test]
+fn a_damaged_segment_gets_no_other_number() {
+    let (fs, old) = segment(&every_kind());
+    let content = fs.content(&path()).unwrap();
+    for bit in 0..content.len() * 8 {
+        let mut flipped = content.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        fs.damage(&path(), &flipped);
+        let refused = renumber(&fs, &path(), old.info(), SegmentNumber(0x77), &|_| {});
+        assert!(refused.is_err(), "bit {bit}");
+        assert_eq!(fs.content(&path()).unwrap(), flipped, "and stays as it is");
+    }
+}

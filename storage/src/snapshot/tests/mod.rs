@@ -74,14 +74,13 @@ fn take(
     writer.finish(state.index, format!("meta {}", state.index).into_bytes(), &no_pace)
 }
 
-/// What a snapshot holds; buckets must come in order.
+/// What a snapshot holds.
 fn load(store: &SnapshotStore, manifest: &Manifest) -> Result<State, SnapshotError> {
     assert_eq!(manifest.meta, format!("meta {}", manifest.index).as_bytes());
     let mut buckets = Buckets::new();
-    store.load(manifest, |section, number, bytes| {
-        let key = (section, number);
-        assert!(buckets.last_key_value().is_none_or(|(last, _)| *last < key), "buckets come in order");
-        buckets.insert(key, bytes.to_vec());
+    let decode = |section, number, bytes: &[u8]| Ok(((section, number), bytes.to_vec()));
+    store.load(manifest, decode, |(key, bytes)| {
+        assert!(buckets.insert(key, bytes).is_none(), "each bucket once");
         Ok(())
     })?;
     Ok(State { index: manifest.index, buckets, segments: manifest.segments.clone() })

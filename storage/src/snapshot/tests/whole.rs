@@ -128,10 +128,33 @@ fn a_bucket_that_its_reader_refuses_is_damage() {
     let store = open_whole(&fs);
     let newest = store.newest().unwrap();
     let refuse = Malformed { offset: 1, what: "something else" };
-    let error =
-        store.load(&newest, |section, _, _| if section == 0 { Err(refuse) } else { Ok(()) }).unwrap_err();
+    let decode = |section, _, _: &[u8]| if section == 0 { Err(refuse) } else { Ok(()) };
+    let error = store.load(&newest, decode, Ok).unwrap_err();
     assert!(matches!(error, SnapshotError::Malformed { section: 0, number: 9, offset: 24, .. }), "{error}");
     assert_eq!(load(&store, &store.newest().unwrap()).unwrap(), first, "the one before does not need it");
+}
+
+#[test]
+fn what_a_reader_refuses_to_take_ends_the_load_of_many_buckets() {
+    let fs = FaultFs::new();
+    let store = open_whole(&fs);
+    let buckets: Buckets = (0..3_000).map(|number| ((1, number), vec![number as u8; 4_096])).collect();
+    let state = State { index: 1, buckets, segments: Vec::new() };
+    take(&store, None, &state).unwrap();
+    let store = open_whole(&fs);
+    let newest = store.newest().unwrap();
+    assert_eq!(load(&store, &newest).unwrap(), state);
+    let mut taken = 0;
+    let error = store.load(
+        &newest,
+        |_, number, _| Ok(number),
+        |number| {
+            taken += 1;
+            if number == 1_234 { Err(Malformed { offset: 0, what: "not this one" }) } else { Ok(()) }
+        },
+    );
+    assert!(matches!(error, Err(SnapshotError::Malformed { section: 1, number: 1_234, .. })), "{error:?}");
+    assert!((1..3_000).contains(&taken), "{taken}");
 }
 
 #[test]

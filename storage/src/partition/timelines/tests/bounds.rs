@@ -56,10 +56,26 @@ impl Run {
     }
 }
 
+/// Segments that a read of the newest twenty entries of each owner finds something in, or may: the mean, and the most.
+fn touched(run: &Run) -> (f64, usize) {
+    let timelines = &run.store.timelines;
+    let touched = (0..500).map(|owner| {
+        let mut walk = timelines.newest(SPACE, UserId(owner), EntryId::MAX, run.store.stamp);
+        assert_eq!(walk.by_ref().take(20).count(), 20);
+        let looked_into = &timelines.segments[walk.segments..];
+        looked_into.iter().filter(|held| held.segment.may_hold(SPACE, UserId(owner))).count()
+    });
+    let touched: Vec<usize> = touched.collect();
+    (
+        touched.iter().sum::<usize>() as f64 / touched.len() as f64,
+        touched.into_iter().max().unwrap_or_default(),
+    )
+}
+
 #[test]
 fn writes_are_a_small_multiple_of_the_payloads() {
     // Tables as large beside the largest segments as they usually are, and much smaller ones.
-    for (table_bytes, segments_max) in [(256 << 10, 25), (32 << 10, 90)] {
+    for (table_bytes, segments_max, touched_max) in [(256 << 10, 16, 4.5), (32 << 10, 80, 13.0)] {
         let mut run = Run::new(table_bytes);
         for n in 0..40_000 {
             run.append(None);
@@ -71,6 +87,10 @@ fn writes_are_a_small_multiple_of_the_payloads() {
         let sizes = run.store.timelines.sizes();
         eprintln!("{:.2} written per byte, {} segments", run.amplification(), sizes.segments);
         assert!(sizes.segments <= segments_max, "{} segments", sizes.segments);
+        // Nothing is cached, and twenty entries of an owner are spread over a quarter of all.
+        let (mean, most) = touched(&run);
+        eprintln!("a page touches {mean:.1} segments, at most {most}");
+        assert!(mean <= touched_max, "{mean:.1} segments for a page");
         assert!(sizes.segment_bytes as f64 <= 1.3 * run.payload as f64);
     }
 }

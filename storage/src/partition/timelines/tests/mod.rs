@@ -123,8 +123,8 @@ impl Store {
             let flushed = self.write(work);
             self.timelines.install_flush(&flushed);
         }
-        let (image, infos) = self.timelines.cut_image().unwrap();
-        self.timelines.end_cut();
+        let (image, infos) = self.timelines.cut_image().unwrap().encode();
+        drop(self.timelines.end_cut());
         Timelines::restore(&image, &self.open(&infos)).unwrap()
     }
 

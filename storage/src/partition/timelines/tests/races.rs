@@ -230,7 +230,7 @@ fn a_cut_has_what_died_after_it() {
         let flushed = store.write(work);
         store.timelines.install_flush(&flushed);
         let _still_on_disk = store.merge(&MergePolicy { dead_divisor: u64::MAX, ..ANYTHING });
-        let (image, infos) = store.timelines.cut_image().unwrap();
+        let (image, infos) = store.timelines.cut_image().unwrap().encode();
         let restored = Timelines::restore(&image, &store.open(&infos)).unwrap();
         let there = |id| restored.live(id, START).map(|entry| (entry.version, entry.payload.to_vec()));
         assert_eq!(ids.map(there), [Some((1, b"x".to_vec())), Some((1, b"x".to_vec()))]);

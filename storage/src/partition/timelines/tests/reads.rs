@@ -66,7 +66,7 @@ fn damaged() -> (Store, EntryId) {
     let at = content.windows(6).position(|bytes| bytes == b"is eas").unwrap();
     content[at] ^= 1;
     assert!(store.fs.damage(&path, &content));
-    let (image, infos) = store.timelines.cut_image().unwrap();
+    let (image, infos) = store.timelines.cut_image().unwrap().encode();
     store.timelines = Timelines::restore(&image, &store.open(&infos)).unwrap();
     assert!(store.timelines.damage.get().is_none());
     (store, id)

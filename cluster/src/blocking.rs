@@ -1,0 +1,115 @@
+//! Owns where work is done that blocks: on a thread for such work, or in place on a thread that was told so.
+//!
+//! - In place, everything happens in one order, which is what a simulation repeats.
+//! - There a log has no threads either: its work is a task, and every batch waits for as long as its disk is said to take.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfold_storage::fs::FileSystem;
+use fanfold_storage::log::{self, Driver, Due, Log, LogOptions, Recovered};
+use tokio::sync::Notify;
+use tokio::task::JoinError;
+
+/// How long a log's disk takes for the next batch, by the log's directory.
+pub type DiskTime = dyn Fn(&Path) -> Duration + Send + Sync;
+
+thread_local! {
+    static IN_PLACE: RefCell<Option<Arc<DiskTime>>> = const { RefCell::new(None) };
+}
+
+/// From now on, what this thread's tasks have to do that blocks is done in place. For simulations, whose disks keep nobody
+/// waiting but by `disk_time`.
+pub fn work_in_place_on_this_thread(disk_time: Arc<DiskTime>) {
+    IN_PLACE.set(Some(disk_time));
+}
+
+fn in_place() -> Option<Arc<DiskTime>> {
+    IN_PLACE.with_borrow(Clone::clone)
+}
+
+/// Does work that blocks, and waits for it; an error if it panicked on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    if in_place().is_some() { Ok(work()) } else { tokio::task::spawn_blocking(work).await }
+}
+
+/// Opens a log whose work is done where this thread's is.
+pub async fn open_log(
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    options: LogOptions,
+) -> Result<Result<(Log, Recovered), log::OpenError>, JoinError> {
+    let Some(disk_time) = in_place() else {
+        // Opening reads the whole log.
+        return tokio::task::spawn_blocking(move || Log::open(fs, &dir, options)).await;
+    };
+    let woken = Arc::new(Notify::new());
+    let wake = {
+        let woken = woken.clone();
+        move || woken.notify_one()
+    };
+    Ok(Log::open_driven(fs, &dir, options, wake).map(|(log, driver, recovered)| {
+        tokio::spawn(drive(driver, woken, dir, disk_time));
+        (log, recovered)
+    }))
+}
+
+/// Does the work of a log until it ends.
+async fn drive(mut driver: Driver, woken: Arc<Notify>, dir: PathBuf, disk_time: Arc<DiskTime>) {
+    loop {
+        let quiet = match driver.due() {
+            Due::Now => {
+                tokio::time::sleep(disk_time(&dir)).await;
+                false
+            }
+            Due::WhenQuietFor(time) => tokio::select! {
+                biased;
+                () = woken.notified() => continue,
+                () = tokio::time::sleep(time) => true,
+            },
+            Due::WhenWoken => {
+                woken.notified().await;
+                continue;
+            }
+        };
+        if !driver.step(quiet) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use fanfold_storage::fs::FaultFs;
+    use fanfold_storage::log::{GroupId, Record};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn on_a_thread_that_was_told_everything_is_done_in_place() {
+        let here = thread::current().id();
+        assert_ne!(blocking(|| thread::current().id()).await.unwrap(), here);
+        work_in_place_on_this_thread(Arc::new(|_| Duration::from_secs(3)));
+        assert_eq!(blocking(|| thread::current().id()).await.unwrap(), here);
+        let fs = Arc::new(FaultFs::new());
+        let opened = open_log(fs.clone(), "/log".into(), LogOptions::default()).await.unwrap();
+        let (log, _) = opened.unwrap();
+        let (done, durable) = oneshot::channel();
+        let completion = Box::new(move |result| {
+            let _ = done.send((thread::current().id(), result));
+        });
+        let began = tokio::time::Instant::now();
+        let vote = Record::Vote { group: GroupId(1), data: "vote".into() };
+        log.submit(vec![vote], Some(completion)).unwrap();
+        let (where_it_ran, result) = durable.await.unwrap();
+        result.unwrap();
+        assert_eq!((where_it_ran, began.elapsed()), (here, Duration::from_secs(3)));
+    }
+}

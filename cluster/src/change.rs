@@ -1,0 +1,254 @@
+//! Owns the changes of the cluster that an operator asks for, and why they are refused.
+
+use fanfold_storage::ids::PartitionId;
+use thiserror::Error;
+
+use crate::catalog::{ClusterSettings, NodeState};
+
+/// A change of the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClusterChange {
+    /// Changes settings; none leaves one as it is.
+    Settings {
+        /// Replicas of each group, an odd number up to [`REPLICAS_MAX`](crate::catalog::REPLICAS_MAX).
+        replicas: Option<u8>,
+        /// How long a node may be silent before its replicas go elsewhere, in milliseconds; 0: for ever.
+        repair_after_ms: Option<u64>,
+    },
+    /// Moves the replicas of a node elsewhere, and gives it no new ones.
+    Drain {
+        /// The node.
+        node: u64,
+    },
+    /// Lets a draining node hold replicas again.
+    Undrain {
+        /// The node.
+        node: u64,
+    },
+    /// Takes a node out for ever: one that was drained, or that is silent.
+    Remove {
+        /// The node.
+        node: u64,
+    },
+    /// Gives all replicas of a node to another one. A silent node is removed by it, one that is alive is drained.
+    Replace {
+        /// The node.
+        node: u64,
+        /// Who takes its place.
+        by: u64,
+    },
+    /// Moves a replica of a group.
+    Move {
+        /// The partition; none: the catalog.
+        partition: Option<PartitionId>,
+        /// From this node …
+        from: u64,
+        /// … to this one.
+        to: u64,
+    },
+    /// Spreads replicas and leaders evenly over the active nodes.
+    Balance,
+    /// Lets a partition that has lost its majority go on with nothing but what one node has of it. What was acknowledged and
+    /// this node never got is lost; the replicas that come back are given up. Until the partition is led again, another
+    /// node may be named instead.
+    Recover {
+        /// The partition.
+        partition: PartitionId,
+        /// The node.
+        from: u64,
+    },
+}
+
+/// What a change did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterChanged {
+    /// The version of the catalog with the change; of a dry run, that it was looked at.
+    pub epoch: u64,
+    /// Nodes whose state changes.
+    pub nodes: Vec<(u64, NodeState)>,
+    /// Groups whose replicas change. Replicas on draining nodes follow later, by and by.
+    pub placement: Vec<PlacementChange>,
+    /// New settings, if they change.
+    pub settings: Option<ClusterSettings>,
+    /// What is accepted as lost.
+    pub losses: Vec<AcceptedLoss>,
+}
+
+/// What a partition that goes on with one replica has lost: every write that was acknowledged by the others and had not
+/// reached it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptedLoss {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The node whose replica counts from now on.
+    pub kept: u64,
+    /// The nodes whose replicas are given up.
+    pub given_up: Vec<u64>,
+}
+
+/// The replicas of a group, before and after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacementChange {
+    /// The partition; none: the catalog.
+    pub partition: Option<PartitionId>,
+    /// The nodes before, the preferred leader first.
+    pub from: Vec<u64>,
+    /// The nodes after.
+    pub to: Vec<u64>,
+}
+
+/// Why a change of the cluster was refused. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ClusterRefusal {
+    /// There is no such node.
+    #[error("there is no node {node}; there are {}", list(known))]
+    UnknownNode {
+        /// The node.
+        node: u64,
+        /// Those there are.
+        known: Vec<u64>,
+    },
+    /// The node was removed.
+    #[error("node {node} was removed for ever; start it with an empty data directory to join as a new node")]
+    NodeRemoved {
+        /// The node.
+        node: u64,
+    },
+    /// The node is silent.
+    #[error("node {node} is silent; start it, or choose another one")]
+    NodeSilent {
+        /// The node.
+        node: u64,
+    },
+    /// The node takes no replicas.
+    #[error("node {node} is draining; undrain it first, or choose another one")]
+    NodeDraining {
+        /// The node.
+        node: u64,
+    },
+    /// The last replica would go.
+    #[error("node {node} has the only voter of {}; move it elsewhere first", name(*partition))]
+    LastVoter {
+        /// The node.
+        node: u64,
+        /// The partition; none: the catalog.
+        partition: Option<PartitionId>,
+    },
+    /// Too few nodes would be left.
+    #[error(
+        "without node {node} only {left} active nodes are left for {replicas} replicas; add a node, or lower the \
+         setting `replicas` first"
+    )]
+    BelowReplicas {
+        /// The node.
+        node: u64,
+        /// Replicas that groups have.
+        replicas: u8,
+        /// Nodes that would be left.
+        left: u32,
+    },
+    /// The node has replicas, and is alive.
+    #[error(
+        "{replicas} groups have a replica on node {node}, or may have; drain it, and remove it when it has none"
+    )]
+    NotDrained {
+        /// The node.
+        node: u64,
+        /// How many, with those that nobody knows enough of.
+        replicas: u32,
+    },
+    /// Most replicas of a group are on silent nodes, or damaged, so that it cannot change.
+    #[error(
+        "{} has lost its quorum: nodes {} are silent, or what they have of it is damaged; start them, or accept the \
+         loss with `fanfold partition recover --accept-loss`",
+        name(*partition), list(silent)
+    )]
+    QuorumLost {
+        /// The partition; none: the catalog.
+        partition: Option<PartitionId>,
+        /// The nodes whose replicas take no part.
+        silent: Vec<u64>,
+    },
+    /// The partition can serve, so that nothing needs to be given up.
+    #[error("partition {} has its quorum and needs no recovery", partition.0)]
+    HasQuorum {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// The node has no replica of the group.
+    #[error("node {node} has no replica of {}; {} have", name(*partition), list(holders))]
+    NoReplica {
+        /// The partition; none: the catalog.
+        partition: Option<PartitionId>,
+        /// The node.
+        node: u64,
+        /// Those that have one.
+        holders: Vec<u64>,
+    },
+    /// What the node has of the partition cannot be opened.
+    #[error("what node {node} has of partition {} is damaged, or was not opened; choose another node", partition.0)]
+    ReplicaDamaged {
+        /// The partition.
+        partition: PartitionId,
+        /// The node.
+        node: u64,
+    },
+    /// The node has a replica of the group already.
+    #[error("node {node} has a replica of {} already", name(*partition))]
+    HasReplica {
+        /// The partition; none: the catalog.
+        partition: Option<PartitionId>,
+        /// The node.
+        node: u64,
+    },
+    /// The number of replicas is not possible. An even one bears no more losses than the odd one below it.
+    #[error("{got} replicas are not possible; choose an odd number from 1 to {max}")]
+    Replicas {
+        /// What was asked for.
+        got: u8,
+        /// The most.
+        max: u8,
+    },
+    /// Another node's directory listens at this address, so this one was wiped, or is another one.
+    #[error(
+        "node {node} has the address {address} with another data directory; if that is lost, start this one at \
+         another address and run `fanfold node replace {node} --by` with its id"
+    )]
+    AddressTaken {
+        /// The node.
+        node: u64,
+        /// The address.
+        address: String,
+    },
+    /// The node's id belongs to another data directory.
+    #[error(
+        "node {node} has another data directory; join with an empty one, and run `fanfold node replace {node} --by` \
+         with the new id"
+    )]
+    OtherDirectory {
+        /// The node.
+        node: u64,
+    },
+    /// The cluster does not take the node.
+    #[error("the cluster does not take this node; its version may be another one")]
+    NotTaken,
+    /// The replica cannot lead.
+    #[error("node {node} cannot lead {} now: it does not vote, is behind, or is silent", name(*partition))]
+    CannotLead {
+        /// The partition; none: the catalog.
+        partition: Option<PartitionId>,
+        /// The node.
+        node: u64,
+    },
+}
+
+fn name(partition: Option<PartitionId>) -> String {
+    partition.map_or_else(|| "the catalog".to_owned(), |id| format!("partition {}", id.0))
+}
+
+fn list(nodes: &[u64]) -> String {
+    let names: Vec<_> = nodes.iter().map(u64::to_string).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

@@ -1,0 +1,124 @@
+//! Owns the comparing of the nodes' clocks: nobody leads whose clock is too far from the others' (R2).
+//!
+//! - Each node compares all, itself among them, with their median; with fewer than three there is nobody to believe.
+//! - One that is off proposes nothing and hands over what it leads, and nobody hands a leadership to it.
+//! - A node that starts among others proposes nothing before it has compared, unless they are silent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::host::Host;
+use super::member::Step;
+use crate::catalog::{NodeRecord, NodeState};
+use crate::peer::PeerNetwork;
+
+/// How far a clock may be from the median, in milliseconds.
+const SKEW_MAX_MS: i64 = 1_000;
+
+/// Of fewer clocks none is believed more than another.
+const NODES_MIN: usize = 3;
+
+/// How often the clocks are compared.
+const COMPARE_EVERY: Duration = Duration::from_millis(500);
+
+/// The nodes whose clocks are too far from the median of all, if there are enough to tell.
+fn off(ahead_ms: &BTreeMap<u64, i64>) -> BTreeSet<u64> {
+    let mut all: Vec<i64> = ahead_ms.values().copied().collect();
+    if all.len() < NODES_MIN {
+        return BTreeSet::new();
+    }
+    all.sort_unstable();
+    // Of an even number both in the middle count: whoever is near one of them is not off.
+    let (low, high) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
+    let is_off =
+        |ahead: i64| ahead < low.saturating_sub(SKEW_MAX_MS) || ahead > high.saturating_add(SKEW_MAX_MS);
+    ahead_ms.iter().filter(|(_, ahead)| is_off(**ahead)).map(|(node, _)| *node).collect()
+}
+
+/// How often they are before there was anything to compare.
+const FIRST_COMPARE_EVERY: Duration = Duration::from_millis(50);
+
+/// How long a node that starts waits for the others' clocks.
+const FIRST_COMPARE_WAIT: Duration = Duration::from_secs(2);
+
+/// Whether there are enough others to compare with, as far as is known.
+pub(super) fn has_others(host: &Host) -> bool {
+    let state = host.whereabouts.view.current();
+    let is_there = |node: &&NodeRecord| node.state != NodeState::Removed && !node.peer_address.is_empty();
+    state.nodes.values().filter(is_there).count() >= NODES_MIN
+}
+
+/// Compares the clocks until the node stops.
+pub(super) async fn compare(host: Arc<Host>, peers: PeerNetwork) {
+    let (mut was_off, mut is_unsure) = (false, has_others(&host));
+    let started = Instant::now();
+    loop {
+        let every = if is_unsure { FIRST_COMPARE_EVERY } else { COMPARE_EVERY };
+        tokio::select! {
+            () = host.stopping.cancelled() => return,
+            () = sleep(every) => {}
+        }
+        let mut ahead_ms = peers.clock_offsets();
+        ahead_ms.insert(host.node, 0);
+        is_unsure &= ahead_ms.len() < NODES_MIN && started.elapsed() < FIRST_COMPARE_WAIT;
+        let off = off(&ahead_ms);
+        let is_off = off.contains(&host.node);
+        if is_off && !was_off {
+            tracing::error!(
+                ?ahead_ms,
+                "the clock of this node is too far from the others'; it proposes and leads nothing until it is set right"
+            );
+        }
+        host.stamps.set_off(is_off || is_unsure);
+        if was_off && !is_off {
+            tracing::warn!("the clock of this node is right again");
+        }
+        if !is_off && !is_unsure && (was_off || every == FIRST_COMPARE_EVERY) {
+            // What came due meanwhile was not asked for.
+            host.partitions.all().for_each(|partition| partition.proposer().kick());
+        }
+        was_off = is_off;
+        *host.whereabouts.clocks_off.write() = off;
+        if is_off {
+            hand_over(&host).await;
+        }
+    }
+}
+
+/// Hands what this node leads to others that are ready and whose clocks are right.
+async fn hand_over(host: &Host) {
+    for member in host.members() {
+        if !member.is_leader() {
+            continue;
+        }
+        let voters = member.members().voters;
+        let may = |voter: &crate::raft::ReplicaId| {
+            let is_off =
+                voters.get(voter).is_some_and(|at| host.whereabouts.is_clock_off(crate::map::node_of(at)));
+            *voter != member.replica() && member.is_ready(*voter) && !is_off
+        };
+        let Some(to) = voters.keys().copied().find(may) else { continue };
+        if let Err(error) = member.step(Step::Transfer(to)).await {
+            tracing::debug!(group = member.id().0, %error, "the leadership was not handed over");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_off_when_most_others_say_so() {
+        let off_of = |ahead: &[i64]| off(&(1..).zip(ahead.iter().copied()).collect());
+        assert_eq!(off_of(&[0, 3_600_000]), BTreeSet::new(), "one of two may be right");
+        assert_eq!(off_of(&[0, 900, -900]), BTreeSet::new());
+        assert_eq!(off_of(&[0, 100, 3_600_000]), [3].into());
+        assert_eq!(off_of(&[0, -5_000, -5_100]), [1].into(), "it is this one");
+        assert_eq!(off_of(&[0, 0, 5_000, 5_000]), BTreeSet::new());
+        assert_eq!(off_of(&[i64::MIN, 0, i64::MAX]), [1, 3].into());
+    }
+}

@@ -1,0 +1,226 @@
+//! Owns what an operator sees of the cluster and changes in it.
+
+use std::time::Duration;
+
+use fanfold_storage::ids::PartitionId;
+use fanfold_storage::log::GroupId;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Node;
+use super::host::groups_of;
+use super::keeper::Liveness;
+use super::plan;
+use crate::catalog::{CatalogCommand, CatalogState, Edit, ReplicaRecord};
+use crate::change::{ClusterChange, ClusterChanged, ClusterRefusal};
+use crate::error::NodeError;
+use crate::map::{group_of, partition_of};
+use crate::peer::PeerNetwork;
+use crate::view::{ClusterView, GroupHealth, GroupView, NodeView};
+
+/// How often a change is planned anew because the catalog changed meanwhile.
+const ATTEMPTS_MAX: usize = 16;
+
+/// How long a leader is waited for.
+const TRANSFER_WAIT: Duration = Duration::from_secs(15);
+
+/// How long the leaders are waited for before a node is removed.
+const SURVEYED_WAIT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether what is waited for is so.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+impl Node {
+    /// The cluster as this node knows it.
+    pub fn view(&self) -> ClusterView {
+        let state = self.whereabouts.view.current();
+        self.host.survey.note(self.host.node, self.host.report());
+        let liveness = self.liveness();
+        let groups: Vec<_> =
+            groups_of(self.partition_count).map(|group| self.group_view(&state, &liveness, group)).collect();
+        let ahead_ms = self.peers.as_ref().map(PeerNetwork::clock_offsets).unwrap_or_default();
+        let nodes = state.nodes.iter().map(|(node, record)| NodeView {
+            node: *node,
+            address: record.address.clone(),
+            peer_address: record.peer_address.clone(),
+            zone: record.zone.clone(),
+            state: record.state,
+            silent_ms: liveness.silence(*node).map(|silence| silence.as_millis() as u64),
+            clock_ahead_ms: if *node == self.host.node { Some(0) } else { ahead_ms.get(node).copied() },
+            is_clock_off: self.whereabouts.is_clock_off(*node),
+            is_alive: liveness.is_alive(*node),
+            replicas: groups.iter().filter(|group| group.is_on(*node)).count() as u32,
+            leads: groups.iter().filter(|group| group.leader == Some(*node)).count() as u32,
+        });
+        ClusterView {
+            cluster_id: self.identity.cluster_id,
+            epoch: state.epoch,
+            partitions: self.partition_count,
+            settings: state.settings,
+            told_by: self.identity.node_id,
+            nodes: nodes.collect(),
+            groups,
+        }
+    }
+
+    fn liveness(&self) -> Liveness<'_> {
+        Liveness { host: &self.host, peers: self.peers.as_ref(), since: self.opened_at }
+    }
+
+    fn group_view(&self, state: &CatalogState, liveness: &Liveness<'_>, group: GroupId) -> GroupView {
+        let wanted = state.wanted(group.0).to_vec();
+        let report = self.host.survey.of(group);
+        let leader = self.whereabouts.leaders.of(group).filter(|leader| liveness.is_alive(*leader));
+        let voters = report.as_ref().map_or_else(|| wanted.clone(), |report| report.voters.clone());
+        let silent =
+            |records: &[ReplicaRecord]| records.iter().filter(|r| !liveness.is_alive(r.node)).count();
+        let is_settled = report.as_ref().is_some_and(|report| {
+            let is_wanted = |voter| wanted.contains(voter);
+            report.settled_epoch > 0
+                && report.learners.is_empty()
+                && report.voters.len() == wanted.len()
+                && report.voters.iter().all(is_wanted)
+        });
+        let health = if 2 * silent(&voters) >= voters.len() && !voters.is_empty() {
+            GroupHealth::Lost
+        } else if leader.is_none() {
+            GroupHealth::Electing
+        } else if silent(&voters) + silent(&wanted) > 0 {
+            GroupHealth::Degraded
+        } else if is_settled {
+            GroupHealth::Whole
+        } else {
+            GroupHealth::Changing
+        };
+        let record = |replica: u64| {
+            let report = report.as_ref()?;
+            report.voters.iter().chain(&report.learners).find(|known| known.replica == replica).copied()
+        };
+        let lag = report.iter().flat_map(|report| &report.lag);
+        let lag = lag.filter_map(|(replica, lag)| Some((record(*replica)?, *lag))).collect();
+        let (term, voters, learners) = match &report {
+            Some(report) => (report.term, report.voters.clone(), report.learners.clone()),
+            None => (0, Vec::new(), Vec::new()),
+        };
+        GroupView { partition: partition_of(group), wanted, leader, term, voters, learners, lag, health }
+    }
+
+    /// Changes the cluster, or says what would change. Answered when the catalog has it; what follows from it goes on
+    /// in the background, and [`Node::view`] shows how far it is.
+    pub async fn change_cluster(
+        &self,
+        change: ClusterChange,
+        is_dry_run: bool,
+    ) -> Result<ClusterChanged, NodeError> {
+        let _pass = self.enter()?;
+        self.host.survey.note(self.host.node, self.host.report());
+        if matches!(change, ClusterChange::Remove { .. }) {
+            self.surveyed().await?;
+        }
+        let planned = |liveness: &Liveness<'_>, state: &CatalogState| {
+            liveness.plan(state, |facts| {
+                let edit = plan::plan(facts, change)?;
+                let changed = plan::outcome(facts, &edit);
+                Ok((edit, changed))
+            })
+        };
+        self.edit(planned, is_dry_run).await
+    }
+
+    /// Waits for a while until all leaders have said that they go by the catalog as it is.
+    async fn surveyed(&self) -> Result<(), NodeError> {
+        let surveyed = async {
+            loop {
+                self.host.survey.note(self.host.node, self.host.report());
+                let (survey, epoch) = (self.host.survey.all(), self.whereabouts.view.current().epoch);
+                let has_said = |group| survey.of(group).is_some_and(|report| report.settled_epoch >= epoch);
+                if groups_of(self.partition_count).all(has_said) {
+                    return;
+                }
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            // Who has not said so counts as one that may need the node.
+            _ = timeout(SURVEYED_WAIT, surveyed) => Ok(()),
+            () = self.stopping.cancelled() => Err(NodeError::ShuttingDown),
+        }
+    }
+
+    /// Proposes an edit, planned anew while the catalog changes under it.
+    async fn edit(
+        &self,
+        planned: impl Fn(&Liveness<'_>, &CatalogState) -> Result<(Edit, ClusterChanged), ClusterRefusal>,
+        is_dry_run: bool,
+    ) -> Result<ClusterChanged, NodeError> {
+        let mut busy = NodeError::CatalogUnavailable { may_have_applied: false };
+        for _ in 0..ATTEMPTS_MAX {
+            let state = self.whereabouts.view.current();
+            let (edit, changed) = planned(&self.liveness(), &state)?;
+            if is_dry_run || edit.is_empty() {
+                return Ok(changed);
+            }
+            let command = CatalogCommand::Edit(edit);
+            let proposed = tokio::select! {
+                proposed = self.catalog.propose(&command) => proposed,
+                () = self.stopping.cancelled() => {
+                    return Err(NodeError::CatalogUnavailable { may_have_applied: true });
+                }
+            };
+            match proposed {
+                Ok(_) => {
+                    return Ok(ClusterChanged { epoch: self.whereabouts.view.current().epoch, ..changed });
+                }
+                Err(error @ NodeError::Busy { delay_ms }) => {
+                    busy = error;
+                    sleep(Duration::from_millis(delay_ms)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(busy)
+    }
+
+    /// Makes a node the preferred leader of a partition (none: of the catalog). Answered when it leads.
+    pub async fn transfer_leader(&self, partition: Option<PartitionId>, to: u64) -> Result<(), NodeError> {
+        let _pass = self.enter()?;
+        if let Some(id) = partition.filter(|id| id.0 >= self.partition_count) {
+            return Err(NodeError::UnknownPartition { partition: id });
+        }
+        let planned = |liveness: &Liveness<'_>, state: &CatalogState| {
+            liveness.plan(state, |facts| Ok((plan::prefer(facts, partition, to)?, ClusterChanged::default())))
+        };
+        self.edit(planned, false).await?;
+        let group = group_of(partition);
+        let led = async {
+            while self.whereabouts.leaders.of(group) != Some(to) {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            led = timeout(TRANSFER_WAIT, led) => {
+                led.map_err(|_| ClusterRefusal::CannotLead { partition, node: to }.into())
+            }
+            () = self.stopping.cancelled() => Err(NodeError::ShuttingDown),
+        }
+    }
+
+    /// Hands every leadership to a node that goes on (C8).
+    pub(super) async fn hand_over(&self) {
+        let deadline = Instant::now() + HAND_OVER_WAIT;
+        let members = self.host.members();
+        let handed = members.iter().map(|member| async move {
+            let voters = member.members().voters.into_keys();
+            let mut others = voters.filter(|voter| *voter != member.replica() && member.is_ready(*voter));
+            if member.is_leader()
+                && let Some(to) = others.next()
+                && let Err(error) = member.step(super::member::Step::Transfer(to)).await
+            {
+                tracing::debug!(group = member.id().0, %error, "the leadership was not handed over");
+            }
+        });
+        let _ = tokio::time::timeout_at(deadline, futures_util::future::join_all(handed)).await;
+    }
+}
+
+/// How long a clean stop waits for others to take the leadership.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(3);

@@ -1,0 +1,262 @@
+//! Owns the way of a group to the replicas that it should have: its leader takes one step after the other (C2).
+//!
+//! - A replica votes only once it has caught up, and a vote leaves only for voters a majority of which is alive.
+//! - A leader that is not wanted hands the leadership over before it leaves.
+//! - The preferred leader gets the leadership whenever it can take it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::member::{Member, Step};
+use super::survey::Settled;
+use crate::catalog::ReplicaRecord;
+use crate::map::{Whereabouts, node_of};
+use crate::raft::{GroupMembers, ReplicaId};
+
+/// How often a leader looks while its group is not what it should be.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How often it looks all the same.
+const LOOK_EVERY_SETTLED: Duration = Duration::from_secs(1);
+
+/// How long a leader leads before it hands the leadership to the preferred one: that may be about to stop.
+const LEAD_FOR: Duration = Duration::from_secs(3);
+
+/// How long after a step failed the next is tried.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    /// This.
+    Step(Step),
+    /// Nothing until replicas have caught up or are back.
+    Wait,
+    /// Nothing.
+    Settled,
+}
+
+/// The next step of a group led by `own` toward the replicas that are wanted.
+pub(super) fn next(
+    own: ReplicaId,
+    wanted: &[ReplicaRecord],
+    members: &GroupMembers,
+    is_ready: impl Fn(ReplicaId) -> bool,
+) -> Next {
+    // A node that still has another replica of the group has to be rid of it first.
+    let is_blocked = |record: &&ReplicaRecord| {
+        let mut all = members.voters.iter().chain(&members.learners);
+        all.any(|(replica, address)| replica.0 != record.replica && node_of(address) == record.node)
+            && !members.contains(ReplicaId(record.replica))
+    };
+    let all = wanted.len();
+    let wanted: Vec<ReplicaRecord> = wanted.iter().filter(|record| !is_blocked(record)).copied().collect();
+    let done = if wanted.len() == all { Next::Settled } else { Next::Wait };
+    let Some(preferred) = wanted.first().map(|record| ReplicaId(record.replica)) else { return done };
+    let wanted_ids: BTreeSet<ReplicaId> = wanted.iter().map(|record| ReplicaId(record.replica)).collect();
+    let voters: BTreeSet<ReplicaId> = members.voters.keys().copied().collect();
+    if members.is_joint {
+        // Whoever began it, and whatever is wanted by now: first it is brought to an end.
+        let is_member = |replica: &ReplicaId| members.contains(*replica);
+        let goal: BTreeSet<_> = wanted_ids.iter().copied().filter(is_member).chain([own]).collect();
+        return Next::Step(Step::ChangeVoters(goal));
+    }
+    if let Some(missing) = wanted.iter().find(|record| !members.contains(ReplicaId(record.replica))) {
+        return Next::Step(Step::AddLearner(*missing));
+    }
+    let mut goal = wanted_ids.clone();
+    if !wanted_ids.contains(&own) {
+        // It leaves when somebody else leads.
+        goal.insert(own);
+    }
+    if voters != goal {
+        let arrived = goal.difference(&voters).all(|replica| is_ready(*replica));
+        let ready = goal.iter().filter(|replica| **replica == own || is_ready(**replica)).count();
+        let may_change = arrived && ready > goal.len() / 2;
+        return if may_change { Next::Step(Step::ChangeVoters(goal)) } else { Next::Wait };
+    }
+    if let Some(learner) = members.learners.keys().find(|learner| !wanted_ids.contains(learner)) {
+        return Next::Step(Step::RemoveLearner(*learner));
+    }
+    if own == preferred {
+        return done;
+    }
+    if is_ready(preferred) {
+        return Next::Step(Step::Transfer(preferred));
+    }
+    if wanted_ids.contains(&own) {
+        return done;
+    }
+    let other = wanted_ids.iter().find(|replica| is_ready(**replica));
+    other.map_or(Next::Wait, |other| Next::Step(Step::Transfer(*other)))
+}
+
+/// Whether a replica is on a node whose clock is off.
+fn is_clock_off(whereabouts: &Whereabouts, wanted: &[ReplicaRecord], replica: ReplicaId) -> bool {
+    wanted.iter().any(|record| record.replica == replica.0 && whereabouts.is_clock_off(record.node))
+}
+
+/// Brings a group to the replicas that the catalog wants, while this node leads it, until it is stopped.
+pub(super) async fn run(
+    member: Arc<dyn Member>,
+    whereabouts: Arc<Whereabouts>,
+    settled: Arc<Settled>,
+    stop: CancellationToken,
+) {
+    let mut view = whereabouts.view.subscribe();
+    let mut leadership = member.watch_leadership();
+    let group = member.id();
+    let (mut uniform, mut leads_since) = (None::<(u64, GroupMembers)>, None::<Instant>);
+    loop {
+        let state = view.borrow_and_update().clone();
+        let mut look = None;
+        if let Some(term) = leadership.led() {
+            let wanted = state.wanted(group.0);
+            let is_new = leads_since.get_or_insert_with(Instant::now).elapsed() < LEAD_FOR;
+            let (members, metrics) = (member.members(), member.metrics());
+            let next = next(member.replica(), wanted, &members, |replica| member.is_ready(replica));
+            if members.is_joint || uniform.as_ref().is_none_or(|(_, known)| *known != members) {
+                uniform = Some((metrics.last_log_index.unwrap_or_default(), members.clone()));
+            }
+            // What is not committed yet may be taken back.
+            let since = uniform.as_ref().map_or(u64::MAX, |(since, _)| *since);
+            let is_settled = !members.is_joint && metrics.committed_index >= Some(since);
+            if is_settled {
+                settled.set(term, &members, state.epoch);
+            }
+            look = Some(match next {
+                Next::Settled if is_settled => LOOK_EVERY_SETTLED,
+                Next::Settled | Next::Wait => LOOK_EVERY,
+                Next::Step(Step::Transfer(_)) if is_new => LOOK_EVERY,
+                Next::Step(Step::Transfer(to)) if is_clock_off(&whereabouts, wanted, to) => {
+                    LOOK_EVERY_SETTLED
+                }
+                Next::Step(step) => {
+                    tracing::info!(group = group.0, ?step, "the replicas of the group change");
+                    let taken = tokio::select! {
+                        () = stop.cancelled() => return,
+                        taken = member.step(step) => taken,
+                    };
+                    match taken {
+                        Ok(()) => Duration::ZERO,
+                        Err(error) => {
+                            tracing::debug!(group = group.0, %error, "a change of the replicas failed");
+                            RETRY_AFTER
+                        }
+                    }
+                }
+            });
+        } else {
+            (uniform, leads_since) = (None, None);
+        }
+        let wait = async {
+            match look {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = view.changed() => if changed.is_err() { return },
+            changed = leadership.changed() => if !changed { return },
+            () = wait => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::address_of;
+
+    fn ids(ids: &[u64]) -> BTreeSet<ReplicaId> {
+        ids.iter().copied().map(ReplicaId).collect()
+    }
+
+    fn wanted(ids: &[u64]) -> Vec<ReplicaRecord> {
+        ids.iter().map(|id| ReplicaRecord { replica: *id, node: *id }).collect()
+    }
+
+    /// Takes steps until there is none, with replicas that are ready as soon as they are members, but for the silent.
+    fn walk(start: &[u64], own: u64, goal: &[u64], silent: &[u64]) -> (GroupMembers, u64, Next) {
+        let address = |id: &u64| (ReplicaId(*id), address_of(*id));
+        let mut members =
+            GroupMembers { voters: start.iter().map(address).collect(), ..GroupMembers::default() };
+        let mut own = ReplicaId(own);
+        for _ in 0..50 {
+            let is_ready = |replica: ReplicaId| members.contains(replica) && !silent.contains(&replica.0);
+            let next = next(own, &wanted(goal), &members, is_ready);
+            match next {
+                Next::Step(Step::AddLearner(record)) => {
+                    members.learners.insert(ReplicaId(record.replica), address_of(record.node));
+                }
+                Next::Step(Step::ChangeVoters(voters)) => {
+                    let ready = voters.iter().filter(|voter| !silent.contains(&voter.0)).count();
+                    assert!(ready > voters.len() / 2, "{voters:?} have no quorum");
+                    assert!(voters.contains(&own));
+                    members.learners.retain(|replica, _| !voters.contains(replica));
+                    members.voters = voters.iter().map(|voter| address(&voter.0)).collect();
+                }
+                Next::Step(Step::RemoveLearner(replica)) => {
+                    members.learners.remove(&replica).unwrap();
+                }
+                Next::Step(Step::Transfer(replica)) => {
+                    assert!(members.voters.contains_key(&replica) && !silent.contains(&replica.0));
+                    own = replica;
+                }
+                Next::Wait | Next::Settled => return (members, own.0, next),
+            }
+        }
+        panic!("no end");
+    }
+
+    #[test]
+    fn a_group_becomes_what_is_wanted() {
+        let cases: [(&[u64], u64, &[u64]); 6] = [
+            (&[1], 1, &[1, 2, 3]),
+            (&[1], 1, &[2]),
+            (&[1, 2, 3], 1, &[4, 5, 6]),
+            (&[1, 2, 3], 2, &[1]),
+            (&[1, 2, 3], 3, &[2, 1, 3]),
+            (&[1, 2, 3, 4, 5], 4, &[9]),
+        ];
+        for (start, own, goal) in cases {
+            let (members, leader, next) = walk(start, own, goal, &[]);
+            let voters: BTreeSet<_> = members.voters.keys().copied().collect();
+            assert_eq!((voters, leader, next), (ids(goal), goal[0], Next::Settled), "{start:?} to {goal:?}");
+            assert!(members.learners.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_silent_replica_is_replaced_and_a_silent_newcomer_waited_for() {
+        let (members, leader, next) = walk(&[1, 2, 3], 2, &[4, 2, 3], &[1]);
+        assert_eq!(
+            (members.voters.keys().copied().collect(), leader, next),
+            (ids(&[2, 3, 4]), 4, Next::Settled)
+        );
+        let (members, _, next) = walk(&[1, 2, 3], 2, &[2, 3, 4], &[4]);
+        assert_eq!((members.voters.keys().copied().collect(), next), (ids(&[1, 2, 3]), Next::Wait));
+        // A preferred leader that is silent does not hold the group up.
+        let (_, leader, next) = walk(&[1, 2, 3], 2, &[1, 2, 3], &[1]);
+        assert_eq!((leader, next), (2, Next::Settled));
+    }
+
+    #[test]
+    fn a_node_gets_a_new_replica_when_it_is_rid_of_the_old_one() {
+        let own = ReplicaId(2);
+        let address = |id: u64| (ReplicaId(id), address_of(id));
+        let voters = [1, 2, 3].map(address).into();
+        let members = GroupMembers { voters, ..GroupMembers::default() };
+        let wanted = [(2, 2), (3, 3), (9, 1)].map(|(replica, node)| ReplicaRecord { replica, node });
+        let is_ready = |replica: ReplicaId| [2, 3].contains(&replica.0);
+        let step = next(own, &wanted, &members, is_ready);
+        assert_eq!(step, Next::Step(Step::ChangeVoters(ids(&[2, 3]))));
+        let members = GroupMembers { voters: [2, 3].map(address).into(), ..members };
+        assert_eq!(next(own, &wanted, &members, is_ready), Next::Step(Step::AddLearner(wanted[2])));
+    }
+}

@@ -1,0 +1,189 @@
+//! Owns what this node does for the others: it takes in their messages and answers their questions.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfold_storage::log::GroupId;
+use futures_util::future::BoxFuture;
+use tokio::time::timeout;
+
+use super::host::Host;
+use super::survey::{Control, body, whole};
+use crate::catalog::{CatalogCommand, CatalogOutcome, NodeFacts, NodeState};
+use crate::dispatcher::take_in;
+use crate::error::NodeError;
+use crate::map::Whereabouts;
+use crate::peer::{
+    Addresses, HelloRefusal, JoinAnswer, JoinRequest, PeerAnswer, PeerCall, PeerHandler, PeerRefusal, Ping,
+};
+use crate::raft::{EndpointError, MessageKind, ReplicaId};
+use crate::read::answer_asked;
+
+/// How long a fetch of the catalog is held while there is nothing newer, at most.
+const FETCH_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// What other nodes reach; nothing before the node is open.
+#[derive(Default)]
+pub(super) struct Peers {
+    host: OnceLock<Arc<Host>>,
+}
+
+/// Where the catalog says that the others listen.
+pub(super) struct KnownNodes {
+    pub whereabouts: Arc<Whereabouts>,
+    /// This node; none before it has joined.
+    pub own: OnceLock<u64>,
+}
+
+impl Addresses for KnownNodes {
+    fn peer_address(&self, node: u64) -> Option<String> {
+        let state = self.whereabouts.view.current();
+        let record = state.nodes.get(&node)?;
+        let is_there = record.state != NodeState::Removed && !record.peer_address.is_empty();
+        is_there.then(|| record.peer_address.clone())
+    }
+
+    fn peers(&self) -> Vec<u64> {
+        let state = self.whereabouts.view.current();
+        let own = self.own.get();
+        let others = state.nodes.iter().filter(|(node, record)| {
+            own != Some(*node) && record.state != NodeState::Removed && !record.peer_address.is_empty()
+        });
+        others.map(|(node, _)| *node).collect()
+    }
+}
+
+impl Peers {
+    /// From now on there is something to reach.
+    pub fn open(&self, host: Arc<Host>) {
+        let _ = self.host.set(host);
+    }
+
+    fn host(&self) -> Result<&Arc<Host>, PeerRefusal> {
+        self.host.get().ok_or(PeerRefusal::Unavailable { may_have_applied: false })
+    }
+
+    async fn answer(&self, call: PeerCall) -> Result<PeerAnswer, PeerRefusal> {
+        let host = self.host()?;
+        if host.stopping.is_cancelled() {
+            return Err(PeerRefusal::Stopping);
+        }
+        match call {
+            PeerCall::Join(request) => join(host, request).await.map(PeerAnswer::Joined),
+            PeerCall::FetchCatalog { than_epoch, wait_ms } => {
+                let mut view = host.whereabouts.view.subscribe();
+                let wait = Duration::from_millis(u64::from(wait_ms)).min(FETCH_WAIT_MAX);
+                tokio::select! {
+                    _ = timeout(wait, view.wait_for(|state| state.epoch > than_epoch)) => {}
+                    () = host.stopping.cancelled() => return Err(PeerRefusal::Stopping),
+                }
+                let state = host.whereabouts.view.current();
+                let newer = (state.epoch > than_epoch).then(|| body(&*state));
+                Ok(PeerAnswer::Catalog { epoch: state.epoch, state: newer })
+            }
+            PeerCall::ProposeCatalog(command) => {
+                host.catalog.propose_for(command).await.map(PeerAnswer::Proposed)
+            }
+            PeerCall::Stream { destination, message } => {
+                take_in(&host.partitions, destination, message).await.map(PeerAnswer::Stream)
+            }
+            PeerCall::Ask(questions) => {
+                answer_asked(&host.partitions, &questions).await.map(PeerAnswer::Replies)
+            }
+            PeerCall::Control(question) => {
+                let control: Control = whole(&question).map_err(|_| PeerRefusal::Malformed)?;
+                control_of(host, control).await.map(PeerAnswer::Control)
+            }
+        }
+    }
+}
+
+async fn control_of(host: &Host, control: Control) -> Result<Bytes, PeerRefusal> {
+    match control {
+        Control::Reports => Ok(body(&host.report())),
+        Control::AwaitSpace { space, version } => {
+            let waited = host.distributor.wait_for(space, version).await;
+            waited.map(|()| Bytes::new()).map_err(|_| PeerRefusal::Unavailable { may_have_applied: true })
+        }
+    }
+}
+
+async fn join(host: &Host, request: JoinRequest) -> Result<JoinAnswer, PeerRefusal> {
+    let facts = NodeFacts {
+        directory_id: request.directory,
+        address: request.client_address,
+        peer_address: request.peer_address,
+        zone: request.zone,
+    };
+    let unavailable = |may_have_applied| PeerRefusal::Unavailable { may_have_applied };
+    let answered = host.catalog.propose_raw(&CatalogCommand::AddNode(facts)).await;
+    let node = match answered {
+        Ok(CatalogOutcome::Node { node }) => node,
+        Ok(CatalogOutcome::Refused(refusal)) => {
+            tracing::warn!(?refusal, "a node that wants to join is refused");
+            return Err(PeerRefusal::Other { reason: body(&refusal) });
+        }
+        Ok(_) => return Err(unavailable(true)),
+        Err(NodeError::Busy { delay_ms }) => return Err(PeerRefusal::Busy { delay_ms }),
+        Err(error) => return Err(unavailable(error.may_have_applied())),
+    };
+    let state = host.whereabouts.view.current();
+    let cluster = state.cluster_id.ok_or(unavailable(true))?;
+    Ok(JoinAnswer { cluster, node, partitions: state.partitions, catalog: body(&*state) })
+}
+
+impl PeerHandler for Peers {
+    fn admit(&self, from: u64) -> Result<(), HelloRefusal> {
+        let Some(host) = self.host.get() else { return Err(HelloRefusal::NotReady) };
+        match host.whereabouts.view.current().nodes.get(&from).map(|record| record.state) {
+            None => Err(HelloRefusal::UnknownNode),
+            Some(NodeState::Removed) => Err(HelloRefusal::Removed),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn raft(
+        &self,
+        _from: u64,
+        group: GroupId,
+        target: ReplicaId,
+        kind: MessageKind,
+        message: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, PeerRefusal>> {
+        let endpoint = self.host().map(|host| host.endpoint(group, target));
+        Box::pin(async move {
+            let endpoint = endpoint?.ok_or(PeerRefusal::NotHosted)?;
+            endpoint.handle(kind, message).await.map_err(|error| match error {
+                EndpointError::Stopped => PeerRefusal::Stopping,
+                EndpointError::Message(_) => PeerRefusal::Malformed,
+            })
+        })
+    }
+
+    fn call(&self, _from: u64, call: PeerCall) -> BoxFuture<'_, Result<PeerAnswer, PeerRefusal>> {
+        Box::pin(self.answer(call))
+    }
+
+    fn ping(&self) -> Ping {
+        let Some(host) = self.host.get() else { return Ping::default() };
+        let led = host.members().into_iter().filter_map(|member| {
+            let metrics = member.metrics();
+            metrics.is_leader.then_some((member.id(), metrics.term))
+        });
+        Ping {
+            wall_ms: host.clock.wall_unix_ms().max(0).cast_unsigned(),
+            catalog_epoch: host.whereabouts.view.current().epoch,
+            led: led.collect(),
+        }
+    }
+
+    fn heard(&self, from: u64, ping: &Ping) {
+        let Some(host) = self.host.get() else { return };
+        for (group, term) in &ping.led {
+            host.whereabouts.leaders.note(*group, *term, from);
+        }
+        let mut newest = host.heard_epoch.lock();
+        *newest = (*newest).max((ping.catalog_epoch, from));
+    }
+}

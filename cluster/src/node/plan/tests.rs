@@ -1,0 +1,295 @@
+//! What the keeper and an operator's changes come to.
+
+use super::*;
+use crate::catalog::{NodeRecord, ReplicaRecord};
+use crate::node::survey::{GroupReport, Held, NodeReport};
+
+const PARTITIONS: usize = 4;
+
+/// Nodes by number with their zones, and groups that the first holds.
+fn founded(zones: &[&str]) -> CatalogState {
+    let record = |zone: &str| NodeRecord {
+        address: String::new(),
+        peer_address: String::new(),
+        zone: zone.to_owned(),
+        state: NodeState::Active,
+        directory_id: 0,
+    };
+    CatalogState {
+        nodes: (1..).zip(zones.iter().map(|zone| record(zone))).collect(),
+        groups: vec![vec![ReplicaRecord { replica: 1, node: 1 }]; PARTITIONS + 1],
+        last_replica: 1,
+        epoch: 7,
+        ..CatalogState::default()
+    }
+}
+
+/// Lets the keeper work until it is done; all moves are made at once.
+fn kept(mut state: CatalogState, lost: &[u64]) -> CatalogState {
+    for _ in 0..100 {
+        let edit = with(&state, lost, keep);
+        let Some(edit) = edit else { return state };
+        assert!(edit.groups.iter().all(|(_, places)| places.len() % 2 == 1), "{edit:?}");
+        state = state.edited(&edit);
+    }
+    panic!("no end");
+}
+
+fn with<T>(state: &CatalogState, lost: &[u64], plan: impl FnOnce(&Facts<'_>) -> T) -> T {
+    with_survey(state, &surveyed(state), lost, plan)
+}
+
+fn with_survey<T>(
+    state: &CatalogState,
+    survey: &Surveyed,
+    lost: &[u64],
+    plan: impl FnOnce(&Facts<'_>) -> T,
+) -> T {
+    let is_lost = |node: u64| lost.contains(&node);
+    let is_alive = |node: u64| !lost.contains(&node);
+    plan(&Facts { state, survey, is_alive: &is_alive, is_lost: &is_lost, is_moving: &|_| false })
+}
+
+/// What nodes say where all groups are as they should be.
+fn surveyed(state: &CatalogState) -> Surveyed {
+    let mut survey = Surveyed::default();
+    for node in state.nodes.keys() {
+        let groups = (0..).zip(&state.groups);
+        let report = |(group, wanted): (u32, &Vec<ReplicaRecord>)| GroupReport {
+            group,
+            term: 1,
+            settled_epoch: state.epoch,
+            voters: wanted.clone(),
+            learners: Vec::new(),
+            lag: Vec::new(),
+        };
+        let led = groups.clone().filter(|(_, wanted)| wanted[0].node == *node).map(report).collect();
+        let held = groups.filter_map(|(group, wanted)| {
+            let replica = wanted.iter().find(|record| record.node == *node)?.replica;
+            Some(Held { group, replica, is_open: true })
+        });
+        survey.note(*node, NodeReport { led, held: held.collect() });
+    }
+    survey
+}
+
+fn changed(
+    state: &CatalogState,
+    lost: &[u64],
+    change: ClusterChange,
+) -> Result<CatalogState, ClusterRefusal> {
+    with(state, lost, |facts| plan(facts, change)).map(|edit| state.edited(&edit))
+}
+
+fn nodes(state: &CatalogState, group: usize) -> BTreeSet<u64> {
+    state.groups[group].iter().map(|record| record.node).collect()
+}
+
+#[test]
+fn a_group_has_as_many_replicas_as_there_are_nodes_for() {
+    for (count, replicas, catalog, partition) in [
+        (1, 3, 1, 1),
+        (2, 3, 1, 1),
+        (3, 3, 3, 3),
+        (4, 3, 3, 3),
+        (5, 3, 5, 3),
+        (5, 5, 5, 5),
+        (5, 1, 5, 1),
+        (4, 4, 3, 3),
+    ] {
+        let mut state = founded(&vec![""; count]);
+        state.settings.replicas = replicas;
+        let state = kept(state, &[]);
+        let lengths: Vec<_> = state.groups.iter().map(Vec::len).collect();
+        assert_eq!(
+            (lengths[0], &lengths[1..]),
+            (catalog, &[partition; PARTITIONS][..]),
+            "{count} {replicas}"
+        );
+    }
+}
+
+#[test]
+fn replicas_are_in_as_many_zones_as_there_are() {
+    let state = kept(founded(&["a", "a", "b", "b", "c"]), &[]);
+    for group in 1..=PARTITIONS {
+        let zones: BTreeSet<_> = nodes(&state, group).iter().map(|n| state.nodes[n].zone.clone()).collect();
+        assert_eq!(zones.len(), 3, "{:?}", state.groups[group]);
+    }
+    let leads: BTreeSet<_> = state.groups[1..].iter().map(|wanted| wanted[0].node).collect();
+    assert!(leads.len() >= 3, "{leads:?}");
+}
+
+#[test]
+fn replicas_of_a_lost_node_go_elsewhere_and_stay_if_there_is_nowhere() {
+    let three = kept(founded(&[""; 3]), &[]);
+    assert_eq!(kept(three.clone(), &[2]), three, "nobody can take them");
+    let four = kept(founded(&[""; 4]), &[]);
+    let repaired = kept(four.clone(), &[2]);
+    for group in 0..=PARTITIONS {
+        assert!(!nodes(&repaired, group).contains(&2));
+        let stayed = nodes(&four, group).intersection(&nodes(&repaired, group)).count();
+        assert_eq!(stayed, 3 - usize::from(nodes(&four, group).contains(&2)));
+    }
+}
+
+#[test]
+fn a_drained_node_becomes_empty_and_can_be_removed() {
+    let state = kept(founded(&[""; 4]), &[]);
+    let early = changed(&state, &[], ClusterChange::Remove { node: 1 });
+    assert!(matches!(early, Err(ClusterRefusal::NotDrained { node: 1, .. })));
+    let state = kept(changed(&state, &[], ClusterChange::Drain { node: 1 }).unwrap(), &[]);
+    assert!(
+        (0..=PARTITIONS).all(|group| !nodes(&state, group).contains(&1) && nodes(&state, group).len() == 3)
+    );
+    let state = changed(&state, &[], ClusterChange::Remove { node: 1 }).unwrap();
+    assert_eq!(state.nodes[&1].state, NodeState::Removed);
+    let next = changed(&state, &[], ClusterChange::Drain { node: 2 });
+    assert_eq!(next, Err(ClusterRefusal::BelowReplicas { node: 2, replicas: 3, left: 2 }));
+}
+
+#[test]
+fn a_group_without_a_quorum_is_left_alone() {
+    let state = kept(founded(&[""; 4]), &[]);
+    let group = (1..=PARTITIONS).find(|group| nodes(&state, *group).contains(&4)).unwrap();
+    let others: Vec<u64> = nodes(&state, group).into_iter().filter(|node| *node != 4).collect();
+    let to = (1..=4).find(|node| !nodes(&state, group).contains(node)).unwrap();
+    let partition = Some(PartitionId(group as u16 - 1));
+    let moved = ClusterChange::Move { partition, from: others[0], to };
+    let refused = changed(&state, &others, moved).unwrap_err();
+    assert_eq!(refused, ClusterRefusal::QuorumLost { partition, silent: others.clone() });
+    assert!(refused.to_string().contains("--accept-loss"), "{refused}");
+    let replaced = ClusterChange::Replace { node: others[0], by: 4 };
+    assert!(matches!(changed(&state, &others, replaced), Err(ClusterRefusal::QuorumLost { .. })));
+}
+
+#[test]
+fn a_new_node_gets_its_share_when_it_is_asked_for() {
+    let mut state = kept(founded(&[""; 3]), &[]);
+    let record = state.nodes[&1].clone();
+    state.nodes.insert(4, record);
+    assert_eq!(with(&state, &[], keep), None, "not by itself");
+    let state = changed(&state, &[], ClusterChange::Balance).unwrap();
+    let loads = with(&state, &[], |facts| Draft::new(facts).loads());
+    assert!(loads.values().max().unwrap() - loads.values().min().unwrap() <= 1, "{loads:?}");
+    assert_eq!(kept(state.clone(), &[]), state);
+}
+
+#[test]
+fn an_even_number_of_replicas_is_refused() {
+    let state = kept(founded(&[""; 5]), &[]);
+    for replicas in 0..=REPLICAS_MAX + 1 {
+        let settings = ClusterChange::Settings { replicas: Some(replicas), repair_after_ms: None };
+        let refused = changed(&state, &[], settings).err();
+        let is_possible = [1, 3, 5, 7].contains(&replicas);
+        let expected =
+            (!is_possible).then_some(ClusterRefusal::Replicas { got: replicas, max: REPLICAS_MAX });
+        assert_eq!(refused, expected);
+    }
+}
+
+#[test]
+fn a_node_goes_only_when_no_group_has_anything_on_it() {
+    let state = kept(founded(&[""; 2]), &[]);
+    let before = surveyed(&state);
+    let mut drained = kept(changed(&state, &[], ClusterChange::Drain { node: 1 }).unwrap(), &[]);
+    assert!((0..=PARTITIONS).all(|group| nodes(&drained, group) == BTreeSet::from([2])));
+    drained.epoch += 1;
+    let remove = |survey: &Surveyed, lost: &[u64]| {
+        with_survey(&drained, survey, lost, |facts| plan(facts, ClusterChange::Remove { node: 1 }))
+    };
+    // All is wanted elsewhere, and the only voters are still there.
+    let replicas = PARTITIONS as u32 + 1;
+    assert_eq!(remove(&before, &[]), Err(ClusterRefusal::NotDrained { node: 1, replicas }));
+    assert_eq!(remove(&Surveyed::default(), &[]), Err(ClusterRefusal::NotDrained { node: 1, replicas }));
+    let silent = remove(&before, &[1]);
+    assert_eq!(silent, Err(ClusterRefusal::QuorumLost { partition: None, silent: vec![1] }));
+    let mut learns = surveyed(&drained);
+    let mut report = learns.of(GroupId(2)).unwrap().clone();
+    report.learners = state.wanted(2).to_vec();
+    learns.note(2, NodeReport { led: vec![report.clone()], held: Vec::new() });
+    assert_eq!(remove(&learns, &[]), Err(ClusterRefusal::NotDrained { node: 1, replicas: 1 }));
+    // Its leader has not heard of the last change.
+    report.learners.clear();
+    report.settled_epoch -= 1;
+    learns.note(2, NodeReport { led: vec![report], held: Vec::new() });
+    assert_eq!(remove(&learns, &[]), Err(ClusterRefusal::NotDrained { node: 1, replicas: 1 }));
+    assert_eq!(remove(&surveyed(&drained), &[]).unwrap().nodes, [(1, NodeState::Removed)]);
+}
+
+#[test]
+fn a_group_that_lost_its_voters_waits_for_its_recovery() {
+    let state = kept(founded(&[""; 5]), &[]);
+    let group = 1;
+    let held: Vec<u64> = nodes(&state, group).into_iter().collect();
+    let (from, lost) = (held[0], &held[1..]);
+    let after = kept(state.clone(), lost);
+    assert_eq!(nodes(&after, group), nodes(&state, group), "nobody could commit another place");
+    // Whatever is wanted by now: those who vote are the old ones.
+    let others: Vec<u64> = (1..=5).filter(|node| !lost.contains(node)).collect();
+    let mut wanted = state.clone();
+    wanted.groups[group] =
+        others.iter().map(|node| ReplicaRecord { replica: 90 + node, node: *node }).collect();
+    let partition = PartitionId(group as u16 - 1);
+    let recover = ClusterChange::Recover { partition, from };
+    let recover_of = |lost: &[u64], survey: &Surveyed| {
+        with_survey(&wanted, survey, lost, |facts| {
+            let edit = plan(facts, recover)?;
+            Ok::<_, ClusterRefusal>((edit.recover.clone(), outcome(facts, &edit).losses))
+        })
+    };
+    let survey = surveyed(&state);
+    let (recovered, losses) = recover_of(lost, &survey).unwrap();
+    assert_eq!(recovered, [(group as u32, from)]);
+    let given_up: BTreeSet<u64> = losses[0].given_up.iter().copied().collect();
+    assert_eq!(given_up, lost.iter().copied().collect());
+    assert_eq!(recover_of(&lost[..1], &survey), Err(ClusterRefusal::HasQuorum { partition }));
+    // One of two that are alive has a damaged replica.
+    let mut damaged = survey;
+    let replica = state.groups[group].iter().find(|record| record.node == lost[0]).unwrap().replica;
+    let held = Held { group: group as u32, replica, is_open: false };
+    damaged.note(lost[0], NodeReport { led: Vec::new(), held: vec![held] });
+    assert_eq!(recover_of(&lost[1..], &damaged).unwrap().0, [(group as u32, from)]);
+}
+
+#[test]
+fn a_recovery_that_gets_nowhere_is_begun_anew_with_another_replica() {
+    let mut state = kept(founded(&[""; 5]), &[]);
+    let before = surveyed(&state);
+    let held: Vec<u64> = nodes(&state, 1).into_iter().collect();
+    let (first, second, dead) = (held[0], held[1], held[2]);
+    let partition = PartitionId(0);
+    let recover = |state: &CatalogState, survey: &Surveyed, from: u64| {
+        let planned = |facts: &Facts<'_>| plan(facts, ClusterChange::Recover { partition, from });
+        with_survey(state, survey, &[dead], planned)
+    };
+    let says = |survey: &Surveyed, node: u64, is_open: bool| {
+        let mut survey = survey.clone();
+        let replica = state.groups[1].iter().find(|record| record.node == node).unwrap().replica;
+        survey.note(node, NodeReport { led: Vec::new(), held: vec![Held { group: 1, replica, is_open }] });
+        survey
+    };
+    let damaged = says(&before, first, false);
+    let refused = recover(&state, &damaged, first);
+    assert_eq!(refused, Err(ClusterRefusal::ReplicaDamaged { partition, node: first }));
+    let unheard = says(&says(&Surveyed::default(), first, false), dead, true);
+    assert_eq!(recover(&state, &unheard, second), Err(ClusterRefusal::NodeSilent { node: second }));
+    // The replica could be opened until it was recovered.
+    let begun = recover(&state, &says(&before, second, false), first).unwrap();
+    let (both, none) =
+        (says(&damaged, second, true), says(&says(&Surveyed::default(), first, false), second, true));
+    state = state.edited(&begun);
+    assert!(recover(&state, &both, first).unwrap().is_empty(), "it goes on by itself");
+    for survey in [&both, &none] {
+        assert_eq!(recover(&state, survey, second).unwrap().recover, [(1, second)]);
+    }
+    // It led after all.
+    let led = surveyed(&state);
+    assert_eq!(recover(&state, &led, first), Ok(Edit { epoch: state.epoch, ..Edit::default() }));
+    let mut report = led.of(GroupId(1)).unwrap().clone();
+    report.voters.push(ReplicaRecord { replica: 99, node: second });
+    report.voters.push(ReplicaRecord { replica: 98, node: dead });
+    let mut grown = led;
+    grown.note(first, NodeReport { led: vec![report], held: Vec::new() });
+    assert_eq!(recover(&state, &grown, second), Err(ClusterRefusal::HasQuorum { partition }));
+}

@@ -1,0 +1,310 @@
+//! Owns what nodes tell each other of the groups that they lead and of the replicas that they have, and what follows for
+//! those that are not here.
+
+use std::collections::BTreeMap;
+
+use fanfold_storage::codec::{Encoded, Malformed, Reader};
+use fanfold_storage::ids::SpaceId;
+use fanfold_storage::log::GroupId;
+use parking_lot::{Mutex, RwLock};
+
+use super::member::Member;
+use crate::catalog::ReplicaRecord;
+use crate::map::node_of;
+use crate::raft::{GroupMembers, ReplicaAddress, ReplicaId};
+
+/// The members of a group that its leader knows to be committed: nobody else belongs to it.
+#[derive(Debug, Default)]
+pub(super) struct Settled(Mutex<Option<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    term: u64,
+    members: GroupMembers,
+    /// The leader goes by the catalog of this epoch, and adds nobody whom that does not want.
+    epoch: u64,
+}
+
+impl Settled {
+    /// These are committed, as the leader of this term knows, which goes by the catalog of this epoch.
+    pub fn set(&self, term: u64, members: &GroupMembers, epoch: u64) {
+        let mut known = self.0.lock();
+        match &mut *known {
+            Some(known) if known.term == term && known.members == *members => known.epoch = epoch,
+            known => *known = Some(Known { term, members: members.clone(), epoch }),
+        }
+    }
+
+    /// The epoch for which that was said of these in this term; 0 if it was not.
+    fn epoch_of(&self, term: u64, members: &GroupMembers) -> u64 {
+        let known = self.0.lock();
+        known.as_ref().filter(|known| known.term == term && known.members == *members).map_or(0, |k| k.epoch)
+    }
+}
+
+/// What the leader of a group says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GroupReport {
+    pub group: u32,
+    pub term: u64,
+    /// The members below are committed, and no change of them is under way; the leader goes by the catalog of this epoch.
+    /// 0: they may change yet.
+    pub settled_epoch: u64,
+    pub voters: Vec<ReplicaRecord>,
+    pub learners: Vec<ReplicaRecord>,
+    /// By replica: Raft entries that it is behind.
+    pub lag: Vec<(u64, Option<u64>)>,
+}
+
+impl GroupReport {
+    /// What this node says of a group, if it leads it.
+    pub fn of(member: &dyn Member, settled: &Settled) -> Option<Self> {
+        let metrics = member.metrics();
+        if !metrics.is_leader {
+            return None;
+        }
+        let members = member.members();
+        let records = |all: &BTreeMap<ReplicaId, ReplicaAddress>| {
+            let record = |(replica, address): (&ReplicaId, &_)| ReplicaRecord {
+                replica: replica.0,
+                node: node_of(address),
+            };
+            all.iter().map(record).collect::<Vec<_>>()
+        };
+        let last = metrics.last_log_index.unwrap_or_default();
+        let lag = |held: Option<u64>| held.map(|held| last.saturating_sub(held));
+        Some(Self {
+            group: member.id().0,
+            term: metrics.term,
+            settled_epoch: if members.is_joint { 0 } else { settled.epoch_of(metrics.term, &members) },
+            voters: records(&members.voters),
+            learners: records(&members.learners),
+            lag: member.held().into_iter().map(|(replica, held)| (replica.0, lag(held))).collect(),
+        })
+    }
+
+    /// Whether a replica belongs to the group.
+    pub fn has(&self, replica: u64) -> bool {
+        self.members().any(|record| record.replica == replica)
+    }
+
+    /// Whether a replica of the group is on a node.
+    pub fn is_on(&self, node: u64) -> bool {
+        self.members().any(|record| record.node == node)
+    }
+
+    /// The replicas of the group, those that vote first.
+    pub fn members(&self) -> impl Iterator<Item = &ReplicaRecord> {
+        self.voters.iter().chain(&self.learners)
+    }
+}
+
+/// A replica that a node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    pub group: u32,
+    pub replica: u64,
+    /// Not so if it is damaged, or could not be opened.
+    pub is_open: bool,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct NodeReport {
+    /// The groups that it leads.
+    pub led: Vec<GroupReport>,
+    /// The replicas that it has.
+    pub held: Vec<Held>,
+}
+
+/// What is known of all groups.
+#[derive(Debug, Default)]
+pub(super) struct Survey(RwLock<Surveyed>);
+
+/// What was said last of all groups.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Surveyed {
+    led: BTreeMap<GroupId, GroupReport>,
+    /// By node.
+    held: BTreeMap<u64, BTreeMap<GroupId, Held>>,
+}
+
+impl Survey {
+    /// Takes what a node says.
+    pub fn note(&self, node: u64, report: NodeReport) {
+        self.0.write().note(node, report);
+    }
+
+    /// What was said last of a group.
+    pub fn of(&self, group: GroupId) -> Option<GroupReport> {
+        self.0.read().of(group).cloned()
+    }
+
+    /// What was said last of all.
+    pub fn all(&self) -> Surveyed {
+        self.0.read().clone()
+    }
+}
+
+impl Surveyed {
+    /// Takes what a node says.
+    pub fn note(&mut self, node: u64, report: NodeReport) {
+        for report in report.led {
+            let group = GroupId(report.group);
+            if self.led.get(&group).is_none_or(|before| before.term <= report.term) {
+                self.led.insert(group, report);
+            }
+        }
+        self.held.insert(node, report.held.into_iter().map(|held| (GroupId(held.group), held)).collect());
+    }
+
+    /// What was said last of a group.
+    pub fn of(&self, group: GroupId) -> Option<&GroupReport> {
+        self.led.get(&group)
+    }
+
+    /// Whether a node has said anything yet.
+    pub fn has_heard(&self, node: u64) -> bool {
+        self.held.contains_key(&node)
+    }
+
+    /// What a node says that it has of a group.
+    pub fn held(&self, group: GroupId, node: u64) -> Option<Held> {
+        self.held.get(&node)?.get(&group).copied()
+    }
+
+    /// The nodes that say that they have something of a group.
+    pub fn holders(&self, group: GroupId) -> impl Iterator<Item = u64> {
+        let all = self.held.iter().filter(move |(_, held)| held.contains_key(&group));
+        all.map(|(node, _)| *node)
+    }
+
+    /// Whether the node of a replica says that it cannot take part.
+    pub fn is_closed(&self, group: GroupId, record: &ReplicaRecord) -> bool {
+        let held = self.held(group, record.node).filter(|held| held.replica == record.replica);
+        held.is_some_and(|held| !held.is_open)
+    }
+}
+
+/// What nodes ask each other beside what the network itself knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Control {
+    /// The groups that you lead, and what you have.
+    Reports,
+    /// Answer when all partitions that you lead know this version of a space.
+    AwaitSpace { space: SpaceId, version: u64 },
+}
+
+impl Encoded for GroupReport {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.group.encode(out);
+        self.term.encode(out);
+        self.settled_epoch.encode(out);
+        self.voters.encode(out);
+        self.learners.encode(out);
+        self.lag.encode(out);
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            group: from.u32()?,
+            term: from.u64()?,
+            settled_epoch: from.u64()?,
+            voters: Encoded::decode(from)?,
+            learners: Encoded::decode(from)?,
+            lag: Encoded::decode(from)?,
+        })
+    }
+}
+
+impl Encoded for Held {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.group.encode(out);
+        self.replica.encode(out);
+        self.is_open.encode(out);
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self { group: from.u32()?, replica: from.u64()?, is_open: Encoded::decode(from)? })
+    }
+}
+
+impl Encoded for NodeReport {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.led.encode(out);
+        self.held.encode(out);
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self { led: Encoded::decode(from)?, held: Encoded::decode(from)? })
+    }
+}
+
+impl Encoded for Control {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Reports => out.push(1),
+            Self::AwaitSpace { space, version } => {
+                out.push(2);
+                space.encode(out);
+                version.encode(out);
+            }
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(match from.byte()? {
+            1 => Self::Reports,
+            2 => Self::AwaitSpace { space: SpaceId::decode(from)?, version: from.u64()? },
+            _ => return Err(from.malformed("question of a node")),
+        })
+    }
+}
+
+/// The whole of a body, or nothing.
+pub(super) fn whole<T: Encoded>(bytes: &[u8]) -> Result<T, Malformed> {
+    let mut from = Reader::new(bytes);
+    let value = T::decode(&mut from)?;
+    from.end().map(|()| value)
+}
+
+/// A body.
+pub(super) fn body(value: &impl Encoded) -> bytes::Bytes {
+    let mut out = Vec::new();
+    value.encode(&mut out);
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn questions_and_reports_return_from_their_encoding() {
+        let one = ReplicaRecord { replica: 5, node: 2 };
+        let report = GroupReport {
+            group: 3,
+            term: 4,
+            settled_epoch: 9,
+            voters: vec![one],
+            learners: vec![one, one],
+            lag: vec![(5, None), (6, Some(7))],
+        };
+        let held = [true, false].map(|is_open| Held { group: 3, replica: 5, is_open });
+        let report = NodeReport { led: vec![report], held: held.to_vec() };
+        assert_eq!(whole::<NodeReport>(&body(&report)).unwrap(), report);
+        for control in [Control::Reports, Control::AwaitSpace { space: SpaceId(3), version: 8 }] {
+            assert_eq!(whole::<Control>(&body(&control)).unwrap(), control);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = whole::<NodeReport>(&bytes);
+            let _ = whole::<Control>(&bytes);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Owns which partitions are on this node: each is hosted here, damaged here, or elsewhere.
+//!
+//! - Whoever has a handle may go on with it after the partition was retired; its group answers then that it has stopped.
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::{ArcSwapOption, Guard};
+use fanfold_storage::ids::PartitionId;
+
+use super::handle::PartitionHandle;
+use crate::error::NodeError;
+use crate::map::{Whereabouts, group_of};
+use crate::peer::PeerNetwork;
+
+/// The partitions of the cluster as this node has them, by number.
+pub(crate) struct Partitions {
+    slots: Box<[Slot]>,
+    whereabouts: Arc<Whereabouts>,
+    network: OnceLock<PeerNetwork>,
+}
+
+#[derive(Default)]
+struct Slot {
+    hosted: ArcSwapOption<PartitionHandle>,
+    is_damaged: AtomicBool,
+}
+
+/// A partition that is here, borrowed for a short time.
+pub(crate) struct Hosted(Guard<Option<Arc<PartitionHandle>>>);
+
+impl Hosted {
+    /// None if there is none.
+    fn new(guard: Guard<Option<Arc<PartitionHandle>>>) -> Option<Self> {
+        guard.is_some().then_some(Self(guard))
+    }
+}
+
+impl Deref for Hosted {
+    type Target = PartitionHandle;
+
+    fn deref(&self) -> &PartitionHandle {
+        self.0.as_deref().expect("it was looked at when this was made")
+    }
+}
+
+impl Partitions {
+    /// So many, none of which is here yet.
+    pub fn new(count: u16, whereabouts: Arc<Whereabouts>) -> Self {
+        Self { slots: (0..count).map(|_| Slot::default()).collect(), whereabouts, network: OnceLock::new() }
+    }
+
+    /// The number of partitions of the cluster.
+    pub fn count(&self) -> u16 {
+        self.slots.len() as u16
+    }
+
+    /// Where those are that are not here.
+    pub fn whereabouts(&self) -> &Arc<Whereabouts> {
+        &self.whereabouts
+    }
+
+    /// From now on those that are elsewhere are reached over this network.
+    pub fn connect(&self, network: PeerNetwork) {
+        let _ = self.network.set(network);
+    }
+
+    /// The network to where the others are; none while there are no others.
+    pub fn network(&self) -> Option<&PeerNetwork> {
+        self.network.get()
+    }
+
+    /// This node, once it belongs to a cluster.
+    pub fn own_node(&self) -> Option<u64> {
+        self.network.get()?.node()
+    }
+
+    /// The partition of this number, if it is here.
+    pub fn get(&self, id: PartitionId) -> Result<Arc<PartitionHandle>, NodeError> {
+        let slot = self.slot(id)?;
+        slot.hosted.load_full().ok_or_else(|| self.missing(id, slot))
+    }
+
+    /// Like [`Partitions::get`], without touching its count of references; not to be kept for long.
+    pub fn hosted(&self, id: PartitionId) -> Option<Hosted> {
+        Hosted::new(self.slots.get(usize::from(id.0))?.hosted.load())
+    }
+
+    /// Those that are here.
+    pub fn all(&self) -> impl Iterator<Item = Arc<PartitionHandle>> + '_ {
+        self.slots.iter().filter_map(|slot| slot.hosted.load_full())
+    }
+
+    /// Those that this node should have and refuses to serve, because its log is damaged where they are.
+    pub fn damaged(&self) -> impl Iterator<Item = PartitionId> + '_ {
+        let slots = self.slots.iter().enumerate();
+        let damaged = slots.filter(|(_, slot)| slot.is_damaged.load(Ordering::Acquire));
+        damaged.map(|(n, _)| PartitionId(n as u16))
+    }
+
+    /// Takes a partition in.
+    pub fn host(&self, partition: Arc<PartitionHandle>) {
+        if let Ok(slot) = self.slot(partition.id()) {
+            slot.is_damaged.store(false, Ordering::Release);
+            slot.hosted.store(Some(partition));
+        }
+    }
+
+    /// Takes a partition out.
+    pub fn retire(&self, id: PartitionId) -> Option<Arc<PartitionHandle>> {
+        self.slot(id).ok()?.hosted.swap(None)
+    }
+
+    /// Notes that this node's replica of a partition cannot be used.
+    pub fn mark_damaged(&self, id: PartitionId) {
+        if let Ok(slot) = self.slot(id) {
+            slot.is_damaged.store(true, Ordering::Release);
+        }
+    }
+
+    fn slot(&self, id: PartitionId) -> Result<&Slot, NodeError> {
+        self.slots.get(usize::from(id.0)).ok_or(NodeError::UnknownPartition { partition: id })
+    }
+
+    /// Why there is nothing in a slot. Damage only counts while nobody else leads the partition.
+    fn missing(&self, id: PartitionId, slot: &Slot) -> NodeError {
+        let leader = self.whereabouts.leader_of(group_of(Some(id)));
+        if leader.is_none() && slot.is_damaged.load(Ordering::Acquire) {
+            return NodeError::Damaged { partition: id };
+        }
+        NodeError::NotLeader { leader }
+    }
+}

@@ -1,0 +1,72 @@
+//! Owns the taking in of the messages of a replica's peers.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use openraft::raft::AppendEntriesResponse;
+use tokio::time::Instant;
+
+use super::group::Inner;
+use super::machine::Machine;
+use super::transport::{EndpointError, MessageKind, PeerEndpoint};
+use super::{message, receive, transfer};
+
+/// When a replica last heard from its leader, and which index was committed by then.
+#[derive(Debug, Default)]
+pub(super) struct Heard(Mutex<Option<(Instant, u64)>>);
+
+impl Heard {
+    fn note(&self, at: Instant, committed: u64) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.is_none_or(|(before, _)| before <= at) {
+            *heard = Some((at, committed));
+        }
+    }
+
+    /// The last time, and the index; none before the first.
+    pub fn last(&self) -> Option<(Instant, u64)> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes in the messages for one replica.
+pub(super) struct Endpoint<M: Machine> {
+    pub inner: Arc<Inner<M>>,
+}
+
+impl<M: Machine> PeerEndpoint for Endpoint<M> {
+    fn handle(&self, kind: MessageKind, body: Bytes) -> BoxFuture<'_, Result<Bytes, EndpointError>> {
+        let raft = &self.inner.raft;
+        Box::pin(async move {
+            let answer = match kind {
+                MessageKind::Append => {
+                    let (came, request) = (Instant::now(), message::decode_append(&body)?);
+                    let committed = request.leader_commit.map_or(0, |log_id| log_id.index);
+                    let answer = raft.append_entries(request).await.map_err(|_| EndpointError::Stopped)?;
+                    if matches!(answer, AppendEntriesResponse::Success) {
+                        self.inner.heard.note(came, committed);
+                    }
+                    message::encode_append_answer(&answer)
+                }
+                MessageKind::Vote => {
+                    let answer = raft.vote(message::decode_vote(&body)?).await;
+                    message::encode_vote_answer(&answer.map_err(|_| EndpointError::Stopped)?)
+                }
+                MessageKind::PreVote => {
+                    let answer = raft.pre_vote(message::decode_vote(&body)?).await;
+                    message::encode_vote_answer(&answer.map_err(|_| EndpointError::Stopped)?)
+                }
+                MessageKind::Snapshot => {
+                    let answer = receive::handle(&self.inner, transfer::decode_transfer_step(&body)?).await?;
+                    transfer::encode_transfer_step_answer(&answer)
+                }
+                MessageKind::TransferLeader => {
+                    let answer = raft.handle_transfer_leader(message::decode_transfer(&body)?).await;
+                    message::encode_transfer_answer(&answer.map_err(|_| EndpointError::Stopped)?)
+                }
+            };
+            Ok(answer?)
+        })
+    }
+}

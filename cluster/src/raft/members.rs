@@ -1,0 +1,218 @@
+//! Owns the members of a group: who they are, how far each is, and the changes that a leader makes.
+//!
+//! - One change at a time. It goes on when its caller gives up, because a change that is half done needs its second half.
+//! - A change of the voters is refused if the new ones would have no majority that is alive and has caught up: there is
+//!   no way back from it.
+//! - The leader may be among those that leave; then it leads until the change is committed, and steps down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant, RaftMetrics};
+use tokio::time::timeout;
+
+use super::alone::{Changing, settle};
+use super::error::ChangeError;
+use super::group::{Group, Inner, leader_hint};
+use super::machine::Machine;
+use super::types::{ReplicaAddress, ReplicaId, Types};
+
+/// A replica has caught up if so many Raft entries, or fewer, are missing.
+pub const CAUGHT_UP_ENTRIES: u64 = 256;
+
+/// The members of a group as one replica knows them, committed or not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GroupMembers {
+    /// Who votes; in the middle of a change, before it or after it.
+    pub voters: BTreeMap<ReplicaId, ReplicaAddress>,
+    /// Who is only sent the log.
+    pub learners: BTreeMap<ReplicaId, ReplicaAddress>,
+    /// Whether the voters are being changed: [`Group::change_voters`] finishes that, whoever began it.
+    pub is_joint: bool,
+}
+
+impl<M: Machine> Group<M> {
+    /// The members of the group, as far as this replica knows; none if it has heard of none.
+    pub fn members(&self) -> GroupMembers {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let membership = &metrics.membership_config;
+        let voters: BTreeSet<ReplicaId> = membership.voter_ids().collect();
+        let all = membership.nodes().map(|(replica, address)| (*replica, address.clone()));
+        let (voting, learning) = all.partition(|(replica, _)| voters.contains(replica));
+        let is_joint = membership.get_joint_config().len() > 1;
+        GroupMembers { voters: voting, learners: learning, is_joint }
+    }
+
+    /// On the leader: the last index that each member is known to hold; none for a member that has not answered yet.
+    /// None if this replica does not lead.
+    pub fn replication(&self) -> Option<BTreeMap<ReplicaId, Option<u64>>> {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let progress = metrics.replication?.into_iter();
+        Some(progress.map(|(replica, held)| (replica, held.map(|log_id| log_id.index))).collect())
+    }
+
+    /// Adds a replica that is sent the log and does not vote. Returns when that is committed, however far the replica
+    /// is. A member stays what it is.
+    pub async fn add_learner(&self, replica: ReplicaId, address: ReplicaAddress) -> Result<(), ChangeError> {
+        self.check_leads()?;
+        if self.members().contains(replica) {
+            return Ok(());
+        }
+        self.change_members(ChangeMembers::AddNodes(BTreeMap::from([(replica, address)])), true).await
+    }
+
+    /// Makes exactly these the voters; each must be a member. Returns when that is committed and no other voter counts.
+    /// Voters that are not named leave the group; learners that are not named stay learners.
+    pub async fn change_voters(&self, voters: BTreeSet<ReplicaId>) -> Result<(), ChangeError> {
+        if voters.is_empty() {
+            return Err(ChangeError::LastVoter);
+        }
+        self.check_leads()?;
+        let members = self.members();
+        if let Some(replica) = voters.iter().find(|replica| !members.contains(**replica)) {
+            return Err(ChangeError::NotMember { replica: *replica });
+        }
+        if !members.is_joint && members.voters.keys().eq(&voters) {
+            return Ok(());
+        }
+        let (ready, needed) = (self.ready_of(&voters), voters.len() / 2 + 1);
+        if ready < needed {
+            return Err(ChangeError::WouldLoseQuorum { ready: ready as u64, needed: needed as u64 });
+        }
+        self.change_members(ChangeMembers::ReplaceAllVoters(voters), false).await
+    }
+
+    /// Removes a learner; one that is no member is no error.
+    pub async fn remove_learner(&self, replica: ReplicaId) -> Result<(), ChangeError> {
+        self.check_leads()?;
+        let members = self.members();
+        if members.voters.contains_key(&replica) {
+            let is_last = members.voters.len() == 1;
+            return Err(if is_last { ChangeError::LastVoter } else { ChangeError::Votes { replica } });
+        }
+        if !members.learners.contains_key(&replica) {
+            return Ok(());
+        }
+        self.change_members(ChangeMembers::RemoveNodes(BTreeSet::from([replica])), true).await
+    }
+
+    /// Hands the leadership to a voter, and returns when it, or anybody else but this replica, leads. On a timeout this
+    /// replica may have stopped accepting proposals, until somebody else is elected.
+    pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), ChangeError> {
+        self.check_leads()?;
+        if to == self.replica() {
+            return Ok(());
+        }
+        if !self.members().voters.contains_key(&to) {
+            return Err(ChangeError::NotMember { replica: to });
+        }
+        if !self.is_ready(to) {
+            return Err(ChangeError::NotReady { replica: to });
+        }
+        let mut leadership = self.inner.raft.server_metrics();
+        let trigger = self.inner.raft.trigger();
+        trigger.transfer_leader(to).await.map_err(|_| ChangeError::Stopped)?;
+        let myself = self.replica();
+        let moved = async {
+            loop {
+                let leader = leadership.borrow_watched().current_leader;
+                if leader.is_some_and(|leader| leader != myself) {
+                    return Ok(());
+                }
+                leadership.changed().await.map_err(|_| ChangeError::Stopped)?;
+            }
+        };
+        self.within_deadline(moved).await
+    }
+
+    /// Whether a member is alive and has caught up, as far as this leader knows; false if it does not lead.
+    pub fn is_ready(&self, replica: ReplicaId) -> bool {
+        self.ready_of(&BTreeSet::from([replica])) == 1
+    }
+
+    fn check_leads(&self) -> Result<(), ChangeError> {
+        let leads = self.inner.raft.as_leader();
+        leads.map(drop).map_err(|forward| ChangeError::NotLeader { hint: leader_hint(forward) })
+    }
+
+    /// How many of these replicas are alive and have caught up, as far as this leader knows.
+    fn ready_of(&self, replicas: &BTreeSet<ReplicaId>) -> usize {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let silence_max = Duration::from_millis(2 * self.inner.settings.election_max_ms);
+        let is_ready = |replica: &&ReplicaId| {
+            if **replica == self.replica() {
+                metrics.state.is_leader()
+            } else {
+                is_ready(&metrics, **replica, silence_max)
+            }
+        };
+        replicas.iter().filter(is_ready).count()
+    }
+
+    async fn change_members(
+        &self,
+        change: ChangeMembers<ReplicaId, ReplicaAddress>,
+        retain: bool,
+    ) -> Result<(), ChangeError> {
+        let changing = Changing::begin(&self.inner)?;
+        let inner: Arc<Inner<M>> = self.inner.clone();
+        let changed = tokio::spawn(async move {
+            let changed = inner.raft.change_membership(change, retain).await;
+            drop(changing);
+            settle(&*inner).await;
+            changed.map(drop).map_err(change_error)
+        });
+        self.within_deadline(async { changed.await.unwrap_or(Err(ChangeError::Stopped)) }).await
+    }
+
+    async fn within_deadline(
+        &self,
+        change: impl Future<Output = Result<(), ChangeError>>,
+    ) -> Result<(), ChangeError> {
+        let deadline_ms = self.inner.settings.change_timeout_ms;
+        let changed = timeout(Duration::from_millis(deadline_ms), change).await;
+        changed.unwrap_or(Err(ChangeError::Timeout { waited_ms: deadline_ms }))
+    }
+}
+
+impl GroupMembers {
+    /// Whether a replica is a member.
+    pub fn contains(&self, replica: ReplicaId) -> bool {
+        self.voters.contains_key(&replica) || self.learners.contains_key(&replica)
+    }
+}
+
+/// Whether a follower has answered lately, and holds nearly all of the log.
+fn is_ready(metrics: &RaftMetrics<Types>, replica: ReplicaId, silence_max: Duration) -> bool {
+    let held = metrics.replication.as_ref().and_then(|all| all.get(&replica)).copied().flatten();
+    let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&replica)).copied().flatten();
+    let Some((held, heard)) = held.zip(heard) else { return false };
+    let missing = metrics.last_log_index.unwrap_or_default().saturating_sub(held.index);
+    missing <= CAUGHT_UP_ENTRIES && heard.into_inner().elapsed() <= silence_max
+}
+
+fn change_error(error: RaftError<Types, ClientWriteError<Types>>) -> ChangeError {
+    match error {
+        RaftError::Fatal(_) => ChangeError::Stopped,
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            ChangeError::NotLeader { hint: leader_hint(forward) }
+        }
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(forward)) => {
+            ChangeError::Lost { hint: leader_hint(forward) }
+        }
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(refused)) => match refused {
+            ChangeMembershipError::EmptyMembership(_) => ChangeError::LastVoter,
+            ChangeMembershipError::LearnerNotFound(error) => {
+                ChangeError::NotMember { replica: error.node_id }
+            }
+            // What is left says that something before it is still to be committed.
+            _ => ChangeError::InProgress,
+        },
+        // The second half of a change, after another leader's.
+        RaftError::APIError(ClientWriteError::PreconditionFailed(_)) => ChangeError::Lost { hint: None },
+    }
+}

@@ -1,0 +1,67 @@
+//! Owns the making of a sole voter out of what one replica has, when its group has lost its majority for good.
+//!
+//! - What the lost majority had acknowledged and this replica never got is lost; what this replica has and nobody had
+//!   committed counts from then on. Nobody else of the old group may ever run again.
+//! - The new membership is an entry behind all others, of a term that nobody has led in, under a new replica id.
+//!   Stopped at any point, it can be done again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fanfold_storage::log::Record;
+
+use super::codec::{LogIdBytes, VoteBytes, encode, encode_entry};
+use super::error::OpenError;
+use super::files::GroupDirectory;
+use super::group::GroupSpec;
+use super::log_store::{LogStore, LogStoreError};
+use super::note::Note;
+use super::types::{Entry, LeaderId, LogId, Membership, Payload, SnapshotMeta, Vote};
+
+/// Whether this replica was recovered already, or is to be; an error if there is nothing to recover from.
+pub(super) fn is_due(spec: &GroupSpec, directory: &GroupDirectory) -> Result<bool, OpenError> {
+    let replica = spec.replica;
+    match Note::read(&*directory.fs, &directory.dir, spec.group)? {
+        Some(Note { is_retired: true, .. }) => Err(OpenError::Retired { replica }),
+        Some(note) => Ok(note.replica != replica),
+        None => Ok(true),
+    }
+}
+
+/// Writes the new membership behind everything that the log and the newest snapshot have.
+pub(super) async fn append_membership(
+    store: &LogStore,
+    spec: &GroupSpec,
+    newest: Option<&SnapshotMeta>,
+) -> Result<(), OpenError> {
+    let (last, vote) = store.ends()?;
+    let included = newest.and_then(|meta| meta.last_log_id);
+    let Some(before) = last.max(included) else { return Err(OpenError::Empty { replica: spec.replica }) };
+    let term = before.leader_id.term.max(vote.map_or(0, |vote| vote.leader_id.term)) + 1;
+    let leader_id = LeaderId { term, node_id: spec.replica };
+    let address = spec.members.get(&spec.replica).cloned().unwrap_or_default();
+    let voters = vec![BTreeSet::from([spec.replica])];
+    let membership = Membership::new(voters, BTreeMap::from([(spec.replica, address)]));
+    let membership = membership.map_err(|_| OpenError::NotMember { replica: spec.replica })?;
+    let entry =
+        Entry { log_id: LogId::new(leader_id, before.index + 1), payload: Payload::Membership(membership) };
+    let vote = Vote { leader_id, committed: false };
+    let group = spec.group;
+    let encoded = || {
+        let mut records = vec![Record::Vote { group, data: encode(&VoteBytes::from(&vote))? }];
+        if last < included {
+            // The snapshot was put in place, and the log not yet purged behind it.
+            let data = encode(&LogIdBytes::from(&before))?;
+            records.push(Record::Purge { group, index: before.index, data });
+        }
+        records.push(Record::Append { group, index: entry.log_id.index, data: encode_entry(&entry)? });
+        Ok::<_, LogStoreError>(records)
+    };
+    store.write(encoded()?).await?;
+    tracing::warn!(
+        group = group.0,
+        replica = spec.replica.0,
+        index = entry.log_id.index,
+        "the group goes on with this replica alone; what only the others had is lost"
+    );
+    Ok(())
+}

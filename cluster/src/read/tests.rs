@@ -1,0 +1,331 @@
+//! Reads and streams between partitions on two nodes, over real sockets.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfold_storage::command::{Append, Command, Limits, Outcome, Ttl, Write, WriteTag, encode_batch};
+use fanfold_storage::entry::{Audience, EntryRef};
+use fanfold_storage::fs::RealFs;
+use fanfold_storage::ids::{GraphId, JournalPosition, PartitionId, Sequence, SpaceId, Stamp, UserId};
+use fanfold_storage::log::{GroupId, Log, LogOptions};
+use fanfold_storage::space::{SpaceDefinition, SpacePolicy};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::*;
+use crate::catalog::{CatalogState, NodeRecord, NodeState};
+use crate::clock::{Stamps, SystemClock};
+use crate::dispatcher::{ClusterStreams, Dispatcher, DispatcherSettings, take_in};
+use crate::error::NodeError;
+use crate::map::{Whereabouts, group_of};
+use crate::partition::{PartitionHandle, PartitionMachine, Partitions, background};
+use crate::peer::*;
+use crate::proposer::Proposer;
+use crate::raft::{
+    Formation, Group, GroupDirectory, GroupSpec, InProcessTransport, MessageKind, RaftSettings,
+    ReplicaAddress, ReplicaId, group_dir,
+};
+
+const PARTITIONS: u16 = 4;
+const POSTS: SpaceId = SpaceId(1);
+const FOLLOWS: GraphId = GraphId(1);
+const LONG: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Known(Mutex<BTreeMap<u64, SocketAddr>>);
+
+impl Addresses for Known {
+    fn peer_address(&self, node: u64) -> Option<String> {
+        self.0.lock().get(&node).map(ToString::to_string)
+    }
+
+    fn peers(&self) -> Vec<u64> {
+        self.0.lock().keys().copied().collect()
+    }
+}
+
+/// What other nodes reach of a half.
+struct Answers(Arc<Partitions>);
+
+impl PeerHandler for Answers {
+    fn admit(&self, _: u64) -> Result<(), HelloRefusal> {
+        Ok(())
+    }
+
+    fn raft(
+        &self,
+        _: u64,
+        _: GroupId,
+        _: ReplicaId,
+        _: MessageKind,
+        _: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, PeerRefusal>> {
+        Box::pin(async { Err(PeerRefusal::NotHosted) })
+    }
+
+    fn call(&self, _: u64, call: PeerCall) -> BoxFuture<'_, Result<PeerAnswer, PeerRefusal>> {
+        Box::pin(async move {
+            match call {
+                PeerCall::Ask(questions) => answer_asked(&self.0, &questions).await.map(PeerAnswer::Replies),
+                PeerCall::Stream { destination, message } => {
+                    take_in(&self.0, destination, message).await.map(PeerAnswer::Stream)
+                }
+                _ => Err(PeerRefusal::Malformed),
+            }
+        })
+    }
+
+    fn ping(&self) -> Ping {
+        Ping::default()
+    }
+
+    fn heard(&self, _: u64, _: &Ping) {}
+}
+
+/// A node with some of the partitions.
+struct Half {
+    partitions: Arc<Partitions>,
+    known: Arc<Known>,
+    whereabouts: Arc<Whereabouts>,
+    address: SocketAddr,
+    sequences: Mutex<BTreeMap<PartitionId, WriteTag>>,
+    _dir: tempfile::TempDir,
+    _stop: DropGuard,
+}
+
+impl Half {
+    async fn new(node: u64, hosted: &[u16]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::default() };
+        let (log, _) = Log::open(Arc::new(RealFs), &dir.path().join("log"), options).unwrap();
+        let whereabouts = Arc::new(Whereabouts::default());
+        whereabouts.view.offer(1, || {
+            let record = |node: u64| NodeRecord {
+                address: format!("node-{node}:1"),
+                peer_address: String::new(),
+                zone: String::new(),
+                state: NodeState::Active,
+                directory_id: 0,
+            };
+            let nodes = (1..=2).map(|node| (node, record(node))).collect();
+            Arc::new(CatalogState { epoch: 1, nodes, ..CatalogState::default() })
+        });
+        let partitions = Arc::new(Partitions::new(PARTITIONS, whereabouts.clone()));
+        let stamps = Arc::new(Stamps::new(Arc::new(SystemClock::new()), 0));
+        let stop = CancellationToken::new();
+        let streams = ClusterStreams::new(partitions.clone());
+        for id in hosted.iter().copied().map(PartitionId) {
+            let group = group_of(Some(id));
+            let replica = ReplicaId(1);
+            let members = BTreeMap::from([(replica, ReplicaAddress("here".into()))]);
+            let spec = GroupSpec { group, replica, members, formation: Formation::New };
+            let pace = Arc::new(|_| ());
+            let directory = GroupDirectory { fs: Arc::new(RealFs), dir: group_dir(dir.path(), group), pace };
+            let (machine, settings) = (PartitionMachine::new(id, PARTITIONS), RaftSettings::default());
+            let transport = Arc::new(InProcessTransport::default());
+            let group = Group::open(log.clone(), spec, directory.load(group, machine), &settings, transport)
+                .await
+                .unwrap();
+            let encode = |stamp_ms: u64, commands: &[Bytes]| encode_batch(Stamp(stamp_ms), commands);
+            let proposer = Proposer::spawn(group.clone(), encode, stamps.clone(), Box::new(background));
+            let handle = Arc::new(PartitionHandle::new(id, group, proposer, whereabouts.clone()));
+            partitions.host(handle.clone());
+            handle.propose(&Command::Configure { limits: Limits::default() }).await.unwrap();
+            let definition = SpaceDefinition {
+                id: POSTS,
+                name: "posts".into(),
+                graph: FOLLOWS,
+                graph_name: "follows".into(),
+                version: 1,
+                policy: SpacePolicy::default(),
+            };
+            handle.propose(&Command::DefineSpace { definition }).await.unwrap();
+            let settings = DispatcherSettings { journal_events_max: 100_000 };
+            let dispatcher = Dispatcher::new(handle, Arc::new(streams.clone()), settings);
+            tokio::spawn(dispatcher.run(stop.clone()));
+        }
+        let known = Arc::new(Known::default());
+        let identity = watch::Sender::new(Some(PeerIdentity { cluster: 1, node }));
+        let network = PeerNetwork::new(identity.subscribe(), known.clone(), PeerOptions::default());
+        let listener = PeerListener::bind("127.0.0.1:0".parse().unwrap(), &network).await.unwrap();
+        let (address, answers) = (listener.local_addr(), Arc::new(Answers(partitions.clone())));
+        tokio::spawn(listener.run(answers, stop.clone()));
+        partitions.connect(network);
+        let sequences = Mutex::default();
+        Self { partitions, known, whereabouts, address, sequences, _dir: dir, _stop: stop.drop_guard() }
+    }
+
+    fn asker(&self) -> Asker<'_> {
+        Asker::new(&self.partitions)
+    }
+
+    fn home(&self, user: UserId) -> Arc<PartitionHandle> {
+        self.partitions.get(self.asker().home_of(user)).unwrap()
+    }
+
+    async fn write(&self, user: UserId, write: Write) -> (u64, Option<JournalPosition>) {
+        let home = self.home(user);
+        let known = self.sequences.lock().get(&home.id()).copied();
+        let session = match known {
+            Some(tag) => tag.session,
+            None => match home.propose(&Command::OpenSession).await.unwrap().1 {
+                Outcome::Session { session } => session,
+                other => panic!("{other:?}"),
+            },
+        };
+        let sequence = Sequence(known.map_or(1, |tag| tag.sequence.0 + 1));
+        let tag = WriteTag { session, sequence, lowest_unanswered: sequence };
+        self.sequences.lock().insert(home.id(), tag);
+        match home.propose(&Command::Write { tag, write }).await.unwrap() {
+            (index, Outcome::Written { journal, .. }) => (index, journal),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn post(&self, owner: UserId, payload: &str, reference: Option<EntryRef>) {
+        let item = Append {
+            space: POSTS,
+            owner,
+            author: None,
+            audience: Audience::Public,
+            ttl: Ttl::SpaceDefault,
+            key: None,
+            reference,
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+        };
+        self.write(owner, Write::Append { items: vec![item] }).await;
+    }
+
+    async fn feed(&self, reader: UserId) -> Page {
+        let request = FeedRequest {
+            space: POSTS,
+            reader,
+            limit: 10,
+            below: fanfold_storage::ids::EntryId::MAX,
+            newer_than: None,
+            hydrate: true,
+            at_least: None,
+        };
+        read_feed(self.asker(), &self.home(reader), &request).await.unwrap()
+    }
+}
+
+fn payloads(page: &Page) -> Vec<Option<Bytes>> {
+    page.entries.iter().map(|entry| entry.payload.clone()).collect()
+}
+
+/// Two nodes with two partitions each, what the first sends through a proxy, and a user of each partition.
+async fn halves() -> (Half, PeerProxy, Half, Vec<UserId>) {
+    let (first, second) = (Half::new(1, &[0, 1]).await, Half::new(2, &[2, 3]).await);
+    let proxy = PeerProxy::start(second.address).await.unwrap();
+    first.known.0.lock().insert(2, proxy.address());
+    second.known.0.lock().insert(1, first.address);
+    for half in [&first, &second] {
+        for (partition, node) in [(0, 1), (1, 1), (2, 2), (3, 2)] {
+            half.whereabouts.leaders.note(group_of(Some(PartitionId(partition))), 1, node);
+        }
+    }
+    let of = |n| {
+        (1..10_000)
+            .map(UserId)
+            .find(|user| PartitionId::of_user(*user, PARTITIONS) == PartitionId(n))
+            .unwrap()
+    };
+    let users = (0..PARTITIONS).map(of).collect();
+    (first, proxy, second, users)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn feeds_edges_and_waits_work_across_nodes() {
+    let (first, _proxy, second, users) = halves().await;
+    let follow = |owner| Write::Follow { graph: FOLLOWS, reader: users[0], owners: vec![owner] };
+    second.post(users[2], "before", None).await;
+    for owner in [users[1], users[2], users[3]] {
+        first.write(users[0], follow(owner)).await;
+    }
+    second.post(users[3], "there", None).await;
+    first.post(users[1], "here", None).await;
+    timeout(LONG, first.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    timeout(LONG, second.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    let page = first.feed(users[0]).await;
+    let expected = ["here", "there", "before"].map(|text| Some(Bytes::from_static(text.as_bytes())));
+    let mut found = payloads(&page);
+    found.sort();
+    let mut sorted = expected.to_vec();
+    sorted.sort();
+    assert_eq!(found, sorted);
+    assert_eq!((page.next, page.short_of.len()), (None, 0));
+    // The edges of an owner are where the readers are.
+    let counts = counts(second.asker(), FOLLOWS, users[2]).await.unwrap();
+    assert_eq!(counts, Counts { followers: 1, followees: 0 });
+    let followers = scan_followers(second.asker(), FOLLOWS, users[2], None, 10).await.unwrap();
+    assert_eq!(followers.users.iter().map(|edge| edge.user).collect::<Vec<_>>(), [users[0]]);
+    let there = page.entries.iter().find(|entry| entry.owner == users[3]).unwrap().id;
+    let explained = explain(first.asker(), POSTS, users[0], there).await.unwrap();
+    assert!(explained.shown, "{explained:?}");
+    // Entries by id, with a viewer who is homed elsewhere.
+    let request = EntriesRequest { space: POSTS, ids: vec![there], viewer: Some(users[0]) };
+    let entries = read_entries(second.asker(), &request).await.unwrap();
+    assert_eq!(entries[0].as_ref().unwrap().id, there);
+    // A token of a write there is waited for from here.
+    let (_, journal) = second.write(users[2], Write::Block { user: users[2], targets: vec![users[0]] }).await;
+    let question = Question::Reached {
+        incarnation: second.home(users[2]).incarnation(),
+        position: journal.unwrap(),
+        destination: Some(PartitionId(0)),
+    };
+    let reached = timeout(LONG, first.asker().wait(PartitionId(2), question)).await.unwrap();
+    assert_eq!(reached, Ok(question::Reply::Done));
+    assert!(first.feed(users[0]).await.entries.iter().all(|entry| entry.owner != users[2]), "blocked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_answer_makes_pages_short_and_nothing_is_lost() {
+    let (first, proxy, second, users) = halves().await;
+    let owners = vec![users[1], users[2]];
+    first.write(users[0], Write::Follow { graph: FOLLOWS, reader: users[0], owners }).await;
+    timeout(LONG, first.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    second.post(users[2], "there", None).await;
+    timeout(LONG, second.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    proxy.cut(Toward::Caller, true);
+    let page = timeout(LONG, first.feed(users[0])).await.unwrap();
+    assert_eq!(page.short_of, [ShortReason::Unreachable { partition: PartitionId(2) }]);
+    assert_eq!(payloads(&page), [None], "known, but not its payload");
+    // What is written meanwhile arrives once the way is there again, once.
+    first.write(users[1], Write::Follow { graph: FOLLOWS, reader: users[1], owners: vec![users[3]] }).await;
+    proxy.cut(Toward::Caller, false);
+    proxy.break_all();
+    timeout(LONG, first.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    let counted = counts(second.asker(), FOLLOWS, users[3]).await.unwrap();
+    assert_eq!(counted.followers, 1);
+    assert_eq!(payloads(&first.feed(users[0]).await), [Some(Bytes::from_static(b"there"))]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_asked_in_vain_names_the_leader() {
+    let (first, _proxy, second, users) = halves().await;
+    // The first believes that the second leads a partition that is here, and knows nobody for the other.
+    let count = Question::FollowerCount { graph: FOLLOWS, owner: users[0] };
+    second.whereabouts.leaders.note(group_of(Some(PartitionId(2))), 9, 1);
+    first.whereabouts.leaders.note(group_of(Some(PartitionId(2))), 9, 2);
+    second.whereabouts.leaders.forget(group_of(Some(PartitionId(0))), 1);
+    let unknown = second.asker().ask_one(PartitionId(0), count.clone()).await;
+    assert_eq!(unknown, Err(NodeError::NotLeader { leader: None }));
+    second.whereabouts.leaders.note(group_of(Some(PartitionId(0))), 2, 1);
+    let known = second.asker().ask_one(PartitionId(0), count.clone()).await;
+    assert_eq!(known, Ok(question::Reply::Count { count: 0 }));
+    // Whoever leads is asked here, whatever is believed.
+    let own = second.asker().ask_one(PartitionId(2), count.clone()).await;
+    assert_eq!(own, Ok(question::Reply::Count { count: 0 }));
+    // A partition that nobody hosts is refused by the node that was believed to.
+    first.partitions.retire(PartitionId(1));
+    first.whereabouts.leaders.note(group_of(Some(PartitionId(1))), 7, 2);
+    let gone = first.asker().ask_one(PartitionId(1), count).await;
+    assert!(matches!(gone, Err(NodeError::NotLeader { .. } | NodeError::Unavailable { .. })), "{gone:?}");
+}

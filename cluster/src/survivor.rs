@@ -1,0 +1,126 @@
+//! Owns the order to a stopped node to go on without the majority of the catalog, which is gone for good.
+//!
+//! - It is a note in the data directory; the next start makes the node's replica of the catalog the only one, marks the
+//!   nodes that are gone as removed, and lets partitions that lost their majority too go on with one replica that is left.
+//! - What only the nodes that are gone had is lost. None of them may ever run again; if one does, it is refused by whoever
+//!   knows.
+
+use std::path::{Path, PathBuf};
+
+use fanfold_storage::fs::RealFs;
+use fanfold_storage::ids::PartitionId;
+use thiserror::Error;
+
+use crate::backup::{Alone, BackupError, Restored};
+use crate::catalog::{Fate, NodeState};
+use crate::error::OpenError;
+use crate::identity::DataDir;
+use crate::lock::DirLock;
+
+/// What becomes of the cluster, as far as the node knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survival {
+    /// The node that goes on.
+    pub node: u64,
+    /// The nodes that are removed.
+    pub gone: Vec<u64>,
+    /// Partitions that go on with what one node has.
+    pub kept: Vec<(PartitionId, u64)>,
+    /// Partitions that only nodes had that are gone.
+    pub lost: Vec<PartitionId>,
+}
+
+/// Why a node does not go on alone.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SurvivorError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] OpenError),
+    /// The order cannot be written.
+    #[error(transparent)]
+    Write(#[from] BackupError),
+    /// There is no node, or it was alone.
+    #[error("{data_dir:?} holds no node that is one of several")]
+    NotOfCluster {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
+    /// The node has no replica of the catalog.
+    #[error("this node has no replica of the catalog; do it on node {}", listed(.holders))]
+    NoCatalog {
+        /// The nodes that have one, and are not said to be gone.
+        holders: Vec<u64>,
+    },
+    /// A node that is said to be gone is none of the others.
+    #[error("node {node} is none of the other nodes, which are {}", listed(.others))]
+    NotOther {
+        /// What was said.
+        node: u64,
+        /// The others.
+        others: Vec<u64>,
+    },
+    /// The catalog has a majority.
+    #[error(
+        "without {} the catalog still has a majority; start the nodes that are left, and use `fanfold node remove`",
+        listed(.gone)
+    )]
+    HasMajority {
+        /// The nodes that were said to be gone.
+        gone: Vec<u64>,
+    },
+    /// Something else is to be done first.
+    #[error("{data_dir:?} holds a restore, or such an order, that the next start does first")]
+    Pending {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
+}
+
+fn listed(nodes: &[u64]) -> String {
+    nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Lets the stopped node of a data directory go on without nodes that are gone for good, from its next start on.
+pub fn survive(data_dir: &Path, gone: &[u64], is_dry_run: bool) -> Result<Survival, SurvivorError> {
+    let _lock = DirLock::take(data_dir)?;
+    let dir = DataDir::at(data_dir);
+    if Restored::load(&RealFs, data_dir)?.is_some() {
+        return Err(SurvivorError::Pending { data_dir: data_dir.to_owned() });
+    }
+    let not_of_cluster = || SurvivorError::NotOfCluster { data_dir: data_dir.to_owned() };
+    let stored = dir.peek()?.filter(|stored| stored.founded).ok_or_else(not_of_cluster)?;
+    let state = dir.load_catalog().ok_or_else(not_of_cluster)?;
+    let node = stored.identity.node_id;
+    let is_other = |known: &u64| {
+        *known != node && state.nodes.get(known).is_some_and(|record| record.state != NodeState::Removed)
+    };
+    if let Some(stranger) = gone.iter().find(|gone| !is_other(gone)) {
+        let others = state.nodes.keys().copied().filter(is_other).collect();
+        return Err(SurvivorError::NotOther { node: *stranger, others });
+    }
+    let replicas = dir.load_replicas().unwrap_or_default();
+    if !replicas.contains_key(&0) {
+        let holders = state.wanted(0).iter().map(|record| record.node);
+        return Err(SurvivorError::NoCatalog { holders: holders.filter(|n| !gone.contains(n)).collect() });
+    }
+    if state.fate(0, node, gone) == Fate::GoesOn {
+        return Err(SurvivorError::HasMajority { gone: gone.to_vec() });
+    }
+    let mut survival = Survival { node, gone: gone.to_vec(), kept: Vec::new(), lost: Vec::new() };
+    for partition in (0..stored.partitions).map(PartitionId) {
+        match state.fate(u32::from(partition.0) + 1, node, gone) {
+            Fate::GoesOn => {}
+            Fate::Kept(by) => survival.kept.push((partition, by)),
+            Fate::Lost => survival.lost.push(partition),
+        }
+    }
+    if !is_dry_run {
+        let begun = Restored::begin(Vec::new(), false);
+        let last = replicas.values().copied().max().unwrap_or_default().max(state.last_replica);
+        let replica = begun.unused_replica(last);
+        let alone = Alone { replica, founds: false, gone: gone.to_vec(), empty: Vec::new() };
+        Restored { is_finished: true, alone: Some(alone), ..begun }.store(&RealFs, data_dir)?;
+    }
+    Ok(survival)
+}

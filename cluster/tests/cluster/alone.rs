@@ -1,0 +1,161 @@
+//! One node goes on without the others: restored from its backup, or as the survivor of a majority that is gone.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fanfold_cluster::Node;
+use fanfold_cluster::backup::{Backup, BackupError, restore, restore_all};
+use fanfold_cluster::catalog::NodeState;
+use fanfold_cluster::jobs::{JobKind, JobState};
+use fanfold_cluster::meter::Meter;
+use fanfold_cluster::survivor::{SurvivorError, survive};
+use fanfold_cluster::{ClusterChange, OpenError};
+use fanfold_storage::ids::PartitionId;
+
+use crate::support::*;
+
+/// Makes a backup of a node.
+async fn back_up(cluster: &Cluster, node: u64, dir: &Path) -> Backup {
+    let node: &std::sync::Arc<Node> = cluster.node(node);
+    let job = node.start_job(JobKind::Backup { dir: dir.to_owned() }, None).unwrap();
+    let done = async {
+        loop {
+            match node.job(job.id).unwrap().state {
+                JobState::Running => tokio::time::sleep(Duration::from_millis(20)).await,
+                state => return state,
+            }
+        }
+    };
+    let state = patient(done).await;
+    assert!(matches!(state, JobState::Done), "{state:?}");
+    Backup::open(dir).unwrap()
+}
+
+fn fast() -> Meter {
+    Meter::new(None)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_one_of_three_nodes_is_restored_alone_and_grows_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = Cluster::of(3, 3).await;
+    let mut followed = Followed::new(&cluster).await;
+    followed.post(&cluster, 10).await;
+    followed.seen(&cluster).await;
+    let backup = back_up(&cluster, 2, &temp.path().join("backup")).await;
+    assert!(backup.contents.is_of_cluster && backup.contents.missing().is_empty());
+    let before: Vec<_> = cluster.node(2).incarnations();
+    let old = cluster.node(2).identity().cluster_id;
+    let posts = followed.posts.clone();
+    // What comes later is not in it; and the old cluster still runs.
+    followed.post(&cluster, 3).await;
+    let mut restored = Cluster::empty(3);
+    let target = restored.place(1);
+    restore(&backup, &target, &fast()).unwrap();
+    restored.start(1).await;
+    let node = restored.node(1);
+    assert_eq!(node.identity().node_id, 1);
+    assert_ne!(node.identity().cluster_id, old);
+    assert_eq!(node.view().nodes.len(), 1);
+    assert!(node.incarnations().iter().zip(&before).all(|(now, then)| now > then));
+    restored.whole().await;
+    let mut again = Followed { owner: followed.owner, readers: followed.readers.clone(), posts };
+    again.seen(&restored).await;
+    again.post(&restored, 3).await;
+    again.seen(&restored).await;
+    restored.stop(1).await;
+    restored.start(1).await;
+    restored.start(2).await;
+    restored.start(3).await;
+    restored.whole().await;
+    assert!(restored.any().view().groups.iter().all(|group| group.voters.len() == 3));
+    restored.kill(1).await;
+    again.post(&restored, 3).await;
+    again.seen(&restored).await;
+    followed.seen(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_lacks_comes_from_the_backup_of_another_or_is_named() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = Cluster::of(3, 1).await;
+    for (partition, to) in [(1, 2), (2, 3)] {
+        let change = ClusterChange::Move { partition: Some(PartitionId(partition)), from: 1, to };
+        patient(cluster.node(1).change_cluster(change, false)).await.unwrap();
+    }
+    cluster.whole().await;
+    let mut followed = Followed::new(&cluster).await;
+    followed.post(&cluster, 5).await;
+    followed.seen(&cluster).await;
+    let mut backups = Vec::new();
+    for node in 1..=3 {
+        backups.push(back_up(&cluster, node, &temp.path().join(node.to_string())).await);
+    }
+    let target = |name: &str| -> PathBuf { temp.path().join(name) };
+    let refused = restore_all(&backups[..1], false, &target("a"), &fast());
+    assert!(
+        matches!(&refused, Err(BackupError::Missing { partitions }) if *partitions == [1, 2]),
+        "{refused:?}"
+    );
+    let said = refused.unwrap_err().to_string();
+    assert!(said.contains("partitions 1, 2 are in none"), "{said}");
+    assert!(!target("a").exists(), "nothing was touched");
+    let mut partial = Cluster::empty(1);
+    let lost = restore_all(&backups[..2], true, &partial.place(1), &fast()).unwrap();
+    assert_eq!(lost, [2]);
+    partial.start(1).await;
+    partial.whole().await;
+    // The owner's home is there, and readers whose home is.
+    for reader in [&followed.readers[0], &followed.readers[1], &followed.readers[3]] {
+        partial.sees(*reader, &followed.posts).await;
+    }
+    partial.sees(followed.readers[2], &[]).await;
+    let new = partial.post(user_at(2, 5), "the partition begins empty").await;
+    partial.follow(followed.readers[2], user_at(2, 5)).await;
+    partial.sees(followed.readers[2], &[new]).await;
+    let mut whole = Cluster::empty(1);
+    assert!(restore_all(&backups, false, &whole.place(1), &fast()).unwrap().is_empty());
+    whole.start(1).await;
+    followed.seen(&whole).await;
+    followed.post(&whole, 2).await;
+    followed.seen(&whole).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_survivor_of_three_goes_on_and_those_that_are_gone_stay_away() {
+    let mut cluster = Cluster::of(3, 3).await;
+    let mut followed = Followed::new(&cluster).await;
+    followed.post(&cluster, 5).await;
+    followed.seen(&cluster).await;
+    cluster.kill(2).await;
+    cluster.kill(3).await;
+    cluster.kill(1).await;
+    let data_dir = cluster.place(1);
+    let refused = survive(&data_dir, &[2], false);
+    assert!(matches!(refused, Err(SurvivorError::HasMajority { .. })), "{refused:?}");
+    assert!(matches!(survive(&data_dir, &[2, 7], false), Err(SurvivorError::NotOther { node: 7, .. })));
+    let dry = survive(&data_dir, &[2, 3], true).unwrap();
+    assert_eq!((dry.kept.len(), dry.lost.len()), (usize::from(PARTITIONS), 0));
+    assert_eq!(survive(&data_dir, &[2, 3], false).unwrap(), dry);
+    assert!(matches!(survive(&data_dir, &[2, 3], false), Err(SurvivorError::Pending { .. })));
+    cluster.start(1).await;
+    cluster
+        .agree("the others are removed", |view| {
+            view.nodes[1..].iter().all(|node| node.state == NodeState::Removed)
+        })
+        .await;
+    cluster.whole().await;
+    followed.post(&cluster, 5).await;
+    followed.seen(&cluster).await;
+    // They would be a majority of the old groups.
+    let (second, third) = (cluster.try_start(2).await, cluster.try_start(3).await);
+    assert!(matches!(second, Err(OpenError::Refused(_))), "{second:?}");
+    assert!(matches!(third, Err(OpenError::Refused(_))), "{third:?}");
+    cluster.lose(2);
+    cluster.lose(3);
+    cluster.start(4).await;
+    cluster.start(5).await;
+    cluster.whole().await;
+    followed.post(&cluster, 5).await;
+    followed.seen(&cluster).await;
+}

@@ -1,0 +1,12 @@
+//! Several nodes in one process, over loopback: forming, failover, and what an operator does.
+
+#![recursion_limit = "256"]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod alone;
+mod failover;
+mod forming;
+mod missing;
+mod operations;
+mod replicas;
+mod support;

@@ -1,0 +1,148 @@
+//! A cluster of three nodes by hand: founded by an operator, looked at, changed, refused.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::process::{FANFOLD, Node, Place, fanfold, json};
+
+/// Two free ports, below those that systems give to outgoing connections.
+fn ports() -> [String; 2] {
+    let addresses = fanfold_server::workload::node_process::free_addresses(2).unwrap();
+    [addresses[0].to_string(), addresses[1].to_string()]
+}
+
+/// A node that waits for its cluster.
+struct Waiting {
+    place: Place,
+    address: String,
+    spawned: std::thread::JoinHandle<Node>,
+}
+
+fn start(join: &str, [address, peers]: [String; 2]) -> Waiting {
+    let place = Place::new();
+    let mut command = Command::new(FANFOLD);
+    command.arg("start").arg("--data-dir").arg(place.data_dir()).stdin(Stdio::null());
+    command.args(["--http", "127.0.0.1:0", "--log-segment-bytes", "8388608"]);
+    command.args(["--listen", &address, "--peer-listen", &peers, "--join", join]);
+    let log = place.path("node.log");
+    let spawned = std::thread::spawn(move || Node::spawn(command, Path::new(&log)));
+    Waiting { place, address, spawned }
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what} did not come");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn whole(node: &Node, replicas: usize) -> bool {
+    let status = node.json(&["cluster", "status"]);
+    let partitions = status["partitions"].as_array().unwrap().clone();
+    let is_whole = |partition: &Value| {
+        partition["health"] == "whole" && partition["replicas"].as_array().unwrap().len() == replicas
+    };
+    partitions.iter().all(is_whole)
+}
+
+#[test]
+fn operator_founds_a_cluster_looks_at_it_and_changes_it() {
+    let ports = [ports(), ports(), ports()];
+    let join: Vec<_> = ports.iter().map(|[address, _]| address.clone()).collect();
+    let waiting = ports.map(|ports| start(&join.join(","), ports));
+    let first = waiting[0].address.clone();
+    let early =
+        |arguments: &[&str]| fanfold(&[arguments, &["--address", &first, "--deadline", "1s"]].concat());
+    until("an answer before there is a cluster", || {
+        let said = String::from_utf8_lossy(&early(&["cluster", "status"]).stderr).into_owned();
+        said.contains("belongs to no cluster yet")
+    });
+    let founded = fanfold(&[
+        "cluster",
+        "init",
+        "--replicas",
+        "3",
+        "--partitions",
+        "4",
+        "--address",
+        &first,
+        "--output",
+        "json",
+    ]);
+    assert_eq!(json(&founded)["founded"], true);
+    let again = fanfold(&["cluster", "init", "--address", &first]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("in a cluster already"), "{again:?}");
+
+    let [one, two, three] = waiting.map(|waiting| (waiting.place, waiting.spawned.join().unwrap()));
+    until("three replicas of everything", || whole(&one.1, 3));
+    let nodes = two.1.json(&["node", "list"]);
+    assert_eq!(nodes.as_array().unwrap().len(), 3);
+    // Another node hears of it a little later.
+    until("health", || two.1.run(&["cluster", "health"]).status.success());
+
+    // Every node answers, whoever leads.
+    assert!(three.1.run(&["follow", "2", "1"]).status.success());
+    assert!(one.1.run(&["post", "1", "hello"]).status.success());
+    until("the post in the feed", || {
+        two.1.json(&["feed", "2"])["entries"].as_array().is_some_and(|entries| entries.len() == 1)
+    });
+
+    // Leaders move by command.
+    let show = one.1.json(&["partition", "show", "0"]);
+    let leader = show["leader"].as_str().unwrap().to_owned();
+    let other = ["1", "2", "3"].into_iter().find(|node| *node != leader).unwrap();
+    let moved = two.1.run(&["partition", "transfer-leader", "0", "--to", other]);
+    assert!(moved.status.success(), "{moved:?}");
+    until("the new leader", || one.1.json(&["partition", "show", "0"])["leader"] == other);
+
+    // What cannot be is refused, and says what to do.
+    let drain = one.1.run(&["node", "drain", "3", "--dry-run"]);
+    assert_eq!(drain.status.code(), Some(1), "{drain:?}");
+    let unknown = one.1.run(&["node", "show", "9"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no node 9"), "{unknown:?}");
+    let recover = one.1.run(&["partition", "recover", "0", "--from", "1"]);
+    assert_eq!(recover.status.code(), Some(2), "a loss is accepted by name only");
+    let hot = one.1.json(&["hot", "--by", "writes"]);
+    assert!(hot["users"].is_array());
+
+    // One of them has everything.
+    let backup = two.0.path("backup");
+    let backup = backup.to_str().unwrap();
+    let created = two.1.run(&["backup", "create", backup]);
+    assert!(created.status.success(), "{created:?}");
+    let places = [one, two, three].map(|(place, node)| {
+        node.stop();
+        place
+    });
+    let restored = Place::new();
+    let target = restored.data_dir();
+    let put = fanfold(&["backup", "restore", backup, "--data-dir", target.to_str().unwrap()]);
+    assert!(put.status.success(), "{put:?}");
+    let alone = restored.start(&[]);
+    until("the post in the restored feed", || {
+        alone.json(&["feed", "2"])["entries"].as_array().is_some_and(|entries| entries.len() == 1)
+    });
+    assert_eq!(alone.json(&["node", "list"]).as_array().unwrap().len(), 1);
+    alone.stop();
+
+    // Of the others, one goes on.
+    let data = places[0].data_dir();
+    let recover = |arguments: &[&str]| {
+        let command = ["cluster", "recover", "--data-dir", data.to_str().unwrap()];
+        fanfold(&[&command, arguments].concat())
+    };
+    assert_eq!(recover(&["--gone", "2,3"]).status.code(), Some(2), "a loss is accepted by name only");
+    let early = recover(&["--gone", "2", "--dry-run"]);
+    assert!(String::from_utf8_lossy(&early.stderr).contains("still has a majority"), "{early:?}");
+    let dry = json(&recover(&["--gone", "2,3", "--dry-run", "--output", "json"]));
+    assert_eq!((dry["kept"].as_array().unwrap().len(), dry["lost"].as_array().unwrap().len()), (4, 0));
+    let done = recover(&["--gone", "2,3", "--accept-loss"]);
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success() && said.contains("goes on at its next start"), "{done:?}");
+    assert_eq!(recover(&["--gone", "2,3", "--accept-loss"]).status.code(), Some(1), "it is done once");
+}

@@ -1,0 +1,27 @@
+//! The runbook is held to the program: every alarm has its page, and every metric that it names is registered.
+
+const RUNBOOK: &str = include_str!("../../RUNBOOK.md");
+
+/// Where metrics are registered; a node tells of some only when there is something to tell.
+const SOURCES: [&str; 3] = [
+    include_str!("../../src/metrics/mod.rs"),
+    include_str!("../../src/metrics/node.rs"),
+    include_str!("../../src/metrics/cluster.rs"),
+];
+
+#[test]
+fn every_alarm_has_a_page_and_every_metric_is_registered() {
+    let (pages, rules) = RUNBOOK.split_once("```yaml").unwrap();
+    let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() >= 10);
+    for alert in alerts {
+        let has_page = pages.lines().any(|line| line.starts_with("## ") && line.contains(alert));
+        assert!(has_page, "{alert} has no page");
+    }
+    let is_boundary = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+    let metrics = RUNBOOK.split(is_boundary).filter_map(|word| word.strip_prefix("fanfold_"));
+    for name in metrics {
+        let name = format!("\"{}\"", name.strip_suffix("_total").unwrap_or(name));
+        assert!(SOURCES.iter().any(|source| source.contains(&name)), "{name} is not registered");
+    }
+}

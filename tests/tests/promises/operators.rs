@@ -1,0 +1,62 @@
+//! What operators do to spaces and owners, and what readers see of it.
+
+use fanfold_client::{Status, UserId};
+
+use crate::world::{World, feed_ids, refused, timeline_ids, user};
+
+#[tokio::test]
+async fn read_only_space_refuses_writes_until_it_is_opened_again() {
+    let mut world = World::start().await;
+    let (posts, owner) = (world.client.space("posts"), user(1, 0));
+    let before = posts.append(owner, "before").await.unwrap();
+    let changes = |is_read_only| fanfold_client::SpaceChanges {
+        is_read_only: Some(is_read_only),
+        ..fanfold_client::SpaceChanges::default()
+    };
+    let altered = world.client.spaces().alter("posts", changes(true)).await.unwrap();
+    assert!(altered.policy.is_read_only);
+    for round in 0..2 {
+        let status = refused(posts.append(owner, "no").await);
+        assert_eq!(status, Status::ReadOnlySpace { space: "posts".to_owned() }, "{round}");
+        assert!(matches!(refused(posts.delete(owner, before.id).await), Status::ReadOnlySpace { .. }));
+        world.client.space("stories").append(owner, "elsewhere").await.unwrap();
+        assert_eq!(timeline_ids(posts.timeline(owner)).await, [before.id]);
+        world.node.restart_hard().await.unwrap();
+    }
+    world.client.spaces().alter("posts", changes(false)).await.unwrap();
+    let after = posts.append(owner, "after").await.unwrap();
+    assert_eq!(timeline_ids(posts.timeline(owner)).await, [after.id, before.id]);
+}
+
+#[tokio::test]
+async fn paused_fan_out_keeps_entries_back_and_shows_all_when_it_goes_on() {
+    let mut world = World::start().await;
+    let (posts, owner) = (world.client.space("posts"), user(1, 0));
+    // One reader at the owner's home, one elsewhere.
+    let readers: [UserId; 2] = [user(1, 1), user(2, 0)];
+    for reader in readers {
+        world.client.follows().follow(reader, owner).await.unwrap();
+    }
+    let first = posts.append(owner, "before").await.unwrap();
+    world.client.wait_drained().await.unwrap();
+    world.client.pause_fan_out(owner, true).await.unwrap();
+    let kept = posts.append(owner, "kept back").await.unwrap();
+    let deleted = posts.append(owner, "kept back, then deleted").await.unwrap();
+    posts.delete(owner, deleted.id).await.unwrap();
+    for round in 0..2 {
+        world.client.wait_drained().await.unwrap();
+        assert_eq!(world.client.paused().await.unwrap(), [owner], "{round}");
+        assert_eq!(timeline_ids(posts.timeline(owner)).await, [kept.id, first.id]);
+        for reader in readers {
+            assert_eq!(feed_ids(posts.feed(reader)).await, [first.id], "{reader} {round}");
+        }
+        world.node.restart_hard().await.unwrap();
+    }
+    world.client.pause_fan_out(owner, false).await.unwrap();
+    let last = posts.append(owner, "after").await.unwrap();
+    world.client.wait_drained().await.unwrap();
+    assert!(world.client.paused().await.unwrap().is_empty());
+    for reader in readers {
+        assert_eq!(feed_ids(posts.feed(reader)).await, [last.id, kept.id, first.id], "{reader}");
+    }
+}
