@@ -97,7 +97,7 @@ impl Node {
         let made_unix_ms = self.clock.wall_unix_ms().max(0) as u64;
         // Nobody purges between the first snapshot and the position: what is behind each snapshot is in the log.
         let (mut turns, mut snapshots, mut groups) = (Vec::new(), Vec::new(), Vec::new());
-        if let Some(here) = self.catalog.here() {
+        if let Some(here) = self.catalog.here().filter(|here| !self.has_left(here.group())) {
             let turn = here.group().turn().await;
             snapshots.extend(snapshot(here.group(), &turn).await?);
             groups.push(described(here.group()));
@@ -108,6 +108,9 @@ impl Node {
         }
         for handle in self.partitions.all() {
             meter.check()?;
+            if self.has_left(handle.group()) {
+                continue;
+            }
             let turn = handle.group().turn().await;
             snapshots.extend(snapshot(handle.group(), &turn).await?);
             groups.push(described(handle.group()));
@@ -121,6 +124,13 @@ impl Node {
         contents.is_of_cluster = self.catalog.state().nodes.len() > 1;
         contents.groups = groups;
         Ok(Source { fs: self.fs.clone(), snapshots, log, contents })
+    }
+
+    /// Whether a group went on without the replica here, which is about to be retired: what came since is not in it.
+    fn has_left<M: Machine>(&self, group: &Group<M>) -> bool {
+        let (state, replica) = (self.whereabouts.view.current(), group.replica().0);
+        let is_wanted = state.wanted(group.id().0).iter().any(|record| record.replica == replica);
+        !is_wanted && self.host.survey.of(group.id()).is_some_and(|report| !report.has(replica))
     }
 }
 
