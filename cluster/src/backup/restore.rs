@@ -79,8 +79,16 @@ impl<'a> Parts<'a> {
         !self.others.iter().any(|(group, _)| file.is_of(*group))
     }
 
-    /// Brings the groups that are not taken from the base.
+    /// Brings the groups that are not taken from the base. Of those that are in no backup the log of the base may have
+    /// records all the same, of a replica that was leaving.
     fn bring_others(&self, data_dir: &Path, meter: &Meter) -> Result<(), BackupError> {
+        let missing: Vec<_> =
+            self.missing.iter().map(|partition| GroupId(u32::from(*partition) + 1)).collect();
+        if !missing.is_empty() {
+            let log = open_log(self.base.fs.clone(), &data_dir.join(LOG_DIR), 0)?;
+            missing.into_iter().try_for_each(|group| log.forget(group))?;
+            log.close()?;
+        }
         for (group, backup) in &self.others {
             bring(backup, &|file| file.is_of(*group), &|file| data_dir.join(&file.path), meter)?;
             let fs = &*backup.fs;
@@ -268,8 +276,8 @@ fn bring(
 /// Voids what the log of a data directory holds of a group, and writes what the backup's holds instead.
 fn write_log(fs: Arc<dyn FileSystem>, dir: &Path, group: GroupId, image: &Image) -> Result<(), BackupError> {
     let GroupState { vote, committed, purged, .. } = image.group_state(group);
-    let segment_bytes = segment_bytes(&*fs, dir, group, image)?;
-    let (log, _) = Log::open(fs, dir, LogOptions { create: false, segment_bytes, ..LogOptions::default() })?;
+    let largest = image.entries(group).map(|(_, data)| data.len() as u64).max().unwrap_or_default();
+    let log = open_log(fs, dir, largest)?;
     let mut records = vec![Record::Forget { group }];
     records.extend(vote.map(|data| Record::Vote { group, data }));
     records.extend(purged.map(|(index, data)| Record::Purge { group, index, data }));
@@ -293,13 +301,13 @@ fn write_log(fs: Arc<dyn FileSystem>, dir: &Path, group: GroupId, image: &Image)
     Ok(log.close()?)
 }
 
-/// Segments as large as those that are there, if every entry fits.
-fn segment_bytes(fs: &dyn FileSystem, dir: &Path, group: GroupId, image: &Image) -> Result<u64, BackupError> {
+/// The log in a directory, with segments as large as those that are there, if an entry of `largest` bytes fits.
+fn open_log(fs: Arc<dyn FileSystem>, dir: &Path, largest: u64) -> Result<Log, BackupError> {
     let lengths = fs.list(dir).at(dir)?.into_iter().map(|name| {
         let path = dir.join(name);
         fs.open_read(&path).and_then(|file| file.len()).at(&path)
     });
     let there = lengths.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or_default();
-    let largest = image.entries(group).map(|(_, data)| data.len() as u64).max().unwrap_or_default();
-    Ok(there.max(largest + SEGMENT_REST_BYTES))
+    let segment_bytes = there.max(largest + SEGMENT_REST_BYTES);
+    Ok(Log::open(fs, dir, LogOptions { create: false, segment_bytes, ..LogOptions::default() })?.0)
 }
