@@ -1,9 +1,10 @@
 //! Nodes that come back with less in their directories than they had, or more.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fanfold_cluster::{ClusterChange, OpenError};
+use fanfold_storage::ids::PartitionId;
 
 use crate::support::*;
 
@@ -83,6 +84,56 @@ async fn a_node_that_still_counts_on_retired_replicas_starts_and_serves_others()
     cluster.start(node).await;
     patient(cluster.node(1).change_cluster(ClusterChange::Undrain { node }, false)).await.unwrap();
     cluster.whole().await;
+    followed.post(&cluster, 3).await;
+    followed.seen(&cluster).await;
+}
+
+/// Where the files of a log hold some bytes.
+fn find(log: &Path, bytes: &[u8]) -> Option<(PathBuf, usize)> {
+    fs::read_dir(log).unwrap().find_map(|item| {
+        let path = item.unwrap().path();
+        let at = fs::read(&path).unwrap().windows(bytes.len()).position(|window| window == bytes)?;
+        Some((path, at))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_with_a_flipped_bit_in_its_log_is_filled_anew_by_the_others() {
+    let mut cluster = Cluster::of(3, 3).await;
+    let mut followed = Followed::new(&cluster).await;
+    let payload = "what the bit is flipped in";
+    followed.posts.insert(0, cluster.post(followed.owner, payload).await);
+    followed.post(&cluster, 3).await;
+    let log = cluster.data_dir(3).join("log");
+    let find = async {
+        loop {
+            if let Some(found) = find(&log, payload.as_bytes()) {
+                return found;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let (path, at) = patient(find).await;
+    let home = PartitionId::of_user(followed.owner, PARTITIONS);
+    let replica = |cluster: &Cluster| {
+        let view = cluster.any().view();
+        let group = view.groups.into_iter().find(|group| group.partition == Some(home)).unwrap();
+        group.wanted.iter().find(|record| record.node == 3).unwrap().replica
+    };
+    let before = replica(&cluster);
+    cluster.kill(3).await;
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    cluster.start(3).await;
+    patient(async {
+        while replica(&cluster) == before {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    cluster.whole().await;
+    cluster.kill(2).await;
     followed.post(&cluster, 3).await;
     followed.seen(&cluster).await;
 }
