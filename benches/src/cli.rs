@@ -12,6 +12,7 @@ use fanfold_server::workload::run::Ran;
 use crate::load::args::{FanoutArgs, LoadArgs, MixedArgs, ReadArgs, WhaleArgs};
 use crate::load::bench::{self, BenchError};
 use crate::load::report::Report;
+use crate::plan::{self, PlanArgs, PlanError};
 use crate::replay::{self, ReplayArgs, ReplayError};
 
 /// Measures and checks Fanfold with real data.
@@ -40,6 +41,8 @@ enum Command {
     Whale(WhaleArgs),
     /// Measures loading the graph.
     Load(LoadArgs),
+    /// Reckons how many nodes, how much memory and disk a load takes.
+    Plan(PlanArgs),
 }
 
 /// How results are printed.
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Mixed(args) => show(args.common.output, bench::mixed(&args)),
         Command::Whale(args) => show(args.common.output, bench::whale(&args)),
         Command::Load(args) => show(args.common.output, bench::load(&args)),
+        Command::Plan(args) => show_plan(&args),
     };
     match result {
         Ok(code) => code,
@@ -81,6 +85,8 @@ enum CliError {
     Replay(#[from] ReplayError),
     #[error(transparent)]
     Bench(#[from] BenchError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     #[error("the report could not be written to stdout: {0}")]
     Output(#[from] io::Error),
 }
@@ -101,6 +107,19 @@ fn show(output: OutputKind, report: Result<Report, BenchError>) -> Result<ExitCo
     }
     eprintln!("fanfold-bench: {} sampled feeds differed from the oracle", report.mismatched());
     Ok(ExitCode::FAILURE)
+}
+
+fn show_plan(args: &PlanArgs) -> Result<ExitCode, CliError> {
+    let report = plan::run(args)?;
+    let mut out = io::stdout().lock();
+    match args.output {
+        OutputKind::Table => writeln!(out, "{report}")?,
+        OutputKind::Json => {
+            writeln!(out, "{}", serde_json::to_string_pretty(&report).map_err(io::Error::from)?)?;
+        }
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn replay(args: &ReplayArgs) -> Result<ExitCode, ReplayError> {
@@ -137,6 +156,7 @@ mod tests {
             users: 2,
             mean_followers: 1.0,
             payload_bytes: 8,
+            partitions_reached: 1.0,
             bytes_per_entry: None,
             bytes_per_edge: None,
         };

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod load;
+pub mod plan;
 pub mod redis;
 pub mod replay;
 pub mod tsv;

@@ -112,6 +112,25 @@ fn posts_at_a_rate_come_at_that_rate() {
 }
 
 #[test]
+fn reads_beside_posts_are_reported_by_windows() {
+    let report = report(&["fanout", "--reads", "200", "--window", "0.1", "--rate", "200", "--hydrate"]);
+    let [run] = runs(&report) else { panic!("{report}") };
+    // For 0.3 seconds, the first at once.
+    assert_eq!(run["posts"], 60);
+    let windows = run["windows"].as_array().unwrap();
+    assert!((3..6).contains(&windows.len()), "{run}");
+    let sum = |name: &str| -> f64 {
+        windows.iter().map(|window| number(window, name) * number(window, "seconds")).sum()
+    };
+    assert!(sum("reads_per_second") > 30.0 && sum("posts_per_second") > 30.0, "{run}");
+    assert!(sum("deliveries_per_second") > 30.0, "{run}");
+    for window in windows {
+        assert!(number(window, "stalls") >= 0.0 && number(window, "resident_bytes") > 0.0, "{window}");
+    }
+    assert!(number(&run["read_ms"], "p99") > 0.0, "{run}");
+}
+
+#[test]
 fn reads_are_reported_for_each_kind_and_depth() {
     let report = report(&["read", "--depth", "1,4"]);
     assert_eq!(runs(&report).len(), 8);
@@ -149,6 +168,56 @@ fn loading_counts_every_edge() {
     let [run] = runs(&report) else { panic!("{report}") };
     assert_eq!(run["edges"], 300 * 12);
     assert!(number(run, "edges_per_second") > 0.0);
+}
+
+#[test]
+fn three_nodes_are_measured_as_one_is_and_a_plan_is_made_of_it() {
+    let size = ["--nodes", "1,3", "--partitions", "2"];
+    let fanout = report(&[["fanout", "--in-flight", "8"].as_slice(), size.as_slice()].concat());
+    let read = report(&[["read", "--depth", "4", "--celebrities", "0"].as_slice(), size.as_slice()].concat());
+    let sizes = |report| runs(report).iter().map(|run| (number(run, "nodes"), number(run, "replicas")));
+    assert_eq!(sizes(&fanout).collect::<Vec<_>>(), [(1.0, 1.0), (3.0, 3.0)]);
+    assert_eq!(sizes(&read).filter(|size| *size == (3.0, 3.0)).count(), 2);
+    for run in runs(&fanout) {
+        assert!(number(run, "sampled_readers") > 50.0);
+        assert!((1.5..=2.0).contains(&number(run, "partitions_reached")), "{run}");
+        // Each delivery counts once, however many replicas apply it.
+        let per_post = number(run, "deliveries") / number(run, "posts");
+        assert!((9.0..15.0).contains(&per_post), "{per_post} in {run}");
+        assert!(number(run, "cpu_micros_per_post") > 0.0 && number(run, "cpu_nanos_per_delivery") > 0.0);
+    }
+    let [one, three] = runs(&fanout) else { panic!("{fanout}") };
+    let log_bytes = |run| number(run, "log_bytes_per_delivery");
+    assert!(log_bytes(three) > 1.5 * log_bytes(one), "each replica has a log: {one} {three}");
+    assert!(runs(&read).iter().all(|run| number(run, "cpu_micros_per_read") > 0.0));
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut measured = Vec::new();
+    for (name, report) in [("fanout.json", &fanout), ("read.json", &read)] {
+        measured.push(dir.path().join(name).to_str().unwrap().to_owned());
+        std::fs::write(dir.path().join(name), report.to_string()).unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfold-bench"));
+    command.args(["plan", "--users", "1M", "--posts-peak", "100", "--reads-peak", "1k", "--measured"]);
+    let output = command.args(&measured).args(["--output", "json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&plan["plan"]["replicas"], &plan["plan"]["deliveries_peak"]), (&3.into(), &20_000.0.into()));
+    assert!(plan["plan"]["nodes"].as_u64().unwrap() >= 3, "{plan}");
+}
+
+#[test]
+fn a_plan_needs_no_measurement_but_a_load() {
+    let plan = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fanfold-bench"));
+        command.arg("plan").args(arguments).output().unwrap()
+    };
+    let output = plan(&["--users", "200M", "--posts-peak", "15k", "--reads-peak", "1.5M"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("3.00 M/s"), "{said}");
+    assert_eq!(plan(&["--users", "200M"]).status.code(), Some(2));
+    let other = plan(&["--users", "1M", "--posts-peak", "1", "--reads-peak", "1", "--replicas", "5"]);
+    assert_eq!(other.status.code(), Some(1));
 }
 
 #[test]

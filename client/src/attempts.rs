@@ -67,6 +67,23 @@ impl Attempts {
         self.effect != Effect::Once
     }
 
+    /// Whether a partition has decided so about a write: that is the result which the session keeps, and so that of every
+    /// attempt. Anything else may be said by a node before it asks the partition.
+    fn is_result(&self, error: &Error) -> bool {
+        let Error::Refused { status, may_have_applied: false } = error else { return false };
+        let is_decided = matches!(
+            status,
+            Status::KeyConflict { .. }
+                | Status::NotFound
+                | Status::NotTheOwner
+                | Status::VersionMismatch { .. }
+                | Status::BlockedBy { .. }
+                | Status::IdTaken
+                | Status::ReadOnlySpace { .. }
+        );
+        is_decided && self.effect == Effect::Idempotent
+    }
+
     /// The claim of the next attempt.
     pub fn start(&mut self) -> Claim {
         let claim = Claim::new();
@@ -84,6 +101,9 @@ impl Attempts {
     pub async fn pause(&mut self, error: Error) -> Result<(), Error> {
         self.uncertain |= error.may_have_applied();
         let harmless = self.effect != Effect::Once || !error.may_have_applied();
+        if self.is_result(&error) {
+            return Err(error);
+        }
         if !harmless || !passes(&error) {
             return Err(self.given_up(error));
         }
@@ -107,12 +127,9 @@ impl Attempts {
         }
     }
 
-    /// A refusal of the last attempt says nothing certain about the ones before.
-    fn given_up(&self, mut error: Error) -> Error {
-        if let Error::Refused { may_have_applied, .. } = &mut error {
-            *may_have_applied |= self.uncertain;
-        }
-        error
+    /// What ended the last attempt says nothing certain about the ones before.
+    fn given_up(&self, error: Error) -> Error {
+        if self.uncertain { error.after_uncertain() } else { error }
     }
 
     fn wait(&mut self, error: &Error) -> Duration {
@@ -140,5 +157,37 @@ fn passes(error: &Error) -> bool {
     match error {
         Error::Connect { .. } | Error::ConnectionLost { .. } | Error::Refused { .. } => error.is_retryable(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanfold_protocol::Field;
+
+    use crate::error::Loss;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_may_have_applied_makes_every_later_end_uncertain() {
+        let lost = |may_have_applied| {
+            let (address, source) = ("127.0.0.1:1".to_owned(), Loss::ClosedByServer);
+            Error::ConnectionLost { address, may_have_applied, source }
+        };
+        let ends = [
+            Error::Closed,
+            Error::BadAnswer { address: String::new(), field: Field::Body, may_have_applied: false },
+            Error::Refused { status: Status::Internal, may_have_applied: false },
+            Error::RequestTooLarge { bytes: 2, limit: 1 },
+        ];
+        for end in ends {
+            for is_uncertain in [true, false] {
+                let deadline = Deadline::within(Duration::from_secs(60));
+                let mut attempts = Attempts::new(Effect::Idempotent, deadline);
+                attempts.pause(lost(is_uncertain)).await.unwrap();
+                let error = attempts.pause(end.clone()).await.unwrap_err();
+                assert_eq!(error.may_have_applied(), is_uncertain, "{error:?}");
+                assert_eq!(error.status(), end.status());
+            }
+        }
     }
 }

@@ -5,4 +5,5 @@ mod connection;
 mod deadlines;
 mod failover;
 mod reads;
+mod replicas;
 mod writes;

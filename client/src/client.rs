@@ -37,7 +37,7 @@ impl Client {
 
     /// A client with other settings, connected by [`ClientBuilder::connect`].
     pub fn builder(address: impl Into<String>) -> ClientBuilder {
-        ClientBuilder { seeds: vec![address.into()], deadline: defaults::DEADLINE }
+        ClientBuilder { seeds: vec![address.into()], deadline: defaults::DEADLINE, zone: None }
     }
 
     /// The space of this name. Nothing is sent; an unknown name is an error of the first call.
@@ -120,6 +120,7 @@ impl Client {
 pub struct ClientBuilder {
     pub(crate) seeds: Vec<String>,
     pub(crate) deadline: Duration,
+    pub(crate) zone: Option<String>,
 }
 
 impl ClientBuilder {
@@ -132,6 +133,13 @@ impl ClientBuilder {
     /// How long a call may take if it does not say otherwise, connecting and retrying included. Default 10 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Where this client runs, as nodes name it (`fanfold start --zone`): reads that any replica may answer go to replicas
+    /// there, if there are any. Default: no zone is nearer than another.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
         self
     }
 

@@ -19,6 +19,7 @@ use crate::core::{Core, Effect};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::link::Link;
+use crate::pending::Unanswered;
 use crate::router::{Target, not_answered};
 
 /// What each node of a cluster answered, by node.
@@ -59,8 +60,15 @@ impl Client {
             _ => Effect::Once,
         };
         Call::new(self.core.clone(), move |core, deadline| async move {
+            // A node that is removed by it may be cut off before it can answer.
+            let target = match change {
+                ClusterChange::Remove { node } | ClusterChange::Replace { node, .. } => {
+                    Target::OtherThan(node)
+                }
+                _ => Target::AnyNode,
+            };
             let request = Request::ChangeCluster(ChangeCluster { change, dry_run });
-            match core.ask(Target::AnyNode, &request, effect, deadline).await? {
+            match core.ask(target, &request, effect, deadline).await? {
                 Response::ClusterChanged(changed) => Ok(changed),
                 _ => Err(Error::unexpected_write()),
             }
@@ -128,11 +136,17 @@ pub async fn init_cluster(address: &str, init: InitCluster, deadline: Duration) 
     let deadline = Deadline::within(deadline);
     let call = WireCall { deadline_ms: Some(deadline.remaining_ms()), request: Request::InitCluster(init) };
     let (link, claim) = (Link::new(address), Claim::new());
-    let Ok(answer) = timeout_at(deadline.at(), link.exchange(&call, claim)).await else {
-        let (given, last) = (deadline.given(), None);
-        return Err(Error::DeadlineExceeded { deadline: given, may_have_applied: true, last });
+    let Ok(answer) = timeout_at(deadline.at(), link.exchange(&call, claim.clone())).await else {
+        let (given, may_have_applied) = (deadline.given(), !claim.withdraw());
+        return Err(Error::DeadlineExceeded { deadline: given, may_have_applied, last: None });
     };
-    let frame = answer.map_err(|unanswered| not_answered(unanswered, address))?;
+    let frame = answer.map_err(|unanswered| match unanswered {
+        Unanswered::Lost(source) => {
+            let (address, may_have_applied) = (address.to_owned(), !claim.withdraw());
+            Error::ConnectionLost { address, may_have_applied, source }
+        }
+        unanswered => not_answered(unanswered, address),
+    })?;
     match frame.decode_reply() {
         Ok(Ok(Response::Done)) => Ok(()),
         Ok(Err(status)) => {

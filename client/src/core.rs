@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use fanfold_protocol::message::{CloseSession, OpenSession, SpaceInfo, Write, WriteOp, WriteTag, Written};
 use fanfold_protocol::{
-    Call, Field, Frame, GraphId, NodeId, PartitionId, Request, Response, SessionId, SpaceId, Status, UserId,
+    Call, Field, Frame, GraphId, NodeId, PartitionId, Request, Response, SessionId, SlotIndex, SpaceId,
+    Status, UserId,
 };
 use tokio::time::timeout_at;
 
@@ -23,8 +24,10 @@ use crate::defaults;
 use crate::error::{Error, Loss};
 use crate::link::Link;
 use crate::names::Names;
+use crate::patience::Patience;
 use crate::pending::Unanswered;
 use crate::renewable::Renewable;
+use crate::replicas::{Doubts, Replicas};
 use crate::router::{Router, Routes, Target};
 use crate::session::{Lane, Lanes, Session, Ticket};
 
@@ -34,6 +37,10 @@ pub(crate) struct Core {
     deadline: Duration,
     router: Router,
     names: Renewable<Names>,
+    replicas: Renewable<Replicas>,
+    doubts: Doubts,
+    patience: Patience,
+    zone: Option<String>,
     lanes: Lanes,
     closed: AtomicBool,
 }
@@ -45,14 +52,29 @@ impl Core {
             deadline: builder.deadline,
             router: Router::new(builder.seeds),
             names: Renewable::new(),
+            replicas: Renewable::new(),
+            doubts: Doubts::default(),
+            patience: Patience::default(),
+            zone: builder.zone,
             lanes: Lanes::default(),
             closed: AtomicBool::new(false),
         };
         let deadline = core.deadline(None);
-        match timeout_at(deadline.at(), core.router.routes(deadline)).await {
-            Ok(routes) => routes.map(|_| ())?,
-            Err(_) => return Err(Attempts::new(Effect::None, deadline).expired()),
-        }
+        let mut attempts = Attempts::new(Effect::None, deadline);
+        let connected = timeout_at(deadline.at(), async {
+            loop {
+                match core.router.routes(deadline).await {
+                    Ok(_) => return Ok(()),
+                    // Whoever keeps silent may be busy; that nobody listens is told at once.
+                    Err(error @ Error::ConnectionLost { source: Loss::Silent, .. }) => {
+                        attempts.pause(error).await?;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        });
+        let connected = connected.await;
+        connected.unwrap_or_else(|_| Err(attempts.expired()))?;
         Ok(Arc::new(core))
     }
 
@@ -102,9 +124,16 @@ impl Core {
             return Err(Error::Closed);
         }
         let routes = self.router.routes(deadline).await?;
-        let link = self.router.link(&routes, target, attempts.count());
+        let replica = self.replica(&routes, target, attempts.count(), deadline).await;
+        let link = match replica.and_then(|node| self.router.link_to_node(&routes, node)) {
+            Some(link) => link,
+            None => self.router.link(&routes, target, attempts.count()),
+        };
         let call = Call { deadline_ms: Some(deadline.remaining_ms()), request };
-        let answer = self.exchange(&link, &call, (&routes, target), deadline, attempts).await;
+        let answer = match replica {
+            Some(_) => from_replica(&link, &call, attempts).await,
+            None => self.exchange(&link, &call, (&routes, target), deadline, attempts).await,
+        };
         let sent = attempts.end();
         let address = || link.address().to_owned();
         let error = match answer.map(|frame| frame.decode_reply()) {
@@ -126,8 +155,56 @@ impl Core {
                 Error::ConnectionLost { address: address(), may_have_applied: sent, source }
             }
         };
-        self.learn(&error, &routes);
+        match replica {
+            // It says nothing about who leads.
+            Some(node) if error.is_retryable() => self.doubts.note(node),
+            _ => self.learn(&error, &routes),
+        }
         Err(error)
+    }
+
+    /// The replica whose turn it is to answer; none if it is the leader's.
+    async fn replica(
+        &self,
+        routes: &Arc<Routes>,
+        target: Target,
+        attempt: usize,
+        deadline: Deadline,
+    ) -> Option<NodeId> {
+        let Target::Replica(slot) = target else { return None };
+        let replicas = self.replicas(routes, deadline).await?;
+        replicas.choose(slot, routes.partition_of_slot(slot), attempt, &self.doubts)
+    }
+
+    /// Where the replicas are; none of a cluster of one node, and while nobody says.
+    pub async fn replicas(&self, routes: &Routes, deadline: Deadline) -> Option<Arc<Replicas>> {
+        routes.nodes().nth(1)?;
+        if let Some(stale) = self.replicas.peek().filter(|known| !known.is_current(routes.epoch())) {
+            self.replicas.renew(&stale);
+        }
+        let fetch = || async {
+            let soon = Deadline::within(defaults::MAP_TIMEOUT.min(deadline.remaining()));
+            let asked = self.ask(Target::AnyNode, &Request::GetCluster, Effect::None, soon);
+            // A read asks for this, and this asks for no replica.
+            match Box::pin(asked).await? {
+                Response::Cluster(view) => Ok(Replicas::new(&view, self.zone.as_deref())),
+                _ => Err(Error::unexpected_read()),
+            }
+        };
+        self.replicas.get(fetch).await.ok()
+    }
+
+    /// The node that a read about a slot goes to first, any of these replicas if there is a choice: what goes to one node may
+    /// share a request.
+    pub fn node_of_read(&self, routes: &Routes, replicas: Option<&Replicas>, slot: SlotIndex) -> NodeId {
+        let partition = routes.partition_of_slot(slot);
+        let replica = replicas.and_then(|replicas| replicas.choose(slot, partition, 0, &self.doubts));
+        replica.unwrap_or_else(|| routes.leader(partition))
+    }
+
+    /// Whether an answer that lacks something of these partitions is worth another look.
+    pub fn looks_again(&self, missed: &[PartitionId]) -> bool {
+        self.patience.note(missed)
     }
 
     /// Waits for the answer. A leader that keeps a call waiting is doubted: if others say that somebody else leads
@@ -388,4 +465,11 @@ impl Core {
         let request = Request::CloseSession(CloseSession { partition, session });
         self.ask(Target::Partition(partition), &request, Effect::Idempotent, deadline).await.map(|_| ())
     }
+}
+
+/// Waits for the answer of a replica, but no longer than for that of a doubted leader: others have it too.
+async fn from_replica(link: &Link, call: &Call, attempts: &mut Attempts) -> Result<Frame, Unanswered> {
+    let exchange = link.exchange(call, attempts.start());
+    let silent = Err(Unanswered::Lost(Loss::Silent));
+    tokio::time::timeout(defaults::LEADER_DOUBT, exchange).await.unwrap_or(silent)
 }

@@ -26,6 +26,24 @@ pub const MAP_INTERVAL: Duration = Duration::from_millis(25);
 /// How long a partition's leader may keep a call waiting before the client asks others whether it still leads.
 pub const LEADER_DOUBT: Duration = Duration::from_secs(1);
 
+/// Replicas that are asked for a read that any may answer, one after the other, before the leader is.
+pub const REPLICA_ATTEMPTS: usize = 2;
+
+/// How long a replica that did not answer such a read is asked last.
+pub const REPLICA_DOUBT: Duration = Duration::from_secs(2);
+
+/// The age at which the list of replicas is fetched anew, even if nothing shows that it is old.
+pub const REPLICAS_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// How long pages that lack something of an unreachable partition are read again, from when it was first missed.
+pub const SHORT_PAGE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The longest wait before such a page is read again.
+pub const SHORT_PAGE_DELAY_MAX: Duration = Duration::from_millis(200);
+
+/// How long after it was last missed a partition counts as still missed.
+pub const SHORT_PAGE_MEMORY: Duration = Duration::from_secs(5);
+
 /// Entries on a page of a feed or timeline, and users on a page of followees or followers.
 pub const PAGE_LIMIT: u32 = 50;
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfold_protocol::message::{EntryView, ReadEntries};
-use fanfold_protocol::{EntryId, PartitionId, Request, Response, SpaceId, UserId};
+use fanfold_protocol::{EntryId, Request, Response, SpaceId, UserId};
 use futures_util::future::{BoxFuture, try_join_all};
 
+use crate::consistency::Choice;
 use crate::core::{Core, Effect};
 use crate::deadline::Deadline;
 use crate::defaults;
@@ -23,17 +24,24 @@ pub struct EntriesRead {
     space: Arc<str>,
     ids: Vec<EntryId>,
     viewer: Option<UserId>,
+    choice: Choice,
     deadline: Option<Duration>,
 }
 
 impl EntriesRead {
     pub(crate) fn new(core: Arc<Core>, space: Arc<str>, ids: Vec<EntryId>) -> Self {
-        Self { core, space, ids, viewer: None, deadline: None }
+        Self { core, space, ids, viewer: None, choice: Choice::default(), deadline: None }
     }
 
     /// Whose eyes: audience, mutes and blocks apply. Default: everything is shown.
     pub fn viewer(mut self, viewer: UserId) -> Self {
         self.viewer = Some(viewer);
+        self
+    }
+
+    /// Any replica may answer, if what it has reflects everything that was answered longer than `max` before it is read.
+    pub fn stale_ok(mut self, max: Duration) -> Self {
+        self.choice.stale_ok(max);
         self
     }
 
@@ -47,9 +55,12 @@ impl EntriesRead {
         let space = self.core.space_id(&self.space, deadline).await?;
         let map = self.core.map(deadline).await?;
         let mut views: Vec<Option<EntryView>> = self.ids.iter().map(|_| None).collect();
-        let home = |id: &EntryId| map.leader(PartitionId::of_slot(id.slot(), map.partitions()));
+        let any_replica = self.choice.is_any_replica(false);
+        let replicas = if any_replica { self.core.replicas(&map, deadline).await } else { None };
+        let home = |id: &EntryId| self.core.node_of_read(&map, replicas.as_deref(), id.slot());
         let parts = spread(self.ids, home, defaults::ENTRY_IDS_MAX);
-        let asks = parts.into_iter().map(|part| ask_part(&self.core, space, self.viewer, part, deadline));
+        let (viewer, choice) = (self.viewer, self.choice);
+        let asks = parts.into_iter().map(|part| ask_part(&self.core, space, viewer, choice, part, deadline));
         for (places, answers) in try_join_all(asks).await? {
             for (place, view) in places.into_iter().zip(answers) {
                 views[place] = view;
@@ -64,13 +75,18 @@ async fn ask_part(
     core: &Core,
     space: SpaceId,
     viewer: Option<UserId>,
+    choice: Choice,
     part: Part<EntryId>,
     deadline: Deadline,
 ) -> Result<(Vec<usize>, Vec<Option<EntryView>>), Error> {
     let slot = part.items[0].slot();
     let count = part.items.len();
-    let request = Request::ReadEntries(ReadEntries { space, ids: part.items, viewer });
-    match core.ask(Target::Slot(slot), &request, Effect::None, deadline).await? {
+    let consistency = choice.consistency(false);
+    let request = Request::ReadEntries(ReadEntries { space, ids: part.items, viewer, consistency });
+    match core
+        .ask(Target::of_read(slot, choice.is_any_replica(false)), &request, Effect::None, deadline)
+        .await?
+    {
         Response::Entries(views) if views.len() == count => Ok((part.places, views)),
         _ => Err(Error::unexpected_read()),
     }

@@ -53,6 +53,12 @@ pub enum Error {
         /// Why the last attempt failed, if one did.
         last: Option<Arc<Error>>,
     },
+    /// An attempt of the call may have had its effect, and the next one failed for good.
+    #[error("it may have been done, and could not be asked for again: {last}")]
+    OutcomeUnknown {
+        /// Why the last attempt failed.
+        last: Arc<Error>,
+    },
     /// There is no space of this name.
     #[error("there is no space named {name:?}, only {}; use one of those or create it", known.join(", "))]
     UnknownSpace {
@@ -106,8 +112,9 @@ pub enum Error {
         may_have_applied: bool,
     },
     /// A scan cannot go on, because a partition is unreachable or a budget too small: the page before this error says
-    /// which (`short_of`).
-    #[error("the scan makes no progress below entry {below}; go on from the last page's cursor later")]
+    /// which (`short_of`). It may show what is known further down; a scan that is to miss nothing goes on later from the last
+    /// cursor that is not below `below`.
+    #[error("the scan makes no progress below entry {below}; go on from there later")]
     ScanStalled {
         /// Entries above this id were shown.
         below: EntryId,
@@ -163,6 +170,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Connect { .. } => self.status().is_none_or(Status::is_retryable),
+            Self::OutcomeUnknown { last } => last.is_retryable(),
             Self::Refused { status, .. } => status.is_retryable(),
             Self::ConnectionLost { .. }
             | Self::DeadlineExceeded { .. }
@@ -187,7 +195,7 @@ impl Error {
             | Self::DeadlineExceeded { may_have_applied, .. }
             | Self::BadAnswer { may_have_applied, .. }
             | Self::UnexpectedAnswer { may_have_applied } => *may_have_applied,
-            Self::SessionForgotten { .. } => true,
+            Self::SessionForgotten { .. } | Self::OutcomeUnknown { .. } => true,
             Self::Connect { .. }
             | Self::UnknownSpace { .. }
             | Self::UnknownGraph { .. }
@@ -206,13 +214,29 @@ impl Error {
                 Some(status)
             }
             Self::Connect { source, .. } => source.get_ref().and_then(|inner| inner.downcast_ref()),
-            Self::DeadlineExceeded { last: Some(last), .. } => last.status(),
+            Self::DeadlineExceeded { last: Some(last), .. } | Self::OutcomeUnknown { last } => last.status(),
             _ => None,
         }
     }
 }
 
 impl Error {
+    /// The same error of a call of which an earlier part or attempt may have had its effect.
+    pub(crate) fn after_uncertain(mut self) -> Self {
+        match &mut self {
+            Self::ConnectionLost { may_have_applied, .. }
+            | Self::Refused { may_have_applied, .. }
+            | Self::DeadlineExceeded { may_have_applied, .. }
+            | Self::BadAnswer { may_have_applied, .. }
+            | Self::UnexpectedAnswer { may_have_applied } => {
+                *may_have_applied = true;
+                self
+            }
+            Self::SessionForgotten { .. } | Self::OutcomeUnknown { .. } => self,
+            _ => Self::OutcomeUnknown { last: Arc::new(self) },
+        }
+    }
+
     pub(crate) fn unexpected_read() -> Self {
         Self::UnexpectedAnswer { may_have_applied: false }
     }

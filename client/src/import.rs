@@ -130,10 +130,14 @@ pub(crate) async fn import_follows(
     let homes = by_home(edges, |edge| PartitionId::of_user(edge.reader, partitions));
     let writes = homes.into_iter().map(|(places, edges)| async move {
         let mut imported = ImportedFollows::default();
+        let mut is_begun = false;
         for (places, edges) in places.chunks(IMPORT_EDGES_PER_WRITE).zip(edges.chunks(IMPORT_EDGES_PER_WRITE))
         {
             let op = WriteOp::ImportFollows(ImportFollows { graph, edges: edges.to_vec() });
-            let written = core.write(edges[0].reader, op, deadline).await?;
+            let written = core.write(edges[0].reader, op, deadline).await;
+            // What failed was not all of it.
+            let written = written.map_err(|error| if is_begun { error.after_uncertain() } else { error })?;
+            is_begun = true;
             let WriteResult::FollowsImported { changed, refused } = written.result else {
                 return Err(Error::unexpected_write());
             };
@@ -146,7 +150,11 @@ pub(crate) async fn import_follows(
         Ok(imported)
     });
     let mut all = ImportedFollows::default();
-    for imported in join_all(writes).await {
+    let imported = join_all(writes).await;
+    let has_effect = |part: &Result<_, Error>| part.as_ref().map_or_else(Error::may_have_applied, |_| true);
+    let is_uncertain = imported.iter().any(has_effect);
+    for imported in imported {
+        let imported = imported.map_err(|error| if is_uncertain { error.after_uncertain() } else { error });
         let ImportedFollows { changed, refused } = imported?;
         all.changed += changed;
         all.refused.extend(refused);

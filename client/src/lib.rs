@@ -41,6 +41,8 @@
 //!   [`key`](Append::key); everything else may simply be repeated.
 //! - Dropping a call's future gives up on its answer. If the request was still queued it is never sent; otherwise a
 //!   write may still take effect.
+//! - A page that lacks something because a partition is unreachable for the moment, as while it changes its leader, is read
+//!   again within the deadline, for three seconds from when that partition was first missed. What it lacks then it says itself.
 //! - A [`Token`] comes with every write and page. A read with [`at_least`](FeedRead::at_least) sees at least what it
 //!   stands for, [`Client::wait_delivered`] waits until everybody does. Tokens, [`Cursor`]s and [`Mark`]s turn into
 //!   bytes and back (`to_bytes`, `from_bytes`), to be kept anywhere.
@@ -93,6 +95,36 @@
 //! # }
 //! ```
 //!
+//! # Who answers a read
+//!
+//! The leader of the user's partition, by default: everything is seen that was answered before. Any replica may answer, and the
+//! leaders have less to do, if a read says what it must see: what a token stands for, or everything that is older than some time.
+//! The client asks a replica, in its own [zone](ClientBuilder::zone) if there is one, then another, and in the end the leader.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use fanfold_client::{Client, UserId};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let node = fanfold_server::TestNode::start().await?;
+//! # let address = node.address();
+//! let client = Client::builder(address).zone("eu-1").connect().await?;
+//! let (posts, ada) = (client.space("posts"), UserId(7));
+//!
+//! // One's own write, at any replica.
+//! let post = posts.append(ada, "hello").await?;
+//! let page = posts.timeline(ada).at_least(&post.token).await?;
+//! assert_eq!(page.entries[0].id, post.id);
+//!
+//! // At most two seconds old, at any replica; also while the leader is away.
+//! let page = posts.feed(ada).stale_ok(Duration::from_secs(2)).hydrate().await?;
+//! # let _ = page;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # In your own tests
 //!
 //! `fanfold_server::TestNode` starts a whole node inside your test, on a free port, with a clock that you turn:
@@ -115,6 +147,7 @@ mod claim;
 mod client;
 mod cluster;
 mod connection;
+mod consistency;
 mod core;
 mod deadline;
 mod defaults;
@@ -132,9 +165,11 @@ mod lock;
 mod names;
 mod new_entry;
 mod pages;
+mod patience;
 mod pending;
 mod related;
 mod renewable;
+mod replicas;
 mod router;
 #[cfg(test)]
 mod scripted;

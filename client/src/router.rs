@@ -31,10 +31,21 @@ use crate::renewable::Renewable;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
     AnyNode,
+    /// Any but this one, which goes with what is asked for.
+    OtherThan(NodeId),
     Node(NodeId),
     Partition(PartitionId),
     Slot(SlotIndex),
     User(UserId),
+    /// Any replica of the partition of a slot; the leader if there is no list of replicas, or they do not answer.
+    Replica(SlotIndex),
+}
+
+impl Target {
+    /// Where a read about a slot goes: to the leader, or to any replica.
+    pub fn of_read(slot: SlotIndex, any_replica: bool) -> Self {
+        if any_replica { Self::Replica(slot) } else { Self::Slot(slot) }
+    }
 }
 
 /// A map, with the address of each node.
@@ -77,6 +88,10 @@ impl Routes {
         PartitionId::of_user(user, self.map.partitions)
     }
 
+    pub fn partition_of_slot(&self, slot: SlotIndex) -> PartitionId {
+        PartitionId::of_slot(slot, self.map.partitions)
+    }
+
     /// The nodes that lead a partition; all nodes if one has no leader, so that somebody says so.
     pub fn leading_nodes(&self) -> Vec<NodeId> {
         let mut leading: Vec<_> = self.map.leaders.clone();
@@ -107,19 +122,30 @@ impl Routes {
     /// The address of the one node that a request is for; none if any will do.
     fn known_address(&self, target: Target) -> Option<&str> {
         let node = match target {
-            Target::AnyNode => None,
+            Target::AnyNode | Target::OtherThan(_) => None,
             Target::Node(node) => Some(node),
             Target::Partition(partition) => self.known_leader(partition),
-            Target::Slot(slot) => self.known_leader(PartitionId::of_slot(slot, self.map.partitions)),
+            Target::Slot(slot) | Target::Replica(slot) => self.known_leader(self.partition_of_slot(slot)),
             Target::User(user) => self.known_leader(self.partition_of(user)),
         };
         node.and_then(|node| self.addresses.get(&node)).map(String::as_str)
     }
 
+    /// The nodes that will do for what any will do for.
+    fn round(&self, target: Target) -> impl Iterator<Item = &String> {
+        let except = if let Target::OtherThan(node) = target { Some(node) } else { None };
+        self.addresses.iter().filter(move |(node, _)| Some(**node) != except).map(|(_, address)| address)
+    }
+
     /// The address to send to; `attempt` goes round the nodes where any will do.
     fn address(&self, target: Target, attempt: usize) -> &str {
-        let any = || self.addresses.values().cycle().nth(attempt % self.addresses.len()).map(String::as_str);
-        self.known_address(target).or_else(any).expect("routes have at least one node")
+        let any = || {
+            let others = self.round(target).count().max(1);
+            self.round(target).nth(attempt % others).or_else(|| self.addresses.values().next())
+        };
+        self.known_address(target)
+            .or_else(|| any().map(String::as_str))
+            .expect("routes have at least one node")
     }
 }
 
@@ -190,7 +216,7 @@ impl Router {
     /// The link to the node that a request is for.
     pub fn link(&self, routes: &Routes, target: Target, attempt: usize) -> Link {
         if routes.known_address(target).is_none()
-            && let Some(address) = self.any_address(routes, attempt)
+            && let Some(address) = self.any_address(routes, target, attempt)
         {
             return self.link_to(&address);
         }
@@ -198,11 +224,16 @@ impl Router {
     }
 
     /// Where any node will do: those that answered last first, one after the other.
-    fn any_address(&self, routes: &Routes, attempt: usize) -> Option<String> {
+    fn any_address(&self, routes: &Routes, target: Target, attempt: usize) -> Option<String> {
         let known = lock(&self.known);
-        let named = known.iter().filter(|address| routes.addresses.values().any(|node| node == *address));
-        let named: Vec<_> = named.collect();
+        let is_one = |address: &&String| routes.round(target).any(|node| node == *address);
+        let named: Vec<_> = known.iter().filter(is_one).collect();
         named.get(attempt % named.len().max(1)).map(|address| (*address).clone())
+    }
+
+    /// The link to a node, if the map names it.
+    pub fn link_to_node(&self, routes: &Routes, node: NodeId) -> Option<Link> {
+        routes.addresses.get(&node).map(|address| self.link_to(address))
     }
 
     fn link_to(&self, address: &str) -> Link {
@@ -319,12 +350,15 @@ mod tests {
         }
         let round: Vec<_> = (0..3).map(|attempt| routes.address(Target::AnyNode, attempt)).collect();
         assert_eq!(round, ["a:1", "b:1", "a:1"]);
+        let other = |node, attempt| routes.address(Target::OtherThan(NodeId(node)), attempt);
+        assert_eq!([other(1, 0), other(1, 1), other(2, 0)], ["b:1", "b:1", "a:1"]);
     }
 
     #[test]
     fn single_node_is_reached_where_it_was_asked() {
         let routes = Routes::new(map(&[(1, "0.0.0.0:7117")], &[1]), "10.0.0.9:7117").expect("sound");
         assert_eq!(routes.address(Target::Partition(PartitionId(0)), 0), "10.0.0.9:7117");
+        assert_eq!(routes.address(Target::OtherThan(NodeId(1)), 0), "10.0.0.9:7117");
     }
 
     #[test]

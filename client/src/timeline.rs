@@ -4,16 +4,18 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfold_protocol::message::{Page, ReadTimeline};
-use fanfold_protocol::{Cursor, Request, Response, Token, UserId};
+use fanfold_protocol::message::{Consistency, Page, ReadTimeline};
+use fanfold_protocol::{Cursor, Request, SlotIndex, Token, UserId};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::core::{Core, Effect};
+use crate::consistency::Choice;
+use crate::core::Core;
 use crate::deadline::Deadline;
 use crate::defaults;
 use crate::error::Error;
 use crate::pages::pages;
+use crate::patience::read_page;
 use crate::router::Target;
 
 /// A read of one timeline: awaited it gives one page, [`pages`](Self::pages) gives all.
@@ -27,6 +29,7 @@ pub struct TimelineRead {
     limit: u32,
     cursor: Option<Cursor>,
     at_least: Option<Token>,
+    choice: Choice,
     hydrate: bool,
     deadline: Option<Duration>,
 }
@@ -41,6 +44,7 @@ impl TimelineRead {
             limit: defaults::PAGE_LIMIT,
             cursor: None,
             at_least: None,
+            choice: Choice::default(),
             hydrate: false,
             deadline: None,
         }
@@ -70,9 +74,24 @@ impl TimelineRead {
         self
     }
 
-    /// Waits until the page reflects at least what a token stands for.
+    /// Waits until the page reflects at least what a token stands for: one's own write, or another's. Any replica may answer
+    /// then, not only the leader.
     pub fn at_least(mut self, token: &Token) -> Self {
         self.at_least = Some(*token);
+        self
+    }
+
+    /// Any replica may answer, if the page reflects everything that was answered longer than `max` before it is read. Under
+    /// [`at_least`](Self::at_least) both hold.
+    pub fn stale_ok(mut self, max: Duration) -> Self {
+        self.choice.stale_ok(max);
+        self
+    }
+
+    /// The leader answers, as it does by default, also under [`at_least`](Self::at_least): everything is reflected that was
+    /// answered before.
+    pub fn leader(mut self) -> Self {
+        self.choice.leader();
         self
     }
 
@@ -85,15 +104,19 @@ impl TimelineRead {
     /// All pages from here to the true end.
     pub fn pages(self) -> BoxStream<'static, Result<Page, Error>> {
         let first = self.cursor;
-        pages(first, move |cursor| {
+        pages(first, move |cursor, token| {
             let mut read = self.clone();
             read.cursor = cursor;
+            if read.choice.is_any_replica(read.at_least.is_some()) {
+                read.at_least = token.or(read.at_least);
+            }
             read.into_future()
         })
     }
 
     async fn read(self, deadline: Deadline) -> Result<Page, Error> {
         let space = self.core.space_id(&self.space, deadline).await?;
+        let consistency = self.choice.consistency(self.at_least.is_some());
         let request = Request::ReadTimeline(ReadTimeline {
             space,
             owner: self.owner,
@@ -102,11 +125,11 @@ impl TimelineRead {
             cursor: self.cursor,
             at_least: self.at_least,
             hydrate: self.hydrate,
+            consistency,
         });
-        match self.core.ask(Target::User(self.owner), &request, Effect::None, deadline).await? {
-            Response::Page(page) => Ok(page),
-            _ => Err(Error::unexpected_read()),
-        }
+        let any_replica = consistency != Consistency::Leader;
+        let target = Target::of_read(SlotIndex::of(self.owner), any_replica);
+        read_page(&self.core, target, &request, self.hydrate, deadline).await
     }
 }
 

@@ -1,15 +1,18 @@
 //! Owns where work is done that blocks: on a thread for such work, or in place on a thread that was told so.
 //!
+//! - Work in the background has threads of its own, which give way: where applying wants the processor, it gets it.
 //! - In place, everything happens in one order, which is what a simulation repeats.
 //! - There a log has no threads either: its work is a task, and every batch waits for as long as its disk is said to take.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fanfold_storage::fs::FileSystem;
 use fanfold_storage::log::{self, Driver, Due, Log, LogOptions, Recovered};
+use rustix::process::{getpriority_process, setpriority_process};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::task::JoinError;
 
@@ -35,6 +38,40 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, JoinError> {
     if in_place().is_some() { Ok(work()) } else { tokio::task::spawn_blocking(work).await }
+}
+
+/// How far threads for work in the background stand back, of 19.
+const BACKGROUND_NICE: i32 = 5;
+
+/// How long such a thread waits for more.
+const BACKGROUND_KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Does work in the background that blocks, and waits for it; an error if it panicked on a thread of its own.
+pub(crate) async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    match background() {
+        Some(threads) if in_place().is_none() => threads.spawn_blocking(work).await,
+        _ => blocking(work).await,
+    }
+}
+
+/// The threads for work in the background, of the whole process; none if there can be none.
+fn background() -> Option<&'static Runtime> {
+    static THREADS: OnceLock<Option<Runtime>> = OnceLock::new();
+    let start = || {
+        let give_way = || {
+            // Either is of the thread alone; without it, work in the background takes its share as others do.
+            let stands_back = getpriority_process(None).is_ok_and(|nice| nice >= BACKGROUND_NICE);
+            if !stands_back && let Err(error) = setpriority_process(None, BACKGROUND_NICE) {
+                tracing::debug!(%error, "threads in the background do not give way");
+            }
+        };
+        let mut threads = Builder::new_current_thread();
+        threads.thread_name("background").on_thread_start(give_way).thread_keep_alive(BACKGROUND_KEEP_ALIVE);
+        threads.build().ok()
+    };
+    THREADS.get_or_init(start).as_ref()
 }
 
 /// Opens a log whose work is done where this thread's is.
@@ -91,6 +128,15 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+
+    #[tokio::test]
+    async fn work_in_the_background_gives_way_and_other_work_does_not() {
+        let nice = || getpriority_process(None).unwrap();
+        let own = nice();
+        assert_eq!(in_background(nice).await.unwrap(), own.max(BACKGROUND_NICE));
+        assert_eq!(blocking(nice).await.unwrap(), own);
+        assert!(in_background(|| panic!("on purpose")).await.unwrap_err().is_panic());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn on_a_thread_that_was_told_everything_is_done_in_place() {

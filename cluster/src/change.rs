@@ -196,7 +196,7 @@ pub enum ClusterRefusal {
         node: u64,
     },
     /// The node has a replica of the group already.
-    #[error("node {node} has a replica of {} already", name(*partition))]
+    #[error("node {node} has a replica of {} already; name a node that has none, as `fanfold partition list` shows", name(*partition))]
     HasReplica {
         /// The partition; none: the catalog.
         partition: Option<PartitionId>,
@@ -230,6 +230,17 @@ pub enum ClusterRefusal {
     OtherDirectory {
         /// The node.
         node: u64,
+    },
+    /// The node's program is older than what the cluster uses (R3).
+    #[error(
+        "the cluster uses feature level {needed}, and this program has only {supported}; start the node with a newer \
+         version of fanfold"
+    )]
+    FeatureLevel {
+        /// The level that the cluster uses.
+        needed: u32,
+        /// What the program has.
+        supported: u32,
     },
     /// The cluster does not take the node.
     #[error("the cluster does not take this node; its version may be another one")]

@@ -183,11 +183,16 @@ impl Stamps {
         Self { clock, state: Mutex::new(state), is_off: AtomicBool::new(false) }
     }
 
-    /// Stops the giving of stamps while the wall clock is not to be believed. When it is again, stamps go on from it, or from
-    /// the last one that was used: what was read from the wrong clock and used by nobody is forgotten.
-    pub fn set_off(&self, is_off: bool) {
+    /// Stops the giving of stamps while the wall clock is not to be believed. When it is again, because it was compared with
+    /// others (`is_compared`), stamps go on from it, or from the last one that was used: what was read from the wrong clock
+    /// and used by nobody is forgotten. Without a comparison a jump meanwhile is held like any other.
+    pub fn set_off(&self, is_off: bool, is_compared: bool) {
         let mut state = self.lock();
         if self.is_off.swap(is_off, Ordering::SeqCst) && !is_off {
+            if !is_compared {
+                self.step(&mut state);
+                return;
+            }
             let wall_ms = log_ms(self.clock.as_ref());
             let is_behind = wall_ms + MARGIN_MS < state.used_ms;
             state.pace = if is_behind { Pace::Held } else { Pace::Wall };
@@ -357,18 +362,29 @@ mod tests {
     fn a_clock_that_is_off_stamps_nothing_and_is_forgotten() {
         let clock = ManualClock::new(START_UNIX_MS + HOUR_MS);
         let stamps = Stamps::new(Arc::new(clock.clone()), 99_000_000);
-        stamps.set_off(true);
+        stamps.set_off(true, true);
         assert!(!stamps.may_stamp());
         assert_eq!(stamps.now(), 100_000_000 + HOUR_MS as u64, "whoever looks sees it");
         clock.jump(-HOUR_MS);
-        stamps.set_off(false);
+        stamps.set_off(false, true);
         assert!(stamps.may_stamp());
         assert_eq!((stamps.next_stamp(), stamps.held()), (100_000_000, None));
         // What was used counts.
         clock.jump(-HOUR_MS);
-        stamps.set_off(true);
-        stamps.set_off(false);
+        stamps.set_off(true, true);
+        stamps.set_off(false, true);
         assert_eq!((stamps.next_stamp(), stamps.held()), (100_000_000, Some(-HOUR_MS)));
+    }
+
+    /// Row 15 of the promises: a jump is a jump while a node waits for the others' clocks, too.
+    #[test]
+    fn a_clock_that_jumps_before_it_was_compared_is_held() {
+        let (clock, stamps) = stamps(0);
+        stamps.set_off(true, false);
+        clock.jump(HOUR_MS);
+        clock.advance(Duration::from_secs(2));
+        stamps.set_off(false, false);
+        assert_eq!((stamps.next_stamp(), stamps.held()), (100_002_000, Some(HOUR_MS)));
     }
 
     /// Row 15 of the promises, forward: nothing may expire early, and the alarm is raised.

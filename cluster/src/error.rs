@@ -338,7 +338,7 @@ pub enum NodeError {
     /// The change of the cluster is refused.
     #[error(transparent)]
     Cluster(#[from] ClusterRefusal),
-    /// A committed batch of the partition does not decode; it refuses service on this node.
+    /// What this node has of the partition is damaged, and nobody else has a replica of it.
     #[error("partition {partition} is damaged on this node and refuses service")]
     Damaged {
         /// Which.

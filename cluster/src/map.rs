@@ -8,7 +8,7 @@ use fanfold_storage::ids::PartitionId;
 use fanfold_storage::log::GroupId;
 use parking_lot::RwLock;
 
-use crate::catalog::CatalogView;
+use crate::catalog::{CatalogView, NodeState};
 use crate::error::LeaderAt;
 use crate::raft::{LeaderHint, ReplicaAddress};
 
@@ -111,12 +111,36 @@ pub(crate) struct Whereabouts {
     pub leaders: Leaders,
     /// The nodes whose clocks are too far from the others'.
     pub clocks_off: RwLock<BTreeSet<u64>>,
+    /// The nodes whose disks do not get on.
+    slow: RwLock<BTreeSet<u64>>,
 }
 
 impl Whereabouts {
     /// Whether the clock of a node is too far from the others'.
     pub fn is_clock_off(&self, node: u64) -> bool {
         self.clocks_off.read().contains(&node)
+    }
+
+    /// Takes note whether the disk of a node gets on.
+    pub fn note_slow(&self, node: u64, is_slow: bool) {
+        if self.slow.read().contains(&node) != is_slow {
+            let mut slow = self.slow.write();
+            if is_slow {
+                slow.insert(node)
+            } else {
+                slow.remove(&node)
+            };
+        }
+    }
+
+    /// Whether the disk of a node does not get on.
+    pub fn is_slow(&self, node: u64) -> bool {
+        self.slow.read().contains(&node)
+    }
+
+    /// Whether a node should be given leaderships.
+    pub fn is_fit(&self, node: u64) -> bool {
+        !self.is_clock_off(node) && !self.is_slow(node)
     }
 
     /// Where the leader of a group is, if anybody is known to lead it.
@@ -129,9 +153,11 @@ impl Whereabouts {
         self.at(node_of(&hint.address))
     }
 
-    /// Where a node is, if it is known.
+    /// Where a node is, if it is known and was not removed.
     pub fn at(&self, node: u64) -> Option<LeaderAt> {
-        let address = self.view.current().nodes.get(&node)?.address.clone();
+        let state = self.view.current();
+        let at = state.nodes.get(&node).filter(|at| at.state != NodeState::Removed)?;
+        let address = at.address.clone();
         Some(LeaderAt { node, address })
     }
 }

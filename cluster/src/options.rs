@@ -10,6 +10,7 @@ use fanfold_storage::log::LogOptions;
 
 use crate::catalog::REPLICAS_DEFAULT;
 use crate::clock::{Clock, SystemClock};
+use crate::phases::Phases;
 use crate::raft::{FileSettings, RaftSettings};
 
 /// Partitions of a new node that names no number.
@@ -96,6 +97,8 @@ pub struct NodeOptions {
     pub away_days: u16,
     /// The Raft groups.
     pub raft: RaftSettings,
+    /// Where is noted how long things take.
+    pub phases: Arc<Phases>,
     /// Events a journal keeps for a destination that does not answer, before it is dropped (R10).
     pub journal_events_max: usize,
 }
@@ -119,6 +122,7 @@ impl NodeOptions {
             memory_bytes: 0,
             away_days: 30,
             raft: RaftSettings::default(),
+            phases: Arc::default(),
             journal_events_max: 1 << 20,
         }
     }

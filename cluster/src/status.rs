@@ -4,6 +4,8 @@ use fanfold_storage::ids::{JournalPosition, PartitionId, Stamp};
 use fanfold_storage::log::LogStatus;
 use fanfold_storage::partition::Usage;
 
+use crate::phases::PhaseTimes;
+
 /// The status of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeStatus {
@@ -25,6 +27,21 @@ pub struct NodeStatus {
     pub log: LogStatus,
     /// The partition whose entries keep the oldest segment of the log; none if that is the catalog, or nobody.
     pub log_pinned_by: Option<PartitionId>,
+}
+
+/// What a node measures, for scrapers; cheap to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFigures {
+    /// How long the phases of requests took.
+    pub phases: Vec<PhaseTimes>,
+    /// Commands that wait for a batch, by partition.
+    pub queued: Vec<(PartitionId, u64)>,
+    /// Its write-ahead log.
+    pub log: LogStatus,
+    /// Partitions whose replicas do not agree, as far as this node has heard of them.
+    pub diverged: Vec<PartitionId>,
+    /// Bytes that its disk still has for it; none if the disk does not say.
+    pub disk_free_bytes: Option<u64>,
 }
 
 /// A snapshot on disk.

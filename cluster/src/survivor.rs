@@ -1,7 +1,8 @@
 //! Owns the order to a stopped node to go on without the majority of the catalog, which is gone for good.
 //!
-//! - It is a note in the data directory; the next start makes the node's replica of the catalog the only one, marks the
-//!   nodes that are gone as removed, and lets partitions that lost their majority too go on with one replica that is left.
+//! - It is a note in the data directory; the next start makes the node's replica of the catalog the only one and marks the
+//!   nodes that are gone as removed. Partitions that lost their majority too go on with one replica that is left, when all
+//!   nodes that are left run: only they know who votes, and which of them has the most.
 //! - What only the nodes that are gone had is lost. None of them may ever run again; if one does, it is refused by whoever
 //!   knows.
 
@@ -24,9 +25,10 @@ pub struct Survival {
     pub node: u64,
     /// The nodes that are removed.
     pub gone: Vec<u64>,
-    /// Partitions that go on with what one node has.
-    pub kept: Vec<(PartitionId, u64)>,
-    /// Partitions that only nodes had that are gone.
+    /// Partitions that go on with what one node has, and the nodes left that should have them. One that was being moved may
+    /// be better or worse off.
+    pub kept: Vec<(PartitionId, Vec<u64>)>,
+    /// Partitions that only nodes should have that are gone.
     pub lost: Vec<PartitionId>,
 }
 
@@ -104,14 +106,14 @@ pub fn survive(data_dir: &Path, gone: &[u64], is_dry_run: bool) -> Result<Surviv
         let holders = state.wanted(0).iter().map(|record| record.node);
         return Err(SurvivorError::NoCatalog { holders: holders.filter(|n| !gone.contains(n)).collect() });
     }
-    if state.fate(0, node, gone) == Fate::GoesOn {
+    if state.fate(0, gone) == Fate::GoesOn {
         return Err(SurvivorError::HasMajority { gone: gone.to_vec() });
     }
     let mut survival = Survival { node, gone: gone.to_vec(), kept: Vec::new(), lost: Vec::new() };
     for partition in (0..stored.partitions).map(PartitionId) {
-        match state.fate(u32::from(partition.0) + 1, node, gone) {
+        match state.fate(u32::from(partition.0) + 1, gone) {
             Fate::GoesOn => {}
-            Fate::Kept(by) => survival.kept.push((partition, by)),
+            Fate::Kept(left) => survival.kept.push((partition, left)),
             Fate::Lost => survival.lost.push(partition),
         }
     }

@@ -28,6 +28,9 @@ use crate::reserve::Reserve;
 /// How often it is looked whether something is due.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// How often it is looked after a group to which nothing is applied; the time grows to this.
+const LOOK_EVERY_MAX: Duration = Duration::from_millis(800);
+
 /// After a failure the next attempt waits so long, and twice as long each time …
 const RETRY_MIN: Duration = Duration::from_millis(500);
 
@@ -113,6 +116,10 @@ impl Ended {
         self.groups.lock().insert(group);
     }
 
+    fn goes_on(&self, group: GroupId) {
+        self.groups.lock().remove(&group);
+    }
+
     fn contains(&self, group: GroupId) -> bool {
         self.groups.lock().contains(&group)
     }
@@ -144,13 +151,26 @@ impl<M: Machine> Upkeep<M> {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut retry = RETRY_MIN;
+        let (mut retry, mut every) = (RETRY_MIN, LOOK_EVERY);
+        let mut applied = self.group.watch_applied();
         loop {
+            let known = self.looked_at;
+            applied.mark_unchanged();
             tokio::select! {
                 () = stop.cancelled() => return,
+                Ok(()) = applied.changed(), if every > LOOK_EVERY => {
+                    every = LOOK_EVERY;
+                    looks.reset_after(every);
+                    continue;
+                }
                 _ = looks.tick() => {}
             }
             let mut done = self.step(&stop).await;
+            let is_idle = known.is_some() && self.looked_at == known;
+            every = if is_idle { (2 * every).min(LOOK_EVERY_MAX) } else { LOOK_EVERY };
+            if is_idle {
+                looks.reset_after(every);
+            }
             if done.as_ref().is_err_and(FileError::is_full) && self.give_up_reserve().await {
                 tracing::warn!(
                     group = self.group.id().0,
@@ -188,7 +208,11 @@ impl<M: Machine> Upkeep<M> {
                             "the upkeep of the group ends: nothing of it goes to disk any more, and its log stays"
                         );
                     }
-                    return;
+                    if !matches!(error, FileError::Damaged) || !self.is_whole_again(&stop).await {
+                        return;
+                    }
+                    self.means.ended.goes_on(self.group.id());
+                    continue;
                 }
                 _ => {}
             }
@@ -196,6 +220,17 @@ impl<M: Machine> Upkeep<M> {
             looks.reset_after(retry);
             retry = (2 * retry).min(RETRY_MAX);
         }
+    }
+
+    /// Waits until a leader's snapshot takes the place of a damaged state; false if it is stopped before.
+    async fn is_whole_again(&self, stop: &CancellationToken) -> bool {
+        while self.group.try_read(Machine::is_damaged).unwrap_or(true) {
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                () = tokio::time::sleep(RETRY_MIN) => {}
+            }
+        }
+        !stop.is_cancelled()
     }
 
     /// Takes two snapshots, behind the first of which the log goes.
@@ -359,3 +394,6 @@ impl<M: Machine> Upkeep<M> {
         kept > FREED_BYTES_MIN.max(needed.max(self.wrote_bytes) / FREED_PART)
     }
 }
+
+#[cfg(test)]
+mod tests;

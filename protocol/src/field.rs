@@ -141,6 +141,8 @@ pub enum Field {
     RepairAfter = 65,
     /// What is hot.
     Hot = 66,
+    /// What a read may be answered from.
+    Consistency = 67,
 }
 
 impl Field {
@@ -218,6 +220,7 @@ impl Field {
             64 => Self::Replicas,
             65 => Self::RepairAfter,
             66 => Self::Hot,
+            67 => Self::Consistency,
             _ => return None,
         })
     }
@@ -291,6 +294,7 @@ impl Field {
             Self::Replicas => "replicas",
             Self::RepairAfter => "repair after",
             Self::Hot => "hot list",
+            Self::Consistency => "consistency",
         }
     }
 }

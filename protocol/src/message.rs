@@ -43,7 +43,8 @@ pub use job::{
 pub use map::{Map, NodeAddress};
 pub use page::{Budget, EntryView, PAGE_ENTRIES_MAX, Page, ReferenceState, ReferenceView, ShortReason};
 pub use read::{
-    READ_ENTRIES_MAX, READ_FEEDS_MAX, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, WaitDelivered,
+    Consistency, READ_ENTRIES_MAX, READ_FEEDS_MAX, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline,
+    WaitDelivered,
 };
 pub use session::{CloseSession, OpenSession, WriteTag};
 pub use space::{AlterSpace, CreateSpace, FanOut, SpaceChanges, SpaceInfo, SpacePolicy};

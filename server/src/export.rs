@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fanfold_cluster::backup::{Backup, BackupError, restore};
+use fanfold_cluster::catalog::NodeState;
 use fanfold_cluster::clock::ManualClock;
 use fanfold_cluster::meter::Meter;
 use fanfold_cluster::{Node, NodeError, NodeOptions, OpenError};
 use fanfold_storage::entry::{Audience, Entry};
 use fanfold_storage::ids::{GraphId, PartitionId, SpaceId, Stamp};
 use fanfold_storage::partition::{ExportedEdge, Partition};
+use fanfold_storage::segment::SegmentError;
 
 use crate::import::STDIN as STDOUT;
 use crate::import::json::{EntryLine, ReferenceLine, Scalar, from_bytes};
@@ -37,6 +39,18 @@ pub enum ExportError {
         /// The path.
         path: PathBuf,
     },
+    /// The node is one of several, and may not know of all that was acknowledged.
+    #[error(
+        "{} is of one of {nodes} nodes, which may be behind the others; export a backup of them: \
+         `fanfold backup create`, then --backup",
+        path.display()
+    )]
+    OneOfSeveral {
+        /// The data directory.
+        path: PathBuf,
+        /// How many nodes the cluster has.
+        nodes: usize,
+    },
     /// The backup cannot be used.
     #[error(transparent)]
     Backup(#[from] BackupError),
@@ -46,6 +60,9 @@ pub enum ExportError {
     /// A partition is not readable.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// A file of the node is damaged, so that not all can be read.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
     /// Lines that need files of their own.
     #[error("edges and entries, or edges of several graphs, need a directory: name one with --out")]
     Mixed,
@@ -112,7 +129,12 @@ pub(crate) async fn export(
     // A clock behind the log's last stamp is held at it.
     let clock = Arc::new(ManualClock::new(STAMP_ZERO_UNIX_MS));
     let node = Node::open(NodeOptions { clock, ..NodeOptions::new(data_dir) }).await?;
-    let exported = export_node(&node, what, out, &mut done);
+    let nodes = node.view().nodes.iter().filter(|node| node.state != NodeState::Removed).count();
+    let exported = if nodes > 1 {
+        Err(ExportError::OneOfSeveral { path: data_dir.to_owned(), nodes })
+    } else {
+        export_node(&node, what, out, &mut done)
+    };
     if let Err(error) = node.close().await {
         tracing::warn!(%error, "the log was not closed cleanly, which loses nothing");
     }

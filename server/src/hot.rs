@@ -236,6 +236,7 @@ mod tests {
             newer_than: None,
             hydrate: false,
             at_least: None,
+            consistency: fanfold_protocol::message::Consistency::Leader,
         })
     }
 

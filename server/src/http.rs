@@ -103,7 +103,10 @@ async fn figures(State(site): State<Site>) -> impl IntoResponse {
     let node = site.node.get();
     let status = node.map(|node| translate::node_status(&node.status()));
     let view = node.map(|node| translate::cluster_view(node.view()));
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], site.metrics.text(status.as_ref(), view.as_ref()))
+    let figures = node.map(|node| node.figures());
+    let times = node.map(|node| node.apply_times()).unwrap_or_default();
+    let text = site.metrics.text(status.as_ref(), view.as_ref(), figures.as_ref(), times);
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], text)
 }
 
 /// A listener that accepts only while fewer connections than its limit are open.

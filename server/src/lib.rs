@@ -3,6 +3,7 @@
 //! - [`TestNode`] runs a whole node inside an application's own tests, with a clock they can turn.
 //! - [`workload`] drives a node with a known workload and compares every feed with the oracle.
 
+mod allocator;
 pub mod cli;
 pub mod config;
 mod connection;

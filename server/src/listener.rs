@@ -50,6 +50,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(node: Arc<Node>, config: Config, metrics: Arc<Metrics>) -> Self {
         let hot = HotCounts::new(node.partitions());
+        node.phases().call_slow(Duration::from_millis(config.slow_request_ms));
         Self {
             node,
             limits: limits(&config),

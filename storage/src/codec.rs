@@ -11,6 +11,9 @@ use smallvec::SmallVec;
 use crate::entry::{Audience, Delivery, EntryRef};
 use crate::ids::{EntryId, Stamp, UserId};
 
+/// Memory that the announced length of a list gets at once, at most.
+const LIST_BYTES_MAX: usize = 64 << 10;
+
 /// Bytes that are not what the format says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed bytes at offset {offset}: {what} expected")]
@@ -142,7 +145,8 @@ impl<'a> Reader<'a> {
         mut read: impl FnMut(&mut Self) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, Malformed> {
         let count = self.count()?;
-        let mut items = Vec::new();
+        // What a list says of its length is believed up to a limit: growing costs more than reading it.
+        let mut items = Vec::with_capacity(count.min(LIST_BYTES_MAX / size_of::<T>().max(1)));
         for _ in 0..count {
             items.push(read(self)?);
         }

@@ -388,6 +388,8 @@ pub enum Limited {
     Sessions,
     /// Owners of a partition whose fan-out is paused.
     Paused,
+    /// Application keys that a partition remembers.
+    Keys,
 }
 
 /// Why a command had no effect.
@@ -531,7 +533,7 @@ encoded_enum!(WriteResult, "write result" {
     6 => FollowsImported { changed, refused },
 });
 encoded_enum!(AppendResult, "append result" { 1 => Made { id, duplicate }, 2 => Refused { refusal } });
-encoded_enum!(Limited, "limit" { 1 => Followees, 2 => Mutes, 3 => Users, 4 => Sessions, 5 => Paused });
+encoded_enum!(Limited, "limit" { 1 => Followees, 2 => Mutes, 3 => Users, 4 => Sessions, 5 => Paused, 6 => Keys });
 encoded_enum!(Refusal, "refusal" {
     1 => UnknownSession,
     2 => SequenceConflict,

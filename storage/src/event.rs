@@ -120,7 +120,7 @@ pub struct FilledOwner {
 pub struct SpaceBackfill {
     /// The space.
     pub space: SpaceId,
-    /// The largest id that is not included; 0 if all are.
+    /// What is at or below it need not be included; 0 if all are.
     pub floor: EntryId,
     /// Oldest first.
     pub deliveries: Vec<Delivery>,

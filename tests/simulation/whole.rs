@@ -122,6 +122,7 @@ async fn timeline(node: &Node, owner: UserId) -> Option<Vec<Entry>> {
             below,
             hydrate: true,
             at_least: None,
+            consistency: fanfold_cluster::read::Consistency::Leader,
         };
         let page = node.read_timeline(&request).await.ok()?;
         entries.extend(page.entries.into_iter().map(|view| Entry {

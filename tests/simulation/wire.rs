@@ -230,7 +230,8 @@ impl PeerTransport for Peers {
     fn send(&self, request: PeerRequest) -> BoxFuture<'static, Result<Bytes, TransportError>> {
         let wire = self.0.upgrade();
         Box::pin(async move {
-            let PeerRequest { group, source, target, address, kind, body } = request;
+            // What overtakes is refused by Raft and sent again.
+            let PeerRequest { group, source, target, address, kind, body, is_ordered: _ } = request;
             let broken = TransportError::Broken { target, address };
             let Some(wire) = wire else { return Err(broken) };
             let asked = Request::Raft { group, source, target, kind, body };

@@ -71,6 +71,21 @@ fn of_the_client() -> Vec<(&'static str, String)> {
         ("one node's time to answer", seconds(client::MAP_TIMEOUT)),
         ("time between two fetches", format!("{} ms at least", client::MAP_INTERVAL.as_millis())),
         ("time after which a leader", seconds(client::LEADER_DOUBT)),
+        (
+            "replicas asked for a read that any may answer",
+            format!("{}, each for {}", client::REPLICA_ATTEMPTS, seconds(client::LEADER_DOUBT)),
+        ),
+        ("time for which a replica that failed", seconds(client::REPLICA_DOUBT)),
+        (
+            "age at which the list of replicas",
+            format!("{}, or with the map's epoch", seconds(client::REPLICAS_AGE_MAX)),
+        ),
+        ("replicas that are asked first", "any, by the user's slot".to_owned()),
+        ("who answers a read", "the leader".to_owned()),
+        (
+            "time for which a page that lacks something",
+            format!("{}, within the deadline", seconds(client::SHORT_PAGE_PATIENCE)),
+        ),
         ("silence after which", seconds(client::KEEPALIVE_MAX)),
         ("payloads on pages", "left out".to_owned()),
         ("requests queued", client::QUEUE_REQUESTS_MAX.to_string()),

@@ -1,5 +1,6 @@
 //! Owns the arguments of the measuring commands.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use serde::Serialize;
 use super::graph::GraphShape;
 use super::target::{Persistence, TargetKind};
 use crate::cli::OutputKind;
+
+/// Replicas of each partition, if there are nodes for them.
+const REPLICAS_DEFAULT: u8 = 3;
 
 /// Which stores are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -76,9 +80,17 @@ pub struct CommonArgs {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub warm_up: Duration,
 
-    /// Partitions of the node; a list measures one node after another.
+    /// Partitions; a list measures one after another.
     #[arg(long, value_name = "COUNT", value_delimiter = ',', default_value = "2")]
     pub partitions: Vec<u16>,
+
+    /// Nodes, each in a process of its own; a list measures one cluster after another.
+    #[arg(long, value_name = "COUNT", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub nodes: Vec<u8>,
+
+    /// Replicas of each partition, an odd number; without it as many as there are nodes for, at most 3.
+    #[arg(long, value_name = "COUNT", value_parser = replicas)]
+    pub replicas: Option<u8>,
 
     /// What is measured.
     #[arg(long, value_enum, default_value_t = TargetChoice::Fanfold)]
@@ -104,6 +116,10 @@ pub struct CommonArgs {
     #[arg(long, value_name = "READERS", default_value_t = 1_000)]
     pub sample_readers: u32,
 
+    /// A flag for the start of the node, without its dashes, as in `table-bytes=1048576`; may be repeated.
+    #[arg(long, value_name = "FLAG=VALUE")]
+    pub node_flag: Vec<String>,
+
     /// The program that is the node; without it, this program itself.
     #[arg(long, value_name = "PROGRAM")]
     pub node_program: Option<PathBuf>,
@@ -117,6 +133,17 @@ pub struct CommonArgs {
     pub plot: Option<PathBuf>,
 }
 
+/// How large a measured store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Nodes.
+    pub nodes: u8,
+    /// Replicas of each partition.
+    pub replicas: u8,
+    /// Partitions.
+    pub partitions: u16,
+}
+
 /// Measures the fan-out: posts and their deliveries.
 #[derive(Debug, Clone, Args)]
 #[command(
@@ -125,6 +152,8 @@ pub struct CommonArgs {
         so that it costs as little as redis-benchmark does. Every write is tagged, so that it takes effect exactly once.\n\nExamples:\n  \
         fanfold-bench fanout --users 1000000 --target both --rounds 5 --in-flight 64\n  \
         fanfold-bench fanout --rate 15000 --duration 60\n  \
+        fanfold-bench fanout --users 200000 --nodes 1,3 --partitions 1,4,16,64 --in-flight 64\n  \
+        fanfold-bench fanout --users 1000000 --partitions 1 --reads 2000 --window 60 --duration 600\n  \
         fanfold-bench fanout --graph uniform --mean-followers 0.5 --partitions 1,2,4,8,16,32,64 --plot curve.svg"
 )]
 pub struct FanoutArgs {
@@ -140,6 +169,23 @@ pub struct FanoutArgs {
     /// other. Without it, each answer causes the next post.
     #[arg(long, value_name = "POSTS", value_delimiter = ',', value_parser = rate)]
     pub rate: Vec<f64>,
+
+    /// Feed reads a second beside the posts, at an even pace, on connections of their own, their latency counted from the
+    /// intended time. Only with `--target fanfold`.
+    #[arg(long, value_name = "READS", value_parser = rate)]
+    pub reads: Option<f64>,
+
+    /// Pages of those reads come with payloads.
+    #[arg(long, requires = "reads")]
+    pub hydrate: bool,
+
+    /// Entries of their pages.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub limit: u32,
+
+    /// Also give the figures of each such time, in seconds. Only with `--target fanfold`.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub window: Option<Duration>,
 }
 
 /// Measures feed reads.
@@ -275,6 +321,26 @@ impl CommonArgs {
         }
     }
 
+    /// What is measured one after the other: every number of partitions on every number of nodes.
+    pub fn sizes(&self) -> Vec<Size> {
+        let of = |nodes: &u8| {
+            let (nodes, replicas) = (*nodes, self.replicas_of(*nodes));
+            self.partitions.iter().map(move |partitions| Size { nodes, replicas, partitions: *partitions })
+        };
+        self.nodes.iter().flat_map(of).collect()
+    }
+
+    /// Replicas in a cluster of so many nodes.
+    fn replicas_of(&self, nodes: u8) -> u8 {
+        let possible = if nodes.is_multiple_of(2) { nodes - 1 } else { nodes };
+        self.replicas.unwrap_or(REPLICAS_DEFAULT).min(possible)
+    }
+
+    /// More arguments for the start of the node.
+    pub fn start_arguments(&self) -> Vec<OsString> {
+        self.node_flag.iter().map(|flag| format!("--{flag}").into()).collect()
+    }
+
     /// Whether a target was chosen.
     pub fn measures(&self, kind: TargetKind) -> bool {
         match self.target {
@@ -308,6 +374,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
     if duration.is_zero() { Err("must be more than 0".to_owned()) } else { Ok(duration) }
+}
+
+fn replicas(text: &str) -> Result<u8, String> {
+    let replicas: u8 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if replicas.is_multiple_of(2) { Err("must be odd".to_owned()) } else { Ok(replicas) }
 }
 
 fn rate(text: &str) -> Result<f64, String> {

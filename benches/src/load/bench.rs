@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::args::{CommonArgs, FanoutArgs, LoadArgs, MixedArgs, PageChoice, ReadArgs, WhaleArgs};
+use super::args::{CommonArgs, FanoutArgs, LoadArgs, MixedArgs, PageChoice, ReadArgs, Size, WhaleArgs};
 use super::fanfold::{FanfoldSide, SideOptions};
 use super::fill::FillPlan;
 use super::graph::{BenchGraph, GraphError, GraphOptions};
@@ -15,7 +15,8 @@ use super::plot::{self, PlotError};
 use super::report::Report;
 use super::run::{RunKind, RunOf, RunResult, TailMs};
 use super::target::{
-    FanoutLoad, Figures, Loaded, MixedLoad, Persistence, ReadLoad, Target, TargetError, TargetKind, WhaleLoad,
+    FanoutLoad, Figures, Loaded, MixedLoad, Persistence, ReadLoad, ReadsBeside, Target, TargetError,
+    TargetKind, WhaleLoad,
 };
 use crate::redis::encode::FanoutWay;
 use crate::redis::error::RedisError;
@@ -67,11 +68,14 @@ pub fn fanout(args: &FanoutArgs) -> Result<Report, BenchError> {
     if !args.rate.is_empty() {
         loads = args.rate.iter().map(|rate| (args.in_flight[0], Some(*rate))).collect();
     }
-    bench.over_partitions(8, |bench, side, round| {
+    bench.over_sizes(8, |bench, side, round| {
         for (in_flight, rate) in &loads {
             let load = bench.fanout_load(*in_flight, *rate);
-            side.target.fanout(&FanoutLoad { duration: args.common.warm_up, sample_readers: 0, ..load })?;
+            let reads = args.reads.map(|rate| ReadsBeside { rate, limit: args.limit, hydrate: args.hydrate });
+            let duration = args.common.warm_up;
+            side.target.fanout(&FanoutLoad { duration, sample_readers: 0, reads, ..load })?;
             let load = bench.fanout_load(*in_flight, *rate);
+            let load = FanoutLoad { reads, window: args.window, ..load };
             let kind = RunKind::Fanout { asked_in_flight: *in_flight, rate: *rate };
             bench.add(side.of, &kind, round, &side.target.fanout(&load)?);
         }
@@ -83,7 +87,7 @@ pub fn fanout(args: &FanoutArgs) -> Result<Report, BenchError> {
 /// Measures feed reads.
 pub fn read(args: &ReadArgs) -> Result<Report, BenchError> {
     let mut bench = Bench::new(&args.common, true)?;
-    bench.over_partitions(args.common.payload_bytes, |bench, side, round| {
+    bench.over_sizes(args.common.payload_bytes, |bench, side, round| {
         for celebrities in &args.celebrities {
             for page in &args.pages {
                 for depth in &args.depth {
@@ -115,7 +119,7 @@ pub fn read(args: &ReadArgs) -> Result<Report, BenchError> {
 pub fn mixed(args: &MixedArgs) -> Result<Report, BenchError> {
     let mut bench = Bench::new(&args.common, true)?;
     let payload_bytes = args.common.payload_bytes;
-    bench.over_partitions(payload_bytes, |bench, side, round| {
+    bench.over_sizes(payload_bytes, |bench, side, round| {
         for rate in &args.rate {
             let load = |first, duration, sample_readers| MixedLoad {
                 rate: *rate,
@@ -141,7 +145,7 @@ pub fn mixed(args: &MixedArgs) -> Result<Report, BenchError> {
 /// Measures a whale.
 pub fn whale(args: &WhaleArgs) -> Result<Report, BenchError> {
     let mut bench = Bench::new(&args.common, false)?;
-    bench.over_partitions(8, |bench, side, round| {
+    bench.over_sizes(8, |bench, side, round| {
         let others = bench.fanout_load(1, Some(args.rate));
         let load = WhaleLoad { others, whale_pause: args.whale_pause };
         for figures in side.target.whale(&load)? {
@@ -161,11 +165,11 @@ pub fn whale(args: &WhaleArgs) -> Result<Report, BenchError> {
 /// Measures loading the graph; each round on a new, empty side.
 pub fn load(args: &LoadArgs) -> Result<Report, BenchError> {
     let mut bench = Bench::new(&args.common, false)?;
-    for partitions in &args.common.partitions {
+    for size in args.common.sizes() {
         for round in 1..=args.common.rounds {
-            for mut target in bench.targets(*partitions, 8)? {
+            for mut target in bench.targets(size, 8)? {
                 let loaded = target.load()?;
-                bench.add_load(target.kind(), u32::from(*partitions), round, &loaded);
+                bench.add_load(target.kind(), size, round, &loaded);
                 target.stop()?;
             }
         }
@@ -200,24 +204,29 @@ impl<'a> Bench<'a> {
             duration: self.common.duration,
             first_post: self.numbers(),
             sample_readers: self.common.sample_readers,
+            reads: None,
+            window: None,
         }
     }
 
-    /// For each number of partitions: starts and fills the sides, measures them in turn, and stops them.
-    fn over_partitions(
+    /// For each number of nodes and partitions: starts and fills the sides, measures them in turn, and stops them.
+    fn over_sizes(
         &mut self,
         fill_payload_bytes: u32,
         mut measure: impl FnMut(&mut Self, &mut Side, u32) -> Result<(), BenchError>,
     ) -> Result<(), BenchError> {
-        for (at, partitions) in self.common.partitions.iter().enumerate() {
+        for (at, size) in self.common.sizes().into_iter().enumerate() {
             let mut sides = Vec::new();
-            for mut target in self.targets(*partitions, fill_payload_bytes)? {
+            for mut target in self.targets(size, fill_payload_bytes)? {
                 // Redis has no partitions: it is measured once.
                 if at > 0 && target.kind() == TargetKind::Redis {
                     target.stop()?;
                     continue;
                 }
-                let of = self.prepare(target.as_mut())?;
+                let mut of = self.prepare(target.as_mut())?;
+                if size.partitions > 1 && of.target == TargetKind::Fanfold {
+                    of.partitions_reached = self.graph.partitions_reached(size.partitions);
+                }
                 target.pause()?;
                 sides.push(Side { target, of });
             }
@@ -237,14 +246,16 @@ impl<'a> Bench<'a> {
     }
 
     /// The chosen sides, started and empty.
-    fn targets(&self, partitions: u16, fill_payload_bytes: u32) -> Result<Vec<Box<dyn Target>>, BenchError> {
+    fn targets(&self, size: Size, fill_payload_bytes: u32) -> Result<Vec<Box<dyn Target>>, BenchError> {
         let fill = FillPlan::new(&self.graph, self.common.feed_cap, self.common.fill_rounds_max);
         let mut targets: Vec<Box<dyn Target>> = Vec::new();
         if self.common.measures(TargetKind::Fanfold) {
             targets.push(Box::new(FanfoldSide::start(SideOptions {
                 program: program(self.common.node_program.clone())?,
-                start_arguments: Vec::new(),
-                partitions,
+                start_arguments: self.common.start_arguments(),
+                nodes: size.nodes,
+                replicas: size.replicas,
+                partitions: size.partitions,
                 graph: self.graph.clone(),
                 feed_cap: self.common.feed_cap,
                 fill,
@@ -311,6 +322,7 @@ impl<'a> Bench<'a> {
             users: self.graph.users(),
             mean_followers: self.graph.mean_followers(),
             payload_bytes: self.common.payload_bytes,
+            partitions_reached: 1.0,
             bytes_per_entry: None,
             bytes_per_edge: (loaded.edges > 0).then(|| grown as f64 / loaded.edges as f64),
         }
@@ -322,15 +334,17 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn add_load(&mut self, target: TargetKind, partitions: u32, round: u32, loaded: &Loaded) {
+    fn add_load(&mut self, target: TargetKind, size: Size, round: u32, loaded: &Loaded) {
         let edges_per_second = if loaded.seconds > 0.0 { loaded.edges as f64 / loaded.seconds } else { 0.0 };
         let mut figures = Figures::new("follow", Persistence::Always);
-        figures.partitions = partitions;
+        figures.partitions = u32::from(size.partitions);
         figures.seconds = loaded.seconds;
         (figures.before, figures.after) = (loaded.before, loaded.after);
         figures.client_cpu_seconds = loaded.client_cpu_seconds;
         if target == TargetKind::Redis {
             (figures.way, figures.persistence) = ("follower sets", Persistence::None);
+        } else {
+            (figures.nodes, figures.replicas) = (u32::from(size.nodes), u32::from(size.replicas));
         }
         let kind = RunKind::Load { edges: loaded.edges, edges_per_second };
         let of = self.run_of(target, loaded);

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fanfold_protocol::UserId;
+use fanfold_protocol::{PartitionId, UserId};
 
 use crate::tsv::{self, FollowLine, TsvError};
 
@@ -298,6 +298,23 @@ impl BenchGraph {
             owners.iter().for_each(|owner| counts[*owner as usize - 1] += 1);
         }
         counts
+    }
+
+    /// How many partitions a post reaches on average: those of its owner's followers, and its owner's own.
+    pub fn partitions_reached(&self, partitions: u16) -> f64 {
+        let home = |user: u32| usize::from(PartitionId::of_user(UserId(u64::from(user)), partitions).0);
+        let words = usize::from(partitions).div_ceil(64);
+        let mut reached = vec![0u64; words * (self.users as usize + 1)];
+        let mut owners = Vec::new();
+        for reader in 1..=self.users {
+            let partition = home(reader);
+            self.followees(reader, &mut owners);
+            for owner in owners.iter().chain([&reader]) {
+                reached[words * *owner as usize + partition / 64] |= 1 << (partition % 64);
+            }
+        }
+        let reached: u64 = reached.iter().map(|word| u64::from(word.count_ones())).sum();
+        reached as f64 / f64::from(self.users)
     }
 
     /// The owner of the post with this number in a measured phase: every user equally often, celebrities never.

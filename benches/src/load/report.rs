@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::args::Parameters;
 use super::ratio::{self, Ratio};
-use super::run::{RunKind, RunResult, Spread, rounds_together, spread};
+use super::run::{RunKind, RunResult, Spread, WindowResult, rounds_together, spread};
 
 /// What a command measured.
 #[derive(Debug, Clone, Serialize)]
@@ -45,7 +45,7 @@ impl fmt::Display for Report {
             "{}: graph {}, seed {}, feeds of {}, payloads of {} bytes, {} s, {} round(s); medians, in brackets lowest and highest",
             of.command, of.graph, of.seed, of.feed_cap, of.payload_bytes, of.duration_seconds, of.rounds
         )?;
-        for table in tables(&self.runs) {
+        for table in tables(&self.runs).into_iter().chain(self.runs.iter().filter_map(windows)) {
             writeln!(f, "\n{table}")?;
         }
         match &self.ratio_to_best_redis {
@@ -74,10 +74,11 @@ const fn column(head: &'static str, show: fn(&[&RunResult]) -> String) -> Column
 }
 
 /// What identifies a run.
-const NAMES: [Column; 5] = [
+const NAMES: [Column; 6] = [
     column("target", |runs| runs[0].target.to_string()),
     column("way", |runs| runs[0].way.to_owned()),
     column("durability", |runs| runs[0].persistence.to_string()),
+    column("nodes × replicas", |runs| format!("{} × {}", runs[0].nodes, runs[0].replicas)),
     column("parts", |runs| runs[0].partitions.to_string()),
     column("load", |runs| load(runs[0])),
 ];
@@ -95,8 +96,10 @@ const POSTS: [Column; 6] = [
 ];
 
 /// What a run took.
-const COSTS: [Column; 6] = [
+const COSTS: [Column; 8] = [
     column("CPU s server client", |runs| tail(runs, |run| [run.server_cpu_seconds, run.client_cpu_seconds])),
+    column("CPU µs/post", |runs| tail(runs, |run| [run.cpu_micros_per_post.unwrap_or_default()])),
+    column("CPU ns/delivery", |runs| tail(runs, |run| [run.cpu_nanos_per_delivery.unwrap_or_default()])),
     column("seconds", |runs| tail(runs, |run| [run.seconds])),
     column("B/entry", |runs| tail(runs, |run| [run.bytes_per_entry.unwrap_or_default()])),
     column("B/edge", |runs| tail(runs, |run| [run.bytes_per_edge.unwrap_or_default()])),
@@ -107,12 +110,13 @@ const COSTS: [Column; 6] = [
 ];
 
 /// What a run of reads shows.
-const READS: [Column; 4] = [
+const READS: [Column; 5] = [
     column("reads/s", |runs| amount(spread(runs, |run| run.reads_per_second))),
     column("per server CPU s", |runs| amount(spread(runs, |run| run.reads_per_server_cpu_second))),
     column("read ms p50 p99 p99.9", |runs| {
         tail(runs, |run| [run.read_ms.p50, run.read_ms.p99, run.read_ms.p999])
     }),
+    column("CPU µs/read", |runs| tail(runs, |run| [run.cpu_micros_per_read.unwrap_or_default()])),
     column("CPU s server client", |runs| tail(runs, |run| [run.server_cpu_seconds, run.client_cpu_seconds])),
 ];
 
@@ -157,6 +161,44 @@ fn table(rows: &[&Vec<&RunResult>], columns: &[&[Column]]) -> Table {
     }
     table
 }
+
+/// The windows of a run, if it has any.
+fn windows(run: &RunResult) -> Option<Table> {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(WINDOWS.iter().map(|(head, _)| *head));
+    for window in &run.windows {
+        table.add_row(WINDOWS.iter().map(|(_, show)| show(window)));
+    }
+    table.column_iter_mut().for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    (!run.windows.is_empty()).then_some(table)
+}
+
+/// A head, and what a window shows under it.
+type WindowColumn = (&'static str, fn(&WindowResult) -> String);
+
+const WINDOWS: [WindowColumn; 9] = [
+    ("window s", |window| small(window.seconds)),
+    ("posts/s", |window| short(window.posts_per_second)),
+    ("deliveries/s", |window| short(window.deliveries_per_second)),
+    ("post ms p50 p99 max", |window| {
+        format!("{} {} {}", small(window.post_ms.p50), small(window.post_ms.p99), small(window.post_ms.max))
+    }),
+    ("reads/s", |window| short(window.reads_per_second)),
+    ("read ms p50 p99 p99.9", |window| {
+        format!("{} {} {}", small(window.read_ms.p50), small(window.read_ms.p99), small(window.read_ms.p999))
+    }),
+    ("CPU s server", |window| small(window.server_cpu_seconds)),
+    ("MB written resident", |window| {
+        format!("{:.0} {:.0}", window.written_bytes as f64 / 1e6, window.resident_bytes as f64 / 1e6)
+    }),
+    ("stalls > 5 ms, longest ms", |window| {
+        let longest = window.longest_stall_ms.map_or_else(|| "above all".to_owned(), |ms| format!("< {ms}"));
+        format!("{} {longest}", window.stalls)
+    }),
+];
 
 /// What was asked of a run.
 fn load(run: &RunResult) -> String {
@@ -206,8 +248,10 @@ fn small(value: f64) -> String {
 }
 
 /// A number with three or four digits and its unit prefix.
-pub(super) fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     match value {
+        _ if value >= 1e12 => format!("{:.2} T", value / 1e12),
+        _ if value >= 1e9 => format!("{:.2} G", value / 1e9),
         _ if value >= 1e7 => format!("{:.1} M", value / 1e6),
         _ if value >= 1e6 => format!("{:.2} M", value / 1e6),
         _ if value >= 1e4 => format!("{:.1} k", value / 1e3),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::target::{Figures, MicrosHistogram, Persistence, TargetKind};
+use super::target::{Figures, MicrosHistogram, Persistence, TargetKind, WindowFigures};
 
 /// Times of a histogram of deliveries or posts, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -69,6 +69,52 @@ pub enum RunKind {
     },
 }
 
+/// What was measured within one window of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct WindowResult {
+    /// How long it was.
+    pub seconds: f64,
+    /// Posts a second.
+    pub posts_per_second: f64,
+    /// Deliveries a second.
+    pub deliveries_per_second: f64,
+    /// From sending, or the intended time, to the answer of a post.
+    pub post_ms: TailMs,
+    /// Reads a second.
+    pub reads_per_second: f64,
+    /// From the intended time to the answer of a read.
+    pub read_ms: ReadMs,
+    /// Processor seconds of the server processes.
+    pub server_cpu_seconds: f64,
+    /// Bytes that the servers caused to be written to disk.
+    pub written_bytes: u64,
+    /// Bytes resident at its end.
+    pub resident_bytes: u64,
+    /// How often applying waited for more than 5 ms for the state it applies to.
+    pub stalls: u64,
+    /// A bound that no such wait passed, in milliseconds.
+    pub longest_stall_ms: Option<f64>,
+}
+
+impl WindowResult {
+    fn new(figures: &WindowFigures) -> Self {
+        let per_second = |count: u64| count as f64 / figures.seconds;
+        Self {
+            seconds: figures.seconds,
+            posts_per_second: per_second(figures.posts),
+            deliveries_per_second: per_second(figures.deliveries),
+            post_ms: TailMs::of(&figures.post_micros),
+            reads_per_second: per_second(figures.reads),
+            read_ms: ReadMs::of(&figures.read_micros),
+            server_cpu_seconds: figures.after.cpu_seconds - figures.before.cpu_seconds,
+            written_bytes: figures.after.written_bytes.saturating_sub(figures.before.written_bytes),
+            resident_bytes: figures.after.resident_bytes,
+            stalls: figures.stalls,
+            longest_stall_ms: figures.longest_stall_seconds.map(|seconds| seconds * 1_000.0),
+        }
+    }
+}
+
 /// One measurement of one side in one round.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunResult {
@@ -89,6 +135,12 @@ pub struct RunResult {
     pub mean_followers: f64,
     /// Partitions of the node, or servers.
     pub partitions: u32,
+    /// Partitions that a post reaches on average, its owner's included; 1 for Redis.
+    pub partitions_reached: f64,
+    /// Nodes of the cluster.
+    pub nodes: u32,
+    /// Replicas of each partition.
+    pub replicas: u32,
     /// Connections used.
     pub connections: u32,
     /// Requests under way on each.
@@ -121,11 +173,17 @@ pub struct RunResult {
     pub deliveries_per_server_cpu_second: f64,
     /// Reads for each processor second of the servers.
     pub reads_per_server_cpu_second: f64,
-    /// Bytes that the servers' resident size grew by while feeds were filled, for each entry.
+    /// Microseconds of the servers' processors, all nodes together, for each post with all that follows from it.
+    pub cpu_micros_per_post: Option<f64>,
+    /// Nanoseconds of them for each delivery, counted once for all replicas, the posts themselves included.
+    pub cpu_nanos_per_delivery: Option<f64>,
+    /// Microseconds of them for each read, where nothing was posted.
+    pub cpu_micros_per_read: Option<f64>,
+    /// Bytes that the servers' resident size grew by while feeds were filled, all nodes together, for each entry.
     pub bytes_per_entry: Option<f64>,
-    /// Bytes that the servers' resident size grew by while the graph was loaded, for each edge.
+    /// Bytes that the servers' resident size grew by while the graph was loaded, all nodes together, for each edge.
     pub bytes_per_edge: Option<f64>,
-    /// Bytes of log for each delivery, payloads not counted.
+    /// Bytes of log, of all replicas together, for each delivery, payloads not counted.
     pub log_bytes_per_delivery: Option<f64>,
     /// Bytes that the servers caused to be written to disk.
     pub written_bytes: u64,
@@ -135,6 +193,9 @@ pub struct RunResult {
     pub sampled_readers: u64,
     /// Readers whose feeds differed.
     pub mismatched_readers: u64,
+    /// What was measured within each window, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<WindowResult>,
     /// What else the side has to say.
     pub notes: Vec<(&'static str, f64)>,
 }
@@ -150,6 +211,8 @@ pub struct RunOf {
     pub mean_followers: f64,
     /// Bytes of each payload.
     pub payload_bytes: u32,
+    /// Partitions that a post reaches on average, its owner's included.
+    pub partitions_reached: f64,
     /// From the fill.
     pub bytes_per_entry: Option<f64>,
     /// From the load.
@@ -164,7 +227,8 @@ impl RunResult {
         let log_bytes =
             figures.log_bytes.or((figures.persistence != Persistence::None).then_some(written_bytes));
         let log_bytes_per_delivery = log_bytes.filter(|_| figures.deliveries > 0).map(|bytes| {
-            let beyond = bytes.saturating_sub(figures.posts * u64::from(of.payload_bytes));
+            let beyond = bytes
+                .saturating_sub(figures.posts * u64::from(of.payload_bytes) * u64::from(figures.replicas));
             beyond as f64 / figures.deliveries as f64
         });
         Self {
@@ -176,6 +240,9 @@ impl RunResult {
             users: of.users,
             mean_followers: of.mean_followers,
             partitions: figures.partitions,
+            partitions_reached: of.partitions_reached,
+            nodes: figures.nodes,
+            replicas: figures.replicas,
             connections: figures.connections,
             in_flight: figures.in_flight,
             posts: figures.posts,
@@ -192,6 +259,9 @@ impl RunResult {
             client_cpu_seconds: figures.client_cpu_seconds,
             deliveries_per_server_cpu_second: figures.deliveries_per_server_cpu_second(),
             reads_per_server_cpu_second: figures.reads_per_server_cpu_second(),
+            cpu_micros_per_post: figures.cpu_seconds_per_post().map(|seconds| seconds * 1e6),
+            cpu_nanos_per_delivery: figures.cpu_seconds_per_delivery().map(|seconds| seconds * 1e9),
+            cpu_micros_per_read: figures.cpu_seconds_per_read().map(|seconds| seconds * 1e6),
             bytes_per_entry: of.bytes_per_entry,
             bytes_per_edge: of.bytes_per_edge,
             log_bytes_per_delivery,
@@ -199,6 +269,7 @@ impl RunResult {
             resident_bytes: figures.after.resident_bytes,
             sampled_readers: figures.sampled_readers,
             mismatched_readers: figures.mismatched_readers,
+            windows: figures.windows.iter().map(WindowResult::new).collect(),
             notes: figures.notes.clone(),
         }
     }
@@ -216,6 +287,7 @@ impl RunResult {
             && self.way == other.way
             && self.persistence == other.persistence
             && self.partitions == other.partitions
+            && (self.nodes, self.replicas) == (other.nodes, other.replicas)
     }
 }
 
@@ -282,6 +354,7 @@ pub(crate) mod tests {
             users: 10,
             mean_followers: 2.0,
             payload_bytes: 8,
+            partitions_reached: 1.0,
             bytes_per_entry: None,
             bytes_per_edge: None,
         };
@@ -310,6 +383,7 @@ pub(crate) mod tests {
             users: 10,
             mean_followers: 2.0,
             payload_bytes: 100,
+            partitions_reached: 1.0,
             bytes_per_entry: None,
             bytes_per_edge: None,
         };

@@ -50,6 +50,46 @@ pub struct FanoutLoad {
     pub first_post: u64,
     /// Readers whose feeds are compared with the oracle afterwards.
     pub sample_readers: u32,
+    /// Reads beside the posts. Only a Fanfold node is asked for them.
+    pub reads: Option<ReadsBeside>,
+    /// Figures are also given for each such time. Only of a Fanfold node.
+    pub window: Option<Duration>,
+}
+
+/// Feed reads beside posts, at an even pace and on connections of their own, latency from the intended time.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadsBeside {
+    /// Reads a second.
+    pub rate: f64,
+    /// Entries of a page.
+    pub limit: u32,
+    /// Whether payloads come along.
+    pub hydrate: bool,
+}
+
+/// What was measured within one window of time.
+#[derive(Debug, Clone)]
+pub struct WindowFigures {
+    /// How long it was.
+    pub seconds: f64,
+    /// Posts answered.
+    pub posts: u64,
+    /// From sending (or the intended time) to the answer of a post.
+    pub post_micros: MicrosHistogram,
+    /// Reads answered.
+    pub reads: u64,
+    /// From the intended time to the answer of a read.
+    pub read_micros: MicrosHistogram,
+    /// Entries stored in feeds.
+    pub deliveries: u64,
+    /// The servers at its beginning.
+    pub before: ServerUse,
+    /// The servers at its end.
+    pub after: ServerUse,
+    /// How often applying waited for more than 5 ms for the state it applies to.
+    pub stalls: u64,
+    /// A bound that no such wait passed; none if the node knows no bound so high.
+    pub longest_stall_seconds: Option<f64>,
 }
 
 /// A measurement of feed reads, closed loop.
@@ -138,6 +178,10 @@ pub struct Figures {
     pub persistence: Persistence,
     /// Server processes, or partitions of one node.
     pub partitions: u32,
+    /// Nodes of the cluster; 1 for Redis.
+    pub nodes: u32,
+    /// Replicas of each partition; 1 for Redis.
+    pub replicas: u32,
     /// Connections, as used (a side may know better ones).
     pub connections: u32,
     /// Requests under way on each connection, as used.
@@ -166,12 +210,14 @@ pub struct Figures {
     pub client_cpu_seconds: f64,
     /// Entries in all feeds afterwards, if known.
     pub feed_entries: Option<u64>,
-    /// Bytes that the log grew by (the append-only file, the write-ahead log), if there is one.
+    /// Bytes that the logs of all nodes grew by (the append-only file, the write-ahead log), if there are any.
     pub log_bytes: Option<u64>,
     /// Readers compared with the oracle.
     pub sampled_readers: u64,
     /// Readers whose feeds differed from the oracle; anything but 0 makes the command fail.
     pub mismatched_readers: u64,
+    /// What was measured within each window, if that was asked for.
+    pub windows: Vec<WindowFigures>,
     /// What else is worth saying: the share of a core used, the ceiling of the client, …: name and number.
     pub notes: Vec<(&'static str, f64)>,
 }
@@ -183,6 +229,8 @@ impl Figures {
             way,
             persistence,
             partitions: 1,
+            nodes: 1,
+            replicas: 1,
             connections: 0,
             in_flight: 0,
             posts: 0,
@@ -200,6 +248,7 @@ impl Figures {
             log_bytes: None,
             sampled_readers: 0,
             mismatched_readers: 0,
+            windows: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -222,6 +271,21 @@ impl Figures {
     /// Deliveries for each second of the servers' processors.
     pub fn deliveries_per_server_cpu_second(&self) -> f64 {
         ratio(self.deliveries as f64, self.server_cpu_seconds())
+    }
+
+    /// Seconds of the servers' processors for each post with all that follows from it; none without posts.
+    pub fn cpu_seconds_per_post(&self) -> Option<f64> {
+        (self.posts > 0).then(|| self.server_cpu_seconds() / self.posts as f64)
+    }
+
+    /// Seconds of the servers' processors for each delivery, the posts themselves included; none without deliveries.
+    pub fn cpu_seconds_per_delivery(&self) -> Option<f64> {
+        (self.deliveries > 0).then(|| self.server_cpu_seconds() / self.deliveries as f64)
+    }
+
+    /// Seconds of the servers' processors for each read, if nothing was posted beside them.
+    pub fn cpu_seconds_per_read(&self) -> Option<f64> {
+        (self.reads > 0 && self.posts == 0).then(|| self.server_cpu_seconds() / self.reads as f64)
     }
 
     /// Reads a second.

@@ -426,6 +426,8 @@ mod tests {
             duration: Duration::from_millis(millis),
             first_post: 0,
             sample_readers: 50,
+            reads: None,
+            window: None,
         }
     }
 

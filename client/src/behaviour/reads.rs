@@ -63,6 +63,20 @@ async fn scan_without_progress_ends_with_an_error_not_as_if_complete() {
 }
 
 #[tokio::test]
+async fn scan_past_entries_that_were_not_shown_ends_with_an_error() {
+    let server = Server::start().await;
+    let (client, mut peer) = server.connect().await;
+    let mut pages = client.space("posts").feed(UserId(1)).limit(1).pages();
+    let all = tokio::spawn(async move { (pages.try_next().await, pages.try_next().await) });
+    let ask = peer.next().await;
+    let gap = Page { complete_to: EntryId(25), ..with_entry(10, Some(cursor(10))) };
+    peer.answer(&ask, &Response::Page(gap)).await;
+    let (shown, error) = all.await.expect("no panic");
+    assert_eq!(shown.expect("answered").expect("a page").entries.len(), 1);
+    assert!(matches!(error, Err(Error::ScanStalled { below: EntryId(25) })), "{error:?}");
+}
+
+#[tokio::test]
 async fn unknown_space_is_looked_up_anew_before_it_is_an_error() {
     let server = Server::start().await;
     let (client, mut peer) = server.connect().await;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fanfold_protocol::message::{SpaceInfo, WriteResult};
-use fanfold_protocol::{EntryId, Request, Sequence, SessionId, Status, UserId};
+use fanfold_protocol::{EntryId, Request, Response, Sequence, SessionId, Status, UserId};
 
 use crate::error::Error;
 use crate::scripted::{Ask, Server, appended, written};
@@ -118,8 +118,8 @@ async fn unavailable_then_unknown_session_is_an_error_too() {
     assert!(error.may_have_applied());
 }
 
-#[tokio::test]
-async fn refusal_after_a_lost_answer_does_not_claim_that_nothing_applied() {
+/// What comes of a delete whose first answer is lost, when the second attempt is refused.
+async fn refused_after_a_lost_answer(status: Status) -> Error {
     let server = Server::start().await;
     let (client, mut peer) = server.connect().await;
     let call = tokio::spawn(client.space("posts").delete(UserId(1), EntryId(9)).into_future());
@@ -127,10 +127,38 @@ async fn refusal_after_a_lost_answer_does_not_claim_that_nothing_applied() {
     drop(peer);
     let mut peer = server.accept().await;
     let second = peer.next_write().await;
-    peer.refuse(&second, &Status::NotFound).await;
+    peer.refuse(&second, &status).await;
     let error = call.await.expect("no panic").expect_err("refused");
-    assert_eq!(error.status(), Some(&Status::NotFound));
-    assert!(error.may_have_applied());
+    assert_eq!(error.status(), Some(&status));
+    error
+}
+
+#[tokio::test]
+async fn refusal_after_a_lost_answer_is_certain_only_if_it_is_the_writes_result() {
+    for status in [Status::NotFound, Status::NotTheOwner, Status::ReadOnlySpace { space: "posts".to_owned() }]
+    {
+        assert!(!refused_after_a_lost_answer(status).await.may_have_applied());
+    }
+    // A node may refuse before it asks the partition.
+    let field = fanfold_protocol::Field::Payload;
+    for status in [Status::TooLarge { field, limit: 1 }, Status::Malformed { field }] {
+        assert!(refused_after_a_lost_answer(status).await.may_have_applied());
+    }
+}
+
+#[tokio::test]
+async fn call_of_a_client_that_is_closed_meanwhile_may_have_applied() {
+    let server = Server::start().await;
+    let (client, mut peer) = server.connect().await;
+    let call = tokio::spawn(client.space("posts").append(UserId(1), "hello").into_future());
+    let first = peer.next_write().await;
+    let closing = tokio::spawn(client.close());
+    let close = peer.next().await;
+    peer.answer(&close, &Response::Done).await;
+    closing.await.expect("no panic").expect("closed");
+    peer.refuse(&first, &Status::Unavailable { partition: first.write().partition }).await;
+    let error = call.await.expect("no panic").expect_err("closed");
+    assert!(matches!(error, Error::OutcomeUnknown { .. }) && error.may_have_applied(), "{error:?}");
 }
 
 #[tokio::test]

@@ -58,6 +58,9 @@ pub struct GroupOf {
     pub index: u64,
     /// Whether the node led it; one that did not may have been behind.
     pub is_led: bool,
+    /// The first replica of the group that counts, as the node knew: what older ones had was given up. 0: all do.
+    #[serde(default)]
+    pub since: u64,
 }
 
 /// A file of a backup.
@@ -110,6 +113,16 @@ impl Contents {
             return Some(0);
         }
         self.groups.iter().find(|known| known.group == group.0).map(|known| known.index)
+    }
+
+    /// The first replica of a group that counts, as far as this backup knows.
+    pub(super) fn since(&self, group: GroupId) -> u64 {
+        self.groups.iter().find(|known| known.group == group.0).map_or(0, |known| known.since)
+    }
+
+    /// Whether the group as it is in the backup is of a replica that counts.
+    pub(super) fn counts(&self, group: GroupId, since: u64) -> bool {
+        self.groups.iter().find(|known| known.group == group.0).is_none_or(|known| known.replica >= since)
     }
 
     /// The partitions that are not in it.

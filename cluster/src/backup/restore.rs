@@ -47,12 +47,17 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Of each group the backup that goes furthest.
+    /// Of each group the backup that goes furthest; what was given up when the group was recovered only if there is nothing
+    /// else.
     fn of(backups: &'a [Backup]) -> Result<Self, BackupError> {
         let furthest = |group: GroupId| {
-            let having = backups.iter().filter_map(|backup| Some((backup.contents.index_of(group)?, backup)));
+            let since = backups.iter().map(|backup| backup.contents.since(group)).max().unwrap_or_default();
+            let having = backups.iter().filter_map(|backup| {
+                let contents = &backup.contents;
+                Some(((contents.counts(group, since), contents.index_of(group)?), backup))
+            });
             // Of equals the first.
-            having.rev().max_by_key(|(index, _)| *index).map(|(_, backup)| backup)
+            having.rev().max_by_key(|(far, _)| *far).map(|(_, backup)| backup)
         };
         let base = furthest(GroupId(0)).ok_or(BackupError::NoCatalog)?;
         let is_same = |backup: &&Backup| {
@@ -310,4 +315,50 @@ fn open_log(fs: Arc<dyn FileSystem>, dir: &Path, largest: u64) -> Result<Log, Ba
     let there = lengths.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or_default();
     let segment_bytes = there.max(largest + SEGMENT_REST_BYTES);
     Ok(Log::open(fs, dir, LogOptions { create: false, segment_bytes, ..LogOptions::default() })?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfold_storage::fs::RealFs;
+
+    use super::super::contents::{Contents, GroupOf};
+    use super::*;
+
+    /// An image with groups: number, replica, index, and the first replica that counts.
+    fn image(node: u64, groups: &[(u32, u64, u64, u64)]) -> Backup {
+        let mut contents = Contents::begin(Identity { cluster_id: 5, node_id: node }, 2, 0, 0);
+        contents.is_of_cluster = true;
+        let group = |(group, replica, index, since): &(u32, u64, u64, u64)| GroupOf {
+            group: *group,
+            replica: *replica,
+            index: *index,
+            is_led: true,
+            since: *since,
+        };
+        contents.groups = groups.iter().map(group).collect();
+        Backup { dir: PathBuf::from(node.to_string()), contents, fs: Arc::new(RealFs) }
+    }
+
+    #[test]
+    fn what_a_recovery_gave_up_is_not_taken_however_far_it_went() {
+        let before = image(1, &[(0, 1, 20, 0), (1, 2, 900, 0), (2, 3, 70, 0)]);
+        let after = image(2, &[(0, 4, 30, 0), (1, 9, 500, 9), (2, 5, 60, 0)]);
+        let behind = image(3, &[(1, 10, 450, 9)]);
+        let backups = [before, behind, after];
+        let parts = Parts::of(&backups).unwrap();
+        assert_eq!(parts.base.contents.node, 2);
+        let others: Vec<_> = parts.others.iter().map(|(group, from)| (group.0, from.contents.node)).collect();
+        assert_eq!(others, [(2, 1)], "the first partition was recovered, the second only moved");
+        // It is better than nothing.
+        let parts = Parts::of(&backups[..1]).unwrap();
+        assert!(parts.others.is_empty() && parts.missing.is_empty());
+    }
+
+    #[test]
+    fn a_survivors_catalog_is_taken() {
+        let before = image(1, &[(0, 1, 900, 0), (1, 2, 1, 0), (2, 3, 1, 0)]);
+        let after = image(2, &[(0, 77, 30, 77)]);
+        let backups = [before, after];
+        assert_eq!(Parts::of(&backups).unwrap().base.contents.node, 2);
+    }
 }

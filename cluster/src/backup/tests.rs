@@ -81,6 +81,7 @@ async fn timelines(node: &Node) -> Vec<Vec<EntryId>> {
             below: EntryId::MAX,
             hydrate: true,
             at_least: None,
+            consistency: crate::read::Consistency::Leader,
         };
         let page = node.read_timeline(&request).await.unwrap();
         all.push(page.entries.iter().map(|entry| entry.id).collect());

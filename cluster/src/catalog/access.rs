@@ -14,16 +14,16 @@ use fanfold_storage::log::GroupId;
 use fanfold_storage::space::{SpaceDefinition, SpacePolicy};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::answer;
 use super::command::{CatalogCommand, CatalogOutcome, CatalogRefusal, SpaceChanges};
 use super::handle::CatalogHandle;
 use super::nodes::NodeFacts;
 use super::policy::name_refusal;
 use super::state::{CatalogState, DEFAULT_GRAPH, SPACES_MAX};
+use super::{FEATURE_LEVEL, answer};
 use crate::change::ClusterRefusal;
 use crate::error::NodeError;
 use crate::map::Whereabouts;
-use crate::peer::{PeerAnswer, PeerCall, PeerNetwork, PeerRefusal};
+use crate::peer::{PeerAnswer, PeerCall, PeerError, PeerNetwork, PeerRefusal};
 
 /// The group of the catalog.
 pub(crate) const CATALOG_GROUP: GroupId = GroupId(0);
@@ -117,8 +117,9 @@ impl Catalog {
 
     async fn propose_bytes(&self, command: Bytes) -> Result<CatalogOutcome, NodeError> {
         let deadline = Instant::now() + PROPOSE_WAIT;
+        let mut told = None;
         loop {
-            let failed = match self.attempt(&command, deadline).await {
+            let failed = match self.attempt(&command, deadline, &mut told).await {
                 Err(error) if error.is_retryable() && !error.may_have_applied() => error,
                 done => return done,
             };
@@ -129,7 +130,13 @@ impl Catalog {
         }
     }
 
-    async fn attempt(&self, command: &Bytes, deadline: Instant) -> Result<CatalogOutcome, NodeError> {
+    /// Proposes once, to the leader, or to whom another node takes for it; `told` is what it says.
+    async fn attempt(
+        &self,
+        command: &Bytes,
+        deadline: Instant,
+        told: &mut Option<u64>,
+    ) -> Result<CatalogOutcome, NodeError> {
         let unavailable = |may_have_applied| NodeError::CatalogUnavailable { may_have_applied };
         let propose = async |here: Arc<CatalogHandle>| {
             // What was handed to the proposer may still be applied when nobody waits for it any longer.
@@ -145,7 +152,8 @@ impl Catalog {
         {
             return propose(here).await;
         }
-        let leader = self.whereabouts.leaders.of(CATALOG_GROUP).ok_or(unavailable(false))?;
+        let known = self.whereabouts.leaders.of(CATALOG_GROUP).or(told.take());
+        let leader = known.or_else(|| self.holder(peers.node())).ok_or(unavailable(false))?;
         let left = deadline.saturating_duration_since(Instant::now());
         let answered = peers.call(leader, PeerCall::ProposeCatalog(command.clone()), left).await;
         let bytes = match answered {
@@ -153,6 +161,9 @@ impl Catalog {
             Ok(_) => return Err(unavailable(true)),
             Err(error) => {
                 tracing::debug!(leader, %error, "the catalog's leader did not take a proposal");
+                if let PeerError::Refused(PeerRefusal::NotLeader { leader }) = &error {
+                    *told = *leader;
+                }
                 if !error.may_have_applied() {
                     self.whereabouts.leaders.forget(CATALOG_GROUP, leader);
                 }
@@ -164,6 +175,15 @@ impl Catalog {
         // Whoever reads next here is to see it; without the others it comes later.
         let _ = timeout_at(deadline, view.wait_for(|state| state.epoch >= epoch)).await;
         Ok(outcome)
+    }
+
+    /// Another node with a replica of the catalog. Who listens elsewhere than the others know is reached by nobody, and hears
+    /// from none of them who leads.
+    fn holder(&self, own: Option<u64>) -> Option<u64> {
+        let state = self.state();
+        let others = state.wanted(CATALOG_GROUP.0).iter().map(|record| record.node);
+        let others: Vec<u64> = others.filter(|node| Some(*node) != own).collect();
+        (!others.is_empty()).then(|| others[rand::random_range(0..others.len())])
     }
 
     /// Proposes for another node, if the leader is here.
@@ -205,7 +225,12 @@ impl Catalog {
                 ClusterRefusal::AddressTaken { node, address: address.unwrap_or_default() }.into()
             }
             CatalogRefusal::Stale => NodeError::Busy { delay_ms: STALE_DELAY_MS },
-            CatalogRefusal::Founded | CatalogRefusal::NotFounded | CatalogRefusal::Malformed => {
+            CatalogRefusal::FeatureLevel { needed } => {
+                ClusterRefusal::FeatureLevel { needed, supported: FEATURE_LEVEL }.into()
+            }
+            // Another replica may have applied what the leader's state is too damaged for.
+            CatalogRefusal::Malformed => NodeError::CatalogUnavailable { may_have_applied: true },
+            CatalogRefusal::Founded | CatalogRefusal::NotFounded => {
                 NodeError::CatalogUnavailable { may_have_applied: false }
             }
         }

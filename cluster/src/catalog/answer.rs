@@ -32,10 +32,14 @@ impl Encoded for CatalogRefusal {
             Self::OtherDirectory { node } => (10, Some(node)),
             Self::AddressTaken { node } => (11, Some(node)),
             Self::Stale => (12, None),
+            Self::FeatureLevel { .. } => (13, None),
         };
         out.push(tag);
         if let Some(node) = node {
             node.encode(out);
+        }
+        if let Self::FeatureLevel { needed } = self {
+            needed.encode(out);
         }
         if let Self::Policy(PolicyRefusal { field, min, max, got }) = self {
             let number = FIELDS.iter().position(|known| known == field).unwrap_or_default();
@@ -62,6 +66,7 @@ impl Encoded for CatalogRefusal {
             10 => Self::OtherDirectory { node: from.u64()? },
             11 => Self::AddressTaken { node: from.u64()? },
             12 => Self::Stale,
+            13 => Self::FeatureLevel { needed: from.u32()? },
             _ => return Err(from.malformed("refusal of the catalog")),
         })
     }
@@ -137,6 +142,7 @@ mod tests {
             R::OtherDirectory { node },
             R::AddressTaken { node },
             R::Stale,
+            R::FeatureLevel { needed: 7 },
         ];
         let refused = policy.into_iter().chain(others).map(CatalogOutcome::Refused);
         for outcome in refused.chain([CatalogOutcome::Done, CatalogOutcome::Node { node }]) {

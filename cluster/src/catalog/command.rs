@@ -128,6 +128,11 @@ pub(crate) enum CatalogRefusal {
     },
     /// The edit was made for another state.
     Stale,
+    /// The node is of an older version than the cluster (R3).
+    FeatureLevel {
+        /// The level that it needs.
+        needed: u32,
+    },
 }
 
 /// Changes to the policy of a space; none leaves a value as it is.

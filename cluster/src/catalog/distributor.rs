@@ -81,7 +81,9 @@ impl Distributor {
             let mut leadership = partition.group().watch_leadership();
             while partition.group().is_leader() {
                 applied.borrow_and_update();
-                if partition.read(|p| p.space(space).is_some_and(|known| known.version >= version))? {
+                let knows = |p: &Partition| p.space(space).is_some_and(|known| known.version >= version);
+                // Whoever leads a damaged one next is told.
+                if partition.read(knows).unwrap_or(true) {
                     break;
                 }
                 tokio::select! {

@@ -31,3 +31,7 @@ pub use policy::{NAME_BYTES_MAX, name_refusal};
 pub use state::CatalogState;
 pub(crate) use take_over::{Fate, TakeOver};
 pub(crate) use view::CatalogView;
+
+/// What this program can do; a cluster is raised to it when all nodes can (R3). One whose level is higher has, or may get,
+/// commands that this program does not know.
+pub(crate) const FEATURE_LEVEL: u32 = 1;

@@ -185,6 +185,22 @@ impl CatalogState {
         state
     }
 
+    /// Whether everything is as an edit makes it.
+    pub(crate) fn shows(&self, edit: &Edit) -> bool {
+        let is_so = |(node, state): &(u64, NodeState)| {
+            self.nodes.get(node).is_some_and(|record| record.state == *state)
+        };
+        let is_placed = |(group, places): &(u32, Vec<Place>)| {
+            self.wanted(*group).iter().map(|record| record.node).eq(places.iter().map(|place| place.node))
+        };
+        let is_kept = |(group, node): &(u32, u64)| self.wanted(*group).iter().all(|held| held.node == *node);
+        edit.nodes.iter().all(is_so)
+            && edit.groups.iter().all(is_placed)
+            && edit.settings.is_none_or(|settings| settings == self.settings)
+            && edit.recover.iter().all(is_kept)
+            && edit.recovered.iter().all(|group| !self.recovering.contains_key(group))
+    }
+
     pub(super) fn edit(&mut self, edit: Edit) -> CatalogOutcome {
         if edit.epoch != self.epoch {
             return CatalogOutcome::Refused(CatalogRefusal::Stale);

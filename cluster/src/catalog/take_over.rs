@@ -2,6 +2,8 @@
 //!
 //! - It is the first command of a catalog that was recovered, so that nobody acts on what the log said before.
 //! - It leaps over the epochs that others may have seen and this replica never heard of.
+//! - Who votes in a partition, it does not know: those that lost their majority are found, and recovered, when the nodes
+//!   that are left have said what they have.
 //! - Proposed again, it changes nothing.
 
 use fanfold_storage::codec::{Encoded, Malformed, Reader};
@@ -29,29 +31,28 @@ pub(crate) struct TakeOver {
 }
 
 /// What becomes of a group when nodes are gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It has a majority.
     GoesOn,
-    /// It goes on with what this node has.
-    Kept(u64),
+    /// It has lost its majority, and goes on with what one of these nodes has.
+    Kept(Vec<u64>),
     /// Nobody has it.
     Lost,
 }
 
 impl CatalogState {
-    /// What becomes of a group if `node` goes on and nodes are gone.
-    pub(crate) fn fate(&self, group: u32, node: u64, gone: &[u64]) -> Fate {
+    /// What becomes of a group if nodes are gone, and it is on those where it is wanted.
+    pub(crate) fn fate(&self, group: u32, gone: &[u64]) -> Fate {
         let wanted = self.wanted(group);
         let is_there = |node: u64| {
             !gone.contains(&node) && self.nodes.get(&node).is_some_and(|n| n.state != NodeState::Removed)
         };
         let left: Vec<u64> = wanted.iter().map(|record| record.node).filter(|n| is_there(*n)).collect();
-        match left.first() {
-            _ if 2 * left.len() > wanted.len() => Fate::GoesOn,
-            None => Fate::Lost,
-            Some(_) if left.contains(&node) => Fate::Kept(node),
-            Some(other) => Fate::Kept(*other),
+        match left.len() {
+            some if 2 * some > wanted.len() => Fate::GoesOn,
+            0 => Fate::Lost,
+            _ => Fate::Kept(left),
         }
     }
 
@@ -77,22 +78,8 @@ impl CatalogState {
             self.given_up_before = (0..self.groups.len() as u32).map(|group| (group, replica)).collect();
             return CatalogOutcome::Done;
         }
-        let fates: Vec<Fate> =
-            (0..self.groups.len() as u32).map(|group| self.fate(group, node, &gone)).collect();
-        for (group, fate) in (0u32..).zip(fates) {
-            let record = match fate {
-                _ if group == 0 => record,
-                Fate::Kept(node) => {
-                    self.last_replica += 1;
-                    let record = ReplicaRecord { replica: self.last_replica, node };
-                    self.recovering.insert(group, record.replica);
-                    record
-                }
-                Fate::GoesOn | Fate::Lost => continue,
-            };
-            self.groups[group as usize] = vec![record];
-            self.given_up_before.insert(group, record.replica);
-        }
+        self.groups[0] = vec![record];
+        self.given_up_before.insert(0, replica);
         for node in gone {
             if let Some(record) = self.nodes.get_mut(&node) {
                 record.state = NodeState::Removed;
@@ -152,17 +139,20 @@ mod tests {
     }
 
     #[test]
-    fn one_of_the_catalog_goes_on_and_partitions_go_on_where_they_are() {
+    fn one_of_the_catalog_goes_on_and_partitions_are_left_to_those_who_know() {
         let mut state = state();
-        let taken = TakeOver { node: 1, replica: 99, gone: vec![2, 3], founds: None, address: String::new() };
+        let fates = (0..5).map(|group| state.fate(group, &[2, 3])).collect::<Vec<_>>();
+        let kept = |nodes: &[u64]| Fate::Kept(nodes.to_vec());
+        assert_eq!(fates, [kept(&[1]), kept(&[1]), kept(&[4]), Fate::Lost, Fate::GoesOn]);
+        let (before, taken) = (
+            state.groups.clone(),
+            TakeOver { node: 1, replica: 99, gone: vec![2, 3], founds: None, address: String::new() },
+        );
         assert_eq!(state.take_over(taken.clone()), CatalogOutcome::Done);
-        let on = |group| -> Vec<u64> { state.wanted(group).iter().map(|record| record.node).collect() };
-        assert_eq!((on(0), on(1), on(2)), (vec![1], vec![1], vec![4]));
-        assert_eq!((on(3), on(4)), (vec![2, 3], vec![1, 2, 4]), "nobody has it, and a majority is there");
-        assert_eq!(state.wanted(0)[0].replica, 99);
-        assert_eq!(state.recovering, [(1, 100), (2, 101)].into());
-        assert!(state.is_given_up(0, 2) && state.is_given_up(1, 4) && !state.is_given_up(1, 100));
-        assert!(!state.is_given_up(4, 12) && state.epoch > 1_000_000);
+        assert_eq!(state.wanted(0), [ReplicaRecord { replica: 99, node: 1 }]);
+        assert_eq!(state.groups[1..], before[1..], "their voters may be others");
+        assert!(state.recovering.is_empty() && !state.is_given_up(1, 4));
+        assert!(state.is_given_up(0, 2) && state.epoch > 1_000_000 && state.last_replica == 99);
         let states: Vec<_> = state.nodes.values().map(|node| node.state).collect();
         assert_eq!(states, [NodeState::Active, NodeState::Removed, NodeState::Removed, NodeState::Active]);
         let before = state.clone();

@@ -94,7 +94,7 @@ impl Dispatcher {
         }
     }
 
-    /// Runs until it is stopped, or the partition is damaged.
+    /// Runs until it is stopped. While the partition is damaged here, nothing is sent.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut applied = self.partition.group().watch_applied();
         let mut leadership = self.partition.group().watch_leadership();
@@ -102,8 +102,9 @@ impl Dispatcher {
         loop {
             applied.borrow_and_update();
             let mut wake = None;
-            if self.led.is_some() {
-                let Ok(look) = self.look() else { return };
+            if self.led.is_some()
+                && let Ok(look) = self.look()
+            {
                 self.partition.note_incarnation(look.incarnation);
                 self.publish(&look);
                 self.send(look.messages);

@@ -10,7 +10,7 @@ use crate::catalog::SpaceChanges;
 use crate::error::NodeError;
 
 /// How long the partitions that other nodes lead are waited for.
-const OTHERS_WAIT: Duration = Duration::from_secs(5);
+pub(super) const OTHERS_WAIT: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Makes a space. Its graph is made if there is none of that name; without a name it is `follows`.

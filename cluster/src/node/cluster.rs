@@ -10,9 +10,11 @@ use super::Node;
 use super::host::groups_of;
 use super::keeper::Liveness;
 use super::plan;
-use crate::catalog::{CatalogCommand, CatalogState, Edit, ReplicaRecord};
+use crate::catalog::{
+    CATALOG_GROUP, CatalogCommand, CatalogState, Edit, NodeRecord, NodeState, ReplicaRecord,
+};
 use crate::change::{ClusterChange, ClusterChanged, ClusterRefusal};
-use crate::error::NodeError;
+use crate::error::{NodeError, NodeFailure};
 use crate::map::{group_of, partition_of};
 use crate::peer::PeerNetwork;
 use crate::view::{ClusterView, GroupHealth, GroupView, NodeView};
@@ -25,6 +27,12 @@ const TRANSFER_WAIT: Duration = Duration::from_secs(15);
 
 /// How long the leaders are waited for before a node is removed.
 const SURVEYED_WAIT: Duration = Duration::from_secs(5);
+
+/// How long nodes are waited for of which nothing was heard yet.
+const ACQUAINTED_WAIT: Duration = Duration::from_secs(3);
+
+/// How long the catalog has to show a change whose answer was lost.
+const TAKEN_WAIT: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether what is waited for is so.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -112,6 +120,7 @@ impl Node {
         is_dry_run: bool,
     ) -> Result<ClusterChanged, NodeError> {
         let _pass = self.enter()?;
+        self.acquainted().await?;
         self.host.survey.note(self.host.node, self.host.report());
         if matches!(change, ClusterChange::Remove { .. }) {
             self.surveyed().await?;
@@ -124,6 +133,34 @@ impl Node {
             })
         };
         self.edit(planned, is_dry_run).await
+    }
+
+    /// Waits for a while until this node knows the catalog as its leader does, and has heard of every node. One that joined a
+    /// moment ago would pass for unknown or silent, and be left out without a word; and where this node has just started,
+    /// every majority would pass for lost.
+    async fn acquainted(&self) -> Result<(), NodeError> {
+        let Some(peers) = &self.peers else { return Ok(()) };
+        let acquainted = async {
+            let leader =
+                self.whereabouts.leaders.of(CATALOG_GROUP).filter(|leader| *leader != self.host.node);
+            if let Some(leader) = leader {
+                let learnt = self.host.fetch_catalog(peers, leader, Duration::ZERO).await;
+                if let Err(error) = learnt {
+                    tracing::debug!(leader, %error, "the catalog's leader was not asked for what is new");
+                }
+            }
+            let liveness = self.liveness();
+            let is_heard = |node| liveness.silence(node).is_some();
+            let is_known =
+                |(node, record): (&u64, &NodeRecord)| record.state == NodeState::Removed || is_heard(*node);
+            while !self.whereabouts.view.current().nodes.iter().all(is_known) {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            _ = timeout(ACQUAINTED_WAIT, acquainted) => Ok(()),
+            () = self.stopping.cancelled() => Err(NodeError::ShuttingDown),
+        }
     }
 
     /// Waits for a while until all leaders have said that they go by the catalog as it is.
@@ -174,10 +211,30 @@ impl Node {
                     busy = error;
                     sleep(Duration::from_millis(delay_ms)).await;
                 }
+                // The answer was lost, with its leader or its connection: the catalog tells.
+                Err(error) if error.may_have_applied() && self.has_taken(&command).await => {
+                    return Ok(ClusterChanged { epoch: self.whereabouts.view.current().epoch, ..changed });
+                }
                 Err(error) => return Err(error),
             }
         }
         Err(busy)
+    }
+
+    /// Whether the catalog shows an edit within a while.
+    async fn has_taken(&self, command: &CatalogCommand) -> bool {
+        let CatalogCommand::Edit(edit) = command else { return false };
+        let mut view = self.whereabouts.view.subscribe();
+        let seen = view.wait_for(|state| state.epoch > edit.epoch);
+        // To a node that it removes nobody shows the catalog any more.
+        let own = (self.host.node, NodeState::Removed);
+        let mut failure = self.host.failure.subscribe();
+        let removed = failure.wait_for(|failure| matches!(failure, Some(NodeFailure::Removed { .. })));
+        tokio::select! {
+            seen = timeout(TAKEN_WAIT, seen) => seen.is_ok_and(|seen| seen.is_ok_and(|state| state.shows(edit))),
+            removed = removed, if edit.nodes.contains(&own) => removed.is_ok(),
+            () = self.stopping.cancelled() => false,
+        }
     }
 
     /// Makes a node the preferred leader of a partition (none: of the catalog). Answered when it leads.
@@ -186,6 +243,7 @@ impl Node {
         if let Some(id) = partition.filter(|id| id.0 >= self.partition_count) {
             return Err(NodeError::UnknownPartition { partition: id });
         }
+        self.acquainted().await?;
         let planned = |liveness: &Liveness<'_>, state: &CatalogState| {
             liveness.plan(state, |facts| Ok((plan::prefer(facts, partition, to)?, ClusterChanged::default())))
         };
@@ -204,15 +262,13 @@ impl Node {
         }
     }
 
-    /// Hands every leadership to a node that goes on (C8).
+    /// Hands every leadership to a node that goes on, and whose clock is right (C8).
     pub(super) async fn hand_over(&self) {
         let deadline = Instant::now() + HAND_OVER_WAIT;
         let members = self.host.members();
         let handed = members.iter().map(|member| async move {
-            let voters = member.members().voters.into_keys();
-            let mut others = voters.filter(|voter| *voter != member.replica() && member.is_ready(*voter));
             if member.is_leader()
-                && let Some(to) = others.next()
+                && let Some(to) = super::hand_over::heir(&self.host, &**member)
                 && let Err(error) = member.step(super::member::Step::Transfer(to)).await
             {
                 tracing::debug!(group = member.id().0, %error, "the leadership was not handed over");

@@ -3,16 +3,19 @@
 //! - A replica votes only once it has caught up, and a vote leaves only for voters a majority of which is alive.
 //! - A leader that is not wanted hands the leadership over before it leaves.
 //! - The preferred leader gets the leadership whenever it can take it.
+//! - A leader whose state is damaged hands the leadership over before anything else, and nobody hands it one. Its log is whole,
+//!   so it goes on voting.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfold_storage::log::GroupId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::member::{Member, Step};
-use super::survey::Settled;
+use super::survey::{Settled, Survey};
 use crate::catalog::ReplicaRecord;
 use crate::map::{Whereabouts, node_of};
 use crate::raft::{GroupMembers, ReplicaId};
@@ -40,12 +43,13 @@ pub(super) enum Next {
     Settled,
 }
 
-/// The next step of a group led by `own` toward the replicas that are wanted.
+/// The next step of a group led by `own` toward the replicas that are wanted. `can_lead` says who could answer if it led.
 pub(super) fn next(
     own: ReplicaId,
     wanted: &[ReplicaRecord],
     members: &GroupMembers,
     is_ready: impl Fn(ReplicaId) -> bool,
+    can_lead: impl Fn(ReplicaId) -> bool,
 ) -> Next {
     // A node that still has another replica of the group has to be rid of it first.
     let is_blocked = |record: &&ReplicaRecord| {
@@ -62,8 +66,21 @@ pub(super) fn next(
     if members.is_joint {
         // Whoever began it, and whatever is wanted by now: first it is brought to an end.
         let is_member = |replica: &ReplicaId| members.contains(*replica);
-        let goal: BTreeSet<_> = wanted_ids.iter().copied().filter(is_member).chain([own]).collect();
+        let mut goal: BTreeSet<_> = wanted_ids.iter().copied().filter(is_member).chain([own]).collect();
+        // No smaller than the group is to be: of those that are wanted some may not even be members yet.
+        let (ready, silent): (Vec<_>, Vec<_>) = voters.iter().copied().partition(|voter| is_ready(*voter));
+        for voter in ready.into_iter().chain(silent) {
+            if goal.len() < all {
+                goal.insert(voter);
+            }
+        }
         return Next::Step(Step::ChangeVoters(goal));
+    }
+    let takes_over = |replica: ReplicaId| is_ready(replica) && can_lead(replica);
+    if !can_lead(own)
+        && let Some(heir) = voters.iter().find(|voter| **voter != own && takes_over(**voter))
+    {
+        return Next::Step(Step::Transfer(*heir));
     }
     if let Some(missing) = wanted.iter().find(|record| !members.contains(ReplicaId(record.replica))) {
         return Next::Step(Step::AddLearner(*missing));
@@ -85,25 +102,28 @@ pub(super) fn next(
     if own == preferred {
         return done;
     }
-    if is_ready(preferred) {
+    if takes_over(preferred) {
         return Next::Step(Step::Transfer(preferred));
     }
     if wanted_ids.contains(&own) {
         return done;
     }
-    let other = wanted_ids.iter().find(|replica| is_ready(**replica));
+    let other = wanted_ids.iter().find(|replica| takes_over(**replica));
     other.map_or(Next::Wait, |other| Next::Step(Step::Transfer(*other)))
 }
 
-/// Whether a replica is on a node whose clock is off.
-fn is_clock_off(whereabouts: &Whereabouts, wanted: &[ReplicaRecord], replica: ReplicaId) -> bool {
-    wanted.iter().any(|record| record.replica == replica.0 && whereabouts.is_clock_off(record.node))
+/// Whether another replica could answer if it led: its node is fit, and says nothing of damage.
+fn can_lead(whereabouts: &Whereabouts, survey: &Survey, group: GroupId, other: (ReplicaId, u64)) -> bool {
+    let (replica, node) = other;
+    let record = ReplicaRecord { replica: replica.0, node };
+    whereabouts.is_fit(node) && !survey.is_closed(group, &record)
 }
 
 /// Brings a group to the replicas that the catalog wants, while this node leads it, until it is stopped.
 pub(super) async fn run(
     member: Arc<dyn Member>,
     whereabouts: Arc<Whereabouts>,
+    survey: Arc<Survey>,
     settled: Arc<Settled>,
     stop: CancellationToken,
 ) {
@@ -118,7 +138,13 @@ pub(super) async fn run(
             let wanted = state.wanted(group.0);
             let is_new = leads_since.get_or_insert_with(Instant::now).elapsed() < LEAD_FOR;
             let (members, metrics) = (member.members(), member.metrics());
-            let next = next(member.replica(), wanted, &members, |replica| member.is_ready(replica));
+            let (own, is_damaged) = (member.replica(), member.is_damaged());
+            let can_lead = |replica: ReplicaId| match members.voters.get(&replica) {
+                _ if replica == own => !is_damaged,
+                Some(at) => can_lead(&whereabouts, &survey, group, (replica, node_of(at))),
+                None => false,
+            };
+            let next = next(own, wanted, &members, |replica| member.is_ready(replica), can_lead);
             if members.is_joint || uniform.as_ref().is_none_or(|(_, known)| *known != members) {
                 uniform = Some((metrics.last_log_index.unwrap_or_default(), members.clone()));
             }
@@ -131,10 +157,7 @@ pub(super) async fn run(
             look = Some(match next {
                 Next::Settled if is_settled => LOOK_EVERY_SETTLED,
                 Next::Settled | Next::Wait => LOOK_EVERY,
-                Next::Step(Step::Transfer(_)) if is_new => LOOK_EVERY,
-                Next::Step(Step::Transfer(to)) if is_clock_off(&whereabouts, wanted, to) => {
-                    LOOK_EVERY_SETTLED
-                }
+                Next::Step(Step::Transfer(_)) if is_new && !is_damaged => LOOK_EVERY,
                 Next::Step(step) => {
                     tracing::info!(group = group.0, ?step, "the replicas of the group change");
                     let taken = tokio::select! {
@@ -189,7 +212,7 @@ mod tests {
         let mut own = ReplicaId(own);
         for _ in 0..50 {
             let is_ready = |replica: ReplicaId| members.contains(replica) && !silent.contains(&replica.0);
-            let next = next(own, &wanted(goal), &members, is_ready);
+            let next = next(own, &wanted(goal), &members, is_ready, |_| true);
             match next {
                 Next::Step(Step::AddLearner(record)) => {
                     members.learners.insert(ReplicaId(record.replica), address_of(record.node));
@@ -247,6 +270,18 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_was_left_half_done_ends_with_as_many_voters_as_are_wanted() {
+        let address = |id: u64| (ReplicaId(id), address_of(id));
+        let voters = [1, 2, 3, 4].map(address).into();
+        let members = GroupMembers { voters, is_joint: true, ..GroupMembers::default() };
+        // Two of those that are wanted by now are not there yet, and one of the others is silent.
+        let step = next(ReplicaId(1), &wanted(&[4, 5, 6]), &members, |replica| replica.0 != 2, |_| true);
+        assert_eq!(step, Next::Step(Step::ChangeVoters(ids(&[1, 3, 4]))));
+        let step = next(ReplicaId(1), &wanted(&[1, 2, 4]), &members, |_| true, |_| true);
+        assert_eq!(step, Next::Step(Step::ChangeVoters(ids(&[1, 2, 4]))));
+    }
+
+    #[test]
     fn a_node_gets_a_new_replica_when_it_is_rid_of_the_old_one() {
         let own = ReplicaId(2);
         let address = |id: u64| (ReplicaId(id), address_of(id));
@@ -254,9 +289,28 @@ mod tests {
         let members = GroupMembers { voters, ..GroupMembers::default() };
         let wanted = [(2, 2), (3, 3), (9, 1)].map(|(replica, node)| ReplicaRecord { replica, node });
         let is_ready = |replica: ReplicaId| [2, 3].contains(&replica.0);
-        let step = next(own, &wanted, &members, is_ready);
+        let step = next(own, &wanted, &members, is_ready, |_| true);
         assert_eq!(step, Next::Step(Step::ChangeVoters(ids(&[2, 3]))));
         let members = GroupMembers { voters: [2, 3].map(address).into(), ..members };
-        assert_eq!(next(own, &wanted, &members, is_ready), Next::Step(Step::AddLearner(wanted[2])));
+        let step = next(own, &wanted, &members, is_ready, |_| true);
+        assert_eq!(step, Next::Step(Step::AddLearner(wanted[2])));
+    }
+    #[test]
+    fn who_cannot_answer_leads_nothing_and_gets_no_leadership() {
+        let address = |id: u64| (ReplicaId(id), address_of(id));
+        let members = GroupMembers { voters: [1, 2, 3].map(address).into(), ..GroupMembers::default() };
+        let step = |own: u64, ready: &[u64], damaged: &[u64], goal: &[u64]| {
+            let is_ready = |replica: ReplicaId| ready.contains(&replica.0);
+            let can_lead = |replica: ReplicaId| !damaged.contains(&replica.0);
+            next(ReplicaId(own), &wanted(goal), &members, is_ready, can_lead)
+        };
+        let to = |id: u64| Next::Step(Step::Transfer(ReplicaId(id)));
+        assert_eq!(step(1, &[2, 3], &[1], &[1, 2, 3]), to(2));
+        assert_eq!(step(1, &[2, 3], &[1, 2], &[1, 2, 3]), to(3));
+        assert_eq!(step(1, &[2, 3], &[1, 2, 3], &[1, 2, 3]), Next::Settled, "nobody is better");
+        assert_eq!(step(2, &[1, 3], &[1], &[1, 2, 3]), Next::Settled, "the preferred one would not answer");
+        // Before the members change, and whatever is wanted by then.
+        assert_eq!(step(1, &[3], &[1], &[9, 2, 3]), to(3));
+        assert_eq!(step(1, &[], &[1], &[9, 2, 3]), Next::Step(Step::AddLearner(wanted(&[9])[0])));
     }
 }

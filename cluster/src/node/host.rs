@@ -19,7 +19,8 @@ use tokio_util::task::TaskTracker;
 
 use super::converge;
 use super::member::Member;
-use super::survey::{GroupReport, Held, NodeReport, Settled, Survey};
+use super::rest::Sleepers;
+use super::survey::{GroupReport, Held, Left, NodeReport, Settled, Survey};
 use crate::catalog::{CATALOG_GROUP, Catalog, CatalogHandle, CatalogMachine, CatalogState, Distributor};
 use crate::clock::{Clock, Stamps};
 use crate::dispatcher::{Dispatcher, DispatcherSettings, StreamTransport};
@@ -28,7 +29,9 @@ use crate::identity::{DataDir, StoredIdentity};
 use crate::map::{Whereabouts, address_of, partition_of};
 use crate::options::NodeOptions;
 use crate::pacer::Pacer;
-use crate::partition::{PartitionHandle, PartitionMachine, Partitions, background, run_activity, run_ticker};
+use crate::partition::{
+    Mark, PartitionHandle, PartitionMachine, Partitions, background, run_activity, run_ticker,
+};
 use crate::proposer::Proposer;
 use crate::raft::{
     self, Formation, Group, GroupDirectory, GroupSpec, Loading, LogStoreError, Machine, PeerEndpoint,
@@ -111,7 +114,8 @@ pub(super) struct Host {
     pub catalog: Arc<Catalog>,
     pub partitions: Arc<Partitions>,
     pub distributor: Distributor,
-    pub survey: Survey,
+    pub survey: Arc<Survey>,
+    pub sleepers: Sleepers,
     pub streams: Arc<dyn StreamTransport>,
     pub means: UpkeepMeans,
     pub stopping: CancellationToken,
@@ -143,8 +147,13 @@ impl Host {
         let opened = opened.map_err(|source| OpenError::Partition { partition: id, source })?;
         self.stamps.raise(opened.read(|machine| machine.state_as_is().stamp().0));
         let proposer = Proposer::spawn(opened.clone(), encode, self.stamps.clone(), Box::new(background));
+        let phases = self.partitions.phases();
+        proposer.measure(phases.clone());
+        opened.change(|machine| machine.measure(phases.clone()));
         let handle = PartitionHandle::new(id, opened.clone(), proposer, self.whereabouts.clone());
-        if formation == Formation::Recover {
+        // With others in the group the recovery is over, whatever an old catalog says.
+        let is_sole = opened.members().is_sole(opened.replica());
+        if formation == Formation::Recover && is_sole {
             let reincarnated = reincarnate(&handle).await;
             if reincarnated.is_err() {
                 opened.shutdown().await;
@@ -212,7 +221,8 @@ impl Host {
         let Hosted { member, settled, stop, tasks, .. } = hosted;
         tasks.spawn(follow(member.clone(), self.whereabouts.clone(), self.node, stop.clone()));
         tasks.spawn(watch_failure(member.clone(), self.failure.clone(), stop.clone()));
-        tasks.spawn(converge::run(member, self.whereabouts.clone(), settled, stop.clone()));
+        let (whereabouts, survey) = (self.whereabouts.clone(), self.survey.clone());
+        tasks.spawn(converge::run(member, whereabouts, survey, settled, stop.clone()));
         let Some(id) = partition_of(group) else {
             if let Some(here) = self.catalog.here() {
                 tasks.spawn(Upkeep::new(here.group().clone(), self.means.clone()).run(stop));
@@ -224,7 +234,14 @@ impl Host {
         tasks.spawn(raise_stamps(partition.clone(), stamps.clone(), stop.clone()));
         tasks.spawn(run_ticker(partition.clone(), stamps.clone(), clock.clone(), stop.clone()));
         let away_days = self.opening.options.away_days;
-        tasks.spawn(run_activity(partition.clone(), stamps, clock, away_days, stop.clone()));
+        tasks.spawn(run_activity(
+            partition.clone(),
+            self.partitions.clone(),
+            stamps,
+            clock,
+            away_days,
+            stop.clone(),
+        ));
         let settings = DispatcherSettings { journal_events_max: self.opening.options.journal_events_max };
         tasks.spawn(Dispatcher::new(partition.clone(), self.streams.clone(), settings).run(stop.clone()));
         tasks.spawn(Upkeep::new(partition.group().clone(), self.means.clone()).run(stop.clone()));
@@ -256,9 +273,23 @@ impl Host {
         Ok(())
     }
 
-    /// Closes a replica that belongs to its group no more, or is damaged, with everything it has on disk.
+    /// Closes a replica that belongs to its group no more, or is damaged, with everything it has on disk. Another one of the
+    /// group that runs here is left alone.
     pub async fn retire(&self, group: GroupId, replica: u64) -> Result<(), OpenError> {
-        let hosted = self.hosted.write().remove(&group);
+        let hosted = {
+            let mut all = self.hosted.write();
+            if let Some(other) = all.get(&group).filter(|hosted| hosted.member.replica().0 != replica) {
+                let runs = other.member.replica().0;
+                tracing::error!(
+                    group = group.0,
+                    replica,
+                    runs,
+                    "a replica that is to go is not the one that runs"
+                );
+                return Ok(());
+            }
+            all.remove(&group)
+        };
         let retired = if let Some(hosted) = hosted {
             hosted.end_tasks().await;
             match partition_of(group) {
@@ -310,7 +341,12 @@ impl Host {
         self.hosted.read().contains_key(&group)
     }
 
-    /// Whether what is here of a group is damaged.
+    /// Whether the replica of a group that is written down is open, and what is applied there to be trusted.
+    pub fn is_whole(&self, group: GroupId) -> bool {
+        self.hosted.read().get(&group).is_some_and(|hosted| !hosted.member.is_damaged())
+    }
+
+    /// Whether the log of what is here of a group is damaged.
     pub fn is_damaged(&self, group: GroupId) -> bool {
         self.partitions.damaged().any(|id| partition_of(group) == Some(id))
     }
@@ -394,16 +430,22 @@ impl Host {
     pub fn report(&self) -> NodeReport {
         let replicas = self.replicas.lock().clone();
         let hosted = self.hosted.read();
-        let is_open = |group: &u32| hosted.contains_key(&GroupId(*group));
-        let held = |(group, replica): (&u32, &u64)| Held {
-            group: *group,
-            replica: *replica,
-            is_open: is_open(group),
+        let held = |(group, replica): (&u32, &u64)| {
+            let here = hosted.get(&GroupId(*group));
+            let is_open = here.is_some_and(|here| !here.member.is_damaged());
+            let stranded = here.and_then(|here| Left::of(&*here.member));
+            Held { group: *group, replica: *replica, is_open, stranded, marks: self.marks(GroupId(*group)) }
         };
         NodeReport {
             led: hosted.values().filter_map(|one| GroupReport::of(&*one.member, &one.settled)).collect(),
             held: replicas.iter().map(held).collect(),
         }
+    }
+
+    /// By what a replica here is compared with the others; the catalog's is not.
+    fn marks(&self, group: GroupId) -> Vec<Mark> {
+        let partition = partition_of(group).and_then(|id| self.partitions.get(id).ok());
+        partition.map_or_else(Vec::new, |here| here.group().read(PartitionMachine::marks))
     }
 
     /// Ends the tasks of all replicas.
@@ -484,7 +526,7 @@ async fn follow(member: Arc<dyn Member>, whereabouts: Arc<Whereabouts>, node: u6
         } else {
             whereabouts.leaders.forget(group, node);
             let metrics = member.metrics();
-            if let Some(leader) = member.leader_node().filter(|leader| *leader != node) {
+            if let Some(leader) = member.leader().map(|(_, at)| at).filter(|leader| *leader != node) {
                 whereabouts.leaders.note(group, metrics.term, leader);
             }
         }

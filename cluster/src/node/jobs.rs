@@ -100,7 +100,7 @@ impl Node {
         if let Some(here) = self.catalog.here().filter(|here| !self.has_left(here.group())) {
             let turn = here.group().turn().await;
             snapshots.extend(snapshot(here.group(), &turn).await?);
-            groups.push(described(here.group()));
+            groups.push(self.described(here.group()));
             turns.push(turn);
         }
         if let Some(partition) = self.partitions.damaged().next() {
@@ -113,7 +113,7 @@ impl Node {
             }
             let turn = handle.group().turn().await;
             snapshots.extend(snapshot(handle.group(), &turn).await?);
-            groups.push(described(handle.group()));
+            groups.push(self.described(handle.group()));
             turns.push(turn);
         }
         let log = self.log.hold();
@@ -132,12 +132,14 @@ impl Node {
         let is_wanted = state.wanted(group.id().0).iter().any(|record| record.replica == replica);
         !is_wanted && self.host.survey.of(group.id()).is_some_and(|report| !report.has(replica))
     }
-}
 
-/// How far a group is on this node.
-fn described<M: Machine>(group: &Group<M>) -> GroupOf {
-    let (replica, index) = (group.replica().0, group.applied_index());
-    GroupOf { group: group.id().0, replica, index, is_led: group.is_leader() }
+    /// How far a group is on this node.
+    fn described<M: Machine>(&self, group: &Group<M>) -> GroupOf {
+        let (replica, index) = (group.replica().0, group.applied_index());
+        let state = self.whereabouts.view.current();
+        let since = state.given_up_before.get(&group.id().0).copied().unwrap_or_default();
+        GroupOf { group: group.id().0, replica, index, is_led: group.is_leader(), since }
+    }
 }
 
 /// The state of a group as it is now, on disk.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::peers::{KnownNodes, Peers};
 use super::survey::whole;
 use super::tasks::catalog_of;
-use crate::catalog::{CatalogRefusal, CatalogState, NodeFacts};
+use crate::catalog::{CatalogRefusal, CatalogState, FEATURE_LEVEL, NodeFacts};
 use crate::change::ClusterRefusal;
 use crate::error::OpenError;
 use crate::identity::{Identity, StoredIdentity};
@@ -86,7 +86,7 @@ impl Peering {
             client_address: options.advertise.clone(),
             peer_address: self.address.clone(),
             zone: options.zone.clone(),
-            feature_level: super::open::FEATURE_LEVEL,
+            feature_level: FEATURE_LEVEL,
         };
         loop {
             for address in addresses {
@@ -222,6 +222,9 @@ fn refused(reason: &[u8], options: &NodeOptions) -> OpenError {
         Ok(CatalogRefusal::NodeRemoved { node }) => ClusterRefusal::NodeRemoved { node },
         Ok(CatalogRefusal::OtherDirectory { node }) => ClusterRefusal::OtherDirectory { node },
         Ok(CatalogRefusal::AddressTaken { node }) => ClusterRefusal::AddressTaken { node, address },
+        Ok(CatalogRefusal::FeatureLevel { needed }) => {
+            ClusterRefusal::FeatureLevel { needed, supported: FEATURE_LEVEL }
+        }
         _ => ClusterRefusal::NotTaken,
     })
 }

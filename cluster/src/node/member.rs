@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use fanfold_storage::log::GroupId;
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
 use crate::catalog::ReplicaRecord;
 use crate::map::{address_of, node_of};
 use crate::raft::{
-    ChangeError, Group, GroupMembers, GroupMetrics, Leadership, Machine, PeerEndpoint, ReplicaId,
-    RetireError, StopReason,
+    ChangeError, Group, GroupMembers, GroupMetrics, Leadership, Machine, PeerEndpoint, Quiet, ReplicaId,
+    RetireError, StopReason, Stranded,
 };
 
 /// One step toward the replicas that a group should have.
@@ -37,8 +38,26 @@ pub(super) trait Member: Send + Sync + 'static {
     /// Whether a member is alive and has caught up; only the leader knows.
     fn is_ready(&self, replica: ReplicaId) -> bool;
     fn is_leader(&self) -> bool;
-    /// The node that leads, as far as this replica knows.
-    fn leader_node(&self) -> Option<u64>;
+    /// While nobody leads the group: what the replica has.
+    fn stranded(&self) -> Option<Stranded>;
+    /// Whether what is applied here is not to be trusted.
+    fn is_damaged(&self) -> bool;
+    /// Who leads, and on which node, as far as this replica knows.
+    fn leader(&self) -> Option<(ReplicaId, u64)>;
+    /// Campaigns in the place of a leader whose process has ended.
+    fn succeed(&self, leader: ReplicaId) -> BoxFuture<'_, ()>;
+    /// The term in which this replica leads.
+    fn led(&self) -> Option<u64>;
+    /// On the leader of an idle group: what the members may rest on.
+    fn quiet(&self) -> Option<Quiet>;
+    /// On a follower that sleeps: in which term.
+    fn sleeps_in(&self) -> Option<u64>;
+    /// Falls asleep, or wakes; a leader that is lost.
+    fn look(&self, sleeps: &dyn Fn(u64, u64) -> Option<Instant>) -> Option<ReplicaId>;
+    /// Whether this replica may campaign when time tells.
+    fn let_campaign(&self, may: bool);
+    /// Takes what the ping of a node says of the group.
+    fn heard_quiet(&self, node: u64, quiet: Option<Quiet>);
     fn watch_leadership(&self) -> Leadership;
     fn endpoint(&self) -> Arc<dyn PeerEndpoint>;
     fn step(&self, step: Step) -> BoxFuture<'_, Result<(), ChangeError>>;
@@ -76,8 +95,45 @@ impl<M: Machine> Member for Group<M> {
         self.is_leader()
     }
 
-    fn leader_node(&self) -> Option<u64> {
-        self.leader_hint().map(|hint| node_of(&hint.address))
+    fn stranded(&self) -> Option<Stranded> {
+        self.stranded()
+    }
+
+    fn is_damaged(&self) -> bool {
+        // A state that is being replaced is locked for long, and one that is damaged hardly ever.
+        self.try_read(Machine::is_damaged).unwrap_or(false)
+    }
+
+    fn leader(&self) -> Option<(ReplicaId, u64)> {
+        self.leader_hint().map(|hint| (hint.replica, node_of(&hint.address)))
+    }
+
+    fn succeed(&self, leader: ReplicaId) -> BoxFuture<'_, ()> {
+        Box::pin(self.succeed(leader))
+    }
+
+    fn led(&self) -> Option<u64> {
+        self.watch_leadership().led()
+    }
+
+    fn quiet(&self) -> Option<Quiet> {
+        self.quiet()
+    }
+
+    fn sleeps_in(&self) -> Option<u64> {
+        self.sleeps_in()
+    }
+
+    fn look(&self, sleeps: &dyn Fn(u64, u64) -> Option<Instant>) -> Option<ReplicaId> {
+        self.look(&|address, term| sleeps(node_of(address), term))
+    }
+
+    fn let_campaign(&self, may: bool) {
+        self.let_campaign(may);
+    }
+
+    fn heard_quiet(&self, node: u64, quiet: Option<Quiet>) {
+        self.heard_quiet(node, |address| node_of(address) == node, quiet);
     }
 
     fn watch_leadership(&self) -> Leadership {

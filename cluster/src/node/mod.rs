@@ -8,6 +8,8 @@ mod changes;
 mod clocks;
 mod cluster;
 mod converge;
+mod figures;
+mod hand_over;
 mod held;
 mod host;
 mod jobs;
@@ -20,7 +22,10 @@ mod peers;
 mod plan;
 mod reads;
 mod report;
+mod rest;
 mod settle;
+mod slow;
+mod succeed;
 mod survey;
 mod tasks;
 #[cfg(test)]
@@ -59,7 +64,7 @@ use crate::peer::PeerNetwork;
 
 use host::Host;
 pub use open::WrapStreams;
-pub use write::{WriteLane, WriteSink};
+pub use write::{WriteLane, WriteSink, Written};
 
 /// The replica that every group of a founding node has.
 const FIRST_REPLICA: u64 = 1;
@@ -129,17 +134,19 @@ impl Node {
         PartitionId::of_user(user, self.partition_count)
     }
 
-    /// Which nodes there are and which of them leads each partition, as far as this node knows.
+    /// Which nodes there are and which of them leads each partition, as far as this node knows. Every leader is one of the
+    /// nodes.
     pub fn map(&self) -> ClusterMap {
+        let state = self.catalog.state();
+        let is_listed = |node: &u64| state.nodes.get(node).is_some_and(|at| at.state != NodeState::Removed);
         let leaders = (0..self.partition_count).map(|n| {
             let hosted = self.partitions.hosted(PartitionId(n));
             let hint = hosted.and_then(|partition| partition.group().leader_hint());
             let known = || self.whereabouts.leaders.of(group_of(Some(PartitionId(n))));
-            hint.map(|hint| node_of(&hint.address)).or_else(known)
+            hint.map(|hint| node_of(&hint.address)).or_else(known).filter(is_listed)
         });
         let leaders = leaders.collect();
-        let state = self.catalog.state();
-        let nodes = state.nodes.iter().filter(|(_, known)| known.state != NodeState::Removed);
+        let nodes = state.nodes.iter().filter(|(node, _)| is_listed(node));
         ClusterMap {
             cluster_id: self.identity.cluster_id,
             epoch: state.epoch,

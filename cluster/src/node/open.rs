@@ -19,15 +19,16 @@ use tokio_util::task::TaskTracker;
 
 use super::host::{Host, Loads, Opening, formation_of, groups_of};
 use super::join::Peering;
+use super::rest::Sleepers;
 use super::settle::{begin, join, reconcile, replicas_of};
-use super::survey::Survey;
 use super::{Node, held, tasks};
 use crate::backup::{Alone, Restored};
 use crate::blocking;
 use crate::catalog::{
-    CATALOG_GROUP, Catalog, CatalogCommand, CatalogMachine, ClusterSettings, Distributor, Edit, Founding,
-    NodeFacts, TakeOver,
+    CATALOG_GROUP, Catalog, CatalogCommand, CatalogMachine, CatalogState, ClusterSettings, Distributor, Edit,
+    FEATURE_LEVEL, Founding, NodeFacts, TakeOver,
 };
+use crate::change::ClusterRefusal;
 use crate::clock::Stamps;
 use crate::dispatcher::{ClusterStreams, StreamTransport};
 use crate::error::{NodeError, OpenError};
@@ -41,13 +42,11 @@ use crate::pacer::Pacer;
 use crate::partition::{PartitionHandle, Partitions};
 use crate::raft::{self, Formation, Group, InProcessTransport, PeerTransport};
 use crate::reserve::Reserve;
+use crate::timed::TimedFs;
 use crate::upkeep::UpkeepMeans;
 
 /// The node that founds a cluster.
 pub(super) const FIRST_NODE: u64 = 1;
-
-/// What this program can do; a cluster is raised to it when all nodes can.
-pub(super) const FEATURE_LEVEL: u32 = 1;
 
 /// The longest address of the map, in bytes.
 const ADDRESS_BYTES_MAX: usize = 256;
@@ -88,6 +87,8 @@ impl Node {
         if let (None, Some(stored), Some(peering)) = (&restored, &stored, &peering) {
             peering.learn(stored, &whereabouts, &options).await?;
         }
+        // Before anything is applied: what this program does not know, it would leave out.
+        check_level(&whereabouts.view.current())?;
         let replicas = replicas_of(&dir, stored.as_ref());
         let replicas = replicas_alone(replicas, stored.as_ref(), restored.as_ref());
         let pacer = Arc::new(Pacer::new(options.disk.background_bytes_per_second));
@@ -182,7 +183,7 @@ impl Node {
             self.tasks.spawn(keeper.run(self.stopping.clone()));
         }
         // The task that compares the clocks ends this.
-        self.host.stamps.set_off(peering.is_some() && super::clocks::has_others(&self.host));
+        self.host.stamps.set_off(peering.is_some() && super::clocks::has_others(&self.host), false);
         self.host.start_all();
         self.tasks.spawn(tasks::reconcile(self.host.clone()));
         let Some(peering) = peering else { return };
@@ -201,6 +202,9 @@ impl Node {
         self.tasks.spawn(super::clocks::compare(self.host.clone(), network.clone()));
         self.tasks.spawn(tasks::watch_twin(self.host.clone(), network.clone()));
         self.tasks.spawn(tasks::survey(self.host.clone(), network.clone()));
+        self.tasks.spawn(super::succeed::run(self.host.clone(), network.clone()));
+        self.tasks.spawn(super::rest::run(self.host.clone()));
+        self.tasks.spawn(super::slow::watch(self.host.clone()));
         self.tasks.spawn(super::keeper::run(self.host.clone(), network));
     }
 }
@@ -259,13 +263,16 @@ impl Begun {
         let (catalog, retired_catalog) =
             open_catalog(&opening, &replicas, alone.is_some(), founded).await.map_err(OpenError::Catalog)?;
         let known = catalog.as_ref().map(|group| group.read(|machine| machine.state().clone()));
+        let was_unknown = stored.is_none();
+        known.as_ref().map_or(Ok(()), check_level)?;
         let stored = match (alone, stored) {
             // The catalog is told below.
             (Some(_), Some(stored)) => stored,
             (Some(_), None) => return Err(OpenError::RestoreUnreadable { path: dir.identity() }),
             (None, stored) => reconcile(&dir, stored, known.as_ref(), &opening.options)?,
         };
-        let replicas = if replicas.len() > 1 { replicas } else { replicas_of(&dir, Some(&stored)) };
+        // Whose directory it is was just found out; who goes on alone has another catalog than was written down.
+        let replicas = if was_unknown { replicas_of(&dir, Some(&stored)) } else { replicas };
         let host = host(opening, dir, &stored, replicas, peering.as_ref(), stopping.clone(), wrap_streams);
         if let Some(catalog) = catalog {
             host.adopt_catalog(catalog);
@@ -360,7 +367,8 @@ fn host(
     wrap_streams: WrapStreams,
 ) -> Arc<Host> {
     let (options, whereabouts) = (&opening.options, opening.whereabouts.clone());
-    let partitions = Arc::new(Partitions::new(stored.partitions, whereabouts.clone()));
+    let partitions = Partitions::new(stored.partitions, whereabouts.clone()).measured(options.phases.clone());
+    let partitions = Arc::new(partitions);
     let peers = peering.map(|peering| peering.network.clone());
     if let Some(network) = &peers {
         partitions.connect(network.clone());
@@ -387,7 +395,8 @@ fn host(
         distributor: Distributor::new(whereabouts.clone(), partitions.clone()),
         whereabouts,
         partitions,
-        survey: Survey::default(),
+        survey: Arc::default(),
+        sleepers: Sleepers::default(),
         streams: wrap_streams(streams),
         means,
         stopping,
@@ -485,6 +494,15 @@ fn check(options: &NodeOptions) -> Result<(), OpenError> {
     }
 }
 
+/// Checks that this program knows all that the cluster may use (R3).
+fn check_level(state: &CatalogState) -> Result<(), OpenError> {
+    let (needed, supported) = (state.feature_level, FEATURE_LEVEL);
+    if needed > supported {
+        return Err(OpenError::Refused(ClusterRefusal::FeatureLevel { needed, supported }));
+    }
+    Ok(())
+}
+
 async fn open_log(
     dir: &DataDir,
     options: &NodeOptions,
@@ -496,7 +514,8 @@ async fn open_log(
         stored.map(|stored| stored.partitions).or(options.partitions).unwrap_or(PARTITIONS_DEFAULT);
     let log_options = memory::log_within(options.log.clone(), options.memory_bytes, partitions);
     let log_options = LogOptions { salt, ..log_options };
-    let (fs, path) = (options.fs.clone(), dir.log());
+    let fs = Arc::new(TimedFs::new(options.fs.clone(), options.phases.clone()));
+    let path = dir.log();
     let opened = blocking::open_log(fs, path, log_options).await;
     let (log, recovered) = opened.map_err(|_| NodeError::ShuttingDown)??;
     report(&recovered);

@@ -8,9 +8,11 @@ use fanfold_storage::log::GroupId;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
+use super::changes::OTHERS_WAIT;
 use super::host::Host;
+use super::rest;
 use super::survey::{Control, body, whole};
-use crate::catalog::{CatalogCommand, CatalogOutcome, NodeFacts, NodeState};
+use crate::catalog::{CatalogCommand, CatalogOutcome, CatalogRefusal, NodeFacts, NodeState};
 use crate::dispatcher::take_in;
 use crate::error::NodeError;
 use crate::map::Whereabouts;
@@ -22,6 +24,9 @@ use crate::read::answer_asked;
 
 /// How long a fetch of the catalog is held while there is nothing newer, at most.
 const FETCH_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// When a leader may try again to send entries to a replica whose disk is full.
+const FULL_DELAY_MS: u64 = 500;
 
 /// What other nodes reach; nothing before the node is open.
 #[derive(Default)]
@@ -99,17 +104,28 @@ impl Peers {
     }
 }
 
-async fn control_of(host: &Host, control: Control) -> Result<Bytes, PeerRefusal> {
+pub(super) async fn control_of(host: &Host, control: Control) -> Result<Bytes, PeerRefusal> {
     match control {
         Control::Reports => Ok(body(&host.report())),
         Control::AwaitSpace { space, version } => {
-            let waited = host.distributor.wait_for(space, version).await;
-            waited.map(|()| Bytes::new()).map_err(|_| PeerRefusal::Unavailable { may_have_applied: true })
+            // Who asks waits no longer, and a leader without a quorum would keep this for ever.
+            let waited = timeout(OTHERS_WAIT, host.distributor.wait_for(space, version)).await;
+            let unavailable = PeerRefusal::Unavailable { may_have_applied: true };
+            if matches!(waited, Ok(Ok(()))) { Ok(Bytes::new()) } else { Err(unavailable) }
         }
     }
 }
 
 async fn join(host: &Host, request: JoinRequest) -> Result<JoinAnswer, PeerRefusal> {
+    let needed = host.whereabouts.view.current().feature_level;
+    if request.feature_level < needed {
+        tracing::warn!(
+            needed,
+            supported = request.feature_level,
+            "a node that wants to join is of an older version than the cluster, and is refused"
+        );
+        return Err(PeerRefusal::Other { reason: body(&CatalogRefusal::FeatureLevel { needed }) });
+    }
     let facts = NodeFacts {
         directory_id: request.directory,
         address: request.client_address,
@@ -156,6 +172,7 @@ impl PeerHandler for Peers {
             let endpoint = endpoint?.ok_or(PeerRefusal::NotHosted)?;
             endpoint.handle(kind, message).await.map_err(|error| match error {
                 EndpointError::Stopped => PeerRefusal::Stopping,
+                EndpointError::DiskFull => PeerRefusal::Busy { delay_ms: FULL_DELAY_MS },
                 EndpointError::Message(_) => PeerRefusal::Malformed,
             })
         })
@@ -167,15 +184,30 @@ impl PeerHandler for Peers {
 
     fn ping(&self) -> Ping {
         let Some(host) = self.host.get() else { return Ping::default() };
-        let led = host.members().into_iter().filter_map(|member| {
-            let metrics = member.metrics();
-            metrics.is_leader.then_some((member.id(), metrics.term))
-        });
+        let members = host.members();
+        let led = members.iter().filter_map(|member| Some((member.id(), member.led()?)));
+        let quiet = members.iter().filter_map(|member| Some((member.id(), member.quiet()?)));
+        Ping { quiet: quiet.collect(), led: led.collect(), ..self.pong() }
+    }
+
+    fn pong(&self) -> Ping {
+        let Some(host) = self.host.get() else { return Ping::default() };
+        let members = host.members();
+        let asleep = members.iter().filter_map(|member| Some((member.id(), member.sleeps_in()?)));
         Ping {
             wall_ms: host.clock.wall_unix_ms().max(0).cast_unsigned(),
             catalog_epoch: host.whereabouts.view.current().epoch,
-            led: led.collect(),
+            asleep: asleep.collect(),
+            is_slow: host.whereabouts.is_slow(host.node),
+            ..Ping::default()
         }
+    }
+
+    fn pinged(&self, from: u64, ping: &Ping) {
+        if let Some(host) = self.host.get() {
+            rest::pinged(host, from, &ping.quiet);
+        }
+        self.heard(from, ping);
     }
 
     fn heard(&self, from: u64, ping: &Ping) {
@@ -183,6 +215,8 @@ impl PeerHandler for Peers {
         for (group, term) in &ping.led {
             host.whereabouts.leaders.note(*group, *term, from);
         }
+        host.sleepers.note(from, ping.asleep.clone());
+        host.whereabouts.note_slow(from, ping.is_slow);
         let mut newest = host.heard_epoch.lock();
         *newest = (*newest).max((ping.catalog_epoch, from));
     }

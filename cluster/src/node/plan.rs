@@ -4,10 +4,11 @@
 //! - A group's replicas are spread over zones first, then over the nodes with the fewest.
 //! - Who votes is what a group's leader said last, not what is wanted: a group gets there by and by, if it can at all.
 //! - Nothing is planned for a group that cannot commit it, and no node goes that one may still need.
+//! - A majority is given up only by command: for one group, or with the nodes that a survivor's order removed.
 
 use std::collections::BTreeSet;
 
-use super::survey::Surveyed;
+use super::survey::{Held, Left, Surveyed};
 use crate::catalog::{CatalogState, ClusterSettings, Edit, NodeState, REPLICAS_MAX, ReplicaRecord};
 use crate::change::{AcceptedLoss, ClusterChange, ClusterChanged, ClusterRefusal, PlacementChange};
 use crate::map::partition_of;
@@ -53,6 +54,27 @@ pub(super) fn keep(facts: &Facts<'_>) -> Option<Edit> {
     let changed = draft.changed();
     draft.spread_leaders(&changed);
     let edit = draft.into_edit();
+    (!edit.is_empty()).then_some(edit)
+}
+
+/// What goes on with one replica because nodes were removed that a majority needed: only a survivor's order does that.
+/// Nobody must be silent that may know more, and groups that have a majority must have had the time to say so.
+pub(super) fn give_up(facts: &Facts<'_>) -> Option<Edit> {
+    let is_removed =
+        |voter: &&ReplicaRecord| facts.state_of(voter.node).is_none_or(|s| s == NodeState::Removed);
+    let recover = (1..facts.state.groups.len()).filter_map(|group| {
+        let voters = facts.voters(group);
+        if facts.state.recovering.contains_key(&(group as u32))
+            || 2 * voters.iter().filter(is_removed).count() < voters.len()
+        {
+            return None;
+        }
+        let (node, left) = facts.furthest(group)?;
+        // What was still being filled is less than anybody was promised.
+        let votes = left.voters.iter().any(|voter| voter.node == node);
+        votes.then_some((group as u32, node))
+    });
+    let edit = Edit { recover: recover.collect(), ..facts.nothing() };
     (!edit.is_empty()).then_some(edit)
 }
 
@@ -218,8 +240,17 @@ fn replace(facts: &Facts<'_>, node: u64, by: u64) -> Result<Edit, ClusterRefusal
     let mut draft = Draft::new(facts);
     for group in draft.holding(node) {
         let to = if draft.groups[group].contains(&by) { draft.candidate(group) } else { Some(by) };
-        let to = to.ok_or(ClusterRefusal::HasReplica { partition: partition_at(group), node: by })?;
-        draft.exchange(group, node, to)?;
+        match to {
+            Some(to) => draft.exchange(group, node, to)?,
+            // The catalog has more voters the more nodes there are: it may have come to the newcomer by itself.
+            None if group == 0
+                && (3..draft.groups[0].len()).contains(&facts.catalog_target_without(node)) =>
+            {
+                facts.has_quorum(group)?;
+                draft.groups[group].retain(|held| *held != node);
+            }
+            None => return Err(ClusterRefusal::HasReplica { partition: partition_at(group), node: by }),
+        }
     }
     let state = if (facts.is_alive)(node) { NodeState::Draining } else { NodeState::Removed };
     if state == NodeState::Removed {
@@ -279,10 +310,23 @@ impl Facts<'_> {
         Ok(())
     }
 
-    /// Who votes in a group, as its leader said last; who should, if none has said anything.
+    /// Who votes in a group, as its leader said last; if none has said anything, as the furthest of its replicas knows; who
+    /// should, if nobody knows.
     fn voters(&self, group: usize) -> &[ReplicaRecord] {
-        let report = self.survey.of(GroupId(group as u32));
-        report.map_or_else(|| self.state.wanted(group as u32), |report| &report.voters)
+        if let Some(report) = self.survey.of(GroupId(group as u32)) {
+            return &report.voters;
+        }
+        let left = self.furthest(group).map(|(_, left)| &left.voters).filter(|voters| !voters.is_empty());
+        left.map_or_else(|| self.state.wanted(group as u32), Vec::as_slice)
+    }
+
+    /// The node that has the most of a group that nobody leads, and what it knows of it.
+    fn furthest(&self, group: usize) -> Option<(u64, &Left)> {
+        let is_there = |node: u64, held: &Held| {
+            let is_member = self.state_of(node).is_some_and(|state| state != NodeState::Removed);
+            is_member && (self.is_alive)(node) && !self.state.is_given_up(held.group, held.replica)
+        };
+        self.survey.furthest(GroupId(group as u32), is_there)
     }
 
     /// The nodes that have something of a group, as its leader said last, or else as they say.
@@ -333,14 +377,23 @@ impl Facts<'_> {
     fn target(&self, group: usize) -> usize {
         let active = self.state.active_nodes().count();
         if group == 0 {
-            return match active {
-                0..3 => 1,
-                3..5 => 3,
-                _ => 5,
-            };
+            return catalog_target(active);
         }
         let most = usize::from(self.state.settings.replicas).min(active).max(1);
         if most.is_multiple_of(2) { most - 1 } else { most }
+    }
+
+    /// Replicas that the catalog should have when a node takes none any more.
+    fn catalog_target_without(&self, node: u64) -> usize {
+        catalog_target(self.state.active_nodes().filter(|other| *other != node).count())
+    }
+}
+
+fn catalog_target(active: usize) -> usize {
+    match active {
+        0..3 => 1,
+        3..5 => 3,
+        _ => 5,
     }
 }
 

@@ -17,8 +17,8 @@ use crate::partition::PartitionHandle;
 use crate::position::Position;
 use crate::read::{
     self, Asker, Consistency, Counts, EdgePage, EntriesRequest, EntryView, Explanation,
-    FOLLOW_SCAN_LIMIT_MAX, FeedRequest, FeedsRequest, IDS_MAX, LIMIT_MAX, Page, READERS_MAX, ReadyFeeds,
-    ScanAfter, TimelineRequest,
+    FOLLOW_SCAN_LIMIT_MAX, FeedRequest, FeedsRequest, IDS_MAX, LIMIT_MAX, PAGE_BYTES_MAX, Page, READERS_MAX,
+    ReadyFeeds, ScanAfter, TimelineRequest,
 };
 
 /// How long a replica that does not lead may take to catch up with what a read asks for.
@@ -30,20 +30,11 @@ const FEEDS_AT_ONCE: usize = 16;
 impl Node {
     /// Reads a timeline, newest first.
     pub async fn read_timeline(&self, request: &TimelineRequest) -> Result<Page, NodeError> {
-        self.read_timeline_at(request, Consistency::Leader).await
-    }
-
-    /// Like [`Node::read_timeline`], from any replica that the consistency allows.
-    pub async fn read_timeline_at(
-        &self,
-        request: &TimelineRequest,
-        consistency: Consistency,
-    ) -> Result<Page, NodeError> {
         let _pass = self.enter()?;
         check(RangeField::Limit, u64::from(request.limit), 1..=u64::from(LIMIT_MAX))?;
-        let home = self.home_at(request.owner, request.at_least.as_ref(), consistency).await?;
+        let home = self.home_at(request.owner, request.at_least.as_ref(), request.consistency).await?;
         self.check_space(&home, request.space)?;
-        read::read_timeline(self.asker(), &home, request).await
+        read::read_timeline(self.asker_for(request.consistency), &home, request).await
     }
 
     /// Reads entries by id, in the order asked; none where there is no such entry in the space, or not for the viewer.
@@ -53,25 +44,15 @@ impl Node {
         if !self.catalog.state().spaces.contains_key(&request.space) {
             return Err(NodeError::UnknownSpace { known: self.catalog.known_spaces() });
         }
-        read::read_entries(self.asker(), request).await
+        read::read_entries(self.asker_for(request.consistency), request).await
     }
 
     /// Reads the feed of a reader, newest first.
     pub async fn read_feed(&self, request: &FeedRequest) -> Result<Page, NodeError> {
-        self.read_feed_at(request, Consistency::Leader).await
-    }
-
-    /// Like [`Node::read_feed`], from any replica that the consistency allows. What the page needs of other partitions
-    /// comes from their leaders.
-    pub async fn read_feed_at(
-        &self,
-        request: &FeedRequest,
-        consistency: Consistency,
-    ) -> Result<Page, NodeError> {
         let _pass = self.enter()?;
         check(RangeField::Limit, u64::from(request.limit), 1..=u64::from(LIMIT_MAX))?;
-        let home = self.home_at(request.reader, request.at_least.as_ref(), consistency).await?;
-        self.feed(&home, request).await
+        let home = self.home_at(request.reader, request.at_least.as_ref(), request.consistency).await?;
+        self.feed(&home, request, PAGE_BYTES_MAX).await
     }
 
     /// Reads feeds as far as that needs no waiting and their pages have no more than `bytes_max` bytes of payloads. Those
@@ -100,13 +81,15 @@ impl Node {
         let homes: BTreeSet<PartitionId> = request.readers.iter().map(|r| self.partition_of(*r)).collect();
         let confirmed = join_all(homes.into_iter().map(|id| async move {
             let confirmed = match self.partition(id) {
-                Ok(home) => home.confirm().await,
+                Ok(home) => self.settle(&home, None, request.consistency).await,
                 Err(error) => Err(error),
             };
             confirmed.err().map(|error| (id, error))
         }));
         let failed: BTreeMap<_, _> = confirmed.await.into_iter().flatten().collect();
         let failed = &failed;
+        // The answer is one for all.
+        let bytes_max = PAGE_BYTES_MAX / request.readers.len().max(1);
         let pages = request.readers.iter().copied().map(|reader| async move {
             let home = self.partition_of(reader);
             if let Some(error) = failed.get(&home) {
@@ -120,8 +103,9 @@ impl Node {
                 newer_than: None,
                 hydrate: request.hydrate,
                 at_least: None,
+                consistency: request.consistency,
             };
-            self.feed(&*self.partition(home)?, &request).await
+            self.feed(&*self.partition(home)?, &request, bytes_max).await
         });
         Ok(stream::iter(pages).buffered(FEEDS_AT_ONCE).collect().await)
     }
@@ -177,8 +161,12 @@ impl Node {
         Asker::new(&self.partitions)
     }
 
-    /// The home of a user here, once it reflects what the consistency asks for and what `at_least` names. A replica that
-    /// does not in time says who leads.
+    /// Takes answers of replicas here, if the consistency allows that.
+    fn asker_for(&self, consistency: Consistency) -> Asker<'_> {
+        self.asker().not_older_than(consistency.age_max())
+    }
+
+    /// The home of a user here, once it reflects what the consistency asks for and what `at_least` names.
     async fn home_at(
         &self,
         user: UserId,
@@ -186,33 +174,48 @@ impl Node {
         consistency: Consistency,
     ) -> Result<Arc<PartitionHandle>, NodeError> {
         let home = self.home(user)?;
-        if consistency == Consistency::Leader || home.group().is_leader() {
-            if let Some(position) = at_least {
-                self.wait_for(position, home.id()).await?;
-            }
-            home.confirm().await?;
-            return Ok(home);
-        }
-        let follows = async {
-            if let Consistency::StaleOk { max_ms } = consistency {
-                let (heard, committed) = home.group().heard().unwrap_or((Duration::MAX, 0));
-                if heard > Duration::from_millis(u64::from(max_ms)) {
-                    return Err(NodeError::NotLeader { leader: home.known_leader() });
-                }
-                home.wait_applied(committed).await?;
-            }
-            if let Some(position) = at_least {
-                self.wait_at_replica(position, &home).await?;
-            }
-            Ok(())
-        };
-        let behind = NodeError::NotLeader { leader: home.known_leader() };
-        timeout(REPLICA_WAIT, follows).await.unwrap_or(Err(behind))?;
+        self.settle(&home, at_least, consistency).await?;
         Ok(home)
     }
 
-    async fn feed(&self, home: &PartitionHandle, request: &FeedRequest) -> Result<Page, NodeError> {
-        read::read_feed(self.asker(), home, request).await.map_err(|error| match error {
+    /// Waits until a home here reflects what a read asks for. A replica that does not in time says who leads.
+    async fn settle(
+        &self,
+        home: &PartitionHandle,
+        at_least: Option<&Position>,
+        consistency: Consistency,
+    ) -> Result<(), NodeError> {
+        if consistency == Consistency::Leader {
+            if let Some(position) = at_least {
+                self.wait_for(position, home.id()).await?;
+            }
+            return home.confirm().await;
+        }
+        let follows = async {
+            if let Some(age_max) = consistency.age_max() {
+                self.asker().freshen(home, age_max).await?;
+            }
+            match at_least {
+                Some(position) => self.wait_at_replica(position, home).await,
+                None => Ok(()),
+            }
+        };
+        let behind = if home.group().is_leader() {
+            NodeError::Unavailable { partition: home.id(), may_have_applied: false }
+        } else {
+            NodeError::NotLeader { leader: home.known_leader() }
+        };
+        timeout(REPLICA_WAIT, follows).await.unwrap_or(Err(behind))
+    }
+
+    async fn feed(
+        &self,
+        home: &PartitionHandle,
+        request: &FeedRequest,
+        bytes_max: usize,
+    ) -> Result<Page, NodeError> {
+        let read = read::read_feed(self.asker_for(request.consistency), home, request, bytes_max).await;
+        read.map_err(|error| match error {
             NodeError::Refused { refusal: Refusal::UnknownSpace } => {
                 NodeError::UnknownSpace { known: self.catalog.known_spaces() }
             }

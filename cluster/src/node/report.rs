@@ -7,11 +7,11 @@ use fanfold_storage::partition::Partition;
 use super::Node;
 use crate::map::partition_of;
 use crate::partition::{PartitionHandle, Progress};
-use crate::raft::Machine;
+use crate::raft::{ApplyTimes, Machine};
 use crate::status::{NodeStatus, PartitionStatus, SnapshotStatus, StreamStatus};
 
 impl Node {
-    /// The figures of the node. Walks all users of all partitions, so it is for people and scrapers.
+    /// The figures of the node.
     pub fn status(&self) -> NodeStatus {
         let now_ms = self.stamps.now();
         let held = self.log.usage();
@@ -27,6 +27,11 @@ impl Node {
             log: self.log.status(),
             log_pinned_by: pins.and_then(|usage| partition_of(usage.group)),
         }
+    }
+
+    /// What applying has taken so far, in each partition here.
+    pub fn apply_times(&self) -> Vec<(PartitionId, ApplyTimes)> {
+        self.partitions.all().map(|partition| (partition.id(), partition.group().apply_times())).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Owns what nodes tell each other of the groups that they lead and of the replicas that they have, and what follows for
 //! those that are not here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fanfold_storage::codec::{Encoded, Malformed, Reader};
 use fanfold_storage::ids::SpaceId;
@@ -11,7 +11,8 @@ use parking_lot::{Mutex, RwLock};
 use super::member::Member;
 use crate::catalog::ReplicaRecord;
 use crate::map::node_of;
-use crate::raft::{GroupMembers, ReplicaAddress, ReplicaId};
+use crate::partition::{Mark, first_difference};
+use crate::raft::{GroupMembers, ReplicaAddress, ReplicaId, Stranded};
 
 /// The members of a group that its leader knows to be committed: nobody else belongs to it.
 #[derive(Debug, Default)]
@@ -100,12 +101,36 @@ impl GroupReport {
 }
 
 /// A replica that a node has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
     pub group: u32,
     pub replica: u64,
-    /// Not so if it is damaged, or could not be opened.
+    /// Not so if its log or its state is damaged, or it could not be opened.
     pub is_open: bool,
+    /// While nobody leads the group, as far as the replica knows.
+    pub stranded: Option<Left>,
+    /// By what it is compared with the others.
+    pub marks: Vec<Mark>,
+}
+
+/// What is left of a group that nobody leads, as one of its replicas knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Left {
+    pub voters: Vec<ReplicaRecord>,
+    /// The term and the index of the replica's last Raft entry.
+    pub last: (u64, u64),
+}
+
+impl Left {
+    /// What a replica here says.
+    pub fn of(member: &dyn Member) -> Option<Self> {
+        let Stranded { voters, last } = member.stranded()?;
+        let record = |(replica, address): &(ReplicaId, ReplicaAddress)| ReplicaRecord {
+            replica: replica.0,
+            node: node_of(address),
+        };
+        Some(Self { voters: voters.iter().map(record).collect(), last })
+    }
 }
 
 /// What a node says of itself.
@@ -140,6 +165,11 @@ impl Survey {
         self.0.read().of(group).cloned()
     }
 
+    /// Whether the node of a replica says that it cannot take part.
+    pub fn is_closed(&self, group: GroupId, record: &ReplicaRecord) -> bool {
+        self.0.read().is_closed(group, record)
+    }
+
     /// What was said last of all.
     pub fn all(&self) -> Surveyed {
         self.0.read().clone()
@@ -169,8 +199,28 @@ impl Surveyed {
     }
 
     /// What a node says that it has of a group.
-    pub fn held(&self, group: GroupId, node: u64) -> Option<Held> {
-        self.held.get(&node)?.get(&group).copied()
+    pub fn held(&self, group: GroupId, node: u64) -> Option<&Held> {
+        self.held.get(&node)?.get(&group)
+    }
+
+    /// Of a group that nobody leads, what is left on the node with the last of its Raft entries, among those that may be
+    /// asked: every other one has less of what was acknowledged.
+    pub fn furthest(&self, group: GroupId, may: impl Fn(u64, &Held) -> bool) -> Option<(u64, &Left)> {
+        let held = self.held.iter().filter_map(|(node, held)| Some((*node, held.get(&group)?)));
+        let left = held.filter(|(node, held)| held.is_open && may(*node, held));
+        left.filter_map(|(node, held)| Some((node, held.stranded.as_ref()?)))
+            .max_by_key(|(_, left)| left.last)
+    }
+
+    /// The groups whose replicas do not agree, each with the first index at which they do not.
+    pub fn diverged(&self) -> Vec<(GroupId, u64)> {
+        let groups: BTreeSet<GroupId> = self.held.values().flat_map(BTreeMap::keys).copied().collect();
+        let differs = |group: GroupId| {
+            let replicas = self.held.values().filter_map(move |held| held.get(&group));
+            let first = first_difference(&replicas.map(|held| held.marks.as_slice()));
+            first.map(|index| (group, index))
+        };
+        groups.into_iter().filter_map(differs).collect()
     }
 
     /// The nodes that say that they have something of a group.
@@ -222,10 +272,29 @@ impl Encoded for Held {
         self.group.encode(out);
         self.replica.encode(out);
         self.is_open.encode(out);
+        self.stranded.encode(out);
+        self.marks.encode(out);
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self { group: from.u32()?, replica: from.u64()?, is_open: Encoded::decode(from)? })
+        Ok(Self {
+            group: from.u32()?,
+            replica: from.u64()?,
+            is_open: Encoded::decode(from)?,
+            stranded: Encoded::decode(from)?,
+            marks: Encoded::decode(from)?,
+        })
+    }
+}
+
+impl Encoded for Left {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.voters.encode(out);
+        self.last.encode(out);
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self { voters: Encoded::decode(from)?, last: Encoded::decode(from)? })
     }
 }
 
@@ -292,12 +361,39 @@ mod tests {
             learners: vec![one, one],
             lag: vec![(5, None), (6, Some(7))],
         };
-        let held = [true, false].map(|is_open| Held { group: 3, replica: 5, is_open });
+        let left = Left { voters: vec![one], last: (4, 70) };
+        let held = [(true, Some(left)), (false, None)];
+        let marks = vec![Mark { index: 4_096, incarnation: 2, sum: 9 }];
+        let held = held.map(|(is_open, stranded)| Held {
+            group: 3,
+            replica: 5,
+            is_open,
+            stranded,
+            marks: marks.clone(),
+        });
         let report = NodeReport { led: vec![report], held: held.to_vec() };
         assert_eq!(whole::<NodeReport>(&body(&report)).unwrap(), report);
         for control in [Control::Reports, Control::AwaitSpace { space: SpaceId(3), version: 8 }] {
             assert_eq!(whole::<Control>(&body(&control)).unwrap(), control);
         }
+    }
+
+    #[test]
+    fn replicas_that_do_not_agree_are_found() {
+        let held = |sum: u32| Held {
+            group: 3,
+            replica: 5,
+            is_open: true,
+            stranded: None,
+            marks: vec![Mark { index: 4_096, incarnation: 2, sum }],
+        };
+        let survey = Survey::default();
+        let report = |sum: u32| NodeReport { led: Vec::new(), held: vec![held(sum)] };
+        survey.note(1, report(9));
+        survey.note(2, report(9));
+        assert_eq!(survey.all().diverged(), []);
+        survey.note(3, report(8));
+        assert_eq!(survey.all().diverged(), [(GroupId(3), 4_096)]);
     }
 
     proptest! {

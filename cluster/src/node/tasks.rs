@@ -1,5 +1,6 @@
 //! Owns the tasks of a node in a cluster: it learns the catalog, hosts what is wanted of it, and asks what others lead.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,11 @@ use tokio::time::{sleep, timeout};
 use super::host::{Host, groups_of, reincarnate};
 use super::survey::{Control, GroupReport, NodeReport, body, whole};
 use crate::catalog::{CatalogCommand, CatalogState, Edit, NodeFacts, NodeState, Place, ReplicaRecord};
-use crate::error::{NodeFailure, OpenError};
+use crate::change::ClusterRefusal;
+use crate::error::{NodeError, NodeFailure, OpenError};
 use crate::map::partition_of;
 use crate::peer::{DialError, HelloRefusal, PeerAnswer, PeerCall, PeerError, PeerNetwork};
+use crate::raft::ReplicaId;
 
 /// How long a fetch of the catalog waits at the other node for something newer.
 const FETCH_WAIT: Duration = Duration::from_secs(5);
@@ -27,6 +30,9 @@ const FED_LOOK: Duration = Duration::from_secs(1);
 /// How long after a failure something is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
+/// How often it is looked whether an address is free that another node has.
+const TAKEN_EVERY: Duration = Duration::from_secs(2);
+
 /// How often the others are asked for the groups that they lead.
 const SURVEY_EVERY: Duration = Duration::from_millis(500);
 
@@ -35,6 +41,9 @@ const SURVEY_WAIT: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether a replica may go.
 const RETIRE_EVERY: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether the state of a replica is damaged.
+const DAMAGE_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps the view of the catalog new while no replica here does, until the node stops.
 pub(super) async fn fetch(host: Arc<Host>, peers: PeerNetwork) {
@@ -63,16 +72,8 @@ pub(super) async fn fetch(host: Arc<Host>, peers: PeerNetwork) {
             let Some(node) = (if is_left_behind { Some(teller) } else { next }) else {
                 return sleep(FETCH_MARGIN).await;
             };
-            let wait_ms = FETCH_WAIT.as_millis() as u32;
-            let call = PeerCall::FetchCatalog { than_epoch: known.epoch, wait_ms };
-            match peers.call(node, call, FETCH_WAIT + FETCH_MARGIN).await {
-                Ok(PeerAnswer::Catalog { epoch, state: Some(bytes) }) => {
-                    match whole::<CatalogState>(&bytes) {
-                        Ok(state) => host.whereabouts.view.offer(epoch, || Arc::new(state)),
-                        Err(error) => tracing::warn!(node, %error, "a node's catalog does not decode"),
-                    }
-                }
-                Ok(_) => {}
+            match host.fetch_catalog(&peers, node, FETCH_WAIT).await {
+                Ok(()) => {}
                 Err(PeerError::Unreachable { reason: DialError::Refused(HelloRefusal::Removed), .. }) => {
                     host.note_removed();
                     sleep(FETCH_MARGIN).await;
@@ -87,6 +88,28 @@ pub(super) async fn fetch(host: Arc<Host>, peers: PeerNetwork) {
             () = host.stopping.cancelled() => return,
             () = asked => {}
         }
+    }
+}
+
+impl Host {
+    /// Asks a node for a newer catalog, which it may wait for so long.
+    pub(super) async fn fetch_catalog(
+        &self,
+        peers: &PeerNetwork,
+        node: u64,
+        wait: Duration,
+    ) -> Result<(), PeerError> {
+        let than_epoch = self.whereabouts.view.current().epoch;
+        let call = PeerCall::FetchCatalog { than_epoch, wait_ms: wait.as_millis() as u32 };
+        if let PeerAnswer::Catalog { epoch, state: Some(bytes) } =
+            peers.call(node, call, wait + FETCH_MARGIN).await?
+        {
+            match whole::<CatalogState>(&bytes) {
+                Ok(state) => self.whereabouts.view.offer(epoch, || Arc::new(state)),
+                Err(error) => tracing::warn!(node, %error, "a node's catalog does not decode"),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -111,24 +134,33 @@ pub(super) async fn persist(host: Arc<Host>) {
 
 /// Says what this node says of itself until the catalog has it.
 pub(super) async fn announce(host: Arc<Host>, facts: NodeFacts) {
+    let mut is_told = false;
     loop {
         let said = tokio::select! {
             () = host.stopping.cancelled() => return,
             said = host.catalog.update_node(host.node, &facts) => said,
         };
-        match said {
+        let wait = match said {
             Ok(()) => return,
             Err(error) if error.is_retryable() => {
                 tracing::debug!(%error, "where this node listens is not known yet");
+                RETRY_AFTER
+            }
+            // That one may have moved, and not have said so yet.
+            Err(error @ NodeError::Cluster(ClusterRefusal::AddressTaken { .. })) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::error!(%error, "the others do not know where this node listens, until that is free");
+                }
+                TAKEN_EVERY
             }
             Err(error) => {
                 tracing::error!(%error, "the cluster refuses what this node says of itself");
                 return;
             }
-        }
+        };
         tokio::select! {
             () = host.stopping.cancelled() => return,
-            () = sleep(RETRY_AFTER) => {}
+            () = sleep(wait) => {}
         }
     }
 }
@@ -180,19 +212,40 @@ pub(super) async fn survey(host: Arc<Host>, peers: PeerNetwork) {
 /// them, until the node stops (C2).
 pub(super) async fn reconcile(host: Arc<Host>) {
     let mut view = host.whereabouts.view.subscribe();
+    let mut noted = BTreeSet::new();
     loop {
         let state = view.borrow_and_update().clone();
+        report_damaged(&host, &mut noted);
         let is_waiting = tokio::select! {
             () = host.stopping.cancelled() => return,
             is_waiting = reconcile_once(&host, &state) => is_waiting,
         };
-        let again =
-            async { if is_waiting { sleep(RETIRE_EVERY).await } else { std::future::pending().await } };
+        let again = if is_waiting { RETIRE_EVERY } else { DAMAGE_EVERY };
         tokio::select! {
             () = host.stopping.cancelled() => return,
             changed = view.changed() => if changed.is_err() { return },
-            () = again => {}
+            () = sleep(again) => {}
         }
+    }
+}
+
+/// Tells of each replica whose state is damaged, once: its reads and its upkeep only say so where they met it.
+fn report_damaged(host: &Host, noted: &mut BTreeSet<(GroupId, ReplicaId)>) {
+    for member in host.members().iter().filter(|member| member.is_damaged()) {
+        if !noted.insert((member.id(), member.replica())) {
+            continue;
+        }
+        let partition = partition_of(member.id()).and_then(|id| host.partitions.get(id).ok());
+        let damage = partition.and_then(|partition| {
+            partition.group().read(|machine| machine.state_as_is().damage().map(ToString::to_string))
+        });
+        let damage = damage.unwrap_or_default();
+        tracing::error!(
+            group = member.id().0,
+            replica = member.replica().0,
+            damage,
+            "the replica is damaged and answers nothing; with others it is filled anew by them, alone it has to be restored"
+        );
     }
 }
 
@@ -285,8 +338,16 @@ async fn end_recovery(host: &Host, state: &CatalogState, group: GroupId) -> Resu
 async fn renew_damaged(host: &Host, state: &CatalogState, group: GroupId) -> bool {
     let wanted = state.wanted(group.0);
     // The last replica is not given up: it is an operator's to accept what that loses.
-    if host.is_open(group) || wanted.len() < 2 || host.whereabouts.leaders.of(group).is_none() {
-        return !host.is_open(group) && wanted.len() > 1;
+    if host.is_whole(group) || wanted.len() < 2 {
+        return false;
+    }
+    let survey = host.survey.all();
+    let is_whole = |record: &ReplicaRecord| {
+        let held = survey.held(group, record.node).filter(|held| held.replica == record.replica);
+        record.node != host.node && held.is_some_and(|held| held.is_open)
+    };
+    if host.whereabouts.leaders.of(group).is_none() || !wanted.iter().any(is_whole) {
+        return true;
     }
     let place = |record: &ReplicaRecord| Place { node: record.node, is_new: record.node == host.node };
     let groups = vec![(group.0, wanted.iter().map(place).collect())];

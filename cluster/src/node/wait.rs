@@ -53,7 +53,7 @@ impl Node {
         self.or_stop(self.reached(position, Some(reader))).await
     }
 
-    /// Waits until a replica here, which does not lead, has what `position` names. Of another partition its own leader
+    /// Waits until a replica here, whoever leads, has what `position` names. Of another partition its own leader
     /// knows when that has arrived, and at which index.
     pub(super) async fn wait_at_replica(
         &self,

@@ -25,6 +25,14 @@ pub trait WriteSink: Send + Sync + 'static {
 /// Memory that a lane keeps for the next commands; what a larger group took is given back.
 const ENCODED_BYTES_KEPT: usize = 64 << 10;
 
+/// A write that is durable and applied where it was written.
+#[derive(Debug)]
+pub struct Written {
+    receipt: Receipt,
+    /// The other partitions that have to apply it before it is answered.
+    concerned: Vec<PartitionId>,
+}
+
 /// The way of many writes to one partition: submitted together, proposed together, answered together.
 pub struct WriteLane {
     partition: PartitionId,
@@ -119,7 +127,7 @@ impl LaneAnswers {
                 Some(catalog) => unexpected(&catalog, partition, &outcome),
                 None => NodeError::ShuttingDown,
             }),
-            Applied::Damaged => Err(NodeError::Damaged { partition }),
+            Applied::Damaged => Err(self.home.damaged(true)),
         }
     }
 }
@@ -160,6 +168,17 @@ impl Node {
         tag: WriteTag,
         write: Write,
     ) -> Result<Receipt, NodeError> {
+        let written = self.begin_write(partition, tag, write).await?;
+        self.end_write(written).await
+    }
+
+    /// The first half of [`write`](Self::write): it is durable and applied where it was written.
+    pub async fn begin_write(
+        &self,
+        partition: PartitionId,
+        tag: WriteTag,
+        write: Write,
+    ) -> Result<Written, NodeError> {
         let _pass = self.enter()?;
         let home = self.partition(partition)?;
         let concerned = self.blocked_homes(partition, &write);
@@ -168,9 +187,19 @@ impl Node {
             Outcome::Written { result, journal } => (result, journal),
             outcome => return Err(unexpected(&self.catalog, partition, &outcome)),
         };
-        self.wait_for_block(&home, &concerned, index, journal).await?;
         let incarnation = home.incarnation();
-        Ok(Receipt { result, position: Position { partition, incarnation, index, journal } })
+        let receipt = Receipt { result, position: Position { partition, incarnation, index, journal } };
+        Ok(Written { receipt, concerned })
+    }
+
+    /// The second half: a block or unblock waits until the other users' partitions have applied it, as long as they may
+    /// be out of reach. Whoever stops waiting drops it.
+    pub async fn end_write(&self, written: Written) -> Result<Receipt, NodeError> {
+        let Written { receipt, concerned } = written;
+        if !concerned.is_empty() {
+            self.wait_for_block(&concerned, receipt.position).await?;
+        }
+        Ok(receipt)
     }
 
     /// The other partitions that a block or unblock concerns.
@@ -185,25 +214,23 @@ impl Node {
         homes
     }
 
-    async fn wait_for_block(
-        &self,
-        home: &PartitionHandle,
-        concerned: &[PartitionId],
-        index: u64,
-        journal: Option<JournalPosition>,
-    ) -> Result<(), NodeError> {
-        if concerned.is_empty() {
-            return Ok(());
-        }
+    async fn wait_for_block(&self, concerned: &[PartitionId], written: Position) -> Result<(), NodeError> {
+        let Position { partition, index, journal, .. } = written;
+        // The write is done, whatever keeps the wait from its end.
+        let unknown = NodeError::Unavailable { partition, may_have_applied: true };
+        let Ok((_pass, home)) = self.enter().and_then(|pass| Ok((pass, self.partition(partition)?))) else {
+            return Err(unknown);
+        };
         // Without an event of its own it may repeat one that is still on its way, or the stream was dropped and its
         // reset will carry it; in that case the stream is not settled until it did.
-        let last = home.read(|state| JournalPosition(state.journal_next().0 - 1))?;
+        // The write is done, whatever keeps the wait from its end.
+        let unknown = NodeError::Unavailable { partition: home.id(), may_have_applied: true };
+        let last = home.read(|state| JournalPosition(state.journal_next().0 - 1));
+        let last = last.map_err(|_| unknown.clone())?;
         let position = journal.unwrap_or(last);
         let reached = home.wait_progress(|progress| {
             progress.looked_at >= index && concerned.iter().all(|id| progress.has_reached(*id, position))
         });
-        // The write is done, whatever keeps the wait from its end.
-        let unknown = NodeError::Unavailable { partition: home.id(), may_have_applied: true };
         tokio::select! {
             reached = reached => reached.map_err(|_| unknown),
             () = self.stopping.cancelled() => Err(unknown),

@@ -2,6 +2,7 @@
 //!
 //! - A reader is noted by its first read of a day: later ones find the day in the state, or that it was proposed.
 //! - What is noted is bounded. Who is not noted, or whose proposal fails, is noted by the next read.
+//! - The leader notes; a replica that does not lead tells it who has read here.
 //! - Feeds are freed only when memory is short, and in one pass a day: on one day nobody new is away.
 
 use std::collections::BTreeSet;
@@ -15,14 +16,16 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::PartitionHandle;
+use super::slots::Partitions;
 use super::ticker::wait;
 use crate::clock::{Clock, Stamps};
+use crate::read::{Asker, Question};
 
 /// Readers that wait to be proposed, at most.
 const NOTED_MAX: usize = 64 << 10;
 
 /// Readers of one command.
-const READERS_MAX: usize = 256;
+pub(crate) const READERS_MAX: usize = 256;
 
 /// Local users that one command looks at to free their feeds.
 const FREED_MAX: u32 = 1_024;
@@ -88,6 +91,7 @@ impl Activity {
 /// Proposes what is noted until it is stopped. Readers count as away after `away_days`; 0: never.
 pub(crate) async fn run(
     partition: Arc<PartitionHandle>,
+    partitions: Arc<Partitions>,
     stamps: Arc<Stamps>,
     clock: Arc<dyn Clock>,
     away_days: u16,
@@ -104,7 +108,7 @@ pub(crate) async fn run(
         let today = now.day();
         activity.today.store(today.0, Ordering::Relaxed);
         let work = async {
-            propose_noted(&partition).await;
+            propose_noted(&partition, &partitions).await;
             let is_short = activity.is_memory_short.swap(false, Ordering::Relaxed);
             let leads = partition.group().is_leader();
             if is_short && away_days > 0 && freed_on != Some(today) && leads {
@@ -125,13 +129,18 @@ pub(crate) async fn run(
     }
 }
 
-async fn propose_noted(partition: &PartitionHandle) {
+async fn propose_noted(partition: &PartitionHandle, partitions: &Arc<Partitions>) {
     loop {
         let readers = partition.activity().take();
         if readers.is_empty() {
             return;
         }
-        let proposed = partition.propose(&Command::Active { readers }).await;
+        let proposed = if partition.group().is_leader() {
+            partition.propose(&Command::Active { readers }).await.map(|_| ())
+        } else {
+            let active = Question::Active { readers };
+            Asker::new(partitions).ask_one(partition.id(), active).await.map(|_| ())
+        };
         partition.activity().end();
         if let Err(error) = proposed {
             tracing::debug!(partition = partition.id().0, %error, "readers were not noted as active");

@@ -4,27 +4,42 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Mutex;
 
-/// Lets many callers share rounds: a caller is answered by a round that began after it came.
-#[derive(Debug, Default)]
-pub(super) struct ReadGate {
+/// Lets many callers share rounds: a caller is answered by a round that began after it came, whatever came of it.
+///
+/// A failed round counts for all who waited: without a quorum each round takes its whole time, and one after the other would
+/// be told so in a queue that never ends.
+#[derive(Debug)]
+pub(super) struct ReadGate<E> {
     /// Counts the callers.
     arrivals: AtomicU64,
-    /// Callers numbered below it are answered.
-    answered: Mutex<u64>,
+    done: Mutex<Done<E>>,
 }
 
-impl ReadGate {
-    /// Returns when a round that began after this call has succeeded, or this caller's own round failed.
-    pub async fn pass<E>(&self, round: impl AsyncFnOnce() -> Result<(), E>) -> Result<(), E> {
+/// The last round that is over.
+#[derive(Debug)]
+struct Done<E> {
+    /// Callers numbered below it came before it began.
+    answered: u64,
+    failed: Option<E>,
+}
+
+impl<E> Default for ReadGate<E> {
+    fn default() -> Self {
+        Self { arrivals: AtomicU64::new(0), done: Mutex::new(Done { answered: 0, failed: None }) }
+    }
+}
+
+impl<E: Clone> ReadGate<E> {
+    /// Returns what came of a round that began after this call.
+    pub async fn pass(&self, round: impl AsyncFnOnce() -> Result<(), E>) -> Result<(), E> {
         let number = self.arrivals.fetch_add(1, Ordering::AcqRel);
-        let mut answered = self.answered.lock().await;
-        if *answered > number {
-            return Ok(());
+        let mut done = self.done.lock().await;
+        if done.answered <= number {
+            let covered = self.arrivals.load(Ordering::Acquire);
+            let failed = round().await.err();
+            *done = Done { answered: covered, failed };
         }
-        let covered = self.arrivals.load(Ordering::Acquire);
-        round().await?;
-        *answered = covered;
-        Ok(())
+        done.failed.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -36,17 +51,18 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn those_who_wait_share_the_next_round() {
+    /// The first caller is in its round when ten more come; what each is told, and how many rounds there were. The number of
+    /// a round is its failure, if rounds fail.
+    async fn told(fails: bool) -> (Vec<Result<(), u64>>, u64) {
         let gate = Arc::new(ReadGate::default());
         let (rounds, permits) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
         let call = || {
             let (gate, rounds, permits) = (gate.clone(), rounds.clone(), permits.clone());
             tokio::spawn(async move {
                 gate.pass(async || {
-                    rounds.fetch_add(1, Ordering::SeqCst);
-                    permits.acquire().await.map_err(|_| ())?.forget();
-                    Ok::<(), ()>(())
+                    let round = rounds.fetch_add(1, Ordering::SeqCst);
+                    permits.acquire().await.map_err(|_| round)?.forget();
+                    if fails { Err(round) } else { Ok(()) }
                 })
                 .await
             })
@@ -59,19 +75,28 @@ mod tests {
         while gate.arrivals.load(Ordering::SeqCst) < 11 {
             tokio::task::yield_now().await;
         }
-        permits.add_permits(1);
-        first.await.unwrap().unwrap();
-        permits.add_permits(1);
+        permits.add_permits(2);
+        let mut told = vec![first.await.unwrap()];
         for other in others {
-            other.await.unwrap().unwrap();
+            told.push(other.await.unwrap());
         }
-        assert_eq!(rounds.load(Ordering::SeqCst), 2, "one for the first, one for all that came meanwhile");
+        (told, rounds.load(Ordering::SeqCst))
     }
 
     #[tokio::test]
-    async fn a_failed_round_answers_only_its_caller() {
+    async fn those_who_wait_share_the_next_round() {
+        let (told, rounds) = told(false).await;
+        assert_eq!(told, [Ok(()); 11]);
+        assert_eq!(rounds, 2, "one for the first, one for all that came meanwhile");
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_share_its_failure_and_later_ones_do_not() {
+        let (told, rounds) = told(true).await;
+        assert_eq!((told[0], rounds), (Err(0), 2));
+        assert_eq!(told[1..], [Err(1); 10], "none is answered by a round that began before it came");
         let gate = ReadGate::default();
         assert_eq!(gate.pass(async || Err(5)).await, Err(5));
-        assert_eq!(gate.pass(async || Ok::<(), i32>(())).await, Ok(()));
+        assert_eq!(gate.pass(async || Ok(())).await, Ok(()));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{self, AtomicU64};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanfold_storage::command::{Command, Outcome};
@@ -12,13 +13,15 @@ use fanfold_storage::partition::Partition;
 use tokio::sync::watch;
 
 use super::activity::Activity;
+use super::fresh::Freshness;
 use super::gate::ReadGate;
 use super::machine::{Applied, PartitionMachine};
+use crate::clock::{StampSource, Stamps};
 use crate::error::{LeaderAt, NodeError};
 use crate::map::{Whereabouts, group_of};
 use crate::position::Position;
 use crate::proposer::Proposer;
-use crate::raft::{Group, ProposeError, ReadError};
+use crate::raft::{Group, Machine, ProposeError, ReadError};
 
 /// How far a partition's journal has been delivered; kept by its dispatcher, lost with the leadership.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,10 +69,16 @@ pub(crate) struct PartitionHandle {
     progress: watch::Sender<Progress>,
     /// A copy of the machine's, so that an answer need not wait for the next batch to be applied.
     incarnation: AtomicU64,
-    gate: ReadGate,
+    gate: ReadGate<ReadError>,
     activity: Activity,
     whereabouts: Arc<Whereabouts>,
+    freshness: Freshness,
+    /// What time it is, once its ticker runs.
+    stamps: OnceLock<Arc<Stamps>>,
 }
+
+/// How long something may be due before reads wait until it has vanished, in milliseconds of log time.
+const OVERDUE_MS: u64 = 1_000;
 
 impl PartitionHandle {
     /// The partition of this group and its proposer.
@@ -89,7 +98,15 @@ impl PartitionHandle {
             gate: ReadGate::default(),
             activity: Activity::default(),
             whereabouts,
+            freshness: Freshness::default(),
+            stamps: OnceLock::new(),
         }
+    }
+
+    /// Tells it the time from now on.
+    pub fn tell_time(&self, stamps: Arc<Stamps>) {
+        // The one that came first is of the same node.
+        let _ = self.stamps.set(stamps);
     }
 
     /// Which partition it is.
@@ -110,6 +127,20 @@ impl PartitionHandle {
     /// Who reads here.
     pub fn activity(&self) -> &Activity {
         &self.activity
+    }
+
+    /// What is known of the age of its state.
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    /// How old what is read here now is at most; none if that is not known.
+    pub fn age(&self) -> Option<Duration> {
+        if self.is_confirmed() {
+            return Some(Duration::ZERO);
+        }
+        let (asked, index) = self.freshness.confirmed()?;
+        (self.group.applied_index() >= index).then(|| asked.elapsed())
     }
 
     /// How far its journal has been delivered.
@@ -138,7 +169,7 @@ impl PartitionHandle {
         let proposed = proposed.map_err(|error| self.not_proposed(&error))?;
         match proposed.outcome {
             Applied::Outcome(outcome) => Ok((proposed.index, outcome)),
-            Applied::Damaged => Err(NodeError::Damaged { partition: self.id }),
+            Applied::Damaged => Err(self.damaged(true)),
         }
     }
 
@@ -147,14 +178,27 @@ impl PartitionHandle {
         NodeError::from_proposal(Some(self.id), error, &self.whereabouts)
     }
 
+    /// What is answered because what is here is damaged. With other voters that passes: one of them leads soon.
+    pub fn damaged(&self, may_have_applied: bool) -> NodeError {
+        let (partition, voters) = (self.id, self.group.members().voters);
+        if voters.len() > 1 {
+            return NodeError::Unavailable { partition, may_have_applied };
+        }
+        NodeError::Damaged { partition }
+    }
+
     fn not_read(&self, error: &ReadError) -> NodeError {
         NodeError::from_read(Some(self.id), error, &self.whereabouts)
     }
 
     /// Reads what is applied here now. `read` runs under the read lock and must not wait.
     pub fn read<T>(&self, read: impl FnOnce(&Partition) -> T) -> Result<T, NodeError> {
-        let read = self.group.read(|machine| machine.state().map(read));
-        read.ok_or(NodeError::Damaged { partition: self.id })
+        let read = self.group.read(|machine| {
+            let read = machine.state().map(read);
+            // What it did not find may only be what it could not read.
+            read.filter(|_| !machine.is_damaged())
+        });
+        read.ok_or_else(|| self.damaged(false))
     }
 
     /// Whether what is read here now includes everything that was answered before, and nobody has to be asked.
@@ -168,7 +212,26 @@ impl PartitionHandle {
             return Ok(());
         }
         let failed = |error| self.not_read(&error);
-        self.gate.pass(async || self.group.read_index().await.map(|_| ())).await.map_err(failed)
+        let round = async || {
+            self.group.read_index().await?;
+            self.let_time_pass().await
+        };
+        self.gate.pass(round).await.map_err(failed)
+    }
+
+    /// Moves the log's time on if it stood still while nobody led the group, or nobody followed: what expired meanwhile is
+    /// not read any more.
+    async fn let_time_pass(&self) -> Result<(), ReadError> {
+        let Some(stamps) = self.stamps.get().filter(|stamps| stamps.may_stamp()) else { return Ok(()) };
+        let due = self.read(Partition::next_due).ok().flatten();
+        if due.is_none_or(|due| due.0 + OVERDUE_MS >= stamps.now()) {
+            return Ok(());
+        }
+        match self.propose(&Command::Tick).await {
+            // With so much to do time passes anyway.
+            Ok(_) | Err(NodeError::Busy { .. }) => Ok(()),
+            Err(_) => Err(ReadError::NoQuorum),
+        }
     }
 
     /// Waits until an index is applied here.

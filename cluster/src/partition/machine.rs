@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanfold_storage::codec::{Encoded, Malformed, Reader};
@@ -14,6 +15,8 @@ use fanfold_storage::partition::{
 use fanfold_storage::segment::{self, Segment, SegmentError, SegmentInfo, SegmentNumber};
 use fanfold_storage::snapshot::{Listed, Manifest, SnapshotError};
 
+use super::marks::{Mark, Marks};
+use crate::phases::{Phases, RequestPhase};
 use crate::raft::{
     Bucket, FileError, FileSettings, FileWork, Garbage, GroupFiles, LastBucket, LastWork, Machine,
 };
@@ -34,12 +37,34 @@ pub(crate) struct PartitionMachine {
     partitions: u16,
     /// The first committed batch that does not decode.
     damaged_at: Option<u64>,
+    phases: Option<Arc<Phases>>,
+    /// The index of the batch that is being applied, and what that has taken so far.
+    applying: (u64, Duration),
+    marks: Marks,
 }
 
 impl PartitionMachine {
     /// An empty one, of one of `partitions`.
     pub fn new(id: PartitionId, partitions: u16) -> Self {
-        Self { state: Partition::new(id, partitions), partitions, damaged_at: None }
+        let state = Partition::new(id, partitions);
+        Self {
+            state,
+            partitions,
+            damaged_at: None,
+            phases: None,
+            applying: (0, Duration::ZERO),
+            marks: Marks::default(),
+        }
+    }
+
+    /// By what this replica is compared with others.
+    pub fn marks(&self) -> Vec<Mark> {
+        self.marks.all()
+    }
+
+    /// Notes how long batches take from now on.
+    pub fn measure(&mut self, phases: Arc<Phases>) {
+        self.phases = Some(phases);
     }
 
     /// The state, unless it is damaged, or a file that it reads is.
@@ -70,9 +95,13 @@ impl Machine for PartitionMachine {
     type Work<'b> = Work<'b>;
 
     fn begin<'b>(&mut self, index: u64, batch: &'b [u8]) -> Work<'b> {
-        if self.damaged_at.is_none() {
+        let started = Instant::now();
+        if !self.is_damaged() {
             match self.state.begin(index, batch) {
-                Ok(applying) => return Work::Applying(applying),
+                Ok(applying) => {
+                    self.applying = (index, started.elapsed());
+                    return Work::Applying(applying);
+                }
                 Err(error) => {
                     self.damaged_at = Some(index);
                     let partition = self.state.id().0;
@@ -89,10 +118,25 @@ impl Machine for PartitionMachine {
     }
 
     fn go_on(&mut self, work: &mut Work<'_>) -> bool {
-        match work {
-            Work::Applying(applying) => self.state.go_on(applying),
-            Work::Damaged(_) => false,
+        let Work::Applying(applying) = work else { return false };
+        let started = Instant::now();
+        let goes_on = self.state.go_on(applying);
+        self.applying.1 += started.elapsed();
+        if goes_on {
+            return true;
         }
+        let (index, took) = self.applying;
+        if let Some(phases) = &self.phases {
+            phases.note(RequestPhase::Apply, took);
+        }
+        if self.is_damaged() {
+            // What was found missing may only be what could not be read: nobody is told that it is not there.
+            let done = std::mem::replace(work, Work::Damaged(0));
+            *work = Work::Damaged(Self::finish(done).len());
+        } else {
+            self.marks.note(index, &self.state);
+        }
+        false
     }
 
     fn finish(work: Work<'_>) -> Self::Outcome {
@@ -194,6 +238,10 @@ impl Machine for PartitionMachine {
         self.flush_work().or_else(|| self.merge_work(settings))
     }
 
+    fn is_damaged(&self) -> bool {
+        self.state().is_none()
+    }
+
     /// Damage met by a merge is damage of the state.
     fn note_failed(&mut self, error: &FileError) {
         if let FileError::Segment(error @ SegmentError::Damaged { .. }) = error {
@@ -274,6 +322,22 @@ mod tests {
         assert_eq!(machine.apply(2, b"nonsense"), Vec::new());
         assert!(machine.state().is_none());
         assert_eq!(machine.apply(3, &batch), vec![Applied::Damaged]);
+    }
+
+    #[test]
+    fn damage_that_was_met_stops_service() {
+        let mut machine = PartitionMachine::new(PartitionId(0), 1);
+        let batch = encode_batch(Stamp(5), &[Command::OpenSession.to_bytes()]);
+        machine.apply(1, &batch);
+        let damage = SegmentError::Damaged { path: "a".into(), offset: 0, what: "a record" };
+        // While a batch is applied, and before one is.
+        let mut work = machine.begin(2, &batch);
+        machine.state.note_damage(damage);
+        while machine.go_on(&mut work) {}
+        assert_eq!(PartitionMachine::finish(work), vec![Applied::Damaged]);
+        assert_eq!(machine.apply(3, &batch), vec![Applied::Damaged]);
+        assert!(machine.is_damaged());
+        assert_eq!(machine.state_as_is().applied(), 2, "nothing is applied on top");
     }
 
     #[test]

@@ -13,12 +13,14 @@ use super::handle::PartitionHandle;
 use crate::error::NodeError;
 use crate::map::{Whereabouts, group_of};
 use crate::peer::PeerNetwork;
+use crate::phases::Phases;
 
 /// The partitions of the cluster as this node has them, by number.
 pub(crate) struct Partitions {
     slots: Box<[Slot]>,
     whereabouts: Arc<Whereabouts>,
     network: OnceLock<PeerNetwork>,
+    phases: Arc<Phases>,
 }
 
 #[derive(Default)]
@@ -48,7 +50,22 @@ impl Deref for Hosted {
 impl Partitions {
     /// So many, none of which is here yet.
     pub fn new(count: u16, whereabouts: Arc<Whereabouts>) -> Self {
-        Self { slots: (0..count).map(|_| Slot::default()).collect(), whereabouts, network: OnceLock::new() }
+        Self {
+            slots: (0..count).map(|_| Slot::default()).collect(),
+            whereabouts,
+            network: OnceLock::new(),
+            phases: Arc::default(),
+        }
+    }
+
+    /// Notes how long their reads take.
+    pub fn measured(self, phases: Arc<Phases>) -> Self {
+        Self { phases, ..self }
+    }
+
+    /// Where is noted how long things take.
+    pub fn phases(&self) -> &Arc<Phases> {
+        &self.phases
     }
 
     /// The number of partitions of the cluster.

@@ -24,6 +24,7 @@ pub(crate) async fn run(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) {
+    partition.tell_time(stamps.clone());
     let mut applied = partition.group().watch_applied();
     let mut turned = clock.turned();
     loop {
@@ -31,9 +32,9 @@ pub(crate) async fn run(
         if let Some(turned) = &mut turned {
             turned.borrow_and_update();
         }
-        let Ok((due, slices)) = partition.read(|state| (state.next_due(), state.slices_pending())) else {
-            return;
-        };
+        // What is damaged may be replaced by what a leader sends.
+        let looked = partition.read(|state| (state.next_due(), state.slices_pending()));
+        let (due, slices) = looked.unwrap_or_default();
         let now = Stamp(stamps.now());
         let is_due = due.is_some_and(|due| due <= now);
         // Whoever becomes the leader applies an entry first, and looks again.

@@ -20,6 +20,7 @@ use super::network::{DONE, REFUSED};
 use super::ping::Ping;
 use super::refusal::PeerRefusal;
 use super::wire::{Body, Pieces};
+use crate::raft::Quiet;
 
 const CLUSTER: u128 = 0x0123_4567_89AB_CDEF_0123_4567_89AB_CDEF;
 
@@ -109,7 +110,14 @@ fn refusals() -> Vec<PeerRefusal> {
 }
 
 fn ping() -> Ping {
-    Ping { wall_ms: 1_794_000_000_000, catalog_epoch: 300, led: vec![(GroupId(0), 4), (GroupId(17), 2)] }
+    Ping {
+        wall_ms: 1_794_000_000_000,
+        catalog_epoch: 300,
+        led: vec![(GroupId(0), 4), (GroupId(17), 2)],
+        quiet: vec![(GroupId(17), Quiet { term: 2, index: 1_000 })],
+        asleep: vec![(GroupId(3), 5)],
+        is_slow: true,
+    }
 }
 
 fn frame(kind: FrameKind, code: u8, group: u32, number: u64, body: Body) -> Vec<u8> {

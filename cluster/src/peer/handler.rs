@@ -37,8 +37,18 @@ pub trait PeerHandler: Send + Sync + 'static {
     /// What is said of this node.
     fn ping(&self) -> Ping;
 
+    /// The same as an answer: what this node leads is in its own pings.
+    fn pong(&self) -> Ping {
+        Ping { led: Vec::new(), quiet: Vec::new(), ..self.ping() }
+    }
+
     /// Takes note of what another node says of itself.
     fn heard(&self, from: u64, ping: &Ping);
+
+    /// Takes note of a ping that is no answer.
+    fn pinged(&self, from: u64, ping: &Ping) {
+        self.heard(from, ping);
+    }
 
     /// A connection that was served ended; `from` is 0 if nobody was admitted on it.
     fn ended(&self, from: u64, cut: Cut) {

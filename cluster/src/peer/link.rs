@@ -2,8 +2,10 @@
 //!
 //! - A connection is made when something is to be sent; after a failure requests fail at once until the next attempt,
 //!   whose delay doubles up to a limit and is given up when the address changes.
+//! - When a connection for data is lost it is tried again at once, to learn whether there still is anybody.
 //! - One task writes and reads; it writes everything that waits with one call.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,8 +53,9 @@ impl Link {
     async fn connect_again(&self, shared: &Shared) {
         let options = &shared.options;
         let mut failures = 0;
+        let mut is_lost = false;
         loop {
-            while self.outbox.is_empty() {
+            while self.outbox.is_empty() && !is_lost {
                 self.outbox.ready().await;
             }
             let Some(address) = shared.address(self.node) else {
@@ -65,7 +68,9 @@ impl Link {
                     tracing::debug!(node = self.node, %address, purpose = ?self.purpose, "connected");
                     self.outbox.connected(&hello);
                     let began = Instant::now();
+                    let open = shared.gone.opened(self.node);
                     let cut = exchange(socket, &self.outbox, options).await;
+                    drop(open);
                     self.outbox.disconnected(cut);
                     tracing::info!(node = self.node, %address, purpose = ?self.purpose, %cut, "a connection to a node ended");
                     (Some(began), DialError::Ended(cut))
@@ -74,9 +79,11 @@ impl Link {
                     if failures == 0 {
                         tracing::info!(node = self.node, %address, %reason, "a node cannot be reached");
                     }
+                    shared.gone.missed(self.node, reason == DialError::Io(ErrorKind::ConnectionRefused));
                     (None, reason)
                 }
             };
+            is_lost = began.is_some() && self.purpose == Purpose::Data;
             if began.is_some_and(|began| began.elapsed().as_millis() as u64 > options.backoff_max_ms) {
                 failures = 0;
                 continue;

@@ -1,6 +1,7 @@
 //! Owns the connections that other nodes dial: whether they are served, and the requests that come in on them.
 //!
-//! - Only nodes of the same cluster that the handler admits are served; a stranger can only ask to join.
+//! - Only nodes of the same cluster that the handler admits are served; a stranger can only ask to join. Strangers together
+//!   take a small part of the connections, and one that asks nothing is cut: the nodes always find room.
 //! - The requests of a connection that are not answered are bounded by what its hello announced. A peer that passes that,
 //!   sends what is no frame, is too slow or falls silent is cut, with a reason that the handler hears.
 //! - A connection's requests are numbered without a gap; one that repeats or skips a number ends it.
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +32,9 @@ const STRANGER_FRAME_BYTES_MAX: usize = 64 << 10;
 
 /// Unanswered requests of a node that has not joined.
 const STRANGER_REQUESTS_MAX: usize = 4;
+
+/// The part of the connections that those of nodes that have not joined may be.
+const STRANGERS_PART: usize = 8;
 
 /// How long accepting pauses when the operating system has no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -56,6 +60,7 @@ struct Listening {
     network: PeerNetwork,
     handler: Arc<dyn PeerHandler>,
     served: Served,
+    strangers: Arc<Semaphore>,
 }
 
 impl PeerListener {
@@ -76,7 +81,8 @@ impl PeerListener {
         let Self { acceptor, network, .. } = self;
         let options = network.shared.options.clone();
         let permits = Arc::new(Semaphore::new(options.connections_max));
-        let listening = Arc::new(Listening { network, handler, served: Mutex::default() });
+        let strangers = Arc::new(Semaphore::new((options.connections_max / STRANGERS_PART).max(1)));
+        let listening = Arc::new(Listening { network, handler, served: Mutex::default(), strangers });
         let (tasks, ending) = (TaskTracker::new(), stop.child_token());
         let mut serial = 0u64;
         loop {
@@ -130,8 +136,8 @@ impl Listening {
             greeted = timeout(options.dial(), self.greet(&mut socket, is_full, serial, &replaced)) => greeted,
             () = ending.cancelled() => Ok(Err(Cut::Ended)),
         };
-        let hello = match greeted.unwrap_or(Err(Cut::Slow)) {
-            Ok(hello) => hello,
+        let (hello, _stranger) = match greeted.unwrap_or(Err(Cut::Slow)) {
+            Ok(greeted) => greeted,
             Err(cut) => {
                 self.release(serial);
                 return (0, cut);
@@ -143,10 +149,15 @@ impl Listening {
             options.connection_requests_max = STRANGER_REQUESTS_MAX;
         }
         if hello.purpose == Purpose::Once {
-            // There are no pings on it; its call takes as long as it takes.
+            // There are no pings on it; once it has come, its call takes as long as it takes.
             options.silent_ms = options.silent_ms.max(options.frame_ms.saturating_mul(4));
         }
-        let connection = Connection::new(hello.from, self.network.clone(), self.handler.clone(), options);
+        let _open = (hello.from != 0).then(|| self.network.shared.gone.opened(hello.from));
+        let first_within = options.dial();
+        let mut connection = Connection::new(hello.from, self.network.clone(), self.handler.clone(), options);
+        if hello.purpose == Purpose::Once {
+            connection = connection.asked_within(first_within);
+        }
         let ended = async {
             tokio::select! {
                 () = replaced.cancelled() => Cut::Replaced,
@@ -158,16 +169,19 @@ impl Listening {
         (hello.from, cut)
     }
 
+    /// Answers a hello; what it said, and the place of a stranger.
     async fn greet(
         &self,
         socket: &mut Socket,
         is_full: bool,
         serial: u64,
         replaced: &CancellationToken,
-    ) -> Result<Hello, Cut> {
+    ) -> Result<(Hello, Option<OwnedSemaphorePermit>), Cut> {
         let mut bytes = [0; Hello::BYTES];
         socket.read_exact(&mut bytes).await?;
         let hello = Hello::from_bytes(&bytes).map_err(Cut::Hello)?;
+        let stranger = (hello.from == 0).then(|| self.strangers.clone().try_acquire_owned()).transpose();
+        let is_full = is_full || stranger.is_err();
         let refused = if is_full { Some(HelloRefusal::Full) } else { self.refuses(&hello) };
         let refused = refused.or_else(|| self.claim(&hello, serial, replaced));
         let (identity, options) = (self.network.shared.identity(), &self.network.shared.options);
@@ -182,7 +196,7 @@ impl Listening {
         };
         socket.write_all(&answer.to_bytes()).await?;
         match refused {
-            None => Ok(hello),
+            None => Ok((hello, stranger.unwrap_or_default())),
             Some(refusal) => {
                 tracing::warn!(from = hello.from, cluster = %format_args!("{:032x}", hello.cluster), %refusal,
                     "a node's connection was refused");

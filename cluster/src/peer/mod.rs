@@ -15,6 +15,7 @@ mod error;
 mod frame;
 #[cfg(test)]
 mod golden;
+mod gone;
 mod handler;
 mod hello;
 mod identity;
@@ -37,7 +38,7 @@ pub use call::{JoinAnswer, JoinRequest, PeerAnswer, PeerCall};
 pub use error::{Cut, DialError, PeerError};
 pub use frame::FrameError;
 pub use handler::PeerHandler;
-pub use hello::{HelloError, HelloRefusal};
+pub use hello::{Hello, HelloError, HelloRefusal};
 pub use identity::{Addresses, PeerIdentity};
 pub use listener::PeerListener;
 pub use network::PeerNetwork;

@@ -19,6 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::call::{PeerAnswer, PeerCall};
 use super::error::{Cut, DialError, PeerError};
 use super::frame::FrameKind;
+use super::gone::Gone;
 use super::handler::PeerHandler;
 use super::hello::{HelloRefusal, Purpose};
 use super::identity::{Addresses, PeerIdentity};
@@ -57,6 +58,7 @@ pub(super) struct Shared {
     links: Mutex<HashMap<(u64, Purpose), Arc<Link>>>,
     heard: Mutex<BTreeMap<u64, Heard>>,
     alive: watch::Sender<Arc<BTreeSet<u64>>>,
+    pub gone: Arc<Gone>,
     /// This process, of all that may run as this node.
     pub process: u32,
     /// By node: since when it refuses this process because another one runs as this node.
@@ -79,6 +81,7 @@ impl PeerNetwork {
             links: Mutex::default(),
             heard: Mutex::default(),
             alive: watch::Sender::default(),
+            gone: Arc::default(),
             process: rand::random_range(1..1 << 24),
             refused_twice: Mutex::default(),
             stop: stop.clone(),
@@ -184,6 +187,12 @@ impl PeerNetwork {
         self.shared.alive.subscribe()
     }
 
+    /// The other nodes whose processes have ended, as far as the operating system tells: at once after a kill, and never
+    /// for one that hangs or is cut off.
+    pub fn watch_gone(&self) -> watch::Receiver<Arc<BTreeSet<u64>>> {
+        self.shared.gone.watch()
+    }
+
     /// A node that has refused this process for so long because another one runs as this node, if there is one.
     pub fn twin_at(&self, for_at_least: Duration) -> Option<u64> {
         let refused = self.shared.refused_twice.lock();
@@ -273,6 +282,7 @@ impl Shared {
             keep
         });
         self.heard.lock().retain(|node, _| is_known(*node));
+        self.gone.retain(is_known);
     }
 
     /// What is pinged: every node, and over each connection that exists, so that silence on it says something.

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use fanfold_storage::codec::{Encoded, Malformed, Reader, put_u64};
 use fanfold_storage::log::GroupId;
 
+use crate::raft::Quiet;
+
 /// What a ping and its answer say of the node that sends it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ping {
@@ -15,6 +17,12 @@ pub struct Ping {
     pub catalog_epoch: u64,
     /// The groups that it leads and their terms. Empty in an answer, where it says nothing.
     pub led: Vec<(GroupId, u64)>,
+    /// Those of them in which nothing happens, by group. Empty in an answer, where it says nothing.
+    pub quiet: Vec<(GroupId, Quiet)>,
+    /// The groups of which a replica here sleeps that does not lead, and in which term; by group.
+    pub asleep: Vec<(GroupId, u64)>,
+    /// Its disk does not get on.
+    pub is_slow: bool,
 }
 
 impl Ping {
@@ -27,6 +35,18 @@ impl Ping {
             group.0.encode(&mut out);
             term.encode(&mut out);
         }
+        put_u64(&mut out, self.quiet.len() as u64);
+        for (group, quiet) in &self.quiet {
+            group.0.encode(&mut out);
+            quiet.term.encode(&mut out);
+            quiet.index.encode(&mut out);
+        }
+        put_u64(&mut out, self.asleep.len() as u64);
+        for (group, term) in &self.asleep {
+            group.0.encode(&mut out);
+            term.encode(&mut out);
+        }
+        put_u64(&mut out, u64::from(self.is_slow));
         out.into()
     }
 
@@ -36,6 +56,12 @@ impl Ping {
             wall_ms: from.u64()?,
             catalog_epoch: from.u64()?,
             led: from.list(|from| Ok((GroupId(from.u32()?), from.u64()?)))?,
+            quiet: from.list(|from| {
+                let group = GroupId(from.u32()?);
+                Ok((group, Quiet { term: from.u64()?, index: from.u64()? }))
+            })?,
+            asleep: from.list(|from| Ok((GroupId(from.u32()?), from.u64()?)))?,
+            is_slow: from.u64()? != 0,
         };
         from.end()?;
         Ok(ping)

@@ -1,8 +1,11 @@
 //! Owns the requests that come in on one connection, and the answers that go out on it.
+//!
+//! - A request counts until its answer is on its way: a peer that does not read is cut, and what waits for it is bounded.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanfold_storage::log::GroupId;
@@ -11,6 +14,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::call::PeerCall;
 use super::error::Cut;
@@ -41,14 +45,26 @@ pub(super) struct Connection {
     network: PeerNetwork,
     handler: Arc<dyn PeerHandler>,
     options: PeerOptions,
+    /// How long its first request may take to come; none: as long as any.
+    first_within: Option<Duration>,
     answers: Arc<Answers>,
+}
+
+/// An answer that waits to be written.
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    /// What its request counts for.
+    request_bytes: usize,
+    status: u8,
+    body: Body,
 }
 
 /// What waits to be written.
 #[derive(Debug, Default)]
 struct Queues {
-    small: VecDeque<(u64, u8, Body)>,
-    large: VecDeque<(u64, u8, Body)>,
+    small: VecDeque<Waiting>,
+    large: VecDeque<Waiting>,
     bytes: usize,
 }
 
@@ -57,17 +73,18 @@ struct Queues {
 struct Answers {
     queues: Mutex<Queues>,
     ready: Notify,
-    /// Requests that are not answered yet, and their bytes.
+    /// Requests whose answers are not on their way yet, and their bytes.
     requests: AtomicUsize,
     bytes: AtomicUsize,
     limit_bytes: usize,
     frame_bytes_max: usize,
 }
 
-/// A request that was read; it counts until it is answered.
+/// A request that was read; it counts until its answer is on its way, or it is dropped.
 struct Taken {
     number: u64,
     bytes: usize,
+    is_answered: bool,
     answers: Arc<Answers>,
 }
 
@@ -81,7 +98,12 @@ impl Connection {
             limit_bytes: options.connection_bytes_max,
             frame_bytes_max: network.shared.options.frame_bytes_max,
         });
-        Self { from, network, handler, options, answers }
+        Self { from, network, handler, options, first_within: None, answers }
+    }
+
+    /// The same, but a first request has to come within so long.
+    pub fn asked_within(self, first: Duration) -> Self {
+        Self { first_within: Some(first), ..self }
     }
 
     /// Serves until the connection ends, or is to end; what is not answered is dropped before this returns.
@@ -114,7 +136,11 @@ impl Connection {
         let reads = async {
             let mut number = 0;
             loop {
-                let frame = match frames.next().await {
+                let next = match self.first_within.filter(|_| number == 0) {
+                    Some(first) => timeout(first, frames.next()).await.unwrap_or(Err(Cut::Silent)),
+                    None => frames.next().await,
+                };
+                let frame = match next {
                     Ok(frame) => frame,
                     Err(cut) => return cut,
                 };
@@ -181,9 +207,8 @@ impl Connection {
         let Ok(ping) = Ping::from_bytes(body) else { return Err(Cut::Unexpected) };
         self.handler.admit(self.from).map_err(Cut::Refused)?;
         self.network.shared.heard(self.from, None);
-        self.handler.heard(self.from, &ping);
-        // What this node leads is in its own pings.
-        taken.answer(Ok(Ping { led: Vec::new(), ..self.handler.ping() }.to_bytes()));
+        self.handler.pinged(self.from, &ping);
+        taken.answer(Ok(self.handler.pong().to_bytes()));
         Ok(())
     }
 
@@ -204,22 +229,29 @@ impl Answers {
     fn begin(self: &Arc<Self>, number: u64, bytes: usize) -> Taken {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Taken { number, bytes, answers: self.clone() }
+        Taken { number, bytes, is_answered: false, answers: self.clone() }
     }
 
-    fn push(&self, number: u64, status: u8, body: Body) {
+    /// A request of so many bytes counts no more.
+    fn end(&self, bytes: usize) {
+        self.requests.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn push(&self, waiting: Waiting) {
         let mut queues = self.queues.lock();
+        let body = &waiting.body;
         let is_small = body.len() <= SMALL_BYTES_MAX;
         let is_too_much = body.frame_bytes() > self.frame_bytes_max
             || (!is_small && queues.bytes > 0 && queues.bytes + body.len() > self.limit_bytes);
         if is_too_much {
-            let refusal = PeerRefusal::Busy { delay_ms: BUSY_DELAY_MS }.to_bytes();
-            queues.small.push_back((number, REFUSED, Body::new(refusal)));
+            let body = Body::new(PeerRefusal::Busy { delay_ms: BUSY_DELAY_MS }.to_bytes());
+            queues.small.push_back(Waiting { status: REFUSED, body, ..waiting });
         } else if is_small {
-            queues.small.push_back((number, status, body));
+            queues.small.push_back(waiting);
         } else {
             queues.bytes += body.len();
-            queues.large.push_back((number, status, body));
+            queues.large.push_back(waiting);
         }
         drop(queues);
         self.ready.notify_one();
@@ -230,31 +262,33 @@ impl Answers {
         while pieces.bytes() < WRITE_BYTES {
             let next = queues.small.pop_front().or_else(|| {
                 let large = queues.large.pop_front()?;
-                queues.bytes -= large.2.len();
+                queues.bytes -= large.body.len();
                 Some(large)
             });
-            let Some((number, status, body)) = next else { return };
+            let Some(Waiting { number, request_bytes, status, body }) = next else { return };
+            // It no longer counts before its answer can arrive, as the other side reckons.
+            self.end(request_bytes);
             pieces.push(FrameKind::Answer, status, 0, number, body);
         }
     }
 }
 
 impl Taken {
-    fn answer(self, answer: Result<Bytes, PeerRefusal>) {
+    fn answer(mut self, answer: Result<Bytes, PeerRefusal>) {
         let (status, body) = match answer {
             Ok(body) => (DONE, body),
             Err(refusal) => (REFUSED, refusal.to_bytes()),
         };
-        // It no longer counts before its answer can arrive, as the other side reckons.
-        let (answers, number) = (self.answers.clone(), self.number);
-        drop(self);
-        answers.push(number, status, Body::new(body));
+        self.is_answered = true;
+        let (number, request_bytes) = (self.number, self.bytes);
+        self.answers.push(Waiting { number, request_bytes, status, body: Body::new(body) });
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.answers.requests.fetch_sub(1, Ordering::Relaxed);
-        self.answers.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if !self.is_answered {
+            self.answers.end(self.bytes);
+        }
     }
 }

@@ -91,7 +91,8 @@ impl PeerHandler for Echo {
     }
 
     fn ping(&self) -> Ping {
-        Ping { wall_ms: 1_000 * self.node, catalog_epoch: self.node, led: vec![(GroupId(1), self.node)] }
+        let led = vec![(GroupId(1), self.node)];
+        Ping { wall_ms: 1_000 * self.node, catalog_epoch: self.node, led, ..Ping::default() }
     }
 
     fn heard(&self, from: u64, ping: &Ping) {
@@ -187,6 +188,7 @@ impl Peer {
             target: ReplicaId(target),
             address: crate::map::address_of(2),
             kind,
+            is_ordered: false,
             body,
         };
         self.network.raft_transport().send(request).await
@@ -529,4 +531,56 @@ async fn a_newer_connection_takes_the_place_and_the_number_of_connections_is_bou
         open.push(socket);
     }
     assert_eq!(full, Some(HelloRefusal::Full));
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_its_answers_is_cut_before_they_gather() {
+    // Nothing else ends the connection while this runs.
+    let patient = PeerOptions { stall_ms: 3_600_000, silent_ms: 3_600_000, ..options() };
+    let second = peer(2, patient).await;
+    let (_reads_nothing, mut write) = raw(second.address).await.into_split();
+    let sending = tokio::spawn(async move {
+        // More answers than the operating system keeps; each request is answered when it is read.
+        for number in 1..=8_000 {
+            let mut pieces = Pieces::default();
+            let body = Body::with_prefix(Some([5; 16]), Bytes::from(vec![1; 4_000]));
+            pieces.push(FrameKind::Raft, MessageKind::Append as u8, 8, number, body);
+            if write.write_all(&pieces.into_bytes()).await.is_err() {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    });
+    second.wait_cut(|(from, cut)| *from == 3 && *cut == Cut::TooMuch).await;
+    sending.abort();
+}
+
+#[tokio::test]
+async fn strangers_leave_room_for_the_nodes_and_have_to_ask_something() {
+    let patient = PeerOptions { frame_ms: 3_600_000, ..options() };
+    let second = peer(2, patient).await;
+    let hello = |purpose, from| Hello {
+        version_min: 1,
+        version_max: 1,
+        purpose,
+        cluster: CLUSTER,
+        from,
+        to: 2,
+        process: 0,
+    };
+    let (first, answer) = greeted(second.address, &hello(Purpose::Once, 0)).await;
+    assert_eq!(answer.refused, None);
+    let mut others = Vec::new();
+    for _ in 0..options().connections_max {
+        others.push(greeted(second.address, &hello(Purpose::Once, 0)).await.0);
+    }
+    timeout(LONG, async {
+        while greeted(second.address, &hello(Purpose::Data, 3)).await.1.refused.is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    second.wait_cut(|(from, cut)| *from == 0 && *cut == Cut::Silent).await;
+    drop((first, others));
 }

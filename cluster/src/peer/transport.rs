@@ -1,8 +1,7 @@
 //! Owns the passage of Raft's messages to the nodes of the replicas they are for.
 //!
-//! - Raft sends at most one append message with entries at a time to each replica and waits for its answer, so only the
-//!   answer's correspondence to its request matters; heartbeats run beside them and may overtake them. Whoever sends
-//!   several at a time gets them delivered in order per group (heartbeats excepted), with answers in any order.
+//! - Several append messages are under way to each replica; they are delivered in their order, and their answers may come in
+//!   any. Heartbeats run beside them and may overtake them.
 //! - A message that is repeated, reordered or stale is Raft's to recognise: it names its term and what precedes it.
 
 use bytes::Bytes;
@@ -34,10 +33,10 @@ impl PeerTransport for RaftOverPeers {
     fn send(&self, request: PeerRequest) -> BoxFuture<'static, Result<Bytes, TransportError>> {
         let shared = self.0.shared.clone();
         Box::pin(async move {
-            let PeerRequest { group, source, target, address, kind, body } = request;
+            let PeerRequest { group, source, target, address, kind, is_ordered, body } = request;
             let purpose = if kind == MessageKind::Snapshot { Purpose::Snapshot } else { Purpose::Data };
             let is_urgent = match kind {
-                MessageKind::Append => is_heartbeat(&body),
+                MessageKind::Append => !is_ordered && is_heartbeat(&body),
                 MessageKind::Snapshot => false,
                 _ => true,
             };

@@ -13,18 +13,21 @@ mod answer;
 mod queue;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 pub use answer::{AnswerSink, CommandResult};
 use answer::{AnswerTo, Delivery};
 use queue::Queue;
 
 use crate::clock::StampSource;
+use crate::phases::{Phases, RequestPhase};
 use crate::raft::{Batch, Group, Machine, ProposeError, Proposed};
 
 /// The most commands of one batch, background work not counted.
@@ -137,7 +140,7 @@ impl<O: Send + Sync + 'static> Proposer<O> {
     pub fn submit(&self, command: Bytes) -> Result<Answer<O>, ProposeError> {
         let (answer, receiver) = oneshot::channel();
         let queue = &self.handle.queue;
-        queue.lock().push(command, AnswerTo::One(answer)).map_err(|(_, error)| error)?;
+        queue.lock().push(command, AnswerTo::One(answer), Instant::now()).map_err(|(_, error)| error)?;
         queue.arrived.notify_one();
         Ok(Answer(receiver))
     }
@@ -152,11 +155,12 @@ impl<O: Send + Sync + 'static> Proposer<O> {
         let queue = &self.handle.queue;
         let mut refused = Delivery::new();
         let mut failed = Vec::new();
+        let came = Instant::now();
         {
             let mut waiting = queue.lock();
             for (number, command) in commands {
                 let answer = AnswerTo::sink(sink.clone(), number);
-                failed.extend(waiting.push(command, answer).err());
+                failed.extend(waiting.push(command, answer, came).err());
             }
         }
         queue.arrived.notify_one();
@@ -168,6 +172,16 @@ impl<O: Send + Sync + 'static> Proposer<O> {
     /// Queues an encoded command and waits until it is applied.
     pub async fn propose(&self, command: Bytes) -> CommandResult<O> {
         self.submit(command)?.wait().await
+    }
+
+    /// Notes how long batches take from now on.
+    pub fn measure(&self, phases: Arc<Phases>) {
+        let _ = self.handle.queue.phases.set(phases);
+    }
+
+    /// Commands that wait for a batch.
+    pub fn waiting(&self) -> usize {
+        self.handle.queue.lock().commands.len()
     }
 
     /// Asks for background work now, even if no command waits. Kicks that come before it is asked for are one.
@@ -191,6 +205,7 @@ struct Task<M: Machine, O: Send + Sync + 'static> {
 /// A batch that was answered.
 struct Finished<O> {
     batch: Senders<O>,
+    proposed_at: Instant,
     result: Result<Proposed<Vec<O>>, ProposeError>,
 }
 
@@ -199,6 +214,8 @@ struct Senders<O> {
     answers: Vec<AnswerTo<O>>,
     /// Whether the last command of the batch is background work.
     background: bool,
+    /// How long the first of them waited for the batch.
+    waited: Duration,
 }
 
 impl<M, O> Task<M, O>
@@ -251,24 +268,27 @@ where
         if !self.stamps.may_stamp() {
             // Who sets the clock right kicks.
             self.kicked = false;
-            let (_, answers) = self.queue.lock().take();
-            let refused = Senders { answers, background: false };
+            let (_, answers, _) = self.queue.lock().take();
+            let refused = Senders { answers, background: false, waited: Duration::ZERO };
             return refused.answer(Err(ProposeError::Busy { delay_ms: CLOCK_DELAY_MS }));
         }
         let stamp_ms = self.stamps.next_stamp();
         let background = self.background(stamp_ms);
-        let (mut commands, answers) = self.queue.lock().take();
+        let (mut commands, answers, first_came) = self.queue.lock().take();
         if commands.is_empty() && background.is_none() {
             return;
         }
-        let batch = Senders { answers, background: background.is_some() };
+        let waited = first_came.map(|came| came.elapsed()).unwrap_or_default();
+        let batch = Senders { answers, background: background.is_some(), waited };
         commands.extend(background);
         let encoded = Batch(self.encoder.encode(stamp_ms, &commands));
         match self.group.submit(encoded).await {
             Ok(in_flight) => {
+                let proposed_at = Instant::now();
                 self.background_in_flight |= batch.background;
-                self.in_flight
-                    .push(Box::pin(async move { Finished { result: in_flight.wait().await, batch } }));
+                self.in_flight.push(Box::pin(async move {
+                    Finished { result: in_flight.wait().await, batch, proposed_at }
+                }));
             }
             Err(error) => batch.answer(Err(error)),
         }
@@ -298,6 +318,17 @@ where
             // There may be more of it, now that the machine has seen this.
             self.kicked |= finished.result.is_ok();
         }
+        if let (Some(phases), Ok(Proposed { index, .. })) = (self.queue.phases.get(), &finished.result) {
+            let (waited, took) = (finished.batch.waited, finished.proposed_at.elapsed());
+            phases.note(RequestPhase::Queue, waited);
+            phases.note(RequestPhase::Commit, took);
+            if phases.is_slow(waited + took) {
+                let (group, commands) = (self.group.id().0, finished.batch.answers.len());
+                let (queue_ms, commit_ms) = (waited.as_millis() as u64, took.as_millis() as u64);
+                // Requests name partition and index in their own lines.
+                tracing::warn!(group, index, commands, queue_ms, commit_ms, "slow batch");
+            }
+        }
         finished.batch.answer(finished.result);
     }
 }
@@ -309,7 +340,7 @@ impl<M: Machine, O: Send + Sync + 'static> Drop for Task<M, O> {
         let left = std::mem::take(&mut waiting.commands);
         drop(waiting);
         let mut delivery = Delivery::new();
-        for (_, answer) in left {
+        for (_, answer, _) in left {
             delivery.put(answer, Err(ProposeError::Stopped { proposed: false }));
         }
     }

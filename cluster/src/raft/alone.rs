@@ -54,7 +54,7 @@ impl<M: Machine> Changing<M> {
         }
         (changes.is_changing, changes.begun) = (true, changes.begun + 1);
         inner.alone.is_alone.store(false, Ordering::SeqCst);
-        inner.raft.runtime_config().tick(true);
+        inner.set_clock();
         drop(changes);
         Ok(Self { inner: inner.clone() })
     }
@@ -95,7 +95,7 @@ pub(super) async fn settle<M: Machine>(inner: &Inner<M>) {
         return;
     }
     inner.alone.is_alone.store(sole, Ordering::SeqCst);
-    inner.raft.runtime_config().tick(!sole);
+    inner.set_clock();
 }
 
 /// Settles again whenever leadership or members change, until Raft no longer runs.

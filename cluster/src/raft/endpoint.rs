@@ -17,7 +17,7 @@ use super::{message, receive, transfer};
 pub(super) struct Heard(Mutex<Option<(Instant, u64)>>);
 
 impl Heard {
-    fn note(&self, at: Instant, committed: u64) {
+    pub fn note(&self, at: Instant, committed: u64) {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if heard.is_none_or(|(before, _)| before <= at) {
             *heard = Some((at, committed));
@@ -42,6 +42,11 @@ impl<M: Machine> PeerEndpoint for Endpoint<M> {
             let answer = match kind {
                 MessageKind::Append => {
                     let (came, request) = (Instant::now(), message::decode_append(&body)?);
+                    // Before Raft sees them: it would wait for room, and neither vote nor hear a leader meanwhile.
+                    if !request.entries.is_empty() && !self.inner.log.accepts_appends() {
+                        return Err(EndpointError::DiskFull);
+                    }
+                    self.inner.before_append(&request);
                     let committed = request.leader_commit.map_or(0, |log_id| log_id.index);
                     let answer = raft.append_entries(request).await.map_err(|_| EndpointError::Stopped)?;
                     if matches!(answer, AppendEntriesResponse::Success) {
@@ -50,18 +55,28 @@ impl<M: Machine> PeerEndpoint for Endpoint<M> {
                     message::encode_append_answer(&answer)
                 }
                 MessageKind::Vote => {
-                    let answer = raft.vote(message::decode_vote(&body)?).await;
-                    message::encode_vote_answer(&answer.map_err(|_| EndpointError::Stopped)?)
+                    let request = message::decode_vote(&body)?;
+                    let answer = match self.inner.before_vote(&request) {
+                        Some(refused) => refused,
+                        None => raft.vote(request).await.map_err(|_| EndpointError::Stopped)?,
+                    };
+                    message::encode_vote_answer(&answer)
                 }
                 MessageKind::PreVote => {
-                    let answer = raft.pre_vote(message::decode_vote(&body)?).await;
-                    message::encode_vote_answer(&answer.map_err(|_| EndpointError::Stopped)?)
+                    let request = message::decode_vote(&body)?;
+                    let answer = match self.inner.before_vote(&request) {
+                        Some(refused) => refused,
+                        None => raft.pre_vote(request).await.map_err(|_| EndpointError::Stopped)?,
+                    };
+                    message::encode_vote_answer(&answer)
                 }
                 MessageKind::Snapshot => {
+                    self.inner.before_order();
                     let answer = receive::handle(&self.inner, transfer::decode_transfer_step(&body)?).await?;
                     transfer::encode_transfer_step_answer(&answer)
                 }
                 MessageKind::TransferLeader => {
+                    self.inner.before_order();
                     let answer = raft.handle_transfer_leader(message::decode_transfer(&body)?).await;
                     message::encode_transfer_answer(&answer.map_err(|_| EndpointError::Stopped)?)
                 }

@@ -27,8 +27,10 @@ use super::recover;
 use super::retire::claim;
 use super::send::Outgoing;
 use super::settings::RaftSettings;
+use super::sleep::Sleep;
 use super::snapshot::Current;
 use super::state_machine::StateMachine;
+use super::times::ApplyTimes;
 use super::transport::{PeerEndpoint, PeerTransport};
 use super::types::{ReplicaAddress, ReplicaId, Types};
 use crate::blocking::blocking;
@@ -99,6 +101,10 @@ pub(super) struct Inner<M: Machine> {
     pub turn: Arc<tokio::sync::Mutex<()>>,
     /// Whether nobody else can lead.
     pub alone: Alone,
+    /// Whether the group is idle.
+    pub sleep: Sleep,
+    /// Held by who starts or stops Raft's clock.
+    pub clock: parking_lot::Mutex<()>,
     /// The snapshot that a peer is sending.
     pub incoming: Incoming,
     /// Which snapshots are being sent to peers.
@@ -180,6 +186,8 @@ impl<M: Machine> Group<M> {
                 current,
                 turn: Arc::default(),
                 alone: Alone::default(),
+                sleep: Sleep::default(),
+                clock: parking_lot::Mutex::default(),
                 incoming: Incoming::default(),
                 outgoing,
                 heard: Heard::default(),
@@ -296,6 +304,11 @@ impl<M: Machine> Group<M> {
         Some(read(&self.inner.shared.try_read()?.machine))
     }
 
+    /// What applying has taken so far.
+    pub fn apply_times(&self) -> ApplyTimes {
+        self.inner.shared.times.now()
+    }
+
     /// The applied index; 0 before the first batch.
     pub fn applied_index(&self) -> u64 {
         self.inner.shared.applied_index()
@@ -365,6 +378,11 @@ impl<M: Machine> Group<M> {
         self.inner.store.close();
         // The error would be a panic of Raft's task, which its metrics tell.
         let _ = self.inner.raft.shutdown().await;
+    }
+
+    /// Whether this replica may campaign when time tells: one without room for an entry of its own would only hold its group up.
+    pub fn let_campaign(&self, may: bool) {
+        self.inner.raft.runtime_config().elect(may);
     }
 
     /// What takes in the messages of this replica's peers.

@@ -6,7 +6,7 @@ use super::files::{FileError, FileWork, GroupFiles};
 use super::group::{Group, Inner};
 use super::machine::Machine;
 use super::snapshot::{StoredSnapshot, write_cut};
-use crate::blocking::blocking;
+use crate::blocking::in_background;
 
 /// Held by whoever works on the files of a group.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl<M: Machine> Group<M> {
     pub async fn work(&self, turn: &Turn, work: FileWork<M>) -> Result<(), FileError> {
         self.check(turn);
         let inner = self.inner.clone();
-        let done = blocking(move || {
+        let done = in_background(move || {
             let install = work(&inner.files)?;
             drop(inner.shared.change(|state| install(&mut state.machine)));
             Ok(())
@@ -81,7 +81,7 @@ impl<M: Machine> Group<M> {
             self.inner.raft.with_state_machine(|machine| Box::pin(async { machine.begin_cut() })).await;
         let Some(meta) = begun.map_err(|_| FileError::Stopped)? else { return Ok(false) };
         let inner = self.inner.clone();
-        let written = blocking(move || {
+        let written = in_background(move || {
             let before = inner.current.get();
             let base = before.as_ref().map(|(stored, _)| &*stored.manifest);
             let manifest = write_cut(&inner.shared, &inner.files, base, &meta)?;
@@ -128,7 +128,7 @@ impl<M: Machine> Group<M> {
     pub async fn prune(&self, turn: &Turn) -> Result<(), FileError> {
         self.check(turn);
         let inner = self.inner.clone();
-        let pruned = blocking(move || {
+        let pruned = in_background(move || {
             let in_use = inner.shared.read().machine.files_in_use();
             inner.files.snapshots.prune(&|name| in_use.iter().any(|(used, _)| used == name))
         });

@@ -4,7 +4,7 @@
 //! - What was committed is never truncated, and at open the log reaches at least to what it once called committed:
 //!   both are checked in release builds, since openraft only has debug assertions for them.
 //! - On a full disk nothing fails: the write waits until there is room, because an error here would end the group. Raft
-//!   does nothing else meanwhile, so [the log is let go](LogStore::let_go) past it, and a group that stops waits no longer.
+//!   does nothing else meanwhile, so entries are refused before it sees them, [the log is let go](LogStore::let_go) past it, and a group that stops waits no longer.
 
 use std::fmt::Debug;
 use std::io;

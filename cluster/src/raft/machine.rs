@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use fanfold_storage::snapshot::{Listed, Manifest, SnapshotError};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 use super::files::{FileError, FileSettings, FileWork, Garbage, GroupFiles};
+use super::times::ApplyClock;
 use super::types::{LogId, SnapshotMeta, StoredMembership};
 
 /// A deterministic state machine that a group replicates.
@@ -86,6 +88,11 @@ pub trait Machine: Send + Sync + 'static {
         None
     }
 
+    /// Whether the state is not to be trusted any more: this replica answers nothing, and is to lead nothing.
+    fn is_damaged(&self) -> bool {
+        false
+    }
+
     /// Takes note that such work failed.
     fn note_failed(&mut self, _error: &FileError) {}
 
@@ -138,6 +145,8 @@ pub struct LastBucket {
 pub(super) struct Shared<M> {
     state: RwLock<Applied<M>>,
     index: watch::Sender<u64>,
+    /// What applying takes.
+    pub times: ApplyClock,
     /// A panic left half a state.
     is_broken: AtomicBool,
 }
@@ -166,7 +175,8 @@ pub(super) struct Applied<M> {
 impl<M> Shared<M> {
     pub fn new(machine: M) -> Self {
         let state = Applied { machine, log_id: None, membership: StoredMembership::default() };
-        Self { state: RwLock::new(state), index: watch::Sender::new(0), is_broken: AtomicBool::new(false) }
+        let (index, is_broken) = (watch::Sender::new(0), AtomicBool::new(false));
+        Self { state: RwLock::new(state), index, times: ApplyClock::default(), is_broken }
     }
 
     /// Notes that the machine was restored to where a snapshot was taken.
@@ -205,6 +215,17 @@ impl<M> Shared<M> {
         drop(broken);
         RwLockWriteGuard::unlock_fair(state);
         changed
+    }
+
+    /// Changes the state for a piece of applying, whose time is counted.
+    pub fn apply<T>(&self, piece: impl FnOnce(&mut Applied<M>) -> T) -> T {
+        let begun = Instant::now();
+        let (done, wait) = self.change(|state| {
+            let wait = begun.elapsed();
+            (piece(state), wait)
+        });
+        self.times.count(wait, begun.elapsed());
+        done
     }
 
     /// Begins a cut of the state, which must be between two Raft entries; what Raft notes with its snapshot. None before

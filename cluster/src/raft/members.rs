@@ -113,6 +113,7 @@ impl<M: Machine> Group<M> {
         if !self.is_ready(to) {
             return Err(ChangeError::NotReady { replica: to });
         }
+        self.inner.stir().await;
         let mut leadership = self.inner.raft.server_metrics();
         let trigger = self.inner.raft.trigger();
         trigger.transfer_leader(to).await.map_err(|_| ChangeError::Stopped)?;
@@ -146,6 +147,8 @@ impl<M: Machine> Group<M> {
         let is_ready = |replica: &&ReplicaId| {
             if **replica == self.replica() {
                 metrics.state.is_leader()
+            } else if self.inner.sleep.leads_asleep() {
+                metrics.membership_config.nodes().any(|(member, _)| member == *replica)
             } else {
                 is_ready(&metrics, **replica, silence_max)
             }
@@ -161,6 +164,7 @@ impl<M: Machine> Group<M> {
         let changing = Changing::begin(&self.inner)?;
         let inner: Arc<Inner<M>> = self.inner.clone();
         let changed = tokio::spawn(async move {
+            inner.stir().await;
             let changed = inner.raft.change_membership(change, retain).await;
             drop(changing);
             settle(&*inner).await;
@@ -183,6 +187,11 @@ impl GroupMembers {
     /// Whether a replica is a member.
     pub fn contains(&self, replica: ReplicaId) -> bool {
         self.voters.contains_key(&replica) || self.learners.contains_key(&replica)
+    }
+
+    /// Whether nobody else is known to be a member.
+    pub fn is_sole(&self, replica: ReplicaId) -> bool {
+        self.voters.keys().chain(self.learners.keys()).all(|member| *member == replica)
     }
 }
 

@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfold_storage::log::GroupId;
-use futures_util::future::{Either, select};
+use futures_util::future::{BoxFuture, Either, select};
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, RPCTypes};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
@@ -25,10 +27,14 @@ use thiserror::Error;
 use super::codec::CodecError;
 use super::files::FileError;
 use super::message;
+use super::pipeline;
 use super::send::{self, Outgoing};
 use super::snapshot::SnapshotData;
 use super::transport::{MessageKind, PeerRequest, PeerTransport, TransportError};
 use super::types::{LogId, ReplicaAddress, ReplicaId, Snapshot, Types, Vote};
+
+/// The answers to a stream of append messages.
+type AppendAnswers<'s> = BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>;
 
 /// A follower denied an entry that it had acknowledged to the same leader.
 #[derive(Debug, Clone, Copy, Error)]
@@ -146,12 +152,24 @@ impl Connection {
         body: Result<Bytes, CodecError>,
         deadline: Duration,
     ) -> Result<Bytes, RPCError<Types>> {
+        self.request(kind, action, body, deadline, false).await
+    }
+
+    async fn request(
+        &self,
+        kind: MessageKind,
+        action: RPCTypes,
+        body: Result<Bytes, CodecError>,
+        deadline: Duration,
+        is_ordered: bool,
+    ) -> Result<Bytes, RPCError<Types>> {
         let request = PeerRequest {
             group: self.group,
             source: self.source,
             target: self.target,
             address: self.address.clone(),
             kind,
+            is_ordered,
             body: body.map_err(|error| malformed(&error))?,
         };
         match tokio::time::timeout(deadline, self.transport.send(request)).await {
@@ -169,9 +187,48 @@ impl Connection {
         }
     }
 
+    /// Sends entries, or a message without any, and waits for the answer.
+    ///
+    /// `heartbeat_deadline`: it is a heartbeat, if it has no entries, and may overtake what was sent before; openraft's deadline
+    /// for it would be missed by entries again and again while a disk is slow for a moment.
+    pub async fn append(
+        &self,
+        request: AppendEntriesRequest<Types>,
+        heartbeat_deadline: Option<Duration>,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let vote = request.vote;
+        let before = {
+            let acknowledged = self.acknowledged();
+            if let Some(reverted) = acknowledged.reverted {
+                return Err(RPCError::Unreachable(Unreachable::new(&reverted)));
+            }
+            acknowledged.index(&vote)
+        };
+        let prev = request.prev_log_id;
+        let last = request.entries.last().map(|entry| entry.log_id).or(prev);
+        let body = message::encode_append(&request);
+        let heartbeat_deadline = heartbeat_deadline.filter(|_| request.entries.is_empty());
+        let (deadline, is_ordered) =
+            (heartbeat_deadline.unwrap_or(self.append_deadline), heartbeat_deadline.is_none());
+        let answer =
+            self.request(MessageKind::Append, RPCTypes::AppendEntries, body, deadline, is_ordered).await?;
+        let answer = message::decode_append_answer(&answer).map_err(|error| malformed(&error))?;
+        self.check(vote, (prev, last), before, &answer).map_err(|reverted| {
+            tracing::error!(group = self.group.0, "{reverted}");
+            RPCError::Unreachable(Unreachable::new(&reverted))
+        })?;
+        Ok(answer)
+    }
+
     fn acknowledged(&self) -> std::sync::MutexGuard<'_, Acknowledged> {
         // Each change replaces one field, so the value is whole whatever happened to the holder.
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the follower has acknowledged an entry to this leader.
+    pub fn has_acknowledged(&self, vote: &Vote, log_id: Option<LogId>) -> bool {
+        let index = self.acknowledged().index(vote);
+        log_id.is_none_or(|log_id| index >= Some(log_id.index))
     }
 
     /// Takes note of an answer; `before` is what the follower had acknowledged when it was asked.
@@ -222,26 +279,19 @@ impl RaftNetworkV2<Types> for Connection {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let vote = request.vote;
-        let before = {
-            let acknowledged = self.acknowledged();
-            if let Some(reverted) = acknowledged.reverted {
-                return Err(RPCError::Unreachable(Unreachable::new(&reverted)));
-            }
-            acknowledged.index(&vote)
-        };
-        let prev = request.prev_log_id;
-        let last = request.entries.last().map(|entry| entry.log_id).or(prev);
-        let body = message::encode_append(&request);
-        // openraft's deadline is a heartbeat's, which a disk that is slow for a moment would miss again and again.
-        let deadline = if request.entries.is_empty() { option.soft_ttl() } else { self.append_deadline };
-        let answer = self.call(MessageKind::Append, RPCTypes::AppendEntries, body, deadline).await?;
-        let answer = message::decode_append_answer(&answer).map_err(|error| malformed(&error))?;
-        self.check(vote, (prev, last), before, &answer).map_err(|reverted| {
-            tracing::error!(group = self.group.0, "{reverted}");
-            RPCError::Unreachable(Unreachable::new(&reverted))
-        })?;
-        Ok(answer)
+        self.append(request, Some(option.soft_ttl())).await
+    }
+
+    fn stream_append<S>(
+        &mut self,
+        input: S,
+        _: RPCOption,
+    ) -> BoxFuture<'_, Result<AppendAnswers<'_>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let answers = pipeline::answers(&*self, input);
+        Box::pin(async move { Ok(answers.boxed()) })
     }
 
     async fn vote(

@@ -57,6 +57,7 @@ impl<M: Machine> Group<M> {
         if !self.inner.log.accepts_appends() {
             return Err(ProposeError::DiskFull);
         }
+        self.inner.stir().await;
         let leader = self.inner.raft.as_leader();
         let leader = leader.map_err(|forward| ProposeError::NotLeader { hint: leader_hint(forward) })?;
         let (responder, answer) = ProgressResponder::complete_only();

@@ -4,6 +4,7 @@
 //!   restart removes, so that a stop at any point leaves the old state whole.
 //! - A snapshot is put in place by Raft, in its own order: behind the truncation of a log that contradicts it, before
 //!   the purge of what it includes. Meanwhile nobody else works on the group's files.
+//! - While Raft waits for room in the log it puts nothing in place, and the turn is left to those who make room.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,9 @@ use super::types::{Snapshot, SnapshotMeta, Vote};
 
 /// How long an answer waits for a snapshot that is being put in place.
 const INSTALL_WAIT: Duration = Duration::from_secs(2);
+
+/// In so long Raft answers unless it waits for room, or for a disk.
+const RAFT_WAIT: Duration = Duration::from_secs(1);
 
 /// What a replica is receiving.
 #[derive(Debug, Default)]
@@ -113,6 +117,10 @@ pub(super) async fn handle<M: Machine>(
         }
         TransferStep::Install => {
             if let Some(receiving) = receiving(inner, id) {
+                if !answers(inner).await {
+                    // It stays as it is; the sender asks again.
+                    return Ok(TransferAnswer::Unknown);
+                }
                 begin_install(inner, request.vote, &receiving);
             }
             let result = match &*inner.incoming.0.lock() {
@@ -128,6 +136,12 @@ pub(super) async fn handle<M: Machine>(
             }
         }
     }
+}
+
+/// Whether Raft gets to what it is told now.
+async fn answers<M: Machine>(inner: &Inner<M>) -> bool {
+    let answered = tokio::time::timeout(RAFT_WAIT, inner.raft.with_raft_state(|_| ())).await;
+    answered.is_ok_and(|answered| answered.is_ok())
 }
 
 fn receiving<M: Machine>(inner: &Inner<M>, id: TransferId) -> Option<Arc<Receiving>> {
@@ -187,6 +201,9 @@ async fn install<M: Machine>(
     let pace = inner.files.pace.clone();
     let prepared = crate::blocking::blocking(move || receiver.prepare(&*pace)).await;
     let prepared = prepared.map_err(|_| FileError::Stopped)??;
+    if !answers(inner).await {
+        return Ok(TransferAnswer::Unknown);
+    }
     let received = ReceivedSnapshot { prepared, turn };
     let snapshot = Snapshot { meta, snapshot: SnapshotData::received(received) };
     let answer = inner.raft.install_full_snapshot(vote, snapshot).await;

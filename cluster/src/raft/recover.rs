@@ -2,7 +2,8 @@
 //!
 //! - What the lost majority had acknowledged and this replica never got is lost; what this replica has and nobody had
 //!   committed counts from then on. Nobody else of the old group may ever run again.
-//! - The new membership is an entry behind all others, of a term that nobody has led in, under a new replica id.
+//! - The new membership is an entry behind all others, under a new replica id, of a term above all that the lost majority
+//!   can have led in: whoever heard of one of those counts the new leader as the later.
 //!   Stopped at any point, it can be done again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,9 @@ use super::group::GroupSpec;
 use super::log_store::{LogStore, LogStoreError};
 use super::note::Note;
 use super::types::{Entry, LeaderId, LogId, Membership, Payload, SnapshotMeta, Vote};
+
+/// More terms than the group can have had that this replica never heard of.
+const TERM_LEAP: u64 = 1 << 20;
 
 /// Whether this replica was recovered already, or is to be; an error if there is nothing to recover from.
 pub(super) fn is_due(spec: &GroupSpec, directory: &GroupDirectory) -> Result<bool, OpenError> {
@@ -36,7 +40,7 @@ pub(super) async fn append_membership(
     let (last, vote) = store.ends()?;
     let included = newest.and_then(|meta| meta.last_log_id);
     let Some(before) = last.max(included) else { return Err(OpenError::Empty { replica: spec.replica }) };
-    let term = before.leader_id.term.max(vote.map_or(0, |vote| vote.leader_id.term)) + 1;
+    let term = before.leader_id.term.max(vote.map_or(0, |vote| vote.leader_id.term)) + TERM_LEAP;
     let leader_id = LeaderId { term, node_id: spec.replica };
     let address = spec.members.get(&spec.replica).cloned().unwrap_or_default();
     let voters = vec![BTreeSet::from([spec.replica])];

@@ -40,14 +40,14 @@ impl<M: Machine> StateMachine<M> {
 
     /// Applies a batch in short pieces, so that neither readers nor the thread's other tasks wait for all of it.
     async fn apply_batch(&self, index: u64, batch: &[u8]) -> M::Outcome {
-        let (mut work, mut goes_on) = self.shared.change(|state| {
+        let (mut work, mut goes_on) = self.shared.apply(|state| {
             let mut work = state.machine.begin(index, batch);
             let goes_on = state.machine.go_on(&mut work);
             (work, goes_on)
         });
         while goes_on {
             tokio::task::yield_now().await;
-            goes_on = self.shared.change(|state| state.machine.go_on(&mut work));
+            goes_on = self.shared.apply(|state| state.machine.go_on(&mut work));
         }
         M::finish(work)
     }

@@ -21,6 +21,8 @@ pub(crate) struct Notebook {
     next_bucket: u64,
     /// Lines in the newest cut that was taken.
     taken: usize,
+    /// Whether there is work on files, which panics.
+    pub panics_at_work: bool,
 }
 
 const LINES_OF_BUCKET: usize = 10;
@@ -88,6 +90,11 @@ impl Machine for Notebook {
         let lines: Vec<_> = buckets.into_values().flatten().collect();
         (self.taken, self.lines) = (lines.len(), lines);
         Ok(())
+    }
+
+    fn file_work(&mut self, _settings: &FileSettings) -> Option<FileWork<Self>> {
+        let panics: FileWork<Self> = Box::new(|_| panic!("on purpose"));
+        self.panics_at_work.then_some(panics)
     }
 }
 

@@ -20,6 +20,7 @@ use super::*;
 mod members;
 mod recover;
 mod retire;
+mod sleep;
 mod snapshots;
 mod transfer;
 mod trio;

@@ -47,6 +47,8 @@ pub struct PeerRequest {
     pub address: ReplicaAddress,
     /// What it asks for.
     pub kind: MessageKind,
+    /// Whether it must not overtake what was sent to the replica before.
+    pub is_ordered: bool,
     /// The message; opaque to the transport.
     pub body: Bytes,
 }
@@ -98,6 +100,9 @@ pub enum EndpointError {
     /// The replica has stopped.
     #[error("the replica has stopped")]
     Stopped,
+    /// The replica's log takes no entries until its disk has room.
+    #[error("the replica's disk is full")]
+    DiskFull,
 }
 
 #[cfg(test)]

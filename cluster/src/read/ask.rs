@@ -4,7 +4,7 @@
 //! - A node that does not lead says who does, and is believed a few times; then, or without an answer by the deadline,
 //!   the partition counts as unreachable, and whoever asked says so (R15).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::error::NodeError;
 use crate::map::group_of;
 use crate::partition::{Hosted, PartitionHandle, Partitions};
 use crate::peer::{PeerAnswer, PeerCall, PeerRefusal};
+use crate::phases::Phases;
 
 /// How long one round of a read waits for what it asked.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,10 +42,23 @@ const ATTEMPTS: usize = 3;
 /// About the most bytes of payloads that one round brings.
 const ENTRIES_BYTES_MAX: usize = 8 << 20;
 
+/// Entries by id, as far as they were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// Those that are there.
+    pub found: BTreeMap<EntryId, Entry>,
+    /// Homes that did not answer.
+    pub unreachable: Vec<PartitionId>,
+    /// Those that were not asked for any more.
+    pub left: BTreeSet<EntryId>,
+}
+
 /// The partitions of the cluster as a read asks them.
 #[derive(Clone, Copy)]
 pub(crate) struct Asker<'a> {
-    partitions: &'a Partitions,
+    partitions: &'a Arc<Partitions>,
+    /// How old answers may be, if they may be old.
+    age_max: Option<Duration>,
 }
 
 /// Which entries of which owners are asked for.
@@ -74,6 +88,8 @@ pub(super) struct OwnersAnswer {
 /// Who is asked about a partition.
 enum Target {
     Here(Arc<PartitionHandle>),
+    /// A replica here whose state is not too old.
+    AsIs(Arc<PartitionHandle>),
     Node(u64),
     Nobody(NodeError),
 }
@@ -83,8 +99,13 @@ type Answers = Vec<(PartitionId, Result<Reply, NodeError>)>;
 
 impl<'a> Asker<'a> {
     /// Asks these partitions, by number.
-    pub fn new(partitions: &'a Partitions) -> Self {
-        Self { partitions }
+    pub fn new(partitions: &'a Arc<Partitions>) -> Self {
+        Self { partitions, age_max: None }
+    }
+
+    /// Takes answers of replicas here that are at most so old.
+    pub fn not_older_than(self, age_max: Option<Duration>) -> Self {
+        Self { age_max, ..self }
     }
 
     /// The number of partitions.
@@ -92,10 +113,50 @@ impl<'a> Asker<'a> {
         self.partitions.count()
     }
 
-    /// The partition of this number, if it is here and answers from now on for everything that was answered before,
-    /// without anybody having to be asked.
-    pub fn ready(self, id: PartitionId) -> Option<Hosted> {
-        self.partitions.hosted(id).filter(|partition| partition.is_confirmed())
+    /// The partition of this number, if it is here; whether it answers for everything is the caller's to see.
+    pub fn hosted(self, id: PartitionId) -> Option<Hosted> {
+        self.partitions.hosted(id)
+    }
+
+    /// Waits until a replica here has everything that was answered longer than `age_max` before now.
+    pub async fn freshen(self, partition: &PartitionHandle, age_max: Duration) -> Result<(), NodeError> {
+        if partition.is_confirmed() {
+            return Ok(());
+        }
+        let came = Instant::now();
+        let known = partition.freshness().confirmed();
+        let age = known.map(|(asked, _)| came.saturating_duration_since(asked));
+        if let (Some((_, index)), Some(age)) = (known, age.filter(|age| *age <= age_max)) {
+            if let Some(_renewal) = partition.freshness().renewal(age, age_max)
+                && self.confirm_age(partition).await.is_err()
+            {
+                tracing::debug!(partition = partition.id().0, "the age of a replica was not renewed");
+            }
+            return partition.wait_applied(index).await;
+        }
+        self.confirm_age(partition).await?;
+        match partition.freshness().confirmed() {
+            Some((_, index)) => partition.wait_applied(index).await,
+            None => Err(unavailable(partition.id())),
+        }
+    }
+
+    /// Asks the leader of a replica here for its index.
+    async fn confirm_age(self, partition: &PartitionHandle) -> Result<(), NodeError> {
+        let id = partition.id();
+        let ask = async || {
+            let asker = Asker::new(self.partitions);
+            match Box::pin(asker.ask_one(id, Question::Index)).await? {
+                Reply::Index { index } => Ok(index),
+                _ => Err(unavailable(id)),
+            }
+        };
+        partition.freshness().confirm(ask).await
+    }
+
+    /// Where is noted how long things take.
+    pub fn phases(self) -> &'a Phases {
+        self.partitions.phases()
     }
 
     /// The home of a user.
@@ -111,7 +172,7 @@ impl<'a> Asker<'a> {
     }
 
     /// Asks one partition.
-    pub(super) async fn ask_one(self, id: PartitionId, question: Question) -> Result<Reply, NodeError> {
+    pub async fn ask_one(self, id: PartitionId, question: Question) -> Result<Reply, NodeError> {
         let mut answers = self.ask(vec![(id, question)]).await;
         answers.pop().map_or_else(|| Err(unavailable(id)), |(_, answer)| answer)
     }
@@ -146,6 +207,7 @@ impl<'a> Asker<'a> {
 
     async fn ask_within(self, questions: Vec<(PartitionId, Question)>, within: Duration) -> Answers {
         let deadline = Instant::now() + within;
+        let fresh = self.fresh_here(&questions, deadline).await;
         let mut answers: Vec<Result<Reply, NodeError>> =
             questions.iter().map(|(id, _)| Err(unavailable(*id))).collect();
         let mut open: Vec<usize> = (0..questions.len()).collect();
@@ -155,15 +217,21 @@ impl<'a> Asker<'a> {
             let mut here = Vec::new();
             let mut there: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
             for n in std::mem::take(&mut open) {
-                match self.target(questions[n].0, named.remove(&n)) {
-                    Target::Here(partition) => here.push((n, partition)),
+                let id = questions[n].0;
+                let target = fresh.get(&id).map(|partition| Target::AsIs(partition.clone()));
+                match target.unwrap_or_else(|| self.target(id, named.remove(&n))) {
+                    Target::Here(partition) => here.push((n, partition, false)),
+                    Target::AsIs(partition) => here.push((n, partition, true)),
                     Target::Node(node) => there.entry(node).or_default().push(n),
                     Target::Nobody(error) => answers[n] = Err(error),
                 }
             }
             let questions = &questions;
-            let here = join_all(here.into_iter().map(|(n, partition)| async move {
+            let here = join_all(here.into_iter().map(|(n, partition, as_is)| async move {
                 let (id, question) = &questions[n];
+                if as_is {
+                    return (n, question.answer_as_is(&partition).await);
+                }
                 let answer = timeout_at(deadline, question.answer(&partition)).await;
                 (n, answer.unwrap_or_else(|_| Err(unavailable(*id))))
             }));
@@ -184,6 +252,22 @@ impl<'a> Asker<'a> {
             }
         }
         questions.into_iter().map(|(id, _)| id).zip(answers).collect()
+    }
+
+    /// The replicas here whose state is not too old for what is asked; of the others the leaders are asked.
+    async fn fresh_here(
+        self,
+        questions: &[(PartitionId, Question)],
+        deadline: Instant,
+    ) -> BTreeMap<PartitionId, Arc<PartitionHandle>> {
+        let Some(age_max) = self.age_max else { return BTreeMap::new() };
+        let ids: BTreeSet<PartitionId> = questions.iter().map(|(id, _)| *id).collect();
+        let here = ids.into_iter().filter_map(|id| self.partitions.get(id).ok());
+        let freshened = join_all(here.map(|partition| async move {
+            let freshened = timeout_at(deadline, self.freshen(&partition, age_max)).await;
+            matches!(freshened, Ok(Ok(()))).then(|| (partition.id(), partition))
+        }));
+        freshened.await.into_iter().flatten().collect()
     }
 
     /// Who leads a partition: whoever was named, else this node, else who is known to.
@@ -278,18 +362,20 @@ impl<'a> Asker<'a> {
         all
     }
 
-    /// Entries by id, from the home that is named for each, and the homes that did not answer.
+    /// Entries by id, from the home that is named for each, of each home in the order they come: all of them, or until about
+    /// `bytes_max` bytes of payloads are there.
     pub(super) async fn entries(
         self,
         ids: impl IntoIterator<Item = (PartitionId, EntryId)>,
-    ) -> (BTreeMap<EntryId, Entry>, Vec<PartitionId>) {
+        bytes_max: usize,
+    ) -> Gathered {
         let mut by_home: BTreeMap<PartitionId, Vec<EntryId>> = BTreeMap::new();
         for (home, id) in ids {
             by_home.entry(home).or_default().push(id);
         }
-        let (mut found, mut unreachable) = (BTreeMap::new(), Vec::new());
-        while !by_home.is_empty() {
-            let bytes_max = (ENTRIES_BYTES_MAX / by_home.len()) as u32;
+        let (mut all, mut bytes_left) = (Gathered::default(), bytes_max);
+        while !by_home.is_empty() && bytes_left > 0 {
+            let bytes_max = (bytes_left.min(ENTRIES_BYTES_MAX) / by_home.len()) as u32;
             let question = |ids: &Vec<EntryId>| Question::Entries { ids: ids.clone(), bytes_max };
             let questions = by_home.iter().map(|(id, ids)| (*id, question(ids))).collect();
             for (home, answer) in self.ask(questions).await {
@@ -301,19 +387,17 @@ impl<'a> Asker<'a> {
                         if !rest.is_empty() {
                             by_home.insert(home, rest);
                         }
-                        found.extend(entries.into_iter().flatten().map(|entry| (entry.id, entry)));
+                        for entry in entries.into_iter().flatten() {
+                            bytes_left = bytes_left.saturating_sub(entry.payload.len());
+                            all.found.insert(entry.id, entry);
+                        }
                     }
-                    _ => unreachable.push(home),
+                    _ => all.unreachable.push(home),
                 }
             }
         }
-        (found, unreachable)
-    }
-
-    /// Entries by id, in the order asked, and the homes that did not answer.
-    pub(super) async fn entries_by_id(self, ids: &[EntryId]) -> (Vec<Option<Entry>>, Vec<PartitionId>) {
-        let (found, unreachable) = self.entries(ids.iter().map(|id| (self.home_of_entry(*id), *id))).await;
-        (ids.iter().map(|id| found.get(id).cloned()).collect(), unreachable)
+        all.left = by_home.into_values().flatten().collect();
+        all
     }
 
     /// The home of an entry.

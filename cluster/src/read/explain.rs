@@ -7,7 +7,7 @@ use fanfold_storage::partition::ReaderFacts;
 use super::ask::Asker;
 use super::feed::read_feed;
 use super::question::{Question, Reply};
-use super::request::FeedRequest;
+use super::request::{Consistency, FeedRequest, PAGE_BYTES_MAX};
 use super::view::{Explanation, Reason};
 use crate::error::NodeError;
 
@@ -59,8 +59,9 @@ async fn is_shown(asker: Asker<'_>, space: SpaceId, reader: UserId, id: EntryId)
         newer_than: None,
         hydrate: true,
         at_least: None,
+        consistency: Consistency::Leader,
     };
-    let page = read_feed(asker, &home, &request).await?;
+    let page = read_feed(asker, &home, &request, PAGE_BYTES_MAX).await?;
     Ok(page.entries.first().is_some_and(|entry| entry.id == id))
 }
 

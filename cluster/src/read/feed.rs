@@ -3,6 +3,9 @@
 //! - A round takes a slice, asks each owner's partition once, and accepts what is above the bound to which all of
 //!   them are complete; rounds go on until the page is full or the true end is reached.
 //! - Each round lowers the bound, so that a page that is short can always be continued.
+//! - Where a partition does not answer, a page ends if there is anything above that gap, and the next one begins there. A page
+//!   that has nothing above it shows what is known below, so that nobody's dead partition blocks it. Without an end in sight
+//!   it is never the last one: a page that comes back empty where it began says that there is a gap still.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fanfold_storage::entry::Delivery;
 use fanfold_storage::ids::{EntryId, PartitionId, RowPosition, SpaceId, UserId};
 use fanfold_storage::partition::{FeedQuery, FeedSlice, RemoteSource};
+use tokio::time::Instant;
 
 use super::ask::{Asker, OwnersQuery};
 use super::hydrate::{Hydrated, hydrate};
@@ -17,6 +21,7 @@ use super::request::{FeedRequest, Mark};
 use super::view::{Budget, EntryView, Page, ShortReason};
 use crate::error::NodeError;
 use crate::partition::{PartitionHandle, position_of};
+use crate::phases::RequestPhase;
 
 /// Owners asked after which no further round begins. A round always asks all it needs, or a reader of more owners
 /// than this could never go on.
@@ -36,8 +41,10 @@ pub(crate) struct FeedRead<'a> {
     reader: UserId,
     limit: usize,
     hydrate: bool,
+    /// Bytes of payloads that may still be shown.
+    bytes_left: usize,
     shown: Vec<EntryView>,
-    /// Below it, owners of partitions that did not answer may have more.
+    /// Below it, there may be more of owners whose partitions did not answer, or were not asked.
     gap: EntryId,
     unreachable: BTreeSet<PartitionId>,
     short_of: BTreeSet<ShortReason>,
@@ -53,11 +60,12 @@ struct Round {
     bound: EntryId,
 }
 
-/// Reads a feed at the reader's home, which was confirmed.
+/// Reads a feed at the reader's home, which was confirmed; a page of about `bytes_max` bytes of payloads at most.
 pub(crate) async fn read_feed(
     asker: Asker<'_>,
     home: &PartitionHandle,
     request: &FeedRequest,
+    bytes_max: usize,
 ) -> Result<Page, NodeError> {
     let (space, reader, below) = (request.space, request.reader, request.below);
     // One more than needed tells whether the page is the last one.
@@ -80,6 +88,7 @@ pub(crate) async fn read_feed(
         reader,
         limit: request.limit as usize,
         hydrate: request.hydrate,
+        bytes_left: bytes_max.max(1),
         shown: Vec::new(),
         gap: EntryId::ZERO,
         unreachable: BTreeSet::new(),
@@ -94,9 +103,10 @@ pub(crate) async fn read_feed(
             (bound, Some(count))
         }
     };
+    let next = read.next(below, bound);
     Ok(Page {
         entries: read.shown,
-        next: (bound > EntryId::ZERO).then_some(bound),
+        next,
         complete_to: bound.max(read.gap),
         short_of: read.short_of.into_iter().collect(),
         mark: Some(mark),
@@ -110,7 +120,9 @@ impl FeedRead<'_> {
     /// the first round, if it was taken already.
     async fn scan(&mut self, mut below: EntryId, mut first: Option<FeedSlice>) -> Result<EntryId, NodeError> {
         loop {
+            let started = Instant::now();
             let round = self.round(below, first.take()).await?;
+            self.asker.phases().note(RequestPhase::Merge, started.elapsed());
             let is_more = self.accept(&round.rows).await?;
             if is_more || (self.shown.len() == self.limit && round.bound > EntryId::ZERO) {
                 return Ok(self.shown.last().map_or(round.bound, |last| last.id));
@@ -173,19 +185,30 @@ impl FeedRead<'_> {
         Ok((rows.map(|(row, _)| row).collect(), answer.bound))
     }
 
-    /// Shows rows until the page is full; returns whether some are left.
+    /// Shows rows until the page is full, or its bytes are spent; returns whether some are left.
     async fn accept(&mut self, mut rows: &[Delivery]) -> Result<bool, NodeError> {
         while !rows.is_empty() && self.shown.len() < self.limit {
-            let (now, rest) = rows.split_at(rows.len().min(self.limit - self.shown.len()));
-            rows = rest;
+            let now = &rows[..rows.len().min(self.limit - self.shown.len())];
             if !self.hydrate {
                 self.shown.extend(now.iter().map(EntryView::of_delivery));
+                rows = &rows[now.len()..];
                 continue;
             }
-            let hydrated = hydrate(self.asker, self.reader, self.space, now).await?;
+            if self.bytes_left == 0 {
+                self.short_of.insert(ShortReason::Spent { budget: Budget::Bytes });
+                break;
+            }
+            let started = Instant::now();
+            let hydrated = hydrate(self.asker, self.reader, self.space, now, self.bytes_left).await?;
+            self.asker.phases().note(RequestPhase::Hydrate, started.elapsed());
+            let is_whole = hydrated.len() == now.len();
+            rows = &rows[hydrated.len()..];
             for (row, found) in now.iter().zip(hydrated) {
                 match found {
-                    Hydrated::Live(view) => self.shown.push(view),
+                    Hydrated::Live(view) => {
+                        self.bytes_left = self.bytes_left.saturating_sub(view.payload_bytes());
+                        self.shown.push(view);
+                    }
                     Hydrated::Gone => {}
                     Hydrated::Unreachable(partition) => {
                         self.note_unreachable(partition);
@@ -193,8 +216,28 @@ impl FeedRead<'_> {
                     }
                 }
             }
+            if !is_whole && !self.shown.is_empty() {
+                self.short_of.insert(ShortReason::Spent { budget: Budget::Bytes });
+                break;
+            }
         }
         Ok(!rows.is_empty())
+    }
+
+    /// Where to go on after a page below `below` that is complete down to `bound`, but for the gap; none at the true end.
+    fn next(&mut self, below: EntryId, bound: EntryId) -> Option<EntryId> {
+        if self.gap <= bound {
+            return (bound > EntryId::ZERO).then_some(bound);
+        }
+        let above = self.shown.partition_point(|entry| entry.id >= self.gap);
+        if above > 0 {
+            self.shown.truncate(above);
+            return Some(self.gap);
+        }
+        if bound > EntryId::ZERO {
+            return Some(bound);
+        }
+        Some(self.shown.last().map_or(below, |last| last.id))
     }
 
     fn note_unreachable(&mut self, partition: PartitionId) {
@@ -236,7 +279,12 @@ impl FeedRead<'_> {
             let (rows, bound) = self.ask(&sources, since.id_bound, NEWS_LIMIT).await?;
             remote.extend(rows);
             sources.retain(|source| source.below > since.id_bound && bound > since.id_bound);
-            if sources.is_empty() || self.is_spent() {
+            if sources.is_empty() {
+                break;
+            }
+            if self.is_spent() {
+                // What was not asked for is missing like what could not be.
+                self.gap = self.gap.max(bound);
                 break;
             }
             for source in &mut sources {

@@ -29,7 +29,7 @@ pub(crate) use timeline::{read_entries, read_timeline};
 pub use ready::{ReadyFeeds, ReadyPage};
 pub use request::{
     Consistency, EntriesRequest, FOLLOW_SCAN_LIMIT_MAX, FeedRequest, FeedsRequest, IDS_MAX, LIMIT_MAX, Mark,
-    READERS_MAX, ScanAfter, TimelineRequest,
+    PAGE_BYTES_MAX, READERS_MAX, ScanAfter, TimelineRequest,
 };
 pub use view::{
     Budget, Counts, Edge, EdgePage, EntryView, Explanation, Page, Reason, ReferenceState, ReferenceView,

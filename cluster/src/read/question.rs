@@ -20,11 +20,15 @@ use tokio::time::timeout;
 
 use super::request::{FOLLOW_SCAN_LIMIT_MAX, LIMIT_MAX};
 use crate::error::NodeError;
-use crate::partition::PartitionHandle;
+use crate::partition::{ACTIVE_READERS_MAX, PartitionHandle};
 use crate::peer::PeerRefusal;
 
 /// Entries taken from one timeline at a time.
 const TIMELINE_CHUNK: usize = 16;
+
+/// Private entries of others that one question passes over, shared by its timelines, each of which gets at least one chunk: it is
+/// answered under the lock. What is below those it passed over is asked for again.
+const PASSED_OVER_MAX: usize = 8_192;
 
 /// Entries read by id under one lock before the bytes are counted.
 const ENTRIES_CHUNK: usize = 64;
@@ -112,6 +116,11 @@ pub(crate) enum Question {
     Tick,
     /// Which index of its log reflects everything that was answered before.
     Index,
+    /// These have read at a replica that does not lead: they are active.
+    Active {
+        /// The readers.
+        readers: Vec<UserId>,
+    },
 }
 
 /// What of an entry decides who may see it.
@@ -197,6 +206,7 @@ encoded_enum!(Question, "question" {
     9 => Drained,
     10 => Tick,
     11 => Index,
+    12 => Active { readers },
 });
 encoded_enum!(Reply, "reply" {
     0 => Failed { refusal },
@@ -252,6 +262,10 @@ impl Question {
                 Err(_) => Ok(Reply::NotYet),
             },
             Self::Tick => partition.propose(&Command::Tick).await.map(|_| Reply::Done),
+            Self::Active { readers } => {
+                let readers = readers.iter().take(ACTIVE_READERS_MAX).copied().collect();
+                partition.propose(&Command::Active { readers }).await.map(|_| Reply::Done)
+            }
             Self::Way { destination, .. } => {
                 partition.confirm().await?;
                 let mut reply = partition.read(|state| self.read(state))?;
@@ -266,6 +280,18 @@ impl Question {
                 partition.confirm().await?;
                 partition.read(|state| self.read(state))
             }
+        }
+    }
+
+    /// Answers at a replica whose state is not too old, whoever leads.
+    pub async fn answer_as_is(&self, partition: &PartitionHandle) -> Result<Reply, NodeError> {
+        match self {
+            Self::Newest { .. }
+            | Self::Entries { .. }
+            | Self::FollowerCount { .. }
+            | Self::Followers { .. }
+            | Self::Visible { .. } => partition.read(|state| self.read(state)),
+            _ => self.answer(partition).await,
         }
     }
 
@@ -308,7 +334,11 @@ impl Question {
                 Reply::Way { entry: facts.entry, event: facts.event, acknowledged }
             }
             Self::Index => Reply::Index { index: state.applied() },
-            Self::Applied { .. } | Self::Reached { .. } | Self::Drained | Self::Tick => Reply::NotYet,
+            Self::Applied { .. }
+            | Self::Reached { .. }
+            | Self::Drained
+            | Self::Tick
+            | Self::Active { .. } => Reply::NotYet,
         }
     }
 }
@@ -344,8 +374,11 @@ fn newest_of(
     let mut newest: BinaryHeap<(Reverse<EntryId>, usize)> = BinaryHeap::new();
     let mut deliveries: Vec<Delivery> = Vec::new();
     let mut is_cut = false;
+    let passed_max = (PASSED_OVER_MAX / sources.len().max(1)).max(TIMELINE_CHUNK);
+    // Of the timelines that were not looked at further, the largest id that was reached.
+    let mut reached = EntryId::ZERO;
     for (owner, below) in sources {
-        let mut below = *below;
+        let (mut below, mut passed) = (*below, 0);
         'owner: loop {
             let slice = state.timeline(space, *owner, below, TIMELINE_CHUNK);
             for entry in &slice.entries {
@@ -359,6 +392,11 @@ fn newest_of(
                 }
                 // What is private never leaves home but for its owner.
                 if entry.audience == Audience::Private && entry.owner != reader {
+                    passed += 1;
+                    if passed == passed_max {
+                        reached = reached.max(entry.id);
+                        break 'owner;
+                    }
                     continue;
                 }
                 newest.push((Reverse(entry.id), deliveries.len()));
@@ -374,7 +412,8 @@ fn newest_of(
             }
         }
     }
-    let bound = newest.peek().filter(|_| is_cut).map_or(EntryId::ZERO, |(Reverse(lowest), _)| *lowest);
+    let lowest = newest.peek().filter(|_| is_cut).map_or(EntryId::ZERO, |(Reverse(lowest), _)| *lowest);
+    let bound = lowest.max(reached);
     (newest.into_iter().map(|(_, at)| deliveries[at]).collect(), bound)
 }
 
@@ -444,6 +483,7 @@ mod tests {
             Question::Drained,
             Question::Tick,
             Question::Index,
+            Question::Active { readers: vec![UserId(3), UserId(1)] },
         ]
         .map(|question| (PartitionId(4), question))
         .to_vec()

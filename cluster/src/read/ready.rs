@@ -1,12 +1,13 @@
 //! Owns the feed reads that need not wait: many at a time, from the partitions of this node as they are.
 //!
-//! - A page is found here only if the general way would find the same one: its home is confirmed without asking, its
-//!   part of the home is enough, and everything it shows is on this node. Anything else is left to the general way.
+//! - A page is found here only if the general way would find the same one: its home is confirmed without asking, or may
+//!   answer as it is; its part of the home is enough, and everything it shows is on this node. Anything else is left to the general way.
 //! - A partition is locked once for a group of pages, and once more for the payloads.
 //! - What is found stays in memory that is used again. Payloads are copied into one buffer: to share each costs more than
 //!   to copy the usual few hundred bytes.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use fanfold_storage::entry::Delivery;
@@ -15,9 +16,10 @@ use fanfold_storage::partition::{FeedQuery, Partition};
 
 use super::ask::Asker;
 use super::hydrate::is_of;
-use super::request::{FeedRequest, LIMIT_MAX, Mark};
+use super::request::{Consistency, FeedRequest, LIMIT_MAX, Mark};
 use super::view::EntryView;
 use crate::partition::PartitionHandle;
+use crate::phases::RequestPhase;
 use crate::position::Position;
 
 /// Pages that are found under one lock, so that a batch that waits to be applied waits for few.
@@ -69,6 +71,8 @@ struct Found {
     rows: Range<usize>,
     /// Where the entries begin, if the page is hydrated.
     entries: Option<usize>,
+    /// How old they may be, if they may be old.
+    age_max: Option<Duration>,
     next: Option<EntryId>,
     mark: Mark,
     position: Position,
@@ -156,23 +160,52 @@ impl ReadyFeeds {
         self.places.sort_unstable();
         let places = std::mem::take(&mut self.places);
         for group in places.chunk_by(|a, b| a.0 == b.0).flat_map(|home| home.chunks(PAGES_AT_ONCE)) {
-            let Some(home) = asker.ready(group[0].0) else { continue };
+            let Some(home) = asker.hosted(group[0].0) else { continue };
+            let age = home.age();
+            let started = Instant::now();
             // A damaged partition is the general way's to tell.
-            let _ = home.read(|state| self.find_rows(&home, state, group, &request));
+            if home.read(|state| self.find_rows((&home, age), state, group, &request)).is_err() {
+                group.iter().for_each(|(_, place)| self.pages[*place] = None);
+            }
+            let found = group.iter().filter(|(_, place)| self.pages[*place].is_some()).count();
+            asker.phases().note_many(RequestPhase::Merge, started.elapsed(), found as u64);
         }
         self.places = places;
+        let hydrated = self.pages.iter().flatten().filter(|page| page.entries.is_some()).count();
+        let started = Instant::now();
         self.hydrate(asker, bytes_max);
+        asker.phases().note_many(RequestPhase::Hydrate, started.elapsed(), hydrated as u64);
     }
 
     fn find_rows<'r>(
         &mut self,
-        home: &PartitionHandle,
+        (home, age): (&PartitionHandle, Option<Duration>),
         state: &Partition,
         group: &[(PartitionId, usize)],
         request: &impl Fn(usize) -> &'r FeedRequest,
     ) {
         let (row, id_bound) = state.feed_mark();
         let position = crate::partition::position_of(state);
+        let is_reached = |at_least: &Position| {
+            let ours =
+                (at_least.partition, at_least.incarnation) == (position.partition, position.incarnation);
+            ours && at_least.index <= position.index
+        };
+        let is_confirmed = home.is_confirmed();
+        let is_allowed = |asked: &FeedRequest| {
+            let may_answer = match asked.consistency {
+                Consistency::Leader => is_confirmed,
+                Consistency::AtLeast => true,
+                // Who renews what is known of the age goes the general way.
+                Consistency::StaleOk { .. } => asked.consistency.age_max().is_some_and(|age_max| {
+                    age.is_some_and(|age| age <= age_max && home.freshness().renewal(age, age_max).is_none())
+                }),
+            };
+            may_answer && asked.at_least.as_ref().is_none_or(is_reached)
+        };
+        if !group.iter().any(|(_, place)| is_allowed(request(*place))) {
+            return;
+        }
         let mark = Mark { partition: position.partition, incarnation: position.incarnation, row, id_bound };
         self.queries.clear();
         self.queries.extend(group.iter().map(|(_, place)| {
@@ -181,20 +214,18 @@ impl ReadyFeeds {
             FeedQuery { space, reader, below, limit: limit as usize + 1 }
         }));
         let Self { pages, rows, queries, entries, .. } = self;
-        let is_reached = |at_least: &Position| {
-            let ours =
-                (at_least.partition, at_least.incarnation) == (position.partition, position.incarnation);
-            ours && at_least.index <= position.index
-        };
         state.feed_slices(queries, |n, slice| {
             let place = group[n].1;
             let asked = request(place);
             // A refusal is the general way's to tell.
             let Ok(slice) = slice else { return };
+            if !is_allowed(asked) {
+                return;
+            }
             home.activity().note(asked.reader, slice.active);
             let limit = asked.limit as usize;
             let is_whole = slice.rows.len() > limit || !slice.more;
-            if !slice.remote.is_empty() || !is_whole || !asked.at_least.as_ref().is_none_or(is_reached) {
+            if !slice.remote.is_empty() || !is_whole {
                 return;
             }
             let shown = &slice.rows[..slice.rows.len().min(limit)];
@@ -209,6 +240,7 @@ impl ReadyFeeds {
                 space: asked.space,
                 rows: from..rows.len(),
                 entries: hydrated,
+                age_max: asked.consistency.age_max(),
                 next,
                 mark,
                 position,
@@ -239,7 +271,8 @@ impl ReadyFeeds {
         }
         let groups = wanted.chunk_by(|a, b| a.home == b.home).flat_map(|home| home.chunks(ENTRIES_AT_ONCE));
         for group in groups {
-            let Some(home) = asker.ready(group[0].home) else { continue };
+            let Some(home) = asker.hosted(group[0].home) else { continue };
+            let (is_confirmed, age) = (home.is_confirmed(), home.age());
             ids.clear();
             ids.extend(group.iter().map(|wanted| wanted.id));
             // What is damaged or gone leaves its pages to the general way, as does what refers to an entry: that may be
@@ -248,7 +281,11 @@ impl ReadyFeeds {
                 state.entries_into(ids, |n, entry| {
                     let (Wanted { place, page, row, .. }, bytes) = (group[n], entry.payload.len());
                     let is_it = pages[page].as_ref().is_some_and(|page| is_of(entry, page.space, &rows[row]));
-                    let fits = bytes <= left[page] && gathered.len() + bytes <= GATHERED_BYTES_MAX;
+                    let age_max = pages[page].as_ref().and_then(|page| page.age_max);
+                    let may_answer =
+                        is_confirmed || age.is_some_and(|age| age_max.is_some_and(|max| age <= max));
+                    let fits =
+                        may_answer && bytes <= left[page] && gathered.len() + bytes <= GATHERED_BYTES_MAX;
                     if fits && is_it && entry.reference.is_none() {
                         left[page] -= bytes;
                         let from = gathered.len();

@@ -1,5 +1,7 @@
 //! Owns what a read asks for, and the limits of that.
 
+use std::time::Duration;
+
 use fanfold_storage::ids::{EntryId, PartitionId, RowPosition, SpaceId, UserId};
 
 use crate::position::Position;
@@ -16,20 +18,37 @@ pub const IDS_MAX: usize = 1_000;
 /// The most feeds read at once.
 pub const READERS_MAX: usize = 1_024;
 
+/// About the most bytes of payloads of a page, those of what its entries refer to included.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// About the most bytes of payloads of entries that are read by id at once.
+pub const IDS_BYTES_MAX: usize = 64 << 20;
+
 /// What a read may be answered from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Consistency {
     /// The leader, which confirms that it leads: everything that was answered before is seen.
     #[default]
     Leader,
-    /// Any replica, once it reflects what the request's `at_least` names; without one, whatever it has.
+    /// Any replica, once it reflects what the request's `at_least` names; without one, whatever it has. What is needed of
+    /// other partitions comes from their leaders.
     AtLeast,
-    /// Any replica that heard from its leader within so many milliseconds and has applied what was committed then; the
-    /// message's own time on its way comes on top.
+    /// Any replica of any partition that is needed, if it has everything that was answered longer than so many
+    /// milliseconds before the read came.
     StaleOk {
         /// The milliseconds.
         max_ms: u32,
     },
+}
+
+impl Consistency {
+    /// How old an answer may be, if it may be old.
+    pub fn age_max(self) -> Option<Duration> {
+        match self {
+            Self::StaleOk { max_ms } => Some(Duration::from_millis(max_ms.into())),
+            Self::Leader | Self::AtLeast => None,
+        }
+    }
 }
 
 /// Reads the feed of a reader, newest first.
@@ -49,6 +68,8 @@ pub struct FeedRequest {
     pub hydrate: bool,
     /// What the answer must at least reflect.
     pub at_least: Option<Position>,
+    /// Who may answer.
+    pub consistency: Consistency,
 }
 
 /// Reads the first pages of many feeds.
@@ -62,6 +83,8 @@ pub struct FeedsRequest {
     pub limit: u32,
     /// Whether payloads and references are wanted.
     pub hydrate: bool,
+    /// Who may answer.
+    pub consistency: Consistency,
 }
 
 /// Reads the timeline of an owner, newest first.
@@ -81,6 +104,8 @@ pub struct TimelineRequest {
     pub hydrate: bool,
     /// What the answer must at least reflect.
     pub at_least: Option<Position>,
+    /// Who may answer.
+    pub consistency: Consistency,
 }
 
 /// Reads entries by id.
@@ -92,6 +117,8 @@ pub struct EntriesRequest {
     pub ids: Vec<EntryId>,
     /// Whose eyes; none sees everything.
     pub viewer: Option<UserId>,
+    /// Who may answer.
+    pub consistency: Consistency,
 }
 
 /// A point in the arrivals of one reader's feed; `newer_than` counts from it.

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use fanfold_storage::command::{Append, Command, Limits, Outcome, Ttl, Write, WriteTag, encode_batch};
 use fanfold_storage::entry::{Audience, EntryRef};
 use fanfold_storage::fs::RealFs;
-use fanfold_storage::ids::{GraphId, JournalPosition, PartitionId, Sequence, SpaceId, Stamp, UserId};
+use fanfold_storage::ids::{
+    EntryId, GraphId, JournalPosition, PartitionId, Sequence, SpaceId, Stamp, UserId,
+};
 use fanfold_storage::log::{GroupId, Log, LogOptions};
 use fanfold_storage::space::{SpaceDefinition, SpacePolicy};
 use futures_util::future::BoxFuture;
@@ -189,31 +191,70 @@ impl Half {
     }
 
     async fn post(&self, owner: UserId, payload: &str, reference: Option<EntryRef>) {
-        let item = Append {
-            space: POSTS,
-            owner,
-            author: None,
-            audience: Audience::Public,
-            ttl: Ttl::SpaceDefault,
-            key: None,
-            reference,
-            payload: Bytes::copy_from_slice(payload.as_bytes()),
-        };
+        let payload = Bytes::copy_from_slice(payload.as_bytes());
+        let item = Append { reference, payload, ..item(owner, Audience::Public) };
         self.write(owner, Write::Append { items: vec![item] }).await;
     }
 
+    async fn post_many(&self, owner: UserId, audience: Audience, count: usize) {
+        self.write(owner, Write::Append { items: vec![item(owner, audience); count] }).await;
+    }
+
+    /// A page of ids only, as long as pages may be.
+    async fn scan(&self, reader: UserId, below: EntryId) -> Page {
+        let limit = LIMIT_MAX;
+        let (newer_than, at_least) = (None, None);
+        let consistency = Consistency::Leader;
+        let request = FeedRequest {
+            space: POSTS,
+            reader,
+            limit,
+            below,
+            newer_than,
+            hydrate: false,
+            at_least,
+            consistency,
+        };
+        timeout(LONG, read_feed(self.asker(), &self.home(reader), &request, PAGE_BYTES_MAX))
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
     async fn feed(&self, reader: UserId) -> Page {
+        self.feed_below(reader, EntryId::MAX, PAGE_BYTES_MAX).await
+    }
+
+    async fn feed_below(&self, reader: UserId, below: EntryId, bytes_max: usize) -> Page {
         let request = FeedRequest {
             space: POSTS,
             reader,
             limit: 10,
-            below: fanfold_storage::ids::EntryId::MAX,
+            below,
             newer_than: None,
             hydrate: true,
             at_least: None,
+            consistency: crate::read::Consistency::Leader,
         };
-        read_feed(self.asker(), &self.home(reader), &request).await.unwrap()
+        read_feed(self.asker(), &self.home(reader), &request, bytes_max).await.unwrap()
     }
+}
+
+fn item(owner: UserId, audience: Audience) -> Append {
+    Append {
+        space: POSTS,
+        owner,
+        author: None,
+        audience,
+        ttl: Ttl::SpaceDefault,
+        key: None,
+        reference: None,
+        payload: Bytes::new(),
+    }
+}
+
+fn ids(page: &Page) -> Vec<EntryId> {
+    page.entries.iter().map(|entry| entry.id).collect()
 }
 
 fn payloads(page: &Page) -> Vec<Option<Bytes>> {
@@ -270,7 +311,12 @@ async fn feeds_edges_and_waits_work_across_nodes() {
     let explained = explain(first.asker(), POSTS, users[0], there).await.unwrap();
     assert!(explained.shown, "{explained:?}");
     // Entries by id, with a viewer who is homed elsewhere.
-    let request = EntriesRequest { space: POSTS, ids: vec![there], viewer: Some(users[0]) };
+    let request = EntriesRequest {
+        space: POSTS,
+        ids: vec![there],
+        viewer: Some(users[0]),
+        consistency: crate::read::Consistency::Leader,
+    };
     let entries = read_entries(second.asker(), &request).await.unwrap();
     assert_eq!(entries[0].as_ref().unwrap().id, there);
     // A token of a write there is waited for from here.
@@ -305,6 +351,109 @@ async fn a_node_that_does_not_answer_makes_pages_short_and_nothing_is_lost() {
     let counted = counts(second.asker(), FOLLOWS, users[3]).await.unwrap();
     assert_eq!(counted.followers, 1);
     assert_eq!(payloads(&first.feed(users[0]).await), [Some(Bytes::from_static(b"there"))]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scan_past_a_partition_that_does_not_answer_is_never_at_its_end() {
+    let (first, proxy, second, users) = halves().await;
+    first.post(users[1], "older", None).await;
+    let cap = SpacePolicy::default().feed_cap as usize;
+    second.post_many(users[2], Audience::Public, cap + 1).await;
+    let owners = vec![users[1], users[2]];
+    first.write(users[0], Write::Follow { graph: FOLLOWS, reader: users[0], owners }).await;
+    timeout(LONG, first.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    timeout(LONG, second.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    let whole = ids(&first.scan(users[0], EntryId::MAX).await);
+    assert_eq!(whole.len(), cap + 2);
+    let (left_out, older) = (whole[cap], whole[cap + 1]);
+    proxy.cut(Toward::Caller, true);
+    // What is above the gap is a page of its own, and the next one begins at the gap.
+    let page = first.scan(users[0], EntryId::MAX).await;
+    let short_of = vec![ShortReason::Unreachable { partition: PartitionId(2) }];
+    assert_eq!((ids(&page), &page.short_of), (whole[..cap].to_vec(), &short_of));
+    let gap = page.next.unwrap();
+    assert!(gap > left_out && gap <= whole[cap - 1] && page.complete_to == gap, "{gap:?}");
+    // Nothing is above it now: what is known below is shown, and said not to be all.
+    let page = first.scan(users[0], gap).await;
+    assert_eq!((ids(&page), &page.short_of, page.complete_to), (vec![older], &short_of, gap));
+    assert_eq!(page.next, Some(older));
+    let page = first.scan(users[0], older).await;
+    assert_eq!((ids(&page), page.next), (vec![], Some(older)), "no true end");
+    proxy.cut(Toward::Caller, false);
+    proxy.break_all();
+    timeout(LONG, first.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    let page = first.scan(users[0], gap).await;
+    assert_eq!((ids(&page), page.next, page.short_of.len()), (vec![left_out, older], None, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_passes_over_so_many_private_entries_and_the_next_goes_on() {
+    let (first, _proxy, second, users) = halves().await;
+    let (owner, reader) = (users[2], users[0]);
+    second.post(owner, "below them", None).await;
+    for _ in 0..9 {
+        second.post_many(owner, Audience::Private, 1_000).await;
+    }
+    second.post(owner, "above them", None).await;
+    let home = second.home(owner);
+    let ask = |below| Question::Newest {
+        space: POSTS,
+        reader,
+        from: EntryId(1),
+        limit: 20,
+        sources: vec![(owner, below)],
+    };
+    let answered = |reply| match reply {
+        Ok(question::Reply::Newest { deliveries, bound }) => (deliveries.len(), bound),
+        other => panic!("{other:?}"),
+    };
+    let (found, bound) = answered(ask(EntryId::MAX).answer(&home).await);
+    assert!(found == 1 && bound > EntryId::ZERO, "{found} down to {bound}");
+    assert_eq!(answered(ask(bound).answer(&home).await), (1, EntryId::ZERO));
+    // A feed is filled all the same.
+    first.write(reader, Write::Follow { graph: FOLLOWS, reader, owners: vec![owner] }).await;
+    timeout(LONG, first.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    timeout(LONG, second.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    let page = first.scan(reader, EntryId::MAX).await;
+    assert_eq!((page.entries.len(), page.next, page.short_of.len()), (2, None, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hydrated_page_ends_when_its_bytes_are_spent_and_the_next_goes_on() {
+    let (first, _proxy, second, users) = halves().await;
+    let owners = vec![users[1], users[2], users[3]];
+    first.write(users[0], Write::Follow { graph: FOLLOWS, reader: users[0], owners }).await;
+    second.post(users[3], &"r".repeat(700), None).await;
+    timeout(LONG, first.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    timeout(LONG, second.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    let referred = first.scan(users[0], EntryId::MAX).await.entries[0].id;
+    for n in 0..4 {
+        first.post(users[1], &"a".repeat(500), None).await;
+        let reference = (n % 2 == 0).then_some(EntryRef { owner: users[3], id: referred });
+        second.post(users[2], &"b".repeat(600), reference).await;
+    }
+    timeout(LONG, first.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    timeout(LONG, second.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    let whole = first.feed(users[0]).await;
+    assert_eq!((whole.entries.len(), whole.next, whole.short_of.len()), (9, None, 0));
+    let spent = ShortReason::Spent { budget: Budget::Bytes };
+    for bytes_max in [1, 600, 1_000, 1_300, 2_000, 3_000, 10_000] {
+        let (mut shown, mut below) = (Vec::new(), EntryId::MAX);
+        loop {
+            let page = first.feed_below(users[0], below, bytes_max).await;
+            let bytes: usize = page.entries.iter().map(EntryView::payload_bytes).sum();
+            // Each of three homes may bring one entry more.
+            assert!(bytes <= 2 * bytes_max + 3 * 1_300, "{bytes} of {bytes_max}");
+            assert!(page.next.is_none() || page.short_of == [spent], "{page:?}");
+            assert_eq!(page.complete_to, page.next.unwrap_or(EntryId::ZERO));
+            shown.extend(page.entries);
+            match page.next {
+                Some(next) => below = next,
+                None => break,
+            }
+        }
+        assert_eq!(shown, whole.entries, "{bytes_max}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

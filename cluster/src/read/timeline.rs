@@ -2,9 +2,9 @@
 
 use fanfold_storage::ids::EntryId;
 
-use super::ask::Asker;
+use super::ask::{Asker, Gathered};
 use super::hydrate::{refer, visible};
-use super::request::{EntriesRequest, TimelineRequest};
+use super::request::{EntriesRequest, IDS_BYTES_MAX, PAGE_BYTES_MAX, TimelineRequest};
 use super::view::{Budget, EntryView, Page, ShortReason};
 use crate::error::NodeError;
 use crate::partition::{PartitionHandle, position_of};
@@ -42,20 +42,31 @@ pub(crate) async fn read_timeline(
             break bound;
         }
     };
+    let mut bound = bound;
     if request.hydrate {
-        refer(asker, request.viewer, shown.iter_mut().collect()).await?;
+        let whole = refer(asker, request.viewer, shown.iter_mut().collect(), PAGE_BYTES_MAX).await?;
+        if whole < shown.len() {
+            shown.truncate(whole);
+            bound = shown.last().map_or(bound, |last| last.id);
+            short_of.push(ShortReason::Spent { budget: Budget::Bytes });
+        }
     }
     let next = (bound > EntryId::ZERO).then_some(bound);
     Ok(Page { entries: shown, next, complete_to: bound, short_of, mark: None, new_count: None, position })
 }
 
-/// Reads entries by id, in the order asked; none where there is no such entry in the space, or not for the viewer.
+/// Reads entries by id, in the order asked; none where there is no such entry in the space, or not for the viewer. What they refer
+/// to is left out if it is too much, as they are answered one for one.
 pub(crate) async fn read_entries(
     asker: Asker<'_>,
     request: &EntriesRequest,
 ) -> Result<Vec<Option<EntryView>>, NodeError> {
-    let (found, unreachable) =
-        asker.entries(request.ids.iter().map(|id| (asker.home_of_entry(*id), *id))).await;
+    let ids = request.ids.iter().map(|id| (asker.home_of_entry(*id), *id));
+    let Gathered { found, unreachable, left } = asker.entries(ids, IDS_BYTES_MAX).await;
+    if !left.is_empty() {
+        let bytes: usize = found.values().map(|entry| entry.payload.len()).sum();
+        return Err(NodeError::TooLarge { bytes: bytes as u64, limit_bytes: IDS_BYTES_MAX as u64 });
+    }
     if let Some(partition) = unreachable.first() {
         return Err(NodeError::Unavailable { partition: *partition, may_have_applied: false });
     }
@@ -66,6 +77,6 @@ pub(crate) async fn read_entries(
         Some(EntryView::hydrated(entry.clone()))
     };
     let mut views: Vec<_> = request.ids.iter().map(view).collect();
-    refer(asker, request.viewer, views.iter_mut().flatten().collect()).await?;
+    refer(asker, request.viewer, views.iter_mut().flatten().collect(), IDS_BYTES_MAX).await?;
     Ok(views)
 }

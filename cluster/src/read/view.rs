@@ -48,6 +48,8 @@ pub enum Budget {
     OwnersAsked,
     /// Rounds of asking.
     Rounds,
+    /// Bytes of payloads.
+    Bytes,
 }
 
 /// An entry as a viewer sees it.
@@ -108,6 +110,15 @@ impl EntryView {
             payload: None,
             reference: None,
         }
+    }
+
+    /// The bytes of its payload, and of that of what it refers to.
+    pub(super) fn payload_bytes(&self) -> usize {
+        let referred = match self.reference.as_ref().map(|reference| &reference.state) {
+            Some(ReferenceState::Live(entry)) => entry.payload_bytes(),
+            _ => 0,
+        };
+        self.payload.as_ref().map_or(0, Bytes::len) + referred
     }
 
     /// An entry with its payload; what it refers to is not looked up.

@@ -9,8 +9,10 @@ use fanfold_cluster::catalog::NodeState;
 use fanfold_cluster::jobs::{JobKind, JobState};
 use fanfold_cluster::meter::Meter;
 use fanfold_cluster::survivor::{SurvivorError, survive};
+use fanfold_cluster::view::GroupHealth;
 use fanfold_cluster::{ClusterChange, OpenError};
 use fanfold_storage::ids::PartitionId;
+use fanfold_storage::space::SpacePolicy;
 
 use crate::support::*;
 
@@ -158,4 +160,112 @@ async fn the_survivor_of_three_goes_on_and_those_that_are_gone_stay_away() {
     cluster.whole().await;
     followed.post(&cluster, 5).await;
     followed.seen(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_with_nothing_but_the_catalog_keeps_it() {
+    let mut cluster = Cluster::of(3, 3).await;
+    let mut followed = Followed::new(&cluster).await;
+    followed.post(&cluster, 5).await;
+    followed.seen(&cluster).await;
+    // They take the catalog by themselves, and nothing else.
+    cluster.start(4).await;
+    cluster.start(5).await;
+    cluster
+        .agree("the catalog is on all five", |view| {
+            view.groups[0].health == GroupHealth::Whole && view.groups[0].voters.len() == 5
+        })
+        .await;
+    assert_eq!(cluster.any().view().nodes[4].replicas, 1);
+    for node in [1, 2, 4, 3, 5] {
+        cluster.kill(node).await;
+    }
+    let survival = survive(&cluster.place(5), &[1, 2, 4], false).unwrap();
+    assert_eq!((survival.kept.len(), survival.lost.len()), (usize::from(PARTITIONS), 0));
+    cluster.start(5).await;
+    cluster.start(3).await;
+    cluster.whole().await;
+    assert_eq!(cluster.node(5).view().groups[0].wanted[0].node, 5);
+    followed.seen(&cluster).await;
+    followed.post(&cluster, 5).await;
+    followed.seen(&cluster).await;
+    cluster.kill(5).await;
+    cluster.start(5).await;
+    cluster.whole().await;
+    followed.seen(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_others_follow_a_survivor_that_missed_many_terms() {
+    let mut cluster = Cluster::of(4, 1).await;
+    for (partition, to) in [(1, 3), (2, 4)] {
+        let change = ClusterChange::Move { partition: Some(PartitionId(partition)), from: 1, to };
+        patient(cluster.node(1).change_cluster(change, false)).await.unwrap();
+    }
+    cluster.whole().await;
+    cluster.kill(1).await;
+    for leader in [2, 3, 2, 3] {
+        patient(cluster.node(4).transfer_leader(None, leader)).await.unwrap();
+    }
+    let term = cluster.node(4).view().groups[0].term;
+    cluster.kill(2).await;
+    cluster.kill(3).await;
+    survive(&cluster.place(1), &[2, 3], false).unwrap();
+    cluster.start(1).await;
+    cluster
+        .agree("the survivor leads the catalog", |view| {
+            let catalog = &view.groups[0];
+            catalog.leader == Some(1) && catalog.term > term && view.nodes[1].state == NodeState::Removed
+        })
+        .await;
+    // The one that ran all the time reaches it.
+    patient(cluster.node(4).create_space("later", None, SpacePolicy::default())).await.unwrap();
+    let map = cluster.node(4).map();
+    let listed: Vec<_> = map.nodes.iter().map(|node| node.node).collect();
+    assert_eq!((listed, map.leaders), (vec![1, 4], vec![Some(1), None, Some(4), Some(1)]));
+    cluster.agree("only a node had it that is gone", |view| view.groups[2].health == GroupHealth::Lost).await;
+    cluster.post(user_at(2, 0), "elsewhere").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_leaves_a_majority_alone_that_a_move_hides() {
+    let mut cluster = Cluster::of(4, 3).await;
+    let (owner, reader, moved) = (user_at(0, 0), user_at(0, 1), Some(PartitionId(0)));
+    let homes = |cluster: &Cluster| -> Vec<u64> {
+        cluster.node(1).view().groups[1].wanted.iter().map(|record| record.node).collect()
+    };
+    // It is on the first, the second and the fourth.
+    for from in homes(&cluster).into_iter().filter(|node| *node == 3) {
+        let to = [1, 2, 4].into_iter().find(|node| !homes(&cluster).contains(node)).unwrap();
+        let change = ClusterChange::Move { partition: moved, from, to };
+        patient(cluster.node(1).change_cluster(change, false)).await.unwrap();
+        cluster.whole().await;
+    }
+    cluster.follow(reader, owner).await;
+    let incarnation = |cluster: &Cluster| {
+        let read = |partition: &fanfold_storage::partition::Partition| partition.incarnation();
+        cluster.node(1).read_partition(PartitionId(0), read).unwrap()
+    };
+    let before = incarnation(&cluster);
+    // The fourth misses what the other two acknowledge.
+    cluster.kill(4).await;
+    let mut posts = Vec::new();
+    for number in 0..5 {
+        posts.insert(0, cluster.post(owner, &number.to_string()).await);
+    }
+    // Nobody has noticed yet that the third is gone too.
+    cluster.kill(3).await;
+    let change = ClusterChange::Move { partition: moved, from: 1, to: 3 };
+    patient(cluster.node(1).change_cluster(change, false)).await.unwrap();
+    assert!(homes(&cluster).contains(&3) && !homes(&cluster).contains(&1));
+    cluster.kill(2).await;
+    cluster.kill(1).await;
+    survive(&cluster.place(1), &[2, 3], false).unwrap();
+    cluster.start(1).await;
+    cluster.start(4).await;
+    cluster.sees(reader, &posts).await;
+    assert_eq!(incarnation(&cluster), before, "it was not recovered");
+    cluster.whole().await;
+    cluster.sees(reader, &posts).await;
+    cluster.post(owner, "after").await;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use fanfold_cluster::clock::{Clock, LOG_EPOCH_UNIX_MS, ManualClock, SystemClock};
 use fanfold_cluster::view::GroupHealth;
 use fanfold_cluster::{NodeError, OpenError};
+use fanfold_storage::fs::FaultFs;
 use fanfold_storage::ids::PartitionId;
 use fanfold_storage::space::SpacePolicy;
 
@@ -101,6 +102,19 @@ async fn a_node_whose_clock_is_off_leads_nothing() {
     let view = cluster.node(1).view();
     assert!(!view.nodes[0].is_clock_off && !view.nodes[2].is_clock_off, "{view:#?}");
     assert_eq!(view.nodes[1].leads, 0, "nor does it get anything");
+    // A third one that falls silent makes the clock no better, whoever it handed its leaderships to.
+    cluster.stop(3).await;
+    cluster.agree("the third is silent", |view| !view.nodes[2].is_alive && view.nodes[1].is_clock_off).await;
+    followed.post(&cluster, 3).await;
+    followed.seen(&cluster).await;
+    let ahead_ms = 600_000 + now - LOG_EPOCH_UNIX_MS;
+    for node in cluster.running() {
+        assert!(node.view().nodes[1].is_clock_off);
+        for partition in (0..PARTITIONS).map(PartitionId) {
+            let stamp = node.read_partition(partition, fanfold_storage::partition::Partition::stamp);
+            assert!((stamp.unwrap().0 as i64) < ahead_ms, "a batch was stamped an hour ahead");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,6 +148,33 @@ async fn a_leader_whose_clock_is_off_proposes_nothing_though_nobody_can_take_ove
     assert!(matches!(refused, NodeError::Busy { .. }), "{refused:?}");
     clock.shift(0);
     cluster.post(owner, "at last").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_stalls_leads_nothing_until_it_gets_on() {
+    let (mut cluster, disk) = (Cluster::empty(3), FaultFs::new());
+    cluster.set_disk(2, disk.clone());
+    for node in 1..=3 {
+        cluster.start(node).await;
+    }
+    cluster.whole().await;
+    assert!(cluster.any().view().nodes[1].leads > 0);
+    let mut followed = Followed::new(&cluster).await;
+    followed.post(&cluster, 1).await;
+    disk.hold_syncs(true);
+    followed.post(&cluster, 3).await;
+    cluster.agree("it leads nothing", |view| view.nodes[1].leads == 0).await;
+    followed.post(&cluster, 3).await;
+    // Whoever leads now does not give it back to the one that should lead, though that is there.
+    let terms =
+        |cluster: &Cluster| -> Vec<_> { cluster.any().view().groups.iter().map(|g| g.term).collect() };
+    let before = terms(&cluster);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((terms(&cluster), cluster.any().view().nodes[1].leads), (before, 0));
+    disk.hold_syncs(false);
+    followed.post(&cluster, 3).await;
+    followed.seen(&cluster).await;
+    cluster.whole().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

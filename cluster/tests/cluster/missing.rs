@@ -1,10 +1,13 @@
 //! Nodes that come back with less in their directories than they had, or more.
 
 use std::fs;
+use std::io::{Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use fanfold_cluster::{ClusterChange, OpenError};
+use fanfold_cluster::{ClusterChange, NodeOptions, OpenError};
+use fanfold_storage::command::{Write, WriteResult};
 use fanfold_storage::ids::PartitionId;
+use fanfold_storage::partition::Partition;
 
 use crate::support::*;
 
@@ -88,13 +91,20 @@ async fn a_node_that_still_counts_on_retired_replicas_starts_and_serves_others()
     followed.seen(&cluster).await;
 }
 
-/// Where the files of a log hold some bytes.
-fn find(log: &Path, bytes: &[u8]) -> Option<(PathBuf, usize)> {
-    fs::read_dir(log).unwrap().find_map(|item| {
+/// Where the files of a directory hold some bytes.
+fn find(dir: &Path, bytes: &[u8]) -> Option<(PathBuf, usize)> {
+    fs::read_dir(dir).unwrap().find_map(|item| {
         let path = item.unwrap().path();
-        let at = fs::read(&path).unwrap().windows(bytes.len()).position(|window| window == bytes)?;
+        let at = fs::read(&path).ok()?.windows(bytes.len()).position(|window| window == bytes)?;
         Some((path, at))
     })
+}
+
+/// The replica of a partition that is wanted on a node.
+fn replica(cluster: &Cluster, partition: PartitionId, node: u64) -> u64 {
+    let view = cluster.any().view();
+    let group = view.groups.into_iter().find(|group| group.partition == Some(partition)).unwrap();
+    group.wanted.iter().find(|record| record.node == node).unwrap().replica
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,25 +125,76 @@ async fn a_replica_with_a_flipped_bit_in_its_log_is_filled_anew_by_the_others() 
     };
     let (path, at) = patient(find).await;
     let home = PartitionId::of_user(followed.owner, PARTITIONS);
-    let replica = |cluster: &Cluster| {
-        let view = cluster.any().view();
-        let group = view.groups.into_iter().find(|group| group.partition == Some(home)).unwrap();
-        group.wanted.iter().find(|record| record.node == 3).unwrap().replica
-    };
-    let before = replica(&cluster);
+    let before = replica(&cluster, home, 3);
     cluster.kill(3).await;
     let mut bytes = fs::read(&path).unwrap();
     bytes[at] ^= 1;
     fs::write(&path, bytes).unwrap();
     cluster.start(3).await;
     patient(async {
-        while replica(&cluster) == before {
+        while replica(&cluster, home, 3) == before {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     })
     .await;
     cluster.whole().await;
     cluster.kill(2).await;
+    followed.post(&cluster, 3).await;
+    followed.seen(&cluster).await;
+}
+
+/// Turns a bit of a file that is mapped.
+fn flip(path: &Path, at: usize) {
+    let byte = fs::read(path).unwrap()[at] ^ 1;
+    let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(at as u64)).unwrap();
+    file.write_all(&[byte]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_with_a_flipped_bit_in_a_segment_answers_nothing_wrong_and_is_filled_anew() {
+    let small = |options: &mut NodeOptions| {
+        options.disk.files.table_bytes = 64 << 10;
+        options.disk.files.cache_bytes = 0;
+    };
+    let mut cluster = Cluster::changed(3, 3, small).await;
+    let mut followed = Followed::new(&cluster).await;
+    let owner = followed.owner;
+    let home = PartitionId::of_user(owner, PARTITIONS);
+    let payload = "what the bit is flipped in";
+    let hit = cluster.post(owner, payload).await;
+    for _ in 0..6 {
+        followed.posts.insert(0, cluster.post(owner, &"x".repeat(16 << 10)).await);
+    }
+    let leader = cluster.leader_of(home).unwrap().clone();
+    let node = leader.identity().node_id;
+    patient(async {
+        loop {
+            let sizes = leader.read_partition(home, Partition::timeline_sizes).unwrap();
+            if sizes.segments > 0 && sizes.cached_bytes + sizes.unflushed_bytes == 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let files = cluster.data_dir(node).join(format!("groups/{:04}", home.0 + 1));
+    let (path, at) = find(&files, payload.as_bytes()).unwrap();
+    let before = replica(&cluster, home, node);
+    flip(&path, at);
+    // The leader cannot see the entry any more; whoever leads next can.
+    let receipt = cluster.write(owner, Write::Delete { space: POSTS, owner, id: hit }).await;
+    assert!(matches!(receipt.result, WriteResult::Deleted { existed: true }), "{receipt:?}");
+    followed.seen(&cluster).await;
+    patient(async {
+        while replica(&cluster, home, node) == before {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    cluster.whole().await;
+    assert_eq!(cluster.leader_of(home).unwrap().identity().node_id, node, "it is preferred, and whole");
+    cluster.kill(if node == 2 { 3 } else { 2 }).await;
     followed.post(&cluster, 3).await;
     followed.seen(&cluster).await;
 }

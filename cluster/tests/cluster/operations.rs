@@ -4,6 +4,7 @@ use fanfold_cluster::catalog::NodeState;
 use fanfold_cluster::view::GroupHealth;
 use fanfold_cluster::{ClusterChange, ClusterRefusal, NodeError};
 use fanfold_storage::ids::PartitionId;
+use fanfold_storage::space::SpacePolicy;
 
 use crate::support::*;
 
@@ -53,6 +54,19 @@ async fn a_drained_node_is_removed_and_never_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_removes_itself_says_that_it_is_done() {
+    let cluster = Cluster::of(4, 3).await;
+    // One that does not lead the catalog, and is cut off by the one that does before the answer is there.
+    let leader = cluster.any().view().groups[0].leader.unwrap();
+    let node = (1..=4).find(|node| *node != leader).unwrap();
+    change(&cluster, node, ClusterChange::Drain { node }).await;
+    cluster.agree("it is empty", |view| view.nodes[node as usize - 1].replicas == 0).await;
+    cluster.whole().await;
+    change(&cluster, node, ClusterChange::Remove { node }).await;
+    assert_eq!(cluster.node(leader).view().nodes[node as usize - 1].state, NodeState::Removed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_node_is_replaced() {
     let mut cluster = Cluster::of(3, 3).await;
     let mut followed = Followed::new(&cluster).await;
@@ -76,6 +90,18 @@ async fn a_dead_node_is_replaced() {
     cluster.kill(2).await;
     followed.post(&cluster, 5).await;
     followed.seen(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_joined_a_moment_ago_is_part_of_what_is_planned() {
+    let mut cluster = Cluster::of(3, 3).await;
+    cluster.start(4).await;
+    // Whoever is asked: none of them has a connection to it yet, and two may not know that it is there.
+    let dry = [1, 2, 3].map(|by| cluster.node(by).change_cluster(ClusterChange::Balance, true));
+    for dry in patient(futures_util::future::join_all(dry)).await {
+        let moved = dry.unwrap().placement.iter().filter(|change| change.to.contains(&4)).count();
+        assert!(moved > 0, "the balance leaves it out");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,4 +213,59 @@ async fn a_partition_that_lost_its_majority_goes_on_with_one_replica() {
     cluster.whole().await;
     followed.post(&cluster, 5).await;
     followed.seen(&cluster).await;
+}
+
+async fn is_known_at_its_address(cluster: &Cluster, node: u64) {
+    let address = cluster.node(node).peer_address().unwrap().to_string();
+    let is_there =
+        |known: &fanfold_cluster::view::NodeView| known.node == node && known.peer_address == address;
+    cluster.agree("where the node listens is known", |view| view.nodes.iter().any(is_there)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_listens_elsewhere_is_known_there() {
+    let mut cluster = Cluster::of(4, 3).await;
+    let mut followed = Followed::new(&cluster).await;
+    // One of them has no replica of the catalog, and nobody can tell it who leads.
+    for node in [3, 4] {
+        cluster.stop(node).await;
+        cluster.move_to(node, None);
+        cluster.start(node).await;
+        is_known_at_its_address(&cluster, node).await;
+        cluster.whole().await;
+    }
+    followed.post(&cluster, 3).await;
+    followed.seen(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_moves_to_the_address_of_one_that_moves_later_is_known_there() {
+    let mut cluster = Cluster::of(4, 3).await;
+    cluster.stop(3).await;
+    cluster.stop(4).await;
+    let freed = cluster.move_to(4, None);
+    cluster.move_to(3, freed);
+    cluster.start(3).await;
+    // By now it has said where it listens, and was refused.
+    patient(cluster.node(3).create_space("later", None, SpacePolicy::default())).await.unwrap();
+    let refused = cluster.node(1).view().nodes[2].peer_address.clone();
+    assert_ne!(Some(refused), freed.map(|address| address.to_string()));
+    cluster.start(4).await;
+    is_known_at_its_address(&cluster, 4).await;
+    is_known_at_its_address(&cluster, 3).await;
+    cluster.whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_just_started_takes_no_majority_for_lost() {
+    let mut cluster = Cluster::of(3, 3).await;
+    let partition = PartitionId(0);
+    for node in 1..=3 {
+        cluster.kill(node).await;
+        cluster.start(node).await;
+        let change = ClusterChange::Recover { partition, from: node };
+        let refused = patient(cluster.node(node).change_cluster(change, false)).await;
+        let has_quorum = ClusterRefusal::HasQuorum { partition };
+        assert!(matches!(&refused, Err(NodeError::Cluster(why)) if *why == has_quorum), "{refused:?}");
+    }
 }

@@ -15,6 +15,7 @@ use fanfold_cluster::view::GroupHealth;
 use fanfold_cluster::{ClusterView, Node, NodeError, NodeOptions, OpenError, Receipt, Start};
 use fanfold_storage::command::{Append, AppendResult, Ttl, Write, WriteResult, WriteTag};
 use fanfold_storage::entry::Audience;
+use fanfold_storage::fs::FaultFs;
 use fanfold_storage::ids::{EntryId, GraphId, PartitionId, Sequence, SessionId, SpaceId, UserId};
 
 pub const POSTS: SpaceId = SpaceId(1);
@@ -34,6 +35,8 @@ struct Place {
     peer_address: Option<SocketAddr>,
     /// Its own clock, if it has one.
     clock: Option<Arc<dyn Clock>>,
+    /// Its own disk, if it has one.
+    disk: Option<FaultFs>,
 }
 
 /// The system's clocks, the wall clock by so many milliseconds ahead.
@@ -61,6 +64,8 @@ pub struct Cluster {
     places: BTreeMap<u64, Place>,
     sessions: Mutex<BTreeMap<PartitionId, (SessionId, u64)>>,
     pub replicas: u8,
+    /// What is changed of the settings that nodes start with.
+    pub change: fn(&mut NodeOptions),
 }
 
 impl Cluster {
@@ -73,19 +78,30 @@ impl Cluster {
 
     /// No node yet.
     pub fn empty(replicas: u8) -> Self {
-        Self { places: BTreeMap::new(), sessions: Mutex::default(), replicas }
+        Self { places: BTreeMap::new(), sessions: Mutex::default(), replicas, change: |_| {} }
     }
 
     /// Where the data directory of a node is that does not run.
     pub fn place(&mut self, number: u64) -> PathBuf {
-        let new = || Place { dir: tempfile::tempdir().unwrap(), node: None, peer_address: None, clock: None };
+        let new = || Place {
+            dir: tempfile::tempdir().unwrap(),
+            node: None,
+            peer_address: None,
+            clock: None,
+            disk: None,
+        };
         self.places.entry(number).or_insert_with(new).dir.path().join("data")
     }
 
     /// So many nodes, with all replicas where they should be.
     pub async fn of(nodes: u64, replicas: u8) -> Self {
-        let mut cluster = Self::founded(replicas).await;
-        for node in 2..=nodes {
+        Self::changed(nodes, replicas, |_| {}).await
+    }
+
+    /// The same with other settings.
+    pub async fn changed(nodes: u64, replicas: u8, change: fn(&mut NodeOptions)) -> Self {
+        let mut cluster = Self { change, ..Self::empty(replicas) };
+        for node in 1..=nodes {
             cluster.start(node).await;
         }
         cluster.whole().await;
@@ -104,6 +120,7 @@ impl Cluster {
             node: None,
             peer_address: None,
             clock: None,
+            disk: None,
         });
         assert!(place.node.is_none(), "node {number} runs");
         let mut options = NodeOptions::new(place.dir.path().join("data"));
@@ -114,6 +131,9 @@ impl Cluster {
         if let Some(clock) = &place.clock {
             options.clock = clock.clone();
         }
+        if let Some(disk) = &place.disk {
+            options.fs = Arc::new(disk.clone());
+        }
         options.raft.heartbeat_ms = 100;
         options.raft.election_min_ms = 500;
         options.raft.election_max_ms = 1_000;
@@ -122,6 +142,7 @@ impl Cluster {
         } else {
             Start::Join { addresses: known.iter().map(ToString::to_string).collect() }
         };
+        (self.change)(&mut options);
         let node = Node::open(options).await?;
         place.peer_address = node.peer_address();
         place.node = Some(node);
@@ -150,13 +171,24 @@ impl Cluster {
     /// Lets a place with a new directory listen at an address.
     pub fn reserve(&mut self, number: u64, address: SocketAddr) {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place { dir, node: None, peer_address: Some(address), clock: None };
+        let place = Place { dir, node: None, peer_address: Some(address), clock: None, disk: None };
         self.places.insert(number, place);
+    }
+
+    /// Lets a node that does not run listen elsewhere from now on.
+    pub fn move_to(&mut self, number: u64, address: Option<SocketAddr>) -> Option<SocketAddr> {
+        std::mem::replace(&mut self.places.get_mut(&number).unwrap().peer_address, address)
     }
 
     /// Gives a node that does not run a clock of its own.
     pub fn set_clock(&mut self, number: u64, clock: impl Clock) {
         self.places.get_mut(&number).unwrap().clock = Some(Arc::new(clock));
+    }
+
+    /// Gives a node that was never started a disk of its own, in memory.
+    pub fn set_disk(&mut self, number: u64, disk: FaultFs) {
+        self.place(number);
+        self.places.get_mut(&number).unwrap().disk = Some(disk);
     }
 
     /// The data directory of a node.
@@ -363,6 +395,7 @@ pub fn feed(reader: UserId) -> FeedRequest {
         newer_than: None,
         hydrate: false,
         at_least: None,
+        consistency: fanfold_cluster::read::Consistency::Leader,
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use fanfold_cluster::read::{
-    EntriesRequest, FeedRequest, FeedsRequest, Reason, ReferenceState, ScanAfter, TimelineRequest,
+    Consistency, EntriesRequest, FeedRequest, FeedsRequest, Reason, ReferenceState, ScanAfter,
+    TimelineRequest,
 };
 use fanfold_cluster::{NodeError, SpaceChanges};
 use fanfold_storage::command::{Append, Write};
@@ -62,7 +63,8 @@ async fn hydration_brings_payloads_and_what_entries_refer_to() {
 
     test.follow(reader, &[quoted]).await;
     let ids = replies.clone();
-    let request = EntriesRequest { space: POSTS, ids, viewer: Some(reader) };
+    let request =
+        EntriesRequest { space: POSTS, ids, viewer: Some(reader), consistency: Consistency::Leader };
     let entries = test.node.read_entries(&request).await.unwrap();
     let state = &entries[2].as_ref().unwrap().reference.as_ref().unwrap().state;
     assert!(matches!(state, ReferenceState::Live(_)), "follows now: {state:?}");
@@ -198,7 +200,8 @@ async fn many_feeds_come_in_the_order_asked() {
     }
     let shared = test.post(owner, "shared").await;
     test.drained().await;
-    let request = FeedsRequest { space: POSTS, readers, limit: 10, hydrate: true };
+    let request =
+        FeedsRequest { space: POSTS, readers, limit: 10, hydrate: true, consistency: Consistency::Leader };
     let pages = test.node.read_feeds(&request).await.unwrap();
     for (page, own) in pages.into_iter().zip(own) {
         assert_eq!(ids(&page.unwrap().entries), [shared, own]);

@@ -196,12 +196,22 @@ pub fn feed(reader: UserId) -> FeedRequest {
         newer_than: None,
         hydrate: false,
         at_least: None,
+        consistency: fanfold_cluster::read::Consistency::Leader,
     }
 }
 
 pub fn timeline(owner: UserId, viewer: Option<UserId>) -> TimelineRequest {
     let (space, below) = (POSTS, EntryId::MAX);
-    TimelineRequest { space, owner, viewer, limit: 100, below, hydrate: true, at_least: None }
+    TimelineRequest {
+        space,
+        owner,
+        viewer,
+        limit: 100,
+        below,
+        hydrate: true,
+        at_least: None,
+        consistency: fanfold_cluster::read::Consistency::Leader,
+    }
 }
 
 /// A user homed at a partition; each `nth` is another.

@@ -6,8 +6,8 @@
 use crate::field::Field;
 use crate::handshake::Limits;
 use crate::message::{
-    AppendItem, ClusterChange, ExpiryChoice, HOT_USERS_MAX, ImportEntry, InitCluster, JOB_PATH_BYTES_MAX,
-    JobKind, Request, SpaceChanges, SpacePolicy, TtlChoice, Write, WriteOp,
+    AppendItem, ClusterChange, Consistency, ExpiryChoice, HOT_USERS_MAX, ImportEntry, InitCluster,
+    JOB_PATH_BYTES_MAX, JobKind, Request, SpaceChanges, SpacePolicy, TtlChoice, Write, WriteOp,
 };
 use crate::status::Status;
 
@@ -30,6 +30,9 @@ pub const REPAIR_AFTER_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
 /// Most bytes of a node's address.
 pub const ADDRESS_BYTES_MAX: usize = 256;
 
+/// Most entries that the feeds of one request may have in all.
+pub const READ_FEEDS_ENTRIES_MAX: usize = 65_536;
+
 impl Request {
     /// Refuses what no space allows on a connection with these limits.
     pub fn check(&self, limits: &Limits) -> Result<(), Status> {
@@ -50,9 +53,21 @@ impl Request {
                 JobKind::Backup { dir } => check_not_empty(dir.len(), JOB_PATH_BYTES_MAX, Field::Path),
             },
             Self::Write(write) => check_write(write, limits),
-            Self::ReadTimeline(read) => check_limit(read.limit, limits),
-            Self::ReadFeed(read) => check_limit(read.limit, limits),
-            Self::ReadFeeds(read) => check_limit(read.limit, limits),
+            Self::ReadTimeline(read) => {
+                check_consistency(read.consistency, read.at_least.is_some())?;
+                check_limit(read.limit, limits)
+            }
+            Self::ReadFeed(read) => {
+                check_consistency(read.consistency, read.at_least.is_some())?;
+                check_limit(read.limit, limits)
+            }
+            Self::ReadFeeds(read) => {
+                check_consistency(read.consistency, false)?;
+                check_limit(read.limit, limits)?;
+                let most = (READ_FEEDS_ENTRIES_MAX / read.readers.len().max(1)) as u64;
+                check_range(u64::from(read.limit), 1, most, Field::Limit)
+            }
+            Self::ReadEntries(read) => check_consistency(read.consistency, false),
             Self::ScanFollowees(scan) | Self::ScanFollowers(scan) => check_limit(scan.limit, limits),
             Self::Ping
             | Self::GetMap
@@ -60,7 +75,6 @@ impl Request {
             | Self::OpenSession(_)
             | Self::CloseSession(_)
             | Self::WaitDelivered(_)
-            | Self::ReadEntries(_)
             | Self::GetCounts(_)
             | Self::Explain(_)
             | Self::GetStatus
@@ -104,6 +118,15 @@ fn check_replicas(replicas: u32) -> Result<(), Status> {
         return Err(Status::Malformed { field: Field::Replicas });
     }
     check_range(replicas.into(), 1, u64::from(REPLICAS_MAX), Field::Replicas)
+}
+
+fn check_consistency(consistency: Consistency, has_token: bool) -> Result<(), Status> {
+    let field = Field::Consistency;
+    match consistency {
+        Consistency::AtLeast if !has_token => Err(Status::Malformed { field }),
+        Consistency::StaleOk { max_ms } => check_range(max_ms.into(), 1, u32::MAX.into(), field),
+        Consistency::Leader | Consistency::AtLeast => Ok(()),
+    }
 }
 
 fn check_limit(limit: u32, limits: &Limits) -> Result<(), Status> {

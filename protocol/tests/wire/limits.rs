@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use fanfold_protocol::message::{
-    AlterSpace, AppendItem, Audience, CreateSpace, EntryName, ExpiryChoice, FanOut, ReadFeed, SetExpiry,
-    SpaceChanges, SpacePolicy, TtlChoice, Write, WriteOp, WriteTag,
+    AlterSpace, AppendItem, Audience, Consistency, CreateSpace, EntryName, ExpiryChoice, FanOut, ReadEntries,
+    ReadFeed, ReadFeeds, SetExpiry, SpaceChanges, SpacePolicy, TtlChoice, Write, WriteOp, WriteTag,
 };
 use fanfold_protocol::{
     Cursor, CursorScope, EntryId, Field, GraphId, Limits, PartitionId, Request, Sequence, SessionId, SpaceId,
@@ -41,11 +41,32 @@ fn feed(limit: u32) -> Request {
         newer_than: None,
         hydrate: false,
         at_least: None,
+        consistency: Consistency::Leader,
     })
 }
 
 fn check(request: &Request) -> Result<(), Status> {
     request.check(&Limits::default())
+}
+
+#[test]
+fn any_replica_is_allowed_only_under_a_token_or_an_age() {
+    let Request::ReadFeed(plain) = feed(1) else { unreachable!() };
+    let field = Field::Consistency;
+    let read = |consistency, at_least| {
+        check(&Request::ReadFeed(ReadFeed { consistency, at_least, ..plain.clone() }))
+    };
+    let token = Some(crate::samples::token());
+    assert_eq!(read(Consistency::AtLeast, None), Err(Status::Malformed { field }));
+    assert_eq!(read(Consistency::AtLeast, token), Ok(()));
+    assert_eq!(read(Consistency::StaleOk { max_ms: 1 }, None), Ok(()));
+    let refused = Status::OutOfRange { field, min: 1, max: u32::MAX.into(), got: 0 };
+    assert_eq!(read(Consistency::StaleOk { max_ms: 0 }, token), Err(refused));
+    let (space, consistency) = (SpaceId(1), Consistency::AtLeast);
+    let entries = ReadEntries { space, ids: Vec::new(), viewer: None, consistency };
+    assert_eq!(check(&Request::ReadEntries(entries)), Err(Status::Malformed { field }));
+    let feeds = ReadFeeds { space, readers: Vec::new(), limit: 1, hydrate: false, consistency };
+    assert_eq!(check(&Request::ReadFeeds(feeds)), Err(Status::Malformed { field }));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use fanfold_protocol::message::{
     AlterSpace, Amend, AppendItem, AppendOutcome, Audience, Budget, ChangeCluster, ChangeLoss, ChangeRefusal,
     ChangeStep, CloseSession, ClusterChange, ClusterChanged, ClusterNode, ClusterSettings, ClusterView,
-    Counts, CreateSpace, Edge, EdgePage, Edges, EntryName, EntryRef, EntryView, ExpiryChoice, Explain,
-    Explanation, FanOut, GetCounts, GetHot, GroupHealth, GroupName, GroupView, Hot, HotBy, HotList,
+    Consistency, Counts, CreateSpace, Edge, EdgePage, Edges, EntryName, EntryRef, EntryView, ExpiryChoice,
+    Explain, Explanation, FanOut, GetCounts, GetHot, GroupHealth, GroupName, GroupView, Hot, HotBy, HotList,
     ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace, InitCluster, JobFinding, JobKind,
     JobPhase, JobState, JobStatus, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeState, NodeStatus,
     OpenSession, Page, PartitionStatus, PauseFanOut, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Reason,
@@ -369,6 +369,7 @@ fn read_requests() -> Vec<(&'static str, Request)> {
         cursor: None,
         at_least: Some(token()),
         hydrate: true,
+        consistency: Consistency::Leader,
     };
     let feed = ReadFeed {
         space: POSTS,
@@ -378,12 +379,44 @@ fn read_requests() -> Vec<(&'static str, Request)> {
         newer_than: Some(mark()),
         hydrate: false,
         at_least: None,
+        consistency: Consistency::Leader,
     };
+    let at_least = ReadTimeline { consistency: Consistency::AtLeast, ..timeline.clone() };
+    let stale = ReadFeed { consistency: Consistency::StaleOk { max_ms: 2_500 }, ..feed.clone() };
     let ids = vec![entry_id(10, ALICE), entry_id(9, BOB), entry_id(3, ALICE)];
     let scan = ScanEdges { graph: FOLLOWS, user: ALICE, limit: 100, cursor: Some(edge_cursor()) };
     vec![
         ("read_timeline", Request::ReadTimeline(timeline)),
-        ("read_entries", Request::ReadEntries(ReadEntries { space: POSTS, ids, viewer: None })),
+        ("read_timeline_at_least", Request::ReadTimeline(at_least)),
+        ("read_feed_stale", Request::ReadFeed(stale)),
+        (
+            "read_entries_stale",
+            Request::ReadEntries(ReadEntries {
+                space: POSTS,
+                ids: ids.clone(),
+                viewer: Some(BOB),
+                consistency: Consistency::StaleOk { max_ms: 1 },
+            }),
+        ),
+        (
+            "read_feeds_stale",
+            Request::ReadFeeds(ReadFeeds {
+                space: POSTS,
+                readers: vec![ALICE],
+                limit: 10,
+                hydrate: false,
+                consistency: Consistency::StaleOk { max_ms: 60_000 },
+            }),
+        ),
+        (
+            "read_entries",
+            Request::ReadEntries(ReadEntries {
+                space: POSTS,
+                ids,
+                viewer: None,
+                consistency: Consistency::Leader,
+            }),
+        ),
         ("read_feed", Request::ReadFeed(feed)),
         (
             "read_feeds",
@@ -392,6 +425,7 @@ fn read_requests() -> Vec<(&'static str, Request)> {
                 readers: vec![BOB, ALICE],
                 limit: 10,
                 hydrate: true,
+                consistency: Consistency::Leader,
             }),
         ),
         ("scan_followees", Request::ScanFollowees(ScanEdges { cursor: None, ..scan.clone() })),

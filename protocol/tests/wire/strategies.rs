@@ -5,8 +5,8 @@ use fanfold_protocol::field::{Field, LimitKind};
 use fanfold_protocol::message::{
     AlterSpace, Amend, AppendItem, AppendOutcome, Audience, Budget, ChangeCluster, ChangeLoss, ChangeRefusal,
     ChangeStep, CloseSession, ClusterChange, ClusterChanged, ClusterNode, ClusterSettings, ClusterView,
-    Counts, CreateSpace, Edge, EdgePage, Edges, EntryName, EntryRef, EntryView, ExpiryChoice, Explain,
-    Explanation, FanOut, GetCounts, GetHot, GroupHealth, GroupName, GroupView, Hot, HotBy, HotList,
+    Consistency, Counts, CreateSpace, Edge, EdgePage, Edges, EntryName, EntryRef, EntryView, ExpiryChoice,
+    Explain, Explanation, FanOut, GetCounts, GetHot, GroupHealth, GroupName, GroupView, Hot, HotBy, HotList,
     ImportEdge, ImportEntry, ImportExpiry, ImportFollows, ImportPlace, InitCluster, JobFinding, JobKind,
     JobPhase, JobState, JobStatus, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeState, NodeStatus,
     OpenSession, Page, PartitionStatus, PauseFanOut, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Reason,
@@ -419,28 +419,60 @@ fn small_request() -> impl Strategy<Value = Request> {
     ]
 }
 
+fn consistency() -> impl Strategy<Value = Consistency> {
+    prop_oneof![
+        Just(Consistency::Leader),
+        Just(Consistency::AtLeast),
+        number32().prop_map(|max_ms| Consistency::StaleOk { max_ms }),
+    ]
+}
+
 fn read_request() -> impl Strategy<Value = Request> {
     let scan = || {
         (graph(), user(), number32(), option::of(cursor()))
             .prop_map(|(graph, user, limit, cursor)| ScanEdges { graph, user, limit, cursor })
     };
-    let shared = || (space(), user(), number32(), option::of(cursor()), option::of(token()), any::<bool>());
+    let how = || (option::of(token()), any::<bool>(), consistency());
+    let shared = || (space(), user(), number32(), option::of(cursor()), how());
     prop_oneof![
         (shared(), option::of(user())).prop_map(
-            |((space, owner, limit, cursor, at_least, hydrate), viewer)| {
-                Request::ReadTimeline(ReadTimeline { space, owner, viewer, limit, cursor, at_least, hydrate })
+            |((space, owner, limit, cursor, (at_least, hydrate, consistency)), viewer)| {
+                Request::ReadTimeline(ReadTimeline {
+                    space,
+                    owner,
+                    viewer,
+                    limit,
+                    cursor,
+                    at_least,
+                    hydrate,
+                    consistency,
+                })
             }
         ),
         (shared(), option::of(mark())).prop_map(
-            |((space, reader, limit, cursor, at_least, hydrate), newer_than)| {
-                Request::ReadFeed(ReadFeed { space, reader, limit, cursor, newer_than, hydrate, at_least })
+            |((space, reader, limit, cursor, (at_least, hydrate, consistency)), newer_than)| {
+                Request::ReadFeed(ReadFeed {
+                    space,
+                    reader,
+                    limit,
+                    cursor,
+                    newer_than,
+                    hydrate,
+                    at_least,
+                    consistency,
+                })
             }
         ),
-        (space(), vec(entry_id(), 0..20), option::of(user()))
-            .prop_map(|(space, ids, viewer)| Request::ReadEntries(ReadEntries { space, ids, viewer })),
-        (space(), users(), number32(), any::<bool>()).prop_map(|(space, readers, limit, hydrate)| {
-            Request::ReadFeeds(ReadFeeds { space, readers, limit, hydrate })
-        }),
+        (space(), vec(entry_id(), 0..20), option::of(user()), consistency()).prop_map(
+            |(space, ids, viewer, consistency)| {
+                Request::ReadEntries(ReadEntries { space, ids, viewer, consistency })
+            }
+        ),
+        (space(), users(), number32(), any::<bool>(), consistency()).prop_map(
+            |(space, readers, limit, hydrate, consistency)| {
+                Request::ReadFeeds(ReadFeeds { space, readers, limit, hydrate, consistency })
+            }
+        ),
         scan().prop_map(Request::ScanFollowees),
         scan().prop_map(Request::ScanFollowers),
     ]

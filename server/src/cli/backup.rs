@@ -1,21 +1,22 @@
 //! Owns the commands `backup create|list|restore`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf, absolute};
 
 use clap::{Args, Subcommand};
 use fanfold_cluster::backup::{Backup, BackupError, restore_all, restore_partition};
 use fanfold_cluster::meter::Meter;
-use fanfold_protocol::Stamp;
-use fanfold_protocol::message::JobKind;
+use fanfold_protocol::message::{JobKind, NodeState};
+use fanfold_protocol::{NodeId, Stamp};
 use fanfold_storage::ids::PartitionId;
 use serde_json::{Value, json};
 
 use super::error::CliError;
-use super::job;
 use super::output::{Output, bytes, table, text, time};
 use super::progress::{parse_bytes, shown};
 use super::remote::Remote;
+use super::{images, job};
 
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {
@@ -25,14 +26,17 @@ pub(super) struct BackupArgs {
 
 #[derive(Debug, Subcommand)]
 enum BackupCommand {
-    /// Makes a backup of a running node: all of it, as it was at one moment.
+    /// Makes a backup of a running node, or of each node of a cluster: all of it, as it was at one moment.
     #[command(
-        after_help = "Example:\n  fanfold backup create /backups/monday --rate 100MiB\n\nIn a cluster it has the partitions that are on the node, each as far as the node has it: on a follower that may be a little behind, and `fanfold backup list --output json` says up to which index of each group.\n\nFiles that never change are linked, not copied, if the directory is on the same disk: copy it elsewhere afterwards."
+        after_help = "Examples:\n  fanfold backup create /backups/monday --rate 100MiB\n  fanfold backup create /backups/monday --node 2\n\nIn a cluster every node makes an image of what is on it, all at the same time, in DIR/node-N on its own machine. Each is of one moment of its node; a follower may be a little behind its leader, and `fanfold backup list --output json` says up to which index of each group. Copy them to one place, and restore from its directory.\n\nFiles that never change are linked, not copied, if the directory is on the same disk: copy it elsewhere afterwards."
     )]
     Create {
-        /// Directory on the node's machine; empty or not there.
+        /// Directory on the node's machine, or on each; empty or not there.
         dir: PathBuf,
-        /// Read and write at most so many bytes a second, such as `50MiB`.
+        /// Only the image of this node.
+        #[arg(long, value_name = "NODE")]
+        node: Option<u64>,
+        /// Read and write at most so many bytes a second on each node, such as `50MiB`.
         #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
         rate: Option<u64>,
         #[command(flatten)]
@@ -50,7 +54,7 @@ enum BackupCommand {
     },
     /// Puts a backup, or one partition of it, into a data directory on which no node runs. All of it is checked first.
     #[command(
-        after_help = "Examples:\n  fanfold backup restore /backups/monday --data-dir ./restored\n  fanfold backup restore /backups/node-1 /backups/node-2 --data-dir ./restored\n  fanfold backup restore /backups/monday --partition 3 --data-dir ./fanfold-data\n\nThe backup of a node that is one of several founds a new cluster of one node, which others may join. Where a node does not have all partitions, name the backups of several: of each partition the one is taken that goes furthest."
+        after_help = "Examples:\n  fanfold backup restore /backups/monday --data-dir ./restored\n  fanfold backup restore /backups/node-1 /backups/node-2 --data-dir ./restored\n  fanfold backup restore /backups/monday --partition 3 --data-dir ./fanfold-data\n\nA directory with the images of a cluster's nodes stands for all of them. What was a cluster becomes a new one of one node, which others may join. Of each partition the image is taken that goes furthest."
     )]
     Restore {
         /// The backup, or, without --partition, backups of several nodes of one cluster.
@@ -82,11 +86,16 @@ impl BackupArgs {
 
 /// Makes a backup on the node.
 pub(super) async fn create(args: BackupArgs) -> Result<(), CliError> {
-    let BackupCommand::Create { dir, rate, remote } = args.command else { return Ok(()) };
+    let BackupCommand::Create { dir, node, rate, remote } = args.command else { return Ok(()) };
     let dir = absolute(&dir).map_err(|source| BackupError::Io { path: dir.clone(), source })?;
-    let dir = dir.display().to_string();
     remote
         .with_client(async |client| {
+            let view = client.cluster().await.map_err(|error| remote.failed(error))?;
+            let members = view.nodes.iter().filter(|node| node.state != NodeState::Removed).count();
+            if members > 1 || node.is_some() {
+                return images::create(&remote, client, &view, node.map(NodeId), &dir, rate).await;
+            }
+            let dir = dir.display().to_string();
             let status = job::run(&remote, client, JobKind::Backup { dir: dir.clone() }, rate).await?;
             let json = json!({ "backup": dir, "read_and_written_bytes": status.done_bytes });
             remote.output.show(|| json, || format!("the backup is in {dir}"))
@@ -99,7 +108,7 @@ pub(super) fn offline(args: &BackupArgs) -> Result<(), CliError> {
     match &args.command {
         BackupCommand::List { dirs, output } => list(dirs, *output),
         BackupCommand::Restore { dirs, data_dir, partition, accept_loss, rate, output } => {
-            let backups = dirs.iter().map(|dir| Backup::open(dir)).collect::<Result<Vec<_>, _>>()?;
+            let backups = dirs.iter().map(|dir| images::named(dir)).collect::<Result<Vec<_>, _>>()?.concat();
             if let ([_, _, ..], Some(_)) = (backups.as_slice(), partition) {
                 return Err(CliError::OneBackup);
             }
@@ -145,7 +154,36 @@ fn backups(dir: &Path) -> Result<Vec<Opened>, CliError> {
         // One that was not finished.
         return Ok(vec![(dir.to_owned(), opened)]);
     }
-    Ok(dirs.into_iter().map(|dir| (dir.clone(), Backup::open(&dir))).collect())
+    let mut all = Vec::new();
+    for dir in dirs {
+        let opened = Backup::open(&dir);
+        let images = match opened {
+            Err(BackupError::NotABackup { .. }) => images::in_dir(&dir)?,
+            _ => Vec::new(),
+        };
+        if images.is_empty() {
+            all.push((dir, opened));
+        }
+        all.extend(images.into_iter().map(|image| (image.clone(), Backup::open(&image))));
+    }
+    Ok(all)
+}
+
+/// The images of one cluster that are in one directory, under its name.
+type Sets<'b> = BTreeMap<(PathBuf, String), Vec<&'b Backup>>;
+
+fn sets(all: &[Opened]) -> Sets<'_> {
+    let mut sets = Sets::new();
+    for (dir, backup) in all {
+        if let (Ok(backup), Some(parent)) = (backup, dir.parent())
+            && backup.contents.is_of_cluster
+        {
+            let cluster = format!("{:032x}", backup.contents.identity().cluster_id);
+            sets.entry((parent.to_owned(), cluster)).or_default().push(backup);
+        }
+    }
+    sets.retain(|_, images| images.len() > 1);
+    sets
 }
 
 fn list(dirs: &[PathBuf], output: Output) -> Result<(), CliError> {
@@ -153,8 +191,9 @@ fn list(dirs: &[PathBuf], output: Output) -> Result<(), CliError> {
         table(["backup", "made", "state", "partitions", "log position", "files", "bytes", "cluster"]);
     let mut items: Vec<Value> = Vec::new();
     for dir in dirs {
-        for (dir, backup) in backups(dir)? {
-            let Backup { contents, .. } = match &backup {
+        let all = backups(dir)?;
+        for (dir, backup) in &all {
+            let Backup { contents, .. } = match backup {
                 Ok(backup) => backup,
                 Err(error) => {
                     rows.add_row([dir.display().to_string(), String::new(), format!("UNUSABLE: {error}")]);
@@ -188,6 +227,29 @@ fn list(dirs: &[PathBuf], output: Output) -> Result<(), CliError> {
                 "node": contents.node, "partitions": contents.partitions, "log_position": contents.log_position,
                 "files": contents.files.len(), "bytes": contents.bytes(), "missing_partitions": contents.missing(),
                 "groups": contents.groups }));
+        }
+        for ((dir, cluster), images) in sets(&all) {
+            let missing = images::missing_in(images.iter().copied());
+            let broken = images.iter().filter(|image| !image.incomplete().is_empty()).count();
+            let state = match (missing.len(), broken) {
+                (0, 0) => "complete together".to_owned(),
+                (0, _) => format!("INCOMPLETE: {broken} of the images are"),
+                _ => format!("INCOMPLETE: partitions {missing:?} are in none of the images"),
+            };
+            let partitions = images.first().map_or(0, |image| image.contents.partitions);
+            rows.add_row([
+                dir.display().to_string(),
+                String::new(),
+                state,
+                format!("{} of {partitions}", usize::from(partitions) - missing.len()),
+                String::new(),
+                String::new(),
+                bytes(images.iter().map(|image| image.contents.bytes()).sum()),
+                cluster.clone(),
+            ]);
+            items.push(json!({ "backup": dir, "is_complete": missing.is_empty() && broken == 0, "cluster": cluster,
+                "images": images.len(), "nodes": images.iter().map(|image| image.contents.node).collect::<Vec<_>>(),
+                "partitions": partitions, "missing_partitions": missing }));
         }
     }
     output.show(|| Value::Array(items.clone()), || text(&rows))

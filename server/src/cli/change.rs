@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use fanfold_client::{
     ChangeStep, Client, ClusterChange, ClusterChanged, ClusterView, GroupHealth, GroupName, NodeId,
-    ReplicaRole,
+    NodeState, ReplicaRole,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -54,12 +54,28 @@ pub(super) async fn run(how: How, change: ClusterChange) -> Result<(), CliError>
             remote
                 .output
                 .show(|| changed_json(&changed, how.dry_run), || changed_text(&changed, how.dry_run))?;
+            if let ClusterChange::Settings { replicas: Some(wanted), .. } = change {
+                tell_of_replicas(&remote, client, wanted).await?;
+            }
             match how.wait {
                 Some(most) => wait(&remote, client, most, |view| left(view, &change)).await,
                 None => Ok(()),
             }
         })
         .await
+}
+
+/// Says on stderr if there are not enough nodes for the replicas that are wanted.
+async fn tell_of_replicas(remote: &Remote, client: &Client, wanted: u32) -> Result<(), CliError> {
+    let view = client.cluster().await.map_err(|error| remote.failed(error))?;
+    let active = view.nodes.iter().filter(|node| node.state == NodeState::Active).count();
+    if active < wanted as usize {
+        eprintln!(
+            "fanfold: only {active} nodes are active: groups have as many replicas as there are nodes for, an odd number, \
+             until there are {wanted} (`fanfold start --join`)"
+        );
+    }
+    Ok(())
 }
 
 /// How many replicas are not yet as a change wants them.
@@ -169,7 +185,7 @@ fn changed_text(changed: &ClusterChanged, dry_run: bool) -> String {
         changed.losses.iter().map(|loss| format!("LOST of {}: {}", group_text(loss.group), loss.what)),
     );
     if lines.is_empty() {
-        lines.push(if dry_run { "nothing would change" } else { "done" }.to_owned());
+        lines.push(if dry_run { "no replica would move" } else { "done; no replica has to move" }.to_owned());
     } else if dry_run {
         lines.insert(0, "this would change (--dry-run):".to_owned());
     }

@@ -114,7 +114,7 @@ pub(super) fn offline(args: &ClusterArgs) -> Result<(), CliError> {
     let kept: Vec<_> = survival
         .kept
         .iter()
-        .map(|(partition, node)| json!({ "partition": partition.0, "node": node }))
+        .map(|(partition, nodes)| json!({ "partition": partition.0, "nodes": nodes }))
         .collect();
     let lost: Vec<_> = survival.lost.iter().map(|partition| partition.0).collect();
     let said = || {
@@ -124,8 +124,11 @@ pub(super) fn offline(args: &ClusterArgs) -> Result<(), CliError> {
             if *dry_run { "would go on" } else { "goes on at its next start" },
             survival.gone
         )];
-        lines.extend(survival.kept.iter().map(|(partition, node)| {
-            format!("partition {partition}: goes on with what node {node} has; writes that only the others had are lost")
+        lines.extend(survival.kept.iter().map(|(partition, nodes)| {
+            format!(
+                "partition {partition}: goes on with what one of {nodes:?} has, when all nodes that are left run; \
+                 writes that only the others had are lost"
+            )
         }));
         lines.extend(survival.lost.iter().map(|partition| {
             format!("partition {partition}: LOST, no node that is left has it; only a backup brings it back")

@@ -118,6 +118,18 @@ pub enum CliError {
         /// What it said.
         said: String,
     },
+    /// Not every node has made its image.
+    #[error(
+        "{nodes} {} made no image; {}",
+        if *nodes == 1 { "node has" } else { "nodes have" },
+        if *is_complete { "the others have every partition all the same" } else { "the backup is not complete" }
+    )]
+    Images {
+        /// How many nodes.
+        nodes: usize,
+        /// Whether the images that there are have everything.
+        is_complete: bool,
+    },
     /// A job was cancelled.
     #[error("it was cancelled")]
     Cancelled,

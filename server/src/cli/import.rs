@@ -1,6 +1,5 @@
 //! Owns the command `import`: what is imported from where, and what is said about it.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -173,7 +172,7 @@ async fn begin(
 ) -> Result<(Cut, State, Option<PathBuf>), CliError> {
     let failed = |error| common.remote.failed(error);
     let map = client.map().await.map_err(failed)?;
-    let kind = kind(common, job, client).await?;
+    let mut kind = kind(common, job, client).await?;
     let graph = match &kind {
         Kind::Follows => client.graph(job.name.as_str()).id().await.map_err(failed)?,
         Kind::Entries { .. } => fanfold_client::GraphId::default(),
@@ -201,8 +200,13 @@ async fn begin(
                 let lane = client.import_lane(fanfold_client::PartitionId(partition), None).await;
                 lanes.push(LaneState { session: lane.map_err(failed)?.session().0, next: 1 });
             }
+            let spaces = match &kind {
+                Kind::Follows => None,
+                Kind::Entries { spaces, .. } => spaces.clone(),
+            };
             let state = State {
                 plan,
+                spaces,
                 block_items: block_items.min(BLOCK_ITEMS_MAX),
                 lanes,
                 position: Position::default(),
@@ -216,6 +220,9 @@ async fn begin(
             state
         }
     };
+    if let (Kind::Entries { spaces, .. }, Some(known)) = (&mut kind, &state.spaces) {
+        *spaces = Some(known.clone());
+    }
     let (partitions, block_items) = (map.partitions, state.block_items);
     let cut = Cut { inputs: common.files.clone(), format, kind, graph, partitions, block_items };
     Ok((cut, state, state_path))
@@ -228,7 +235,7 @@ async fn kind(common: &Common, job: &Job, client: &Client) -> Result<Kind, CliEr
     let failed = |error| common.remote.failed(error);
     let spaces = client.spaces().list().await.map_err(failed)?;
     client.spaces().show(job.name.as_str()).await.map_err(failed)?;
-    let spaces: BTreeMap<_, _> = spaces.into_iter().map(|space| (space.name.clone(), space)).collect();
+    let spaces = spaces.iter().map(|space| (space.name.clone(), space.into())).collect();
     Ok(Kind::Entries { space: job.name.clone(), spaces: Some(spaces) })
 }
 

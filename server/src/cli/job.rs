@@ -1,7 +1,9 @@
 //! Owns the watching of a job on a node: started, shown until it ends, cancelled by Ctrl-C.
 
-use fanfold_client::Client;
-use fanfold_protocol::message::{JobFinding, JobKind, JobState, JobStatus, StartJob};
+use fanfold_client::{Client, Error};
+use fanfold_protocol::NodeId;
+use fanfold_protocol::message::{JobFinding, JobKind, JobPhase, JobState, JobStatus, StartJob};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::interval;
 
@@ -17,33 +19,64 @@ pub(super) async fn run(
     kind: JobKind,
     bytes_per_second: Option<u64>,
 ) -> Result<JobStatus, CliError> {
-    let failed = |error| remote.failed(error);
-    let map = client.map().await.map_err(failed)?;
+    let map = client.map().await.map_err(|error| remote.failed(error))?;
     // The node that was named, if the cluster knows it by that name; of a single one the name does not matter.
     let named = map.nodes.iter().find(|node| node.address == remote.address);
-    let node = named.or(map.nodes.first()).map_or(fanfold_protocol::NodeId(1), |node| node.node);
-    let start = StartJob { kind, bytes_per_second };
-    let mut status = client.start_job(node, start).await.map_err(failed)?;
+    let node = named.or(map.nodes.first()).map_or(NodeId(1), |node| node.node);
+    let mut ended = run_all(client, vec![(node, kind)], bytes_per_second).await;
+    match ended.pop().map(|(_, ended)| ended) {
+        Some(Ok(status)) => match &status.state {
+            JobState::Failed(said) => {
+                Err(CliError::Job { address: remote.address.clone(), said: said.clone() })
+            }
+            JobState::Cancelled => Err(CliError::Cancelled),
+            _ => Ok(status),
+        },
+        Some(Err(error)) => Err(remote.failed(error)),
+        None => Err(CliError::Cancelled),
+    }
+}
+
+/// Runs jobs on several nodes at the same time, each to its end; Ctrl-C cancels all.
+pub(super) async fn run_all(
+    client: &Client,
+    jobs: Vec<(NodeId, JobKind)>,
+    bytes_per_second: Option<u64>,
+) -> Vec<(NodeId, Result<JobStatus, Error>)> {
+    let start = |(node, kind)| async move {
+        (node, client.start_job(node, StartJob { kind, bytes_per_second }).await)
+    };
+    let mut all = join_all(jobs.into_iter().map(start)).await;
     let (mut shown, mut looks) = (Shown::new(), interval(LOOK_EVERY));
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     let mut is_cancelled = false;
-    while status.state == JobState::Running {
-        shown.at(status.phase, status.done_bytes, status.total_bytes);
-        status = tokio::select! {
-            _ = looks.tick() => client.job(node, status.job).await.map_err(failed)?,
-            _ = &mut interrupted, if !is_cancelled => {
-                is_cancelled = true;
-                client.cancel_job(node, status.job).await.map_err(failed)?
+    while let Some(phase) = all.iter().filter_map(|(_, job)| phase(job)).min_by_key(|phase| *phase as u8) {
+        let known = || all.iter().filter_map(|(_, job)| job.as_ref().ok());
+        let done = known().map(|status| status.done_bytes).sum();
+        shown.at(phase, done, known().map(|status| status.total_bytes).sum());
+        tokio::select! {
+            _ = looks.tick() => {}
+            _ = &mut interrupted, if !is_cancelled => is_cancelled = true,
+        }
+        let look = |(node, job): (NodeId, Result<JobStatus, Error>)| async move {
+            match job {
+                Ok(status) if status.state == JobState::Running && is_cancelled => {
+                    (node, client.cancel_job(node, status.job).await)
+                }
+                Ok(status) if status.state == JobState::Running => (node, client.job(node, status.job).await),
+                job => (node, job),
             }
         };
+        all = join_all(all.into_iter().map(look)).await;
     }
     shown.end();
-    match &status.state {
-        JobState::Failed(said) => Err(CliError::Job { address: remote.address.clone(), said: said.clone() }),
-        JobState::Cancelled => Err(CliError::Cancelled),
-        _ => Ok(status),
-    }
+    all
+}
+
+/// What a job is at, while it runs.
+fn phase(job: &Result<JobStatus, Error>) -> Option<JobPhase> {
+    job.as_ref().ok().filter(|status| status.state == JobState::Running).map(|status| status.phase)
 }
 
 /// Shows what is wrong, one line each; an error if anything is.

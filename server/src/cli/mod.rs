@@ -14,6 +14,7 @@ mod export;
 mod fan_out;
 mod feed;
 mod hot;
+mod images;
 mod import;
 mod inspect;
 mod inspect_dir;

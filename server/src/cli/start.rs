@@ -11,8 +11,8 @@ use tracing::info;
 use super::error::CliError;
 use super::output::line;
 use crate::config::{Config, ConfigFlags};
-use crate::logging;
 use crate::server::Server;
+use crate::{allocator, logging};
 
 #[derive(Debug, Args)]
 #[command(
@@ -33,6 +33,9 @@ pub(super) fn run(args: &StartArgs) -> Result<(), CliError> {
     logging::init(config.log_format, &config.log_level)?;
     raise_open_files(config.connections_max);
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    if config.memory_bytes > 0 {
+        allocator::give_back_what_is_freed(cores);
+    }
     let engine = runtime("engine", config.engine_threads, cores.div_ceil(2))?;
     let network = runtime("network", config.network_threads, cores)?;
     network.block_on(serve(config, engine.handle().clone()))
@@ -44,16 +47,19 @@ fn runtime(name: &str, threads: u32, default: usize) -> Result<Runtime, CliError
     runtime.map_err(|source| CliError::Process { doing: "starting the threads", source })
 }
 
-/// Files besides connections: the log, the HTTP port, and room to breathe.
+/// Files besides connections and segments: the log, the HTTP port, and room to breathe.
 const OTHER_FILES: u64 = 256;
+
+/// Each open segment is a file; so many are reckoned with if the system allows.
+const SEGMENTS: u64 = 32 << 10;
 
 /// Lets the process have as many open files as its connections need, as far as the system allows.
 fn raise_open_files(connections_max: u32) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let wanted = u64::from(connections_max) + OTHER_FILES;
-    let Some(current) = limit.current.filter(|current| *current < wanted) else { return };
-    let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let Some(current) = limit.current.filter(|current| *current < wanted + SEGMENTS) else { return };
+    let raised = limit.maximum.map_or(wanted + SEGMENTS, |maximum| maximum.min(wanted + SEGMENTS));
     let set =
         setrlimit(Resource::Nofile, Rlimit { current: Some(raised.max(current)), maximum: limit.maximum });
     if set.is_err() || raised < wanted {

@@ -10,7 +10,7 @@ use fanfold_protocol::message::{ReadFeed, Request};
 use tokio::time::Instant;
 
 use super::outgoing::{Outgoing, Slot};
-use crate::dispatch::{self, Asked};
+use crate::dispatch::{self, Asked, Spent};
 use crate::translate;
 
 /// Reads that are answered together, at most: those who answer others of the connection wait meanwhile.
@@ -102,7 +102,7 @@ impl Reads {
                 let entries = found.into_entries().map(translate::entry);
                 let Gathered { asked, cost, .. } = read;
                 let packed = answers.put_page(slot.split(cost), asked.opcode, asked.id, &page, entries);
-                dispatch::note_at(now, shared, &asked, packed.err().as_ref());
+                dispatch::note_at(now, shared, &asked, packed.err().as_ref(), Spent::default());
             }
         } else {
             left.extend(gathered.drain(..count));

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use fanfold_cluster::phases::{Noted, noting};
 use fanfold_protocol::call::Call;
 use fanfold_protocol::error::DecodeError;
 use fanfold_protocol::frame::Frame;
@@ -27,7 +28,7 @@ use super::outgoing::{Outgoing, Slot};
 use super::reads::{Left, Reads};
 use super::writes::Writes;
 use crate::config::ms;
-use crate::dispatch::{self, Asked};
+use crate::dispatch::{self, Asked, Spent};
 use crate::hot::Sampler;
 use crate::listener::Shared;
 use crate::names::RequestKind;
@@ -211,13 +212,13 @@ impl Requests {
             return Ok(None);
         };
         if let Err(status) = checked {
-            answer(&self.outgoing, asked, slot, &Err(status), true);
+            answer(&self.outgoing, asked, slot, &Err(status), true, Noted::default());
             return Ok(None);
         }
         match request {
             Request::Write(write) if Writes::takes(&write) => {
                 if let Err((asked, slot, status)) = self.writes.gather(write, asked, deadline, slot) {
-                    answer(&self.outgoing, asked, slot, &Err(status), false);
+                    answer(&self.outgoing, asked, slot, &Err(status), false, Noted::default());
                 }
             }
             request => run(&self.shared, &self.outgoing, request, asked, deadline, slot),
@@ -262,32 +263,34 @@ fn run(
         request,
         Request::ReadFeed(_) | Request::ReadFeeds(_) | Request::ReadTimeline(_) | Request::ReadEntries(_)
     );
-    let mut reply: Pin<Box<dyn Future<Output = Reply> + Send>> =
-        Box::pin(dispatch::reply(shared.clone(), request));
+    let mut reply: Pin<Box<dyn Future<Output = (Reply, Noted)> + Send>> =
+        Box::pin(noting(dispatch::reply(shared.clone(), request)));
     // Whatever it waits for, it is asked again by its own task, so that nothing has to wake this one.
-    if let Poll::Ready(reply) = reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        answer(outgoing, asked, slot, &reply, is_read);
+    if let Poll::Ready((reply, noted)) = reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        answer(outgoing, asked, slot, &reply, is_read, noted);
         return;
     }
     let outgoing = outgoing.clone();
     let span = tracing::debug_span!("request", id = asked.id.0);
     let run = async move {
-        let reply = timeout_at(deadline, reply).await.unwrap_or(Err(Status::DeadlineExceeded));
-        answer(&outgoing, asked, slot, &reply, is_read);
+        let late = (Err(Status::DeadlineExceeded), Noted::default());
+        let (reply, noted) = timeout_at(deadline, reply).await.unwrap_or(late);
+        answer(&outgoing, asked, slot, &reply, is_read, noted);
         outgoing.changed.notify_one();
     };
     tokio::spawn(run.instrument(span));
 }
 
-fn answer(outgoing: &Outgoing, asked: Asked, slot: Slot, reply: &Reply, is_read: bool) {
+fn answer(outgoing: &Outgoing, asked: Asked, slot: Slot, reply: &Reply, is_read: bool, phases: Noted) {
     let packed = outgoing.lock().put(slot, asked.opcode, asked.id, reply, is_read);
-    dispatch::note(outgoing.shared(), &asked, packed.err().as_ref());
+    let spent = Spent { phases, ..Spent::default() };
+    dispatch::note(outgoing.shared(), &asked, packed.err().as_ref(), spent);
 }
 
 /// Answers a request for which the node has no room.
 fn refuse_busy(outgoing: &Arc<Outgoing>, asked: Asked) {
     let busy = Status::Busy { delay_ms: dispatch::BUSY_DELAY_MS };
-    dispatch::note(outgoing.shared(), &asked, Some(&busy));
+    dispatch::note(outgoing.shared(), &asked, Some(&busy), Spent::default());
     answer_refusal(outgoing, asked.opcode, asked.id, busy);
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::outgoing::{Outgoing, Slot};
 use super::waiting::Waiting;
-use crate::dispatch::{self, Asked};
+use crate::dispatch::{self, Asked, Spent};
 use crate::translate;
 
 /// A write whose outcome is not known yet.
@@ -53,10 +53,13 @@ impl WriteSink for Answering {
             let mut answers = self.outgoing.lock();
             for (number, result) in results {
                 let Some(pending) = waiting.remove(number) else { continue };
+                let applied = result.as_ref().ok().map(|receipt| receipt.position);
                 let reply = self.reply(&pending, result);
                 let Pending { asked, slot, .. } = pending;
                 let packed = answers.put(slot, asked.opcode, asked.id, &reply, false);
-                dispatch::note(shared, &asked, packed.err().as_ref());
+                let applied = applied.map(|position| (position.partition.0, position.index));
+                let spent = Spent { applied, ..Spent::default() };
+                dispatch::note(shared, &asked, packed.err().as_ref(), spent);
             }
         }
         self.outgoing.changed.notify_one();
@@ -132,7 +135,7 @@ impl Writes {
         for Pending { asked, slot, .. } in expired {
             let status = Err(Status::DeadlineExceeded);
             let packed = outgoing.lock().put(slot, asked.opcode, asked.id, &status, false);
-            dispatch::note(outgoing.shared(), &asked, packed.err().as_ref());
+            dispatch::note(outgoing.shared(), &asked, packed.err().as_ref(), Spent::default());
         }
     }
 }

@@ -9,8 +9,10 @@ mod reads;
 mod writes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanfold_cluster::NodeError;
+use fanfold_cluster::phases::{Noted, RequestPhase};
 use fanfold_protocol::ids::RequestId;
 use fanfold_protocol::message::{Request, Response};
 use fanfold_protocol::{Reply, Status};
@@ -20,7 +22,7 @@ pub(crate) use reads::{feed_request, page_bytes};
 
 use crate::config::ms;
 use crate::listener::Shared;
-use crate::names::RequestKind;
+use crate::names::{RequestKind, status_name};
 use crate::translate::{Refused, error_to_status};
 
 /// What a client is told to wait when the node has too many bytes in flight.
@@ -35,18 +37,48 @@ pub(crate) struct Asked {
     pub(crate) received: Instant,
 }
 
+/// Where the time of a request went, as far as is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Spent {
+    pub(crate) phases: Noted,
+    /// Partition and index of the Raft entry that a write was applied with; the line of a slow batch names them too.
+    pub(crate) applied: Option<(u16, u64)>,
+}
+
+impl Spent {
+    /// The line of a slow request: who and what for is not in it.
+    fn log(&self, id: RequestId, kind: &str, took: Duration, refused: Option<&Status>) {
+        let ms = |took: Duration| took.as_millis() as u64;
+        let (merge_ms, hydrate_ms) =
+            (self.phases.of(RequestPhase::Merge).map(ms), self.phases.of(RequestPhase::Hydrate).map(ms));
+        let (partition, index) = self.applied.unzip();
+        let (took_ms, status) = (ms(took), refused.map_or("ok", status_name));
+        tracing::warn!(
+            request = id.0,
+            kind,
+            status,
+            took_ms,
+            merge_ms,
+            hydrate_ms,
+            partition,
+            index,
+            "slow request"
+        );
+    }
+}
+
 /// Counts an answered request, and logs it if it was slow or refused.
-pub(crate) fn note(shared: &Shared, asked: &Asked, refused: Option<&Status>) {
-    note_at(Instant::now(), shared, asked, refused);
+pub(crate) fn note(shared: &Shared, asked: &Asked, refused: Option<&Status>, spent: Spent) {
+    note_at(Instant::now(), shared, asked, refused, spent);
 }
 
 /// The same for one of many that are answered at a moment.
-pub(crate) fn note_at(now: Instant, shared: &Shared, asked: &Asked, refused: Option<&Status>) {
+pub(crate) fn note_at(now: Instant, shared: &Shared, asked: &Asked, refused: Option<&Status>, spent: Spent) {
     let took = now.saturating_duration_since(asked.received);
     shared.metrics.answered(asked.kind, refused, took.as_secs_f64());
     let (id, kind) = (asked.id, asked.kind.name());
     if took >= ms(shared.config.slow_request_ms) && !asked.kind.waits() {
-        tracing::warn!(request = id.0, kind, took_ms = took.as_millis() as u64, "slow request");
+        spent.log(id, kind, took, refused);
     }
     match refused {
         // The client is told to look for the request's number here.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanfold_cluster::read as stored;
+use fanfold_cluster::{NodeError, read as stored};
 use fanfold_protocol::message::{
     Counts, Explain, GetCounts, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline, Response, ScanEdges,
 };
@@ -31,6 +31,7 @@ pub(super) async fn timeline(shared: &Arc<Shared>, read: ReadTimeline) -> Reply 
         below: translate::below(read.cursor.as_ref(), scope, read.owner)?,
         hydrate: read.hydrate,
         at_least: read.at_least.as_ref().map(translate::position),
+        consistency: translate::consistency(read.consistency),
     };
     let page = shared.node.read_timeline(&request).await.map_err(|error| failed(shared, error))?;
     Ok(Response::Page(translate::page(page, scope, read.owner, page_bytes(shared))))
@@ -46,6 +47,7 @@ pub(crate) fn feed_request(read: &ReadFeed) -> Result<stored::FeedRequest, Statu
         newer_than: read.newer_than.as_ref().map(translate::mark),
         hydrate: read.hydrate,
         at_least: read.at_least.as_ref().map(translate::position),
+        consistency: translate::consistency(read.consistency),
     })
 }
 
@@ -63,6 +65,7 @@ pub(super) async fn feeds(shared: &Arc<Shared>, read: ReadFeeds) -> Reply {
         readers: read.readers.iter().copied().map(translate::user).collect(),
         limit: read.limit,
         hydrate: read.hydrate,
+        consistency: translate::consistency(read.consistency),
     };
     let pages = shared.node.read_feeds(&request).await.map_err(|error| failed(shared, error))?;
     let bytes = page_bytes(shared) / read.readers.len().max(1);
@@ -78,14 +81,20 @@ pub(super) async fn entries(shared: &Arc<Shared>, read: ReadEntries) -> Reply {
         space: translate::space_id(read.space),
         ids: read.ids.into_iter().map(translate::entry_id).collect(),
         viewer: read.viewer.map(translate::user),
+        consistency: translate::consistency(read.consistency),
     };
-    let entries = shared.node.read_entries(&request).await.map_err(|error| failed(shared, error))?;
+    let limit = page_bytes(shared);
+    // Ids are answered one for one, so the caller has to ask for fewer.
+    let too_large = Status::TooLarge { field: fanfold_protocol::Field::EntryIds, limit: limit as u64 };
+    let entries = match shared.node.read_entries(&request).await {
+        Ok(entries) => entries,
+        Err(NodeError::TooLarge { .. }) => return Err(too_large),
+        Err(error) => return Err(failed(shared, error)),
+    };
     let bytes: usize =
         entries.iter().flatten().map(|e| e.payload.as_ref().map_or(0, bytes::Bytes::len)).sum();
-    let limit = page_bytes(shared);
     if bytes > limit {
-        // Ids are answered one for one, so the caller has to ask for fewer.
-        return Err(Status::TooLarge { field: fanfold_protocol::Field::EntryIds, limit: limit as u64 });
+        return Err(too_large);
     }
     Ok(Response::Entries(entries.into_iter().map(|entry| entry.map(translate::entry)).collect()))
 }

@@ -19,11 +19,16 @@ pub(super) async fn write(shared: &Arc<Shared>, write: Write) -> Reply {
     let is_expiry = matches!(write.op, WriteOp::SetExpiry(_));
     let node = shared.node.clone();
     let op = translate::write(write.op);
-    // A write that was proposed runs to its end even if its caller's deadline passes, so its task is its own.
-    let ran = tokio::spawn(async move { node.write(partition, tag, op).await }).await;
-    let Ok(written) = ran else {
+    // A write that was proposed runs to its end even if its caller's deadline passes, so its task is its own; the wait for
+    // other partitions, which may be long, ends with the deadline.
+    let ran = tokio::spawn(async move { node.begin_write(partition, tag, op).await }).await;
+    let Ok(begun) = ran else {
         tracing::error!("a write ended badly");
         return Err(fanfold_protocol::Status::Internal);
+    };
+    let written = match begun {
+        Ok(written) => shared.node.end_write(written).await,
+        Err(error) => Err(error),
     };
     let refused = translate::WriteRefused { ttls_ms: &ttls_ms, is_expiry };
     translate::receipt(written, &refused, || shared.node.spaces())

@@ -1,7 +1,8 @@
 //! Owns lines that are JSON objects, as they are read by an import and written by an export.
 //!
 //! - 64-bit numbers may be strings, and are written so, because many programs round large numbers.
-//! - Bytes that are no text are written in base64, in a field of their own.
+//! - Bytes that are no text are written in base64, in a field of their own, and so is text with many control characters: these
+//!   take six bytes each, and a line has a limit.
 
 use std::fmt;
 
@@ -146,7 +147,39 @@ fn bytes(
 /// Bytes as text, or else in base64.
 pub(crate) fn from_bytes(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(text.to_owned()), None),
-        Err(_) => (None, Some(BASE64.encode(bytes))),
+        Ok(text) if escaped_len(bytes) <= 2 * bytes.len() => (Some(text.to_owned()), None),
+        _ => (None, Some(BASE64.encode(bytes))),
+    }
+}
+
+/// The bytes of a text between its quotes.
+fn escaped_len(text: &[u8]) -> usize {
+    let escaped = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    };
+    text.iter().map(escaped).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::lines::LINE_BYTES_MAX;
+
+    #[test]
+    fn the_largest_payload_fits_a_line_whatever_it_is() {
+        let large = 1 << 20;
+        for byte in [0, b'\n', 0x1f, b'"', b'a', 0xff] {
+            let bytes = vec![byte; large];
+            let (text, base64) = from_bytes(&bytes);
+            let line = serde_json::to_string(&(text, base64)).unwrap();
+            assert!(line.len() < LINE_BYTES_MAX - 4_096, "{byte}: {}", line.len());
+        }
+        let every: Vec<u8> = (0..128).collect();
+        let quoted = serde_json::to_string(std::str::from_utf8(&every).unwrap()).unwrap();
+        assert_eq!(escaped_len(&every), quoted.len() - 2);
+        let usual = b"{\"a\": \"b\"}\n";
+        assert_eq!(from_bytes(usual), (Some(String::from_utf8(usual.to_vec()).unwrap()), None));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use fanfold_client::{Audience, EntryId, ImportEdge, ImportEntry, ImportExpiry, ImportPlace, SpaceInfo};
 use fanfold_protocol::message::{EntryRef, KEY_BYTES_MAX};
 use fanfold_protocol::{SpaceId, Stamp, UserId};
+use serde::{Deserialize, Serialize};
 
 use super::lines::LINE_BYTES_MAX;
 use super::{json, tsv};
@@ -27,7 +28,7 @@ pub(crate) enum Kind {
         /// The space of entries that name none.
         space: String,
         /// None if nobody was asked, in a dry run.
-        spaces: Option<BTreeMap<String, SpaceInfo>>,
+        spaces: Option<KnownSpaces>,
     },
 }
 
@@ -89,6 +90,22 @@ pub(crate) enum BadLine {
     Json(String),
 }
 
+/// Spaces by name, as they were when an import was begun: what is cut into writes may not depend on later changes.
+pub(crate) type KnownSpaces = BTreeMap<String, KnownSpace>;
+
+/// What an import has to know of a space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownSpace {
+    id: u16,
+    payload_bytes_max: u32,
+}
+
+impl From<&SpaceInfo> for KnownSpace {
+    fn from(space: &SpaceInfo) -> Self {
+        Self { id: space.id.0, payload_bytes_max: space.policy.payload_bytes_max }
+    }
+}
+
 /// What a line says of an entry, before it is known where it belongs.
 #[derive(Debug, Default)]
 pub(crate) struct RawEntry {
@@ -122,10 +139,10 @@ impl Kind {
         let mut id = SpaceId(0);
         if let Some(spaces) = spaces {
             let space = spaces.get(name).ok_or_else(|| BadLine::Space(name.to_owned()))?;
-            if raw.payload.len() > space.policy.payload_bytes_max as usize {
-                return Err(BadLine::Payload(space.policy.payload_bytes_max));
+            if raw.payload.len() > space.payload_bytes_max as usize {
+                return Err(BadLine::Payload(space.payload_bytes_max));
             }
-            id = space.id;
+            id = SpaceId(space.id);
         }
         if let Some(key) = raw.key.as_ref().filter(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
             return Err(BadLine::Key(key.len()));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ImportError;
 use super::lines::{Position, STDIN};
-use super::parse::Format;
+use super::parse::{Format, KnownSpaces};
 
 /// Bytes of an input by whose hash it is known again.
 const HASHED_BYTES: u64 = 64 << 10;
@@ -58,6 +58,9 @@ pub(crate) struct Counts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) plan: Plan,
+    /// The spaces of an import of entries when it was begun; none in a file of before they were kept.
+    #[serde(default)]
+    pub(crate) spaces: Option<KnownSpaces>,
     pub(crate) block_items: usize,
     pub(crate) lanes: Vec<LaneState>,
     pub(crate) position: Position,

@@ -11,6 +11,8 @@ use prometheus_client::registry::Registry;
 
 use fanfold_protocol::message::{ClusterView, GroupHealth, NodeState, ReplicaRole};
 
+use super::units::{Seconds, gauge, seconds, seconds_of};
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct GroupLabel {
     partition: String,
@@ -87,22 +89,22 @@ fn groups(registry: &mut Registry, view: &ClusterView) {
 
 fn peers(registry: &mut Registry, view: &ClusterView) {
     let alive = Family::<NodeLabel, Gauge>::default();
-    let silent = Family::<NodeLabel, Gauge>::default();
-    let ahead = Family::<NodeLabel, Gauge>::default();
+    let silent = Family::<NodeLabel, Seconds>::default();
+    let ahead = Family::<NodeLabel, Seconds>::default();
     let members = view.nodes.iter().filter(|node| node.state != NodeState::Removed && node.node != view.by);
     for node in members {
         let label = NodeLabel { node: node.node.0 };
         alive.get_or_create(&label).set(i64::from(node.is_alive));
         if let Some(heard_ms) = node.heard_ms {
-            silent.get_or_create(&label).set(gauge(heard_ms));
+            silent.get_or_create(&label).set(seconds_of(heard_ms));
         }
         if let Some(ahead_ms) = node.clock_ahead_ms {
-            ahead.get_or_create(&label).set(ahead_ms);
+            ahead.get_or_create(&label).set(seconds(ahead_ms));
         }
     }
     registry.register("peer_alive", "1 if this node hears of the other one", alive);
-    registry.register("peer_silent_ms", "Milliseconds since the other node was last heard of", silent);
-    registry.register("peer_clock_ahead_ms", "Milliseconds that the other node's wall clock is ahead", ahead);
+    registry.register("peer_silent_seconds", "Time since the other node was last heard of", silent);
+    registry.register("peer_clock_ahead_seconds", "Time that the other node's wall clock is ahead", ahead);
 }
 
 fn health(health: GroupHealth) -> &'static str {
@@ -113,10 +115,6 @@ fn health(health: GroupHealth) -> &'static str {
         GroupHealth::Electing => "electing",
         GroupHealth::Lost => "lost",
     }
-}
-
-fn gauge(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -175,8 +173,8 @@ mod tests {
             r#"fanfold_partition_health{partition="2",health="lost"} 1"#,
             r#"fanfold_replica_lag{partition="0",node="2"} 7"#,
             r#"fanfold_peer_alive{node="2"} 0"#,
-            r#"fanfold_peer_silent_ms{node="2"} 4000"#,
-            r#"fanfold_peer_clock_ahead_ms{node="2"} -12"#,
+            r#"fanfold_peer_silent_seconds{node="2"} 4.0"#,
+            r#"fanfold_peer_clock_ahead_seconds{node="2"} -0.012"#,
             "fanfold_cluster_epoch 9",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

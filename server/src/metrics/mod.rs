@@ -1,10 +1,14 @@
 //! Owns the metrics of a node: what the listener counts, and what the node's status says when asked.
 //!
 //! - Names and labels are for operators and stay; a label never holds a user, an entry or an address.
+//! - Units are those of Prometheus: seconds and bytes; what only grows is a counter, and ends in `_total`.
 //! - What the node knows itself is read when `/metrics` is asked, not counted twice.
 
+mod apply;
 mod cluster;
 mod node;
+mod phases;
+mod units;
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
@@ -18,8 +22,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::names::{RequestKind, status_name};
+use fanfold_cluster::ApplyTimes;
+use fanfold_cluster::status::NodeFigures;
 use fanfold_protocol::Status;
 use fanfold_protocol::message::{ClusterView, NodeStatus};
+use fanfold_storage::ids::PartitionId;
 
 /// What came of requests of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -118,15 +125,25 @@ impl Metrics {
     }
 
     /// Everything in the text format of Prometheus (OpenMetrics 1.0).
-    pub fn text(&self, status: Option<&NodeStatus>, view: Option<&ClusterView>) -> String {
+    pub fn text(
+        &self,
+        status: Option<&NodeStatus>,
+        view: Option<&ClusterView>,
+        figures: Option<&NodeFigures>,
+        times: Vec<(PartitionId, ApplyTimes)>,
+    ) -> String {
         let mut out = String::new();
-        let mut write = || -> std::fmt::Result {
+        let write = || -> std::fmt::Result {
             encode_registry(&mut out, &self.registry)?;
             if let Some(status) = status {
                 encode_registry(&mut out, &node::registry(status))?;
             }
+            encode_registry(&mut out, &apply::registry(times))?;
             if let Some(view) = view {
                 encode_registry(&mut out, &cluster::registry(view))?;
+            }
+            if let Some(figures) = figures {
+                encode_registry(&mut out, &phases::registry(figures))?;
             }
             encode_eof(&mut out)
         };
@@ -147,7 +164,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.answered(RequestKind::ReadFeed, None, 0.000_2);
         metrics.answered(RequestKind::ReadFeed, Some(&Status::BadCursor), 0.000_2);
-        let text = metrics.text(None, None);
+        let text = metrics.text(None, None, None, Vec::new());
         assert!(text.contains(r#"fanfold_requests_total{kind="read_feed",status="ok"} 1"#), "{text}");
         assert!(text.contains(r#"fanfold_requests_total{kind="read_feed",status="bad_cursor"} 1"#), "{text}");
         assert!(text.contains(r#"fanfold_request_seconds_count{kind="read_feed"} 2"#), "{text}");

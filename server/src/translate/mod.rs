@@ -68,6 +68,16 @@ pub fn graph_id_to_wire(id: stored::GraphId) -> wire::GraphId {
     wire::GraphId(id.0)
 }
 
+/// Who may answer a read, from the wire.
+pub fn consistency(consistency: wire::message::Consistency) -> fanfold_cluster::read::Consistency {
+    use fanfold_cluster::read::Consistency;
+    match consistency {
+        wire::message::Consistency::Leader => Consistency::Leader,
+        wire::message::Consistency::AtLeast => Consistency::AtLeast,
+        wire::message::Consistency::StaleOk { max_ms } => Consistency::StaleOk { max_ms },
+    }
+}
+
 /// A partition, from the wire.
 pub fn partition_id(id: wire::PartitionId) -> stored::PartitionId {
     stored::PartitionId(id.0)

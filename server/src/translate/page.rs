@@ -14,6 +14,8 @@ use super::{
     user_to_wire,
 };
 
+const SPENT_BYTES: answer::ShortReason = answer::ShortReason::Spent(answer::Budget::Bytes);
+
 /// About the bytes of an entry besides its payload.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 
@@ -81,7 +83,7 @@ pub fn after(
 
 /// A page, to the wire, of at most about `bytes_max` bytes.
 pub fn page(
-    page: stored::Page,
+    mut page: stored::Page,
     scope: wire::CursorScope,
     subject: wire::UserId,
     bytes_max: usize,
@@ -91,8 +93,14 @@ pub fn page(
         bytes += entry_bytes(entry);
         bytes <= bytes_max
     });
-    // One entry always fits: a payload is at most half a frame.
-    let fitting = fitting.count().max(1).min(page.entries.len());
+    let mut fitting = fitting.count();
+    if let Some(first) = page.entries.first_mut().filter(|_| fitting == 0) {
+        // Its own payload fits always, being at most half a frame; with what it refers to it may not.
+        if let Some(reference) = &mut first.reference {
+            reference.state = stored::ReferenceState::NotHydrated;
+        }
+        fitting = 1;
+    }
     let is_cut = fitting < page.entries.len();
     let last = page.entries[..fitting].last().map(|entry| entry.id);
     let (next, complete_to) = match last.filter(|_| is_cut) {
@@ -100,8 +108,8 @@ pub fn page(
         None => (page.next, page.complete_to),
     };
     let mut short_of: Vec<_> = page.short_of.iter().copied().map(short_reason).collect();
-    if is_cut {
-        short_of.push(answer::ShortReason::Spent(answer::Budget::Bytes));
+    if is_cut && !short_of.contains(&SPENT_BYTES) {
+        short_of.push(SPENT_BYTES);
     }
     let next = next.map(|below| wire::Cursor {
         scope,
@@ -168,6 +176,7 @@ fn short_reason(reason: stored::ShortReason) -> answer::ShortReason {
         stored::ShortReason::Spent { budget: stored::Budget::Rounds } => {
             answer::ShortReason::Spent(answer::Budget::Time)
         }
+        stored::ShortReason::Spent { budget: stored::Budget::Bytes } => SPENT_BYTES,
     }
 }
 
@@ -256,4 +265,58 @@ fn reason(reason: &stored::Reason) -> Option<answer::Reason> {
         // The store may name reasons that this version of the protocol has no words for.
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use fanfold_storage::entry::Audience;
+    use fanfold_storage::ids::UserId;
+
+    use super::*;
+
+    fn entry(id: u64, payload: usize, reference: Option<stored::EntryView>) -> stored::EntryView {
+        let reference = reference.map(|to| stored::ReferenceView {
+            owner: to.owner,
+            id: to.id,
+            state: stored::ReferenceState::Live(Box::new(to)),
+        });
+        stored::EntryView {
+            id: EntryId(id),
+            owner: UserId(1),
+            author: UserId(1),
+            audience: Audience::Public,
+            version: 1,
+            expiry: None,
+            payload: Some(Bytes::from(vec![0; payload])),
+            reference,
+        }
+    }
+
+    #[test]
+    fn an_entry_that_fits_only_without_what_it_refers_to_is_sent_without() {
+        let entries = vec![entry(9, 500, Some(entry(3, 500, None))), entry(8, 500, None)];
+        let position = Position { partition: PartitionId(0), incarnation: 1, index: 1, journal: None };
+        let all = stored::Page {
+            entries,
+            next: None,
+            complete_to: EntryId::ZERO,
+            short_of: Vec::new(),
+            mark: None,
+            new_count: None,
+            position,
+        };
+        let scope = wire::CursorScope::Feed(wire::SpaceId(1));
+        let sent = |bytes_max| {
+            let sent = page(all.clone(), scope, wire::UserId(1), bytes_max);
+            let is_live = sent.entries[0]
+                .reference
+                .as_ref()
+                .is_some_and(|reference| matches!(reference.state, answer::ReferenceState::Live(_)));
+            (sent.entries.len(), is_live, sent.next.map(|next| next.below.0))
+        };
+        assert_eq!(sent(1_000), (1, false, Some(9)));
+        assert_eq!(sent(1_200), (1, true, Some(9)));
+        assert_eq!(sent(2_000), (2, true, None));
+    }
 }

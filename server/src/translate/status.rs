@@ -90,6 +90,7 @@ fn limit_kind(what: Limited) -> LimitKind {
         Limited::Users => LimitKind::UsersPerPartition,
         Limited::Sessions => LimitKind::SessionsPerPartition,
         Limited::Paused => LimitKind::PausedPerPartition,
+        Limited::Keys => LimitKind::KeysPerPartition,
     }
 }
 

@@ -6,6 +6,7 @@
 //!   repeated it by then, under its session and sequence, for as long as its deadline allows.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use fanfold_client::Error as ClientError;
 use fanfold_protocol::message::EntryRef;
@@ -13,6 +14,7 @@ use fanfold_protocol::{EntryId, UserId};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use indicatif::ProgressBar;
+use tokio::time::{Instant, sleep_until};
 
 use super::access::Access;
 use super::answer::Answer;
@@ -30,13 +32,21 @@ pub struct Driver {
     window: usize,
     schedule: Schedule<Answer>,
     made: HashMap<AppendNumber, EntryId>,
+    /// Between two operations, if they come at a steady pace.
+    pace: Option<Duration>,
 }
 
 impl Driver {
     /// One with at most `window` operations under way, at least one.
     pub fn new(access: Access, window: usize) -> Self {
         assert!(window > 0, "something must be under way");
-        Self { access, window, schedule: Schedule::default(), made: HashMap::new() }
+        Self { access, window, schedule: Schedule::default(), made: HashMap::new(), pace: None }
+    }
+
+    /// From now on operations come at a steady pace, with so much time between two, however long they take; as far as the
+    /// window allows.
+    pub fn set_pace(&mut self, between: Option<Duration>) {
+        self.pace = between;
     }
 
     /// Sends all operations and waits for their answers. May be called again with the rest of a run.
@@ -46,21 +56,32 @@ impl Driver {
         mirror: &mut Mirror,
         progress: &ProgressBar,
     ) -> Result<(), WorkloadError> {
-        let mut operations = operations.into_iter();
+        let mut operations = operations.into_iter().fuse();
         let mut under_way = FuturesUnordered::new();
+        let (mut next_at, mut is_over) = (Instant::now(), false);
         loop {
-            while self.schedule.len() < self.window {
-                let Some(operation) = operations.next() else { break };
+            while self.schedule.len() < self.window && self.pace.is_none_or(|_| next_at <= Instant::now()) {
+                let Some(operation) = operations.next() else {
+                    is_over = true;
+                    break;
+                };
                 self.schedule.admit(operation);
+                next_at += self.pace.unwrap_or_default();
             }
             while let Some((place, number, operation)) = self.schedule.next_ready() {
                 let sent = send(&self.access, &self.made, operation);
                 under_way.push(async move { (place, number, sent.await) });
             }
-            let Some((place, number, outcome)) = under_way.next().await else {
-                assert!(self.schedule.is_empty(), "an operation waits only for earlier ones");
-                return Ok(());
+            let may_admit = self.pace.is_some() && !is_over && self.schedule.len() < self.window;
+            let answered = tokio::select! {
+                Some(answered) = under_way.next() => answered,
+                () = sleep_until(next_at), if may_admit => continue,
+                else => {
+                    assert!(self.schedule.is_empty(), "an operation waits only for earlier ones");
+                    return Ok(());
+                }
             };
+            let (place, number, outcome) = answered;
             self.complete(place, number, outcome)?;
             while let Some((operation, answer)) = self.schedule.pop_finished() {
                 mirror.apply(operation, answer);

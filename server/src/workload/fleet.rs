@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use fanfold_client::{Client, ClientBuilder, GroupHealth};
+use fanfold_client::{Client, ClientBuilder, GroupHealth, GroupName};
 use futures_util::future::{select_all, try_join_all};
 
 use super::error::WorkloadError;
@@ -26,6 +26,40 @@ pub struct Fleet {
     nodes: Vec<NodeProcess>,
 }
 
+/// Where a node of a cluster runs.
+#[derive(Debug, Clone)]
+pub struct Spot {
+    /// How.
+    pub options: NodeProcessOptions,
+    /// Where clients reach it.
+    pub client: SocketAddr,
+    /// Where it listens for other nodes.
+    pub peer: SocketAddr,
+    /// Where it tells them to find it, if that is another address.
+    pub told: Option<SocketAddr>,
+}
+
+impl Spot {
+    /// Spots on free ports of this machine.
+    pub fn free(options: &NodeProcessOptions, count: usize) -> Result<Vec<Self>, NodeProcessError> {
+        let addresses = free_addresses(2 * count)?;
+        let (clients, peers) = addresses.split_at(count);
+        let spots = clients.iter().zip(peers);
+        Ok(spots
+            .map(|(client, peer)| Self { options: options.clone(), client: *client, peer: *peer, told: None })
+            .collect())
+    }
+
+    async fn start<const N: usize>(mut self, more: [&str; N]) -> Result<NodeProcess, NodeProcessError> {
+        let listen = ["--peer-listen".to_owned(), self.peer.to_string()];
+        let told = self.told.map(|told| ["--peer-advertise".to_owned(), told.to_string()]);
+        let all = listen.into_iter().chain(told.into_iter().flatten());
+        let all = all.chain(more.map(str::to_owned)).map(OsString::from);
+        self.options.start_arguments.extend(all);
+        NodeProcess::start_at(self.options, self.client).await
+    }
+}
+
 impl From<NodeProcess> for Fleet {
     fn from(node: NodeProcess) -> Self {
         Self { nodes: vec![node] }
@@ -35,22 +69,29 @@ impl From<NodeProcess> for Fleet {
 impl Fleet {
     /// Starts nodes that form a cluster with a replica of everything on each (of an even number: on all but one), and waits until it stands.
     pub async fn start(options: NodeProcessOptions, nodes: usize) -> Result<Self, WorkloadError> {
+        let replicas = if nodes.is_multiple_of(2) { nodes.saturating_sub(1) } else { nodes };
+        Self::start_replicated(options, nodes, replicas).await
+    }
+
+    /// The same with so many replicas of everything: an odd number, at most as many as there are nodes.
+    pub async fn start_replicated(
+        options: NodeProcessOptions,
+        nodes: usize,
+        replicas: usize,
+    ) -> Result<Self, WorkloadError> {
         if nodes <= 1 {
             return Ok(NodeProcess::start(options).await?.into());
         }
-        let addresses = free_addresses(2 * nodes)?;
-        let (clients, peers) = addresses.split_at(nodes);
-        let list: Vec<String> = clients.iter().map(SocketAddr::to_string).collect();
-        let replicas = if nodes.is_multiple_of(2) { nodes - 1 } else { nodes };
-        let starts = clients.iter().zip(peers).map(|(client, peer)| {
-            let mut options = options.clone();
-            let replicas = replicas.to_string();
-            let more =
-                ["--form", &list.join(","), "--peer-listen", &peer.to_string(), "--replicas", &replicas];
-            options.start_arguments.extend(more.map(OsString::from));
-            NodeProcess::start_at(options, *client)
-        });
-        let ready_timeout = options.ready_timeout;
+        Self::form(Spot::free(&options, nodes)?, replicas).await
+    }
+
+    /// Starts nodes at these spots, that form a cluster with so many replicas of everything, and waits until it stands.
+    pub async fn form(spots: Vec<Spot>, replicas: usize) -> Result<Self, WorkloadError> {
+        let list: Vec<String> = spots.iter().map(|spot| spot.client.to_string()).collect();
+        let ready_timeout = spots.iter().map(|spot| spot.options.ready_timeout).max().unwrap_or_default();
+        let (list, replicas_named) = (list.join(","), replicas.to_string());
+        let starts =
+            spots.into_iter().map(|spot| spot.start(["--form", &list, "--replicas", &replicas_named]));
         let fleet = Self { nodes: try_join_all(starts).await? };
         fleet.whole(replicas, ready_timeout).await?;
         Ok(fleet)
@@ -67,12 +108,15 @@ impl Fleet {
     }
 
     /// Starts one more node, which joins the others.
-    pub async fn add(&mut self, mut options: NodeProcessOptions) -> Result<(), WorkloadError> {
-        let addresses = free_addresses(2)?;
+    pub async fn add(&mut self, options: NodeProcessOptions) -> Result<(), WorkloadError> {
+        let spot = Spot::free(&options, 1)?.remove(0);
+        self.join(spot).await
+    }
+
+    /// The same at this spot.
+    pub async fn join(&mut self, spot: Spot) -> Result<(), WorkloadError> {
         let join = self.addresses().join(",");
-        let more = ["--join", &join, "--peer-listen", &addresses[1].to_string()];
-        options.start_arguments.extend(more.map(OsString::from));
-        self.nodes.push(NodeProcess::start_at(options, addresses[0]).await?);
+        self.nodes.push(spot.start(["--join", &join]).await?);
         Ok(())
     }
 
@@ -95,7 +139,8 @@ impl Fleet {
         connected.map_err(|source| WorkloadError::Prepare { source })
     }
 
-    /// Waits until every group has so many voters and a leader, and everybody is alive.
+    /// Waits until every partition has so many voters, every group those that it should have and a leader, and everybody is
+    /// alive. (The catalog has as many as there are nodes for.)
     pub async fn whole(&self, replicas: usize, within: Duration) -> Result<(), WorkloadError> {
         let begun = Instant::now();
         let client = self.client(within).await?;
@@ -103,10 +148,10 @@ impl Fleet {
             let seen = client.cluster().deadline(LOOK_TIMEOUT).await;
             let is_whole = seen.as_ref().is_ok_and(|view| {
                 !view.groups.is_empty()
-                    && view
-                        .groups
-                        .iter()
-                        .all(|group| group.health == GroupHealth::Whole && group.replicas.len() == replicas)
+                    && view.groups.iter().all(|group| {
+                        let has_all = group.group == GroupName::Catalog || group.replicas.len() == replicas;
+                        group.health == GroupHealth::Whole && has_all
+                    })
             });
             if is_whole {
                 return Ok(());

@@ -1,6 +1,6 @@
 //! Owns a node in a process of its own, for workloads that end it the hard way.
 //!
-//! - Its data lies in a temporary directory of its own.
+//! - Its data lies in a temporary directory of its own, removed at the end unless `FANFOLD_KEEP_NODES` is set.
 //! - The process is ended when this is dropped.
 //! - A restarted node listens on the port it had, so that clients carry on with their sessions.
 //! - Readiness is the one line the node prints on stdout; nothing is guessed from time.
@@ -25,6 +25,10 @@ const PORTS: std::ops::Range<u16> = 12_000..32_000;
 const PORT_TRIES: usize = 64;
 /// The file that receives the node's log.
 const LOG_FILE: &str = "node.log";
+/// The data directory.
+const DATA_DIR: &str = "data";
+/// While this environment variable is set, the directories stay when the nodes have ended.
+const KEEP_VARIABLE: &str = "FANFOLD_KEEP_NODES";
 /// Bytes of the readiness line at most.
 const READY_LINE_BYTES_MAX: u64 = 1_024;
 /// Bytes of the node's log shown when it fails.
@@ -123,7 +127,9 @@ impl NodeProcess {
         address: SocketAddr,
     ) -> Result<Self, NodeProcessError> {
         let failed = |source| NodeProcessError::Directory { path: std::env::temp_dir(), source };
-        let directory = tempfile::Builder::new().prefix("fanfold-node-").tempdir().map_err(failed)?;
+        let keeps = std::env::var_os(KEEP_VARIABLE).is_some();
+        let mut directory = tempfile::Builder::new();
+        let directory = directory.prefix("fanfold-node-").disable_cleanup(keeps).tempdir().map_err(failed)?;
         let (child, stdout) = spawn_ready(&options, directory.path(), address).await?;
         Ok(Self { options, address, child, stdout, directory })
     }
@@ -135,6 +141,11 @@ impl NodeProcess {
             Err(error) => error.to_string(),
         };
         NodeProcessError::Ended { status, log_tail: log_tail(self.directory.path()) }
+    }
+
+    /// Where its data lies.
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.path().join(DATA_DIR)
     }
 
     /// Where it listens.
@@ -235,12 +246,16 @@ async fn spawn_ready(
     let log = File::options().create(true).append(true).open(&log_file);
     let log = log.map_err(|source| NodeProcessError::Directory { path: log_file, source })?;
     let spawn_error = |source| NodeProcessError::Spawn { program: options.program.clone(), source };
+    let has_http = options.start_arguments.iter().any(|argument| argument == "--http");
+    let http: &[&str] = if has_http { &[] } else { &["--http", "off"] };
     let mut child = Command::new(&options.program)
         .args(&options.arguments)
-        .args(["start", "--http", "off", "--listen"])
+        .arg("start")
+        .args(http)
+        .arg("--listen")
         .arg(address.to_string())
         .arg("--data-dir")
-        .arg(directory.join("data"))
+        .arg(directory.join(DATA_DIR))
         .args(&options.start_arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -69,6 +69,16 @@ impl Run {
         self.killer = self.fleet.take().map(|fleet| Killer::start(fleet, pause, kills_max));
     }
 
+    /// From now on operations come at a steady pace, so many a second.
+    pub fn set_pace(&mut self, operations_per_second: u32) {
+        self.driver.set_pace(Some(Duration::from_secs(1) / operations_per_second));
+    }
+
+    /// What the nodes should hold.
+    pub fn mirror(&self) -> &Mirror {
+        &self.mirror
+    }
+
     /// Makes the graph.
     pub async fn follow(&mut self, graph: &FollowGraph) -> Result<(), WorkloadError> {
         let begun = Instant::now();

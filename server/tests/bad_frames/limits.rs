@@ -1,8 +1,8 @@
 //! What is well formed and not allowed is refused with the field and its limit, and has no effect.
 
 use fanfold_protocol::message::{
-    AppendOutcome, EntryName, ExpiryChoice, Page, ReadFeed, ReadFeeds, ReadTimeline, Request, Response,
-    ScanEdges, SetExpiry, TtlChoice, WriteOp,
+    AppendOutcome, Consistency, EntryName, ExpiryChoice, Page, ReadFeed, ReadFeeds, ReadTimeline, Request,
+    Response, ScanEdges, SetExpiry, TtlChoice, WriteOp,
 };
 use fanfold_protocol::{EntryId, Field, GraphId, SlotIndex, SpaceId, Stamp, Status, UserId};
 use fanfold_server::TestNode;
@@ -49,6 +49,7 @@ fn read_feed(reader: UserId) -> ReadFeed {
         newer_than: None,
         hydrate: false,
         at_least: None,
+        consistency: fanfold_protocol::message::Consistency::Leader,
     }
 }
 
@@ -84,7 +85,13 @@ async fn limit_of_0_or_above_a_page_is_refused_with_the_range() {
     let mut scene = scene().await;
     for limit in [0, 1_001, u32::MAX] {
         let edges = ScanEdges { graph: GraphId(1), user: OWNER, limit, cursor: None };
-        let feeds = ReadFeeds { space: POSTS, readers: vec![OWNER; 1_024], limit, hydrate: true };
+        let feeds = ReadFeeds {
+            space: POSTS,
+            readers: vec![OWNER; 1_024],
+            limit,
+            hydrate: true,
+            consistency: Consistency::Leader,
+        };
         let requests = [
             Request::ReadFeed(ReadFeed { limit, ..read_feed(OWNER) }),
             Request::ReadTimeline(ReadTimeline { limit, hydrate: true, ..read_timeline(OWNER) }),
@@ -97,6 +104,12 @@ async fn limit_of_0_or_above_a_page_is_refused_with_the_range() {
             assert_eq!(scene.peer.call(request.clone()).await, Err(refused), "{request:?}");
         }
     }
+    // Many feeds have a limit together.
+    let consistency = Consistency::Leader;
+    let feeds =
+        ReadFeeds { space: POSTS, readers: vec![OWNER; 1_024], limit: 65, hydrate: true, consistency };
+    let refused = Status::OutOfRange { field: Field::Limit, min: 1, max: 64, got: 65 };
+    assert_eq!(scene.peer.call(Request::ReadFeeds(feeds)).await, Err(refused));
     scene.assert_nothing_happened().await;
 }
 
@@ -139,7 +152,8 @@ async fn unknown_space_is_refused_with_those_that_exist() {
     let known = vec![(SpaceId(1), "posts".to_owned()), (SpaceId(2), "stories".to_owned())];
     let unknown = Status::UnknownSpace { known };
     let space = SpaceId(999);
-    let feeds = ReadFeeds { space, readers: vec![OWNER], limit: 1, hydrate: false };
+    let feeds =
+        ReadFeeds { space, readers: vec![OWNER], limit: 1, hydrate: false, consistency: Consistency::Leader };
     let requests = [
         Request::ReadFeed(ReadFeed { space, ..read_feed(OWNER) }),
         Request::ReadTimeline(ReadTimeline { space, ..read_timeline(OWNER) }),

@@ -275,6 +275,7 @@ pub fn read_timeline(owner: UserId) -> ReadTimeline {
         limit: 1_000,
         cursor: None,
         at_least: None,
+        consistency: fanfold_protocol::message::Consistency::Leader,
         hydrate: false,
     }
 }

@@ -21,18 +21,19 @@ struct Waiting {
     spawned: std::thread::JoinHandle<Node>,
 }
 
-fn start(join: &str, [address, peers]: [String; 2]) -> Waiting {
+fn start(join: &str, [address, peers]: [String; 2], arguments: &[&str]) -> Waiting {
     let place = Place::new();
     let mut command = Command::new(FANFOLD);
     command.arg("start").arg("--data-dir").arg(place.data_dir()).stdin(Stdio::null());
     command.args(["--http", "127.0.0.1:0", "--log-segment-bytes", "8388608"]);
     command.args(["--listen", &address, "--peer-listen", &peers, "--join", join]);
+    command.args(arguments);
     let log = place.path("node.log");
     let spawned = std::thread::spawn(move || Node::spawn(command, Path::new(&log)));
     Waiting { place, address, spawned }
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{what} did not come");
@@ -49,11 +50,25 @@ fn whole(node: &Node, replicas: usize) -> bool {
     partitions.iter().all(is_whole)
 }
 
+/// A cluster of three nodes with four partitions on each; node `n` is in the zone `zone-n`. Node ids are as they joined.
+pub fn trio() -> [(Place, Node); 3] {
+    let ports = [ports(), ports(), ports()];
+    let join = ports.each_ref().map(|[address, _]| address.clone()).join(",");
+    let mut zones = ["zone-1", "zone-2", "zone-3"].into_iter();
+    let waiting = ports.map(|ports| start(&join, ports, &["--zone", zones.next().unwrap()]));
+    let first = waiting[0].address.clone();
+    let init = ["cluster", "init", "--replicas", "3", "--partitions", "4", "--address", &first];
+    until("a founded cluster", || fanfold(&init).status.success());
+    let nodes = waiting.map(|waiting| (waiting.place, waiting.spawned.join().unwrap()));
+    until("three replicas of everything", || whole(&nodes[0].1, 3));
+    nodes
+}
+
 #[test]
 fn operator_founds_a_cluster_looks_at_it_and_changes_it() {
     let ports = [ports(), ports(), ports()];
     let join: Vec<_> = ports.iter().map(|[address, _]| address.clone()).collect();
-    let waiting = ports.map(|ports| start(&join.join(","), ports));
+    let waiting = ports.map(|ports| start(&join.join(","), ports, &[]));
     let first = waiting[0].address.clone();
     let early =
         |arguments: &[&str]| fanfold(&[arguments, &["--address", &first, "--deadline", "1s"]].concat());
@@ -92,6 +107,13 @@ fn operator_founds_a_cluster_looks_at_it_and_changes_it() {
         two.1.json(&["feed", "2"])["entries"].as_array().is_some_and(|entries| entries.len() == 1)
     });
 
+    // Every metric of the alert rules is there, but those that tell of something wrong or on its way.
+    let scrapes: Vec<String> = [&one.1, &two.1, &three.1].map(|node| node.get("/metrics").1).to_vec();
+    for metric in crate::runbook::of_rules() {
+        let has = |scrape: &String| scrape.lines().any(|line| line.starts_with(metric));
+        assert!(scrapes.iter().any(has) || metric == "fanfold_stream_oldest_age_seconds", "{metric}");
+    }
+
     // Leaders move by command.
     let show = one.1.json(&["partition", "show", "0"]);
     let leader = show["leader"].as_str().unwrap().to_owned();
@@ -110,11 +132,23 @@ fn operator_founds_a_cluster_looks_at_it_and_changes_it() {
     let hot = one.1.json(&["hot", "--by", "writes"]);
     assert!(hot["users"].is_array());
 
-    // One of them has everything.
+    // All of them together, and one of them, have everything.
     let backup = two.0.path("backup");
     let backup = backup.to_str().unwrap();
-    let created = two.1.run(&["backup", "create", backup]);
-    assert!(created.status.success(), "{created:?}");
+    let created = json(&two.1.run(&["backup", "create", backup, "--output", "json"]));
+    assert_eq!((created["images"].as_array().unwrap().len(), &created["is_complete"]), (3, &true.into()));
+    let again = two.1.run(&["backup", "create", backup]);
+    assert_eq!(again.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(said.contains("3 nodes have made no image") && said.contains("not complete"), "{again:?}");
+    let unknown = two.1.run(&["backup", "create", backup, "--node", "9"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no node 9"), "{unknown:?}");
+    let lone = two.0.path("lone");
+    let lone = two.1.run(&["backup", "create", lone.to_str().unwrap(), "--node", "2"]);
+    assert!(lone.status.success(), "{lone:?}");
+    let listed = json(&fanfold(&["backup", "list", backup, "--output", "json"]));
+    let set = listed.as_array().unwrap().last().unwrap();
+    assert_eq!((&set["images"], &set["is_complete"]), (&3.into(), &true.into()), "{listed}");
     let places = [one, two, three].map(|(place, node)| {
         node.stop();
         place
@@ -130,8 +164,14 @@ fn operator_founds_a_cluster_looks_at_it_and_changes_it() {
     assert_eq!(alone.json(&["node", "list"]).as_array().unwrap().len(), 1);
     alone.stop();
 
-    // Of the others, one goes on.
-    let data = places[0].data_dir();
+    goes_on_alone(&places[0].data_dir(), restored.path("export").to_str().unwrap());
+}
+
+/// Of the others, none knows for sure that it has everything, and one goes on.
+fn goes_on_alone(data: &Path, out: &str) {
+    let export = fanfold(&["export", "all", "--data-dir", data.to_str().unwrap(), "--out", out]);
+    let said = String::from_utf8_lossy(&export.stderr).into_owned();
+    assert!(!export.status.success() && said.contains("one of 3 nodes"), "{export:?}");
     let recover = |arguments: &[&str]| {
         let command = ["cluster", "recover", "--data-dir", data.to_str().unwrap()];
         fanfold(&[&command, arguments].concat())

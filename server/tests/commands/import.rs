@@ -149,6 +149,36 @@ fn an_export_imported_again_is_the_same() {
     }
 }
 
+#[test]
+fn an_export_that_meets_a_rotten_record_fails_and_names_no_file() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    node.json(&["post", "1", "what a bit is flipped in"]);
+    node.json(&["post", "1", "another"]);
+    // The backup puts them into a segment.
+    assert!(node.run(&["backup", "create", place.path("backup").to_str().unwrap()]).status.success());
+    node.stop();
+    let data = place.data_dir();
+    let snapshots =
+        fanfold(&["inspect", "snapshot", "--data-dir", data.to_str().unwrap(), "--output", "json"]);
+    let snapshots = shown(&snapshots);
+    let with_entries = |s: &&Value| !s["segments"].as_array().unwrap().is_empty();
+    let snapshot = snapshots.as_array().unwrap().iter().find(with_entries).unwrap();
+    let manifest = PathBuf::from(snapshot["file"].as_str().unwrap());
+    let file = manifest.with_file_name(snapshot["segments"][0]["file"].as_str().unwrap());
+    let mut content = std::fs::read(&file).unwrap();
+    let at = content.windows(7).position(|bytes| bytes == b"flipped").unwrap();
+    content[at] ^= 1;
+    std::fs::write(&file, content).unwrap();
+    let out = place.path("export");
+    let exported =
+        fanfold(&["export", "all", "--data-dir", data.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    assert_eq!(exported.status.code(), Some(1), "{exported:?}");
+    assert!(stderr(&exported).contains("damaged"), "{exported:?}");
+    let partition = snapshot["group"].as_u64().unwrap() - 1;
+    assert!(!out.join(format!("entries.{partition:04}.jsonl.zst")).exists());
+}
+
 /// The lines of all files, in no order, without their names.
 fn lines(files: &[PathBuf], start: &str) -> Vec<String> {
     let mine = files.iter().filter(|file| file.file_name().unwrap().to_str().unwrap().starts_with(start));
@@ -220,10 +250,13 @@ fn an_import_that_is_killed_goes_on_and_does_nothing_twice() {
     let place = Place::new();
     let node = place.start(&[]);
     let line = |n: u64| {
-        if n % 100 == 7 { "bad\n".to_owned() } else { format!("{}\t{}\tentry {n}\n", n % 50, TIME + n) }
+        // There is no such space yet, and what becomes of a line does not change in the middle.
+        let space = if n % 100 == 7 { "later" } else { "posts" };
+        let (owner, time) = (n % 50, TIME + n);
+        format!("{{\"space\":\"{space}\",\"owner\":{owner},\"time\":{time},\"payload\":\"entry {n}\"}}\n")
     };
     let text: String = (0..LINES).map(line).collect();
-    let file = write(&place, "entries.tsv", text);
+    let file = write(&place, "entries.jsonl", text);
     let import = |rate: &str| {
         let mut command = Command::new(FANFOLD);
         command.args(["import", "entries", &file, "--address", &node.address, "--rate", rate]);
@@ -243,6 +276,9 @@ fn an_import_that_is_killed_goes_on_and_does_nothing_twice() {
         child.kill().unwrap();
         child.wait().unwrap();
         kills += 1;
+        if kills == 1 {
+            node.json(&["space", "create", "later"]);
+        }
         if kills == 6 {
             assert_eq!(import("1000000").status().unwrap().code(), Some(3));
             break;

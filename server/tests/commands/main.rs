@@ -8,6 +8,7 @@ mod import;
 mod memory;
 mod observe;
 mod process;
+mod replicas;
 mod runbook;
 mod start;
 mod stop;

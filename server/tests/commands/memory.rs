@@ -52,6 +52,7 @@ fn ask_without_reading(node: &Node) -> TcpStream {
         limit: ENTRIES as u32,
         cursor: None,
         at_least: None,
+        consistency: fanfold_protocol::message::Consistency::Leader,
         hydrate: true,
     };
     let call = Call { deadline_ms: None, request: Request::ReadTimeline(read) };

@@ -49,6 +49,7 @@ fn json_log_lines_parse_and_a_refusal_carries_its_request_id() {
         limit: 1,
         cursor: None,
         at_least: None,
+        consistency: fanfold_protocol::message::Consistency::Leader,
         hydrate: false,
     };
     let request = fanfold_protocol::Request::ReadTimeline(read);
@@ -79,4 +80,32 @@ fn json_log_lines_parse_and_a_refusal_carries_its_request_id() {
     assert!(closed["status"].as_str().unwrap().contains("4294967295"), "{closed}");
     assert!(closed["span"]["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{closed}");
     assert!(lines.iter().all(|line| line["timestamp"].is_string() && line["level"].is_string()));
+}
+
+#[test]
+fn slow_requests_are_logged_with_their_phases_and_nothing_that_users_wrote() {
+    let place = Place::new();
+    // Everything is slow.
+    let node = place.start(&["--log-format", "json", "--slow-request-ms", "0"]);
+    for arguments in [&["follow", "2", "1"][..], &["post", "1", "a secret"], &["feed", "2"]] {
+        assert!(node.run(arguments).status.success());
+    }
+    node.stop();
+    let log = place.log();
+    assert!(!log.contains("a secret"), "payloads are nobody's business");
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let slow = |kind: &str| {
+        let is_it = |line: &&Value| line["message"] == "slow request" && line["kind"] == kind;
+        lines.iter().find(is_it).unwrap_or_else(|| panic!("no line of a slow {kind}:\n{log}"))
+    };
+    let write = slow("append");
+    assert!(write["request"].is_u64() && write["took_ms"].is_u64() && write["status"] == "ok", "{write}");
+    let batch = lines.iter().find(|line| {
+        let is_it = (line["index"].as_u64(), line["group"].as_u64());
+        line["message"] == "slow batch"
+            && is_it == (write["index"].as_u64(), write["partition"].as_u64().map(|partition| partition + 1))
+    });
+    let batch = batch.unwrap_or_else(|| panic!("no line of the batch of {write}:\n{log}"));
+    assert!(batch["queue_ms"].is_u64() && batch["commit_ms"].is_u64(), "{batch}");
+    assert!(slow("read_feed")["request"].is_u64());
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::Partition;
 use crate::entry::Entry;
 use crate::ids::{EntryId, GraphId, Stamp, UserId};
+use crate::segment::SegmentError;
 
 /// An edge as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +40,8 @@ impl Partition {
     }
 
     /// Gives away all live entries of the owners homed here, in no order, each with its application key if that is still
-    /// remembered, until one is not taken.
-    pub fn export_entries<E>(
+    /// remembered, until one is not taken. Fails at a damaged record: what was given away is not all.
+    pub fn export_entries<E: From<SegmentError>>(
         &self,
         mut take: impl FnMut(&Entry, Option<&Bytes>) -> Result<(), E>,
     ) -> Result<(), E> {

@@ -210,6 +210,18 @@ impl Partition {
         item: ImportEntry,
         imported: &mut Imported,
     ) -> Result<(EntryId, bool), Refusal> {
+        self.space_for_owner(item.space, item.owner)?;
+        // A repetition gets the first answer, whatever the space takes by now.
+        let key = match self.look_up_key((item.space, item.owner), item.key.as_ref(), &item)? {
+            Keyed::Made(existing) => return Ok((existing, true)),
+            Keyed::Free(key) => key,
+        };
+        if let Place::Id { id } = item.place {
+            let existing = self.timelines.live(id, self.stamp);
+            if existing.is_some_and(|e| (e.space, e.owner) == (item.space, item.owner)) {
+                return Ok((id, true));
+            }
+        }
         let policy = &self.writable_space(item.space, item.owner)?.policy;
         if item.payload.len() > policy.payload_bytes_max as usize {
             return Err(Refusal::PayloadTooLarge { limit: policy.payload_bytes_max });
@@ -223,17 +235,9 @@ impl Partition {
             Lifetime::Until { expiry } => Some(expiry),
         };
         self.check_time(time)?;
-        let key = match self.look_up_key((item.space, item.owner), item.key.as_ref(), &item)? {
-            Keyed::Made(existing) => return Ok((existing, true)),
-            Keyed::Free(key) => key,
-        };
         if let Place::Id { id } = item.place {
             if id.slot() != SlotIndex::of(item.owner) {
                 return Err(Refusal::NotTheOwner);
-            }
-            let existing = self.timelines.live(id, self.stamp);
-            if existing.is_some_and(|e| (e.space, e.owner) == (item.space, item.owner)) {
-                return Ok((id, true));
             }
             if id == EntryId::ZERO || self.timelines.live(id, self.stamp).is_some() {
                 return Err(Refusal::IdTaken);

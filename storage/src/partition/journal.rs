@@ -111,6 +111,8 @@ pub(super) struct Journal {
     pub(super) streams: BTreeMap<PartitionId, Outgoing>,
     /// Of what the events hold.
     heap: HeapBytes,
+    /// The destinations of the event that is recorded; kept for its memory.
+    concerned: Vec<PartitionId>,
 }
 
 impl Default for Journal {
@@ -121,6 +123,7 @@ impl Default for Journal {
             first: 1,
             streams: BTreeMap::new(),
             heap: HeapBytes::default(),
+            concerned: Vec::new(),
         }
     }
 }
@@ -137,9 +140,11 @@ impl Journal {
         destinations: impl IntoIterator<Item = PartitionId>,
         event: Event,
     ) {
-        let destinations: Box<[PartitionId]> =
-            destinations.into_iter().filter(|d| self.streams.entry(*d).or_default().active).collect();
-        if !destinations.is_empty() {
+        let Self { streams, concerned, .. } = self;
+        concerned.clear();
+        concerned.extend(destinations.into_iter().filter(|d| streams.entry(*d).or_default().active));
+        if !concerned.is_empty() {
+            let destinations = Box::from(&concerned[..]);
             self.push(Recorded { at, destinations, event });
         }
     }
@@ -249,7 +254,8 @@ impl Journal {
             bytes += e.event.size_hint();
             fits
         });
-        let events: Vec<_> = fitting.map(|(p, e)| (p, e.event.clone())).collect();
+        let mut events = Vec::with_capacity(events_max.min(self.events.len()));
+        events.extend(fitting.map(|(p, e)| (p, e.event.clone())));
         let begun = self.streams.get(&destination).map_or(JournalPosition(0), |s| s.begun);
         let previous = if after < begun { JournalPosition(0) } else { after };
         (!events.is_empty()).then_some(StreamMessage { previous, events, ..head.clone() })

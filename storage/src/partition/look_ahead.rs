@@ -36,18 +36,20 @@ impl Partition {
     }
 
     fn look_ahead_of<'a>(&self, appends: impl Iterator<Item = &'a Append>) {
-        let coming: Vec<Coming> = appends.filter_map(|item| self.coming(item.space, item.owner)).collect();
+        let mut coming = Vec::with_capacity(LOOK_AHEAD);
+        coming.extend(appends.filter_map(|item| self.coming(item.space, item.owner)));
         self.timelines.look_ahead(&coming);
         self.look_ahead_of_owners(&coming);
     }
 
     /// Looks ahead of the first of these events.
     pub(super) fn look_ahead_of_events(&self, events: &[(JournalPosition, Event)]) {
-        let coming = events.iter().take(LOOK_AHEAD).filter_map(|(_, event)| match event {
+        let mut coming = Vec::with_capacity(LOOK_AHEAD);
+        coming.extend(events.iter().take(LOOK_AHEAD).filter_map(|(_, event)| match event {
             Event::Deliver { space, delivery } => self.coming(*space, delivery.owner),
             _ => None,
-        });
-        self.look_ahead_of_owners(&coming.collect::<Vec<_>>());
+        }));
+        self.look_ahead_of_owners(&coming);
     }
 
     fn look_ahead_of_owners(&self, coming: &[Coming]) {

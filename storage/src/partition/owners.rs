@@ -218,8 +218,9 @@ impl Owners {
         }
         let spaces =
             owners.iter().zip(&indexes).filter_map(|((_, space, _), index)| Some((*space, (*index)?)));
-        let heads = spaces.filter_map(|(space, index)| self.slots.get(index)?.chain(space)?.head);
-        heads.collect()
+        let mut heads = Vec::with_capacity(owners.len());
+        heads.extend(spaces.filter_map(|(space, index)| self.slots.get(index)?.chain(space)?.head));
+        heads
     }
 
     /// Asks for an owner who is about to be looked at.

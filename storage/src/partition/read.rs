@@ -4,6 +4,7 @@
 //! - Reads answer for the applied stamp (R1) and change nothing.
 
 use std::borrow::Cow;
+use std::collections::BinaryHeap;
 
 use super::Partition;
 use super::merge::Scratch;
@@ -18,6 +19,9 @@ const FEEDS_AHEAD: usize = 16;
 
 /// Entries whose memory is asked for together.
 const ENTRIES_AHEAD: usize = 32;
+
+/// Users that a page of edges is given room for at first.
+const USERS_AHEAD: usize = 1_024;
 
 /// A page of a timeline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -233,11 +237,14 @@ fn first_by_id<T: Ord>(
     after: Option<UserId>,
     limit: usize,
 ) -> Vec<(UserId, T)> {
-    let mut users: Vec<_> = all.filter(|(id, _)| after.is_none_or(|after| *id > after)).collect();
-    if users.len() > limit {
-        users.select_nth_unstable(limit);
-        users.truncate(limit);
+    // The largest kept is on top. What a page needs is kept, however many there are.
+    let mut first = BinaryHeap::with_capacity(limit.min(USERS_AHEAD));
+    for user in all.filter(|(id, _)| after.is_none_or(|after| *id > after)) {
+        if first.len() < limit {
+            first.push(user);
+        } else if let Some(mut largest) = first.peek_mut().filter(|largest| user < **largest) {
+            *largest = user;
+        }
     }
-    users.sort_unstable();
-    users
+    first.into_sorted_vec()
 }

@@ -17,6 +17,10 @@ use crate::ids::{EntryId, Generation, GraphId, PartitionId, UserId};
 /// The most deliveries of one backfill, so that it fits into a command; what is left out is asked of the timeline.
 const BACKFILL_DELIVERIES_MAX: usize = 8_192;
 
+/// Entries of a timeline that a backfill looks at for each delivery it may have: many may be private, and whoever follows must
+/// not make the partition walk down all of them at once.
+const LOOKED_AT_PER_DELIVERY: usize = 4;
+
 type Targets = std::collections::BTreeSet<UserId>;
 
 impl Partition {
@@ -50,7 +54,12 @@ impl Partition {
         let known = self.owners.find_all(graph, owners);
         let (mut new, mut refused) = (Vec::with_capacity(owners.len()), Vec::new());
         let followed = self.users.get(user).edge_count(graph);
-        let mut result = Ok(());
+        let limit = self.limits.followees_max;
+        let may_exceed = followed + owners.len() > limit as usize;
+        if may_exceed && followed + self.new_owners(graph, user, owners, &known) > limit as usize {
+            self.release_user(user);
+            return Err(Refusal::LimitReached { what: Limited::Followees, limit });
+        }
         for (owner, known) in owners.iter().copied().zip(known) {
             match self.add_follower((graph, owner), known, user, followed + new.len()) {
                 Ok(None) => {}
@@ -60,11 +69,8 @@ impl Partition {
                         self.subscribe(index);
                     }
                 }
-                Err(Refusal::Blocked { .. }) => refused.push(owner),
-                Err(refusal) => {
-                    result = Err(refusal);
-                    break;
-                }
+                // A block is in the way: the limit is not.
+                Err(_) => refused.push(owner),
             }
         }
         let changed = new.len() as u32;
@@ -72,8 +78,24 @@ impl Partition {
         self.users.follow(user, graph, &new);
         self.fill_reader(graph, user, &new);
         self.release_user(user);
-        // What was added before a limit was reached stays: asking again is harmless.
-        result.map(|()| WriteResult::Related { changed, refused })
+        Ok(WriteResult::Related { changed, refused })
+    }
+
+    /// How many of some owners a user would newly follow. `known` is where they are.
+    fn new_owners(
+        &self,
+        graph: GraphId,
+        index: UserIndex,
+        owners: &[UserId],
+        known: &[Option<OwnerIndex>],
+    ) -> usize {
+        let user = self.users.get(index);
+        let is_new = |(owner, known): &(UserId, &Option<OwnerIndex>)| {
+            let is_followed = known.is_some_and(|known| user.follows(graph, known));
+            *owner != user.id && !is_followed && user.block_with(*owner).is_none()
+        };
+        let new = owners.iter().copied().zip(known).filter(is_new);
+        new.map(|(owner, _)| owner).collect::<Targets>().len()
     }
 
     /// Puts a user, who follows `followed` owners, into the followers of an owner; none if that changes nothing. `known` is
@@ -127,20 +149,29 @@ impl Partition {
         }
     }
 
-    /// The newest entries of an owner homed here, for each space of the graph that has any.
+    /// The newest entries of an owner homed here, for each space of the graph that has any. What is looked at is counted in
+    /// entries that live, so that every replica ends at the same one.
     pub(super) fn backfill(&self, graph: GraphId, owner: UserId) -> Vec<SpaceBackfill> {
         let spaces = self.spaces.values().filter(|space| space.graph == graph);
         let most = BACKFILL_DELIVERIES_MAX / spaces.clone().count().max(1);
         let filled = spaces.map(|space| {
             let cap = most.min(space.policy.feed_cap as usize);
             let entries = self.timelines.newest(space.id, owner, EntryId::MAX, self.stamp);
-            let mut public = entries.filter(|e| e.audience != Audience::Private);
-            let mut deliveries: Vec<_> = public.by_ref().take(cap).map(|entry| entry.delivery()).collect();
+            let (mut deliveries, mut floor) = (Vec::new(), EntryId::ZERO);
+            for (looked_at, entry) in entries.enumerate() {
+                let is_public = entry.audience != Audience::Private;
+                if looked_at >= cap * LOOKED_AT_PER_DELIVERY || (is_public && deliveries.len() == cap) {
+                    floor = entry.id;
+                    break;
+                }
+                if is_public {
+                    deliveries.push(entry.delivery());
+                }
+            }
             deliveries.reverse();
-            let floor = public.next().map_or(EntryId::ZERO, |entry| entry.id);
             SpaceBackfill { space: space.id, floor, deliveries }
         });
-        filled.filter(|space| !space.deliveries.is_empty()).collect()
+        filled.filter(|space| !space.deliveries.is_empty() || space.floor > EntryId::ZERO).collect()
     }
 
     pub(super) fn unfollow(
@@ -219,7 +250,7 @@ impl Partition {
         self.relate(user, targets, |relations| &mut relations.mutes)
     }
 
-    /// Adds targets to one of the user's sets, up to the limit.
+    /// Adds targets to one of the user's sets, if they are within the limit.
     fn relate(
         &mut self,
         user: UserId,
@@ -229,21 +260,18 @@ impl Partition {
         self.check_home(user)?;
         let index = self.local_user(user)?;
         let limit = self.limits.mutes_max;
-        let mut changed = 0;
-        let full = self.users.relate(index, |relations| {
+        let targets: Targets = targets.iter().copied().filter(|target| *target != user).collect();
+        let changed = self.users.relate(index, |relations| {
             let set = set(relations);
-            for target in targets.iter().copied().filter(|target| *target != user) {
-                if set.len() >= limit as usize && !set.contains(&target) {
-                    return true;
-                }
-                changed += u32::from(set.insert(target));
+            let new = targets.difference(set).count();
+            if set.len() + new > limit as usize && new > 0 {
+                return None;
             }
-            false
+            set.extend(&targets);
+            Some(new as u32)
         });
         self.release_user(index);
-        if full {
-            return Err(Refusal::LimitReached { what: Limited::Mutes, limit });
-        }
+        let changed = changed.ok_or(Refusal::LimitReached { what: Limited::Mutes, limit })?;
         Ok(WriteResult::Related { changed, refused: Vec::new() })
     }
 
@@ -340,4 +368,75 @@ fn unchanged() -> WriteResult {
 pub(super) fn leave_to_chain(chain: &mut Chain, table: &super::Delivered) {
     let newest = table.chain(chain.head).next().map_or(EntryId::ZERO, |(_, row)| row.id);
     chain.unpushed = chain.unpushed.max(newest);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::command::{Append, Command, Limits, Ttl, Write, WriteTag, encode_batch};
+    use crate::ids::{Sequence, SessionId, SpaceId, Stamp};
+    use crate::partition::{FeedQuery, RemoteSource};
+    use crate::space::{SpaceDefinition, SpacePolicy};
+
+    const GRAPH: GraphId = GraphId(1);
+    const SPACE: SpaceId = SpaceId(1);
+    const CAP: usize = 3;
+
+    fn apply(partition: &mut Partition, command: &Command) {
+        let batch = encode_batch(Stamp(1_000_000), &[command.to_bytes()]);
+        partition.apply(partition.applied() + 1, &batch).unwrap();
+    }
+
+    fn write(partition: &mut Partition, sequence: u64, write: Write) {
+        let sequence = Sequence(sequence);
+        let tag = WriteTag { session: SessionId(1), sequence, lowest_unanswered: sequence };
+        apply(partition, &Command::Write { tag, write });
+    }
+
+    /// The feed of a new follower of an owner with two public entries below so many private ones.
+    fn followed(private: usize) -> (Vec<EntryId>, Vec<RemoteSource>, Vec<EntryId>) {
+        let (owner, reader) = (UserId(1), UserId(2));
+        let mut partition = Partition::new(PartitionId(0), 1);
+        let policy = SpacePolicy { feed_cap: CAP as u32, ..SpacePolicy::default() };
+        let (name, graph_name) = ("posts".into(), "follows".into());
+        let definition = SpaceDefinition { id: SPACE, name, graph: GRAPH, graph_name, version: 1, policy };
+        apply(&mut partition, &Command::Configure { limits: Limits::default() });
+        apply(&mut partition, &Command::DefineSpace { definition });
+        apply(&mut partition, &Command::OpenSession);
+        let item = |audience| Append {
+            space: SPACE,
+            owner,
+            author: None,
+            audience,
+            ttl: Ttl::SpaceDefault,
+            key: None,
+            reference: None,
+            payload: Bytes::new(),
+        };
+        let mut items = vec![item(Audience::Public); 2];
+        items.resize(2 + private, item(Audience::Private));
+        write(&mut partition, 1, Write::Append { items });
+        write(&mut partition, 2, Write::Follow { graph: GRAPH, reader, owners: vec![owner] });
+        let query = FeedQuery { space: SPACE, reader, below: EntryId::MAX, limit: 10 };
+        let slice = partition.feed_slice(&query).unwrap();
+        let all = partition.timeline(SPACE, owner, EntryId::MAX, 100).entries;
+        let ids = all.iter().map(|entry| entry.id).collect();
+        (slice.rows.iter().map(|row| row.id).collect(), slice.remote, ids)
+    }
+
+    #[test]
+    fn a_backfill_looks_at_so_many_private_entries_and_the_rest_is_asked_for() {
+        let most = CAP * LOOKED_AT_PER_DELIVERY;
+        // Both public ones are among those that are looked at, and nothing is left.
+        let (shown, remote, all) = followed(most - 2);
+        assert_eq!((shown, remote), (all[most - 2..].to_vec(), vec![]));
+        let (shown, remote, all) = followed(most - 1);
+        let below = EntryId(all[most].0 + 1);
+        assert_eq!((shown, remote), (vec![all[most - 1]], vec![RemoteSource { owner: UserId(1), below }]));
+        let (shown, remote, all) = followed(most + 5);
+        let below = EntryId(all[most].0 + 1);
+        assert_eq!((shown, remote), (vec![], vec![RemoteSource { owner: UserId(1), below }]));
+    }
 }

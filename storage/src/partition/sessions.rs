@@ -2,7 +2,8 @@
 //!
 //! - An unknown session is an error, never a new one.
 //! - A session unused for its life is forgotten by log time.
-//! - Application keys are remembered for their window, numbered in the order they were made.
+//! - Application keys are remembered for their window, numbered in the order they were made, up to a number of them.
+//! - What sessions keep is bounded in bytes, counted the same way at every replica.
 //! - A cut is told before anything of a session changes. A key that is forgotten leaves its bucket as it is: a bucket's keys
 //!   before the first one known are ignored.
 
@@ -16,11 +17,21 @@ use super::deque::ChunkedDeque;
 use super::heap::{HeapBytes, allocated};
 use super::map::IdMap;
 use crate::codec::{Encoded, Malformed, Reader, encoded_struct, put_u64};
-use crate::command::{Limits, Outcome, Refusal, WriteTag};
+use crate::command::{AppendResult, Limits, Outcome, Refusal, WriteResult, WriteTag};
 use crate::ids::{EntryId, Sequence, SessionId, SpaceId, Stamp, UserId};
 
 /// A session's use is noted once per this fraction of its life.
 const USE_GRAIN: u64 = 16;
+
+/// Bytes of answers that one session keeps.
+pub(super) const SESSION_RESULT_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of answers that all sessions keep; beyond, a session keeps no more than [`SESSION_RESULT_BYTES_SHARE`].
+const RESULT_BYTES_MAX: usize = 256 << 20;
+const SESSION_RESULT_BYTES_SHARE: usize = 64 << 10;
+
+/// Keys that a partition remembers, about 220 bytes each.
+pub(super) const KEYS_MAX: usize = 1 << 24;
 
 #[derive(Clone, Debug)]
 pub(super) struct Session {
@@ -32,7 +43,11 @@ pub(super) struct Session {
 
 /// The answers that a session keeps, sequences ascending.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Results(VecDeque<Kept>);
+pub(super) struct Results {
+    kept: VecDeque<Kept>,
+    /// Of what they have on the heap: the same at every replica.
+    bytes: usize,
+}
 
 #[derive(Clone, Debug)]
 struct Kept {
@@ -48,29 +63,49 @@ impl Results {
     /// Where a sequence is, or would be.
     fn place(&self, sequence: Sequence) -> Result<usize, usize> {
         // Nearly all are larger than all before.
-        match self.0.back() {
+        match self.kept.back() {
             Some(last) if last.sequence >= sequence => {
-                self.0.binary_search_by_key(&sequence, |kept| kept.sequence)
+                self.kept.binary_search_by_key(&sequence, |kept| kept.sequence)
             }
-            _ => Err(self.0.len()),
+            _ => Err(self.kept.len()),
         }
     }
 
     fn memory(&self) -> usize {
-        allocated(self.0.capacity() * size_of::<Kept>())
+        allocated(self.kept.capacity() * size_of::<Kept>()) + self.bytes
+    }
+
+    /// What counts against the limits: the same at every replica.
+    fn weight(&self) -> usize {
+        self.kept.len() * size_of::<Kept>() + self.bytes
+    }
+}
+
+/// Bytes that an answer has on the heap.
+fn heap_bytes(outcome: &Outcome) -> usize {
+    let Outcome::Written { result, .. } = outcome else { return 0 };
+    match result {
+        WriteResult::Appended { items } if items.len() > 1 => items.len() * size_of::<AppendResult>(),
+        WriteResult::Related { refused, .. } => refused.len() * size_of::<UserId>(),
+        WriteResult::FollowsImported { refused, .. } => refused.len() * size_of::<(u32, Refusal)>(),
+        _ => 0,
     }
 }
 
 impl Encoded for Results {
     fn encode(&self, out: &mut Vec<u8>) {
-        put_u64(out, self.0.len() as u64);
-        self.0.iter().for_each(|kept| kept.encode(out));
+        put_u64(out, self.kept.len() as u64);
+        self.kept.iter().for_each(|kept| kept.encode(out));
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let kept: VecDeque<Kept> = Vec::decode(from)?.into();
         let ascending = kept.iter().is_sorted_by(|a, b| a.sequence < b.sequence);
-        if ascending { Ok(Self(kept)) } else { Err(from.malformed("larger sequence")) }
+        if !ascending {
+            return Err(from.malformed("larger sequence"));
+        }
+        let bytes = kept.iter().map(|kept| heap_bytes(&kept.outcome)).sum();
+        Ok(Self { kept, bytes })
     }
 }
 
@@ -95,6 +130,8 @@ pub(super) struct Sessions {
     pub(super) last: u64,
     /// Of the answers that are kept.
     heap: HeapBytes,
+    /// The weights of all of them.
+    weight: usize,
 }
 
 /// What a session knows of a request.
@@ -110,7 +147,8 @@ pub(super) enum Seen {
 impl Default for Sessions {
     fn default() -> Self {
         let (open, by_use) = (BTreeMap::new(), BTreeSet::new());
-        Self { tracked: Tracked::new(SESSIONS_SHIFT), open, by_use, last: 0, heap: HeapBytes::default() }
+        let tracked = Tracked::new(SESSIONS_SHIFT);
+        Self { tracked, open, by_use, last: 0, heap: HeapBytes::default(), weight: 0 }
     }
 }
 
@@ -155,6 +193,7 @@ impl Sessions {
     pub(super) fn restore(&mut self, id: SessionId, session: Session) {
         self.by_use.insert((session.used, id));
         self.heap.replace(0, session.results.memory());
+        self.weight += session.results.weight();
         self.open.insert(id, session);
     }
 
@@ -163,6 +202,7 @@ impl Sessions {
             self.tracked.touch(id.0, |out| encode_session(id, &session, out));
             self.by_use.remove(&(session.used, id));
             self.heap.replace(session.results.memory(), 0);
+            self.weight -= session.results.weight();
         }
     }
 
@@ -189,20 +229,28 @@ impl Sessions {
         }
         if tag.lowest_unanswered > session.floor {
             session.floor = tag.lowest_unanswered;
-            while session.results.0.front().is_some_and(|first| first.sequence < session.floor) {
-                session.results.0.pop_front();
+            let results = &mut session.results;
+            let (memory, weight) = (results.memory(), results.weight());
+            while let Some(seen) = results.kept.front().filter(|first| first.sequence < session.floor) {
+                results.bytes -= heap_bytes(&seen.outcome);
+                results.kept.pop_front();
             }
+            self.heap.replace(memory, results.memory());
+            self.weight -= weight - results.weight();
         }
         if tag.sequence < session.floor {
             return Seen::Refused(Refusal::SequenceTooOld);
         }
         let results = &session.results;
+        let is_much = self.weight >= RESULT_BYTES_MAX;
+        let most = if is_much { SESSION_RESULT_BYTES_SHARE } else { SESSION_RESULT_BYTES_MAX };
         match results.place(tag.sequence) {
-            Ok(at) if results.0[at].hash == hash => Seen::Before(results.0[at].outcome.clone()),
+            Ok(at) if results.kept[at].hash == hash => Seen::Before(results.kept[at].outcome.clone()),
             Ok(_) => Seen::Refused(Refusal::SequenceConflict),
-            Err(_) if results.0.len() >= limits.session_requests_max as usize => {
+            Err(_) if results.kept.len() >= limits.session_requests_max as usize => {
                 Seen::Refused(Refusal::SessionFull)
             }
+            Err(_) if results.weight() >= most => Seen::Refused(Refusal::SessionFull),
             Err(_) => Seen::New,
         }
     }
@@ -212,11 +260,13 @@ impl Sessions {
         if let Some(session) = self.open.get_mut(&tag.session) {
             self.tracked.touch(tag.session.0, |out| encode_session(tag.session, session, out));
             let (results, sequence) = (&mut session.results, tag.sequence);
-            let before = results.memory();
+            let (memory, weight) = (results.memory(), results.weight());
             if let Err(at) = results.place(sequence) {
-                results.0.insert(at, Kept { sequence, hash, outcome });
+                results.bytes += heap_bytes(&outcome);
+                results.kept.insert(at, Kept { sequence, hash, outcome });
             }
-            self.heap.replace(before, results.memory());
+            self.heap.replace(memory, results.memory());
+            self.weight += results.weight() - weight;
         }
     }
 
@@ -288,6 +338,11 @@ impl Keys {
         if let Some(kept) = self.order.get((number - self.first) as usize) {
             kept.encode(out);
         }
+    }
+
+    /// Whether a partition remembers as many as it may.
+    pub(super) fn is_full(&self) -> bool {
+        self.order.len() >= KEYS_MAX
     }
 
     /// The keys that are remembered, with the entries they made.

@@ -11,10 +11,11 @@ use smallvec::SmallVec;
 
 use super::Partition;
 use super::look_ahead::LOOK_AHEAD;
-use super::sessions::{Key, Seen};
+use super::sessions::{KEYS_MAX, Key, Seen};
 use crate::codec::{Encoded, Reader};
 use crate::command::{
-    Append, AppendResult, KEY_BYTES_MAX, Outcome, Refusal, TTL_MS_MAX, Ttl, Write, WriteResult, WriteTag,
+    Append, AppendResult, KEY_BYTES_MAX, Limited, Outcome, Refusal, TTL_MS_MAX, Ttl, Write, WriteResult,
+    WriteTag,
 };
 use crate::entry::{Audience, Delivery, Entry};
 use crate::event::Event;
@@ -111,15 +112,17 @@ impl Partition {
     }
 
     fn append(&mut self, item: Append) -> Result<(EntryId, bool), Refusal> {
+        self.space_for_owner(item.space, item.owner)?;
+        // A retry gets the first answer, whatever the space takes by now.
+        let key = match self.look_up_key((item.space, item.owner), item.key.as_ref(), &item)? {
+            Keyed::Made(existing) => return Ok((existing, true)),
+            Keyed::Free(key) => key,
+        };
         let space = self.writable_space(item.space, item.owner)?;
         if item.payload.len() > space.policy.payload_bytes_max as usize {
             return Err(Refusal::PayloadTooLarge { limit: space.policy.payload_bytes_max });
         }
         let expiry = self.expiry_of(item.ttl, space)?;
-        let key = match self.look_up_key((item.space, item.owner), item.key.as_ref(), &item)? {
-            Keyed::Made(existing) => return Ok((existing, true)),
-            Keyed::Free(key) => key,
-        };
         let id = self.timelines.next_id(self.stamp, SlotIndex::of(item.owner));
         if let Some((key, hash)) = key {
             self.keys.keep(self.stamp, key, id, hash);
@@ -153,6 +156,9 @@ impl Partition {
         match self.keys.find(&key) {
             Some((existing, before)) if before == hash => Ok(Keyed::Made(existing)),
             Some((existing, _)) => Err(Refusal::KeyConflict { existing }),
+            None if self.keys.is_full() => {
+                Err(Refusal::LimitReached { what: Limited::Keys, limit: KEYS_MAX as u32 })
+            }
             None => Ok(Keyed::Free(Some((key, hash)))),
         }
     }

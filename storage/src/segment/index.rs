@@ -1,4 +1,4 @@
-//! Owns the search in the indexes of an open segment, right in the mapped bytes.
+//! Owns the search in the indexes of an open segment, right in their bytes.
 //!
 //! - The CRCs were checked when the file was opened. Numbers are checked all the same before they lead anywhere.
 
@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::error::Flaw;
-use super::layout::{FOOTER_BYTES, Footer, GROUP_LINES, HEADER_BYTES, MARK_BYTES, Section, TIMELINE_BYTES};
+use super::layout::{Footer, GROUP_LINES, HEADER_BYTES, MARK_BYTES, Section, TIMELINE_BYTES};
 use super::packed::{get, get_u32, get_u64, partition_point};
 use super::record::RECORD_BYTES_MIN;
 use super::{filter, mark};
@@ -15,7 +15,9 @@ use crate::ids::{EntryId, SpaceId, Stamp, UserId};
 
 #[derive(Debug)]
 pub(super) struct Index {
-    file: Bytes,
+    /// Of the file, from `base` on.
+    bytes: Bytes,
+    base: usize,
     footer: Footer,
     sections: [Range<usize>; Section::ALL.len()],
 }
@@ -29,18 +31,21 @@ pub(super) struct Timeline {
 }
 
 impl Index {
-    /// Reads the footer of a file, which is at least as long as header and footer, and checks every section.
-    pub(super) fn open(file: Bytes) -> Result<Self, Flaw> {
-        let footer = Footer::decode(&file)?;
-        let offset = (file.len() - FOOTER_BYTES) as u64;
-        let wrong = Flaw { offset, what: "the footer does not describe a file of this length" };
-        let sections = footer.sections(file.len() as u64).ok_or(wrong)?;
-        for ((section, place), crc) in Section::ALL.into_iter().zip(&sections).zip(footer.crcs) {
-            if crc32fast::hash(&file[place.clone()]) != crc {
-                return Err(Flaw { offset: place.start as u64, what: section.damage() });
+    /// Checks every section; `bytes` are those of the file from `base` on, which is not behind the first one, to its end.
+    pub(super) fn open(
+        bytes: Bytes,
+        base: usize,
+        footer: Footer,
+        sections: [Range<usize>; Section::ALL.len()],
+    ) -> Result<Self, Flaw> {
+        let index = Self { bytes, base, footer, sections };
+        for (section, crc) in Section::ALL.into_iter().zip(index.footer.crcs) {
+            if crc32fast::hash(index.section(section)) != crc {
+                let offset = index.sections[section as usize].start as u64;
+                return Err(Flaw { offset, what: section.damage() });
             }
         }
-        Ok(Self { file, footer, sections })
+        Ok(index)
     }
 
     pub(super) fn footer(&self) -> &Footer {
@@ -48,7 +53,8 @@ impl Index {
     }
 
     fn section(&self, section: Section) -> &[u8] {
-        &self.file[self.sections[section as usize].clone()]
+        let Range { start, end } = self.sections[section as usize];
+        &self.bytes[start - self.base..end - self.base]
     }
 
     pub(super) fn timelines(&self) -> usize {
@@ -110,7 +116,7 @@ impl Index {
         (HEADER_BYTES as u64).saturating_add(get(self.section(Section::Lines), at, widths.place))
     }
 
-    /// Where the record of a line stands in the file.
+    /// Where the record of a line stands in the file: between header and indexes.
     pub(super) fn record(&self, line: usize) -> Result<Range<usize>, Flaw> {
         let start = line.checked_sub(1).map_or(HEADER_BYTES as u64, |before| self.record_end(before));
         let end = self.record_end(line);

@@ -3,9 +3,16 @@
 use std::ops::Range;
 
 use super::index::{Index, Timeline};
+use super::reader::Piece;
 use super::{Segment, SegmentError};
 use crate::entry::Entry;
 use crate::ids::EntryId;
+
+/// Bytes of records that are read in one go when all entries are asked for …
+const ALL_PIECE_BYTES: usize = 128 << 10;
+
+/// … and when those of a timeline are, of which often a page is wanted.
+const TIMELINE_PIECE_BYTES: usize = 8 << 10;
 
 /// Entries of a segment in the order of the file.
 #[derive(Debug, Clone)]
@@ -15,12 +22,15 @@ pub struct Entries<'a> {
     timeline: Option<Timeline>,
     /// The numbers of the timelines that follow it.
     timelines: Range<usize>,
+    /// What was read ahead.
+    piece: Piece,
     failed: Option<SegmentError>,
 }
 
 impl<'a> Entries<'a> {
     pub(super) fn all(segment: &'a Segment) -> Self {
-        Self { segment, timeline: None, timelines: 0..segment.index().timelines(), failed: None }
+        let timelines = 0..segment.index().timelines();
+        Self { segment, timeline: None, timelines, piece: Piece::of_bytes(ALL_PIECE_BYTES), failed: None }
     }
 
     pub(super) fn of_timeline(
@@ -29,7 +39,7 @@ impl<'a> Entries<'a> {
     ) -> Self {
         let (timeline, failed) =
             timeline.map_or_else(|error| (None, Some(error)), |timeline| (timeline, None));
-        Self { segment, timeline, timelines: 0..0, failed }
+        Self { segment, timeline, timelines: 0..0, piece: Piece::of_bytes(TIMELINE_PIECE_BYTES), failed }
     }
 
     /// The next line, with the timeline that it is of.
@@ -41,7 +51,9 @@ impl<'a> Entries<'a> {
             if let Some(timeline) = &mut self.timeline
                 && let Some(line) = timeline.lines.next()
             {
-                return self.segment.entry(timeline, line).map(Some);
+                // Those of other timelines are wanted only if all are.
+                let last = if self.timelines.is_empty() { timeline.lines.end - 1 } else { usize::MAX };
+                return self.piece.entry(self.segment, timeline, line, last).map(Some);
             }
             let Some(number) = self.timelines.next() else { return Ok(None) };
             self.timeline = Some(self.segment.timeline(number)?);

@@ -82,9 +82,8 @@ pub(super) enum NotThis {
     Number,
 }
 
-/// Checks the header; `bytes` are at least as long as it is.
-pub(super) fn check_header(bytes: &[u8], number: SegmentNumber) -> Result<(), NotThis> {
-    let bytes = &bytes[..HEADER_BYTES];
+/// Checks the header.
+pub(super) fn check_header(bytes: &[u8; HEADER_BYTES], number: SegmentNumber) -> Result<(), NotThis> {
     if bytes[..4] != MAGIC {
         return Err(NotThis::Flaw(Flaw { offset: 0, what: "it does not begin as a segment does" }));
     }
@@ -158,10 +157,8 @@ impl Footer {
         out
     }
 
-    /// Reads the footer of `file`, which is at least as long as header and footer; the info's checksum is left zero.
-    pub(super) fn decode(file: &[u8]) -> Result<Self, Flaw> {
-        let offset = (file.len() - FOOTER_BYTES) as u64;
-        let bytes = &file[file.len() - FOOTER_BYTES..];
+    /// Reads the footer that stands at `offset`; the info's checksum is left zero.
+    pub(super) fn decode(bytes: &[u8; FOOTER_BYTES], offset: u64) -> Result<Self, Flaw> {
         if bytes[..4] != FOOTER_MAGIC || get_u32(bytes, FOOTER_CRC_AT) != crc_around(bytes, FOOTER_CRC_AT) {
             return Err(Flaw { offset, what: "the footer does not match its CRC" });
         }

@@ -1,13 +1,13 @@
-//! Owns segments: immutable, checksummed files of entries, read where they are mapped. The format is in `storage/FORMAT.md`.
+//! Owns segments: immutable, checksummed files of entries. The format is in `storage/FORMAT.md`.
 //!
 //! - A file with the name of a segment is whole and durable: it is written under another name, synced and renamed.
 //! - Entries are ordered by space, owner and descending id. Each carries its own CRC, so that a read checks what it reads;
 //!   the indexes are checked when the file is opened.
-//! - All searches go on in the mapped bytes. What tells ids apart stands away from the payloads: only whoever reads an entry touches
-//!   a page of payloads.
+//! - All searches go on in the bytes of the indexes. What tells ids apart stands away from the payloads: only whoever reads an entry reads
+//!   payloads.
 //! - Whatever bytes a file has, reading it gives an error and never a panic, and nothing is allocated for a length that was not
 //!   checked.
-//! - A payload that was read is a slice of the mapping: it keeps the file's content alive, also after its removal.
+//! - A payload that was read may be a slice of a few KiB that were read with it. An open segment can be read after its removal.
 
 mod error;
 mod filter;

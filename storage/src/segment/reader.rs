@@ -1,25 +1,41 @@
 //! Owns the reading of a segment.
+//!
+//! - Records are read from the file, never mapped: a fault maps the whole folio of the page cache, a megabyte or more, around a record.
+//! - Small indexes are kept in memory, for the same reason; large ones are mapped, and their pages can be forgotten.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crc32fast::Hasher;
 
 use super::error::{Flaw, OrFail};
 use super::index::{Index, Timeline};
-use super::layout::{FOOTER_BYTES, HEADER_BYTES, NotThis, VERSION, check_header};
+use super::layout::{FOOTER_BYTES, Footer, HEADER_BYTES, NotThis, VERSION, check_header};
 use super::record::{self, Key};
 use super::{Entries, Ids, SegmentError, SegmentInfo, SegmentNumber};
 use crate::entry::Entry;
-use crate::fs::{FileSystem, Mapped};
+use crate::fs::{File, FileSystem, Mapped};
 use crate::ids::{EntryId, SpaceId, Stamp, UserId};
 use crate::log::Operation;
+
+/// Indexes of at most so many bytes are kept in memory: mapped, they would take more.
+const KEPT_INDEX_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes of the file that are read at a time for its checksum.
+const CHECKSUM_PIECE_BYTES: u64 = 1 << 20;
 
 /// An open segment.
 #[derive(Debug)]
 pub struct Segment {
     path: PathBuf,
     info: SegmentInfo,
-    file: Mapped,
+    file: Arc<dyn File>,
     index: Index,
+    /// The file, if its index is large.
+    mapped: Option<Mapped>,
 }
 
 impl Segment {
@@ -32,7 +48,7 @@ impl Segment {
             return Err(SegmentError::Foreign { path: segment.path, what });
         }
         segment.info = found;
-        // A few bytes of it were read, for which the operating system may have mapped megabytes.
+        // Its index was read for the check.
         segment.forget_pages();
         Ok(segment)
     }
@@ -41,7 +57,7 @@ impl Segment {
     /// that only [`Segment::verify`] tells whether entries are damaged.
     pub fn open_alone(fs: &dyn FileSystem, path: &Path) -> Result<Self, SegmentError> {
         let mut segment = Self::open_file(fs, path.to_path_buf(), None)?;
-        segment.info.checksum = crc32fast::hash(segment.bytes());
+        segment.info.checksum = segment.checksum()?;
         Ok(segment)
     }
 
@@ -55,13 +71,16 @@ impl Segment {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(SegmentError::Missing { path }),
             file => file.or_fail(Operation::Open, &path)?,
         };
-        let file = file.map().or_fail(Operation::Map, &path)?;
-        let bytes = file.bytes().len() as u64;
-        if bytes < (HEADER_BYTES + FOOTER_BYTES) as u64 {
+        let bytes = file.len().or_fail(Operation::Read, &path)?;
+        let footer_at = bytes.checked_sub(FOOTER_BYTES as u64).filter(|at| *at >= HEADER_BYTES as u64);
+        let Some(footer_at) = footer_at else {
             return Err(SegmentError::damaged(&path, bytes, "it ends before a segment can"));
-        }
+        };
+        let mut edges = ([0; HEADER_BYTES], [0; FOOTER_BYTES]);
+        file.read_at(0, &mut edges.0).or_fail(Operation::Read, &path)?;
+        file.read_at(footer_at, &mut edges.1).or_fail(Operation::Read, &path)?;
         let header = |number| {
-            check_header(file.bytes(), number).map_err(|not_this| match not_this {
+            check_header(&edges.0, number).map_err(|not_this| match not_this {
                 NotThis::Flaw(flaw) => flaw.at(&path),
                 NotThis::Version(version) => {
                     SegmentError::Version { path: path.clone(), version, supported: VERSION }
@@ -70,10 +89,24 @@ impl Segment {
             })
         };
         number.map_or(Ok(()), header)?;
-        let index = Index::open(file.bytes().clone()).map_err(|flaw| flaw.at(&path))?;
-        let info = index.footer().info;
+        let footer = Footer::decode(&edges.1, footer_at).map_err(|flaw| flaw.at(&path))?;
+        let wrong = Flaw { offset: footer_at, what: "the footer does not describe a file of this length" };
+        let sections = footer.sections(bytes).ok_or(wrong).map_err(|flaw| flaw.at(&path))?;
+        let (info, base) = (footer.info, footer.data_end);
+        let (index, mapped) = if bytes - base <= KEPT_INDEX_BYTES_MAX {
+            let mut index = vec![0; (bytes - base) as usize];
+            file.read_at(base, &mut index).or_fail(Operation::Read, &path)?;
+            (Index::open(index.into(), base as usize, footer, sections), None)
+        } else {
+            let mapped = file.map().or_fail(Operation::Map, &path)?;
+            if mapped.bytes().len() as u64 != bytes {
+                return Err(SegmentError::damaged(&path, bytes, "its length changes"));
+            }
+            (Index::open(mapped.bytes().clone(), 0, footer, sections), Some(mapped))
+        };
+        let index = index.map_err(|flaw| flaw.at(&path))?;
         header(info.number)?;
-        Ok(Self { path, info, file, index })
+        Ok(Self { path, info, file, index, mapped })
     }
 
     /// What it holds.
@@ -124,7 +157,7 @@ impl Segment {
     /// Takes the pages that were read out of the process's resident size; they come back when they are touched.
     pub fn forget_pages(&self) {
         // It is an advice; a refused one costs memory and nothing else.
-        let _refused = self.file.forget_pages();
+        let _refused = self.mapped.as_ref().map(Mapped::forget_pages);
     }
 
     fn find(&self, id: EntryId) -> Result<Option<(Timeline, usize)>, SegmentError> {
@@ -157,16 +190,70 @@ impl Segment {
     }
 
     /// Reads and checks the entry of a line of that timeline.
-    pub(super) fn entry(&self, timeline: &Timeline, line: usize) -> Result<Entry, SegmentError> {
-        let place = self.index.record(line).map_err(|flaw| flaw.at(&self.path))?;
-        let offset = place.start as u64;
-        let key = Key { space: timeline.space, owner: timeline.owner, id: self.index.id(line) };
-        let record = self.file.bytes().slice(place);
-        record::decode(key, &record).map_err(|what| Flaw { offset, what }.at(&self.path))
+    fn entry(&self, timeline: &Timeline, line: usize) -> Result<Entry, SegmentError> {
+        Piece::of_bytes(0).entry(self, timeline, line, line)
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.file.bytes()
+    fn record(&self, line: usize) -> Result<Range<usize>, SegmentError> {
+        self.index.record(line).map_err(|flaw| flaw.at(&self.path))
+    }
+
+    /// Reads a part of the file, which the index says is there.
+    fn read(&self, place: &Range<usize>) -> Result<Bytes, SegmentError> {
+        let mut bytes = vec![0; place.len()];
+        self.file.read_at(place.start as u64, &mut bytes).or_fail(Operation::Read, &self.path)?;
+        Ok(bytes.into())
+    }
+
+    /// The CRC of all bytes of the file.
+    pub(super) fn checksum(&self) -> Result<u32, SegmentError> {
+        let (mut hasher, mut piece) = (Hasher::new(), Vec::new());
+        for offset in (0..self.info.bytes).step_by(CHECKSUM_PIECE_BYTES as usize) {
+            piece.resize(CHECKSUM_PIECE_BYTES.min(self.info.bytes - offset) as usize, 0);
+            self.file.read_at(offset, &mut piece).or_fail(Operation::Read, &self.path)?;
+            hasher.update(&piece);
+        }
+        Ok(hasher.finalize())
+    }
+}
+
+/// A part of a segment's records, read in one go.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    start: usize,
+    bytes: Bytes,
+    most: usize,
+}
+
+impl Piece {
+    /// Nothing yet; reads at most so many bytes at a time, or one record.
+    pub(super) fn of_bytes(most: usize) -> Self {
+        Self { start: 0, bytes: Bytes::new(), most }
+    }
+
+    /// Reads and checks the entry of a line; if it is not in the piece, the piece becomes one that begins with it and goes on up to
+    /// the line `last`, which may be behind all.
+    pub(super) fn entry(
+        &mut self,
+        segment: &Segment,
+        timeline: &Timeline,
+        line: usize,
+        last: usize,
+    ) -> Result<Entry, SegmentError> {
+        let place = segment.record(line)?;
+        if place.start < self.start || place.end > self.start + self.bytes.len() {
+            let behind = if last as u64 >= segment.info.entries {
+                segment.index.footer().data_end as usize
+            } else {
+                segment.record(last)?.end
+            };
+            let end = place.end.max(behind.min(place.start.saturating_add(self.most)));
+            (self.start, self.bytes) = (place.start, segment.read(&(place.start..end))?);
+        }
+        let record = self.bytes.slice(place.start - self.start..place.end - self.start);
+        let key = Key { space: timeline.space, owner: timeline.owner, id: segment.index.id(line) };
+        record::decode(key, record)
+            .map_err(|what| Flaw { offset: place.start as u64, what }.at(&segment.path))
     }
 }
 

@@ -3,7 +3,7 @@
 //! - Space, owner and id stand in the indexes only; the record's CRC covers them, so that a place that belongs to another entry
 //!   is found out.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use crc32fast::Hasher;
 
 use super::packed::{get_u32, get_u64};
@@ -85,12 +85,12 @@ pub(super) fn encode_head(entry: &Entry, head: &mut Vec<u8>) {
     head[..4].copy_from_slice(&hasher.finalize().to_le_bytes());
 }
 
-/// Reads the record that is all of `bytes`; the payload is a slice of it.
-pub(super) fn decode(key: Key, bytes: &Bytes) -> Result<Entry, &'static str> {
+/// Reads the record that is all of `bytes`; the payload is what is left of it.
+pub(super) fn decode(key: Key, mut bytes: Bytes) -> Result<Entry, &'static str> {
     let flags = *bytes.get(4).ok_or("the record is too short")?;
     let mut hasher = key.hasher();
     hasher.update(&bytes[4..]);
-    if get_u32(bytes, 0) != hasher.finalize() {
+    if get_u32(&bytes, 0) != hasher.finalize() {
         return Err("the record does not match its CRC");
     }
     let audience = match flags & AUDIENCE {
@@ -113,16 +113,18 @@ pub(super) fn decode(key: Key, bytes: &Bytes) -> Result<Entry, &'static str> {
     if at > bytes.len() {
         return Err("the record is too short");
     }
-    Ok(Entry {
+    let entry = Entry {
         id: key.id,
         space: key.space,
         owner: key.owner,
-        author: author.map_or(key.owner, |at| UserId(get_u64(bytes, at))),
+        author: author.map_or(key.owner, |at| UserId(get_u64(&bytes, at))),
         audience,
-        version: version.map_or(1, |at| get_u32(bytes, at)),
-        expiry: expiry.map(|at| Stamp(get_u64(bytes, at))),
+        version: version.map_or(1, |at| get_u32(&bytes, at)),
+        expiry: expiry.map(|at| Stamp(get_u64(&bytes, at))),
         reference: reference
-            .map(|at| EntryRef { owner: UserId(get_u64(bytes, at)), id: EntryId(get_u64(bytes, at + 8)) }),
-        payload: bytes.slice(at..),
-    })
+            .map(|at| EntryRef { owner: UserId(get_u64(&bytes, at)), id: EntryId(get_u64(&bytes, at + 8)) }),
+        payload: Bytes::new(),
+    };
+    bytes.advance(at);
+    Ok(Entry { payload: bytes, ..entry })
 }

@@ -1,10 +1,14 @@
 //! Owns the check of a whole segment.
 
 use super::layout::HEADER_BYTES;
+use super::reader::Piece;
 use super::record::Key;
 use super::{Segment, SegmentError, SegmentInfo};
 use crate::entry::Entry;
 use crate::ids::{EntryId, Stamp};
+
+/// Bytes of records that are read in one go.
+const PIECE_BYTES: usize = 128 << 10;
 
 impl Segment {
     /// Reads and checks every byte: each entry, that each index leads to it, and the checksum of the file. What is wrong with an entry
@@ -14,7 +18,7 @@ impl Segment {
         if let Some(what) = found.difference(self.info()) {
             return Err(SegmentError::Foreign { path: self.path().to_path_buf(), what });
         }
-        if crc32fast::hash(self.bytes()) != self.info().checksum {
+        if self.checksum()? != self.info().checksum {
             return Err(self.flaw(0, "the file does not match its checksum"));
         }
         Ok(())
@@ -36,13 +40,14 @@ impl Segment {
             ..*self.info()
         };
         let (mut last, mut end) = (None::<Key>, HEADER_BYTES);
+        let mut piece = Piece::of_bytes(PIECE_BYTES);
         for number in 0..self.index().timelines() {
             let timeline = self.timeline(number)?;
             if !self.may_hold(timeline.space, timeline.owner) {
                 return Err(self.flaw(end as u64, "the filter does not know the timeline of the entry"));
             }
             for line in timeline.lines.clone() {
-                let entry = self.entry(&timeline, line)?;
+                let entry = piece.entry(self, &timeline, line, usize::MAX)?;
                 if let Some(what) = self.misplaced(&entry, line, last)? {
                     return Err(self.flaw(end as u64, what));
                 }

@@ -224,3 +224,29 @@ fn an_expiry_reaches_rows_of_a_renewed_subscription() {
     steps.iter().for_each(|step| system.step(step));
     system.check(true);
 }
+
+/// A backfill ends at private entries without end; what it left out is still in every feed.
+#[test]
+fn entries_below_many_private_ones_are_shown() {
+    let settings = Settings { partitions: 2, window_rows: 40, slice_followers: 4, backfill_followers: 4 };
+    let mut system = System::new(&settings, 4);
+    let (reader, owner) = system::APART;
+    let append = |audience| Step::Append {
+        space: 0,
+        owner,
+        author: owner,
+        audience,
+        ttl_ms: None,
+        reference: u8::MAX,
+    };
+    let mut steps = vec![append(Audience::Public); 5];
+    steps.extend(vec![append(Audience::Private); 20]);
+    steps.extend([reader, owner + 1].map(|reader| Step::Follow { reader, owners: vec![owner] }));
+    steps.extend([append(Audience::Public), Step::Check { slices: true }]);
+    steps.extend([append(Audience::Private), Step::Unfollow { reader, owner }]);
+    steps.push(Step::Follow { reader, owners: vec![owner] });
+    steps.iter().for_each(|step| system.step(step));
+    system.check(true);
+    system.restart_from_cuts();
+    system.check(false);
+}

@@ -58,6 +58,7 @@ pub async fn answers(node: &Node, when: &str) -> String {
                 below: EntryId::MAX,
                 hydrate: true,
                 at_least: None,
+                consistency: fanfold_cluster::read::Consistency::Leader,
             };
             for entry in node.read_timeline(&request).await.unwrap().entries {
                 writeln!(said, "timeline {user} {space}: {}", line(&entry)).unwrap();
@@ -70,6 +71,7 @@ pub async fn answers(node: &Node, when: &str) -> String {
                 newer_than: None,
                 hydrate: true,
                 at_least: None,
+                consistency: fanfold_cluster::read::Consistency::Leader,
             };
             let page = node.read_feed(&request).await.unwrap();
             assert!(page.short_of.is_empty() && page.next.is_none(), "{page:?}");
@@ -137,6 +139,7 @@ pub async fn newest(node: &Node, owner: UserId) -> Option<EntryId> {
         below: EntryId::MAX,
         hydrate: false,
         at_least: None,
+        consistency: fanfold_cluster::read::Consistency::Leader,
     };
     Some(node.read_timeline(&request).await.unwrap().entries.first()?.id)
 }

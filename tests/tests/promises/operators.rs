@@ -8,7 +8,7 @@ use crate::world::{World, feed_ids, refused, timeline_ids, user};
 async fn read_only_space_refuses_writes_until_it_is_opened_again() {
     let mut world = World::start().await;
     let (posts, owner) = (world.client.space("posts"), user(1, 0));
-    let before = posts.append(owner, "before").await.unwrap();
+    let before = posts.append(owner, "before").key("request-1").await.unwrap();
     let changes = |is_read_only| fanfold_client::SpaceChanges {
         is_read_only: Some(is_read_only),
         ..fanfold_client::SpaceChanges::default()
@@ -19,6 +19,13 @@ async fn read_only_space_refuses_writes_until_it_is_opened_again() {
         let status = refused(posts.append(owner, "no").await);
         assert_eq!(status, Status::ReadOnlySpace { space: "posts".to_owned() }, "{round}");
         assert!(matches!(refused(posts.delete(owner, before.id).await), Status::ReadOnlySpace { .. }));
+        // A retry under its key is no new write: it gets the answer that was given before.
+        let again = posts.append(owner, "before").key("request-1").await.unwrap();
+        assert_eq!((again.id, again.duplicate), (before.id, true));
+        let other = refused(posts.append(owner, "other").key("request-1").await);
+        assert_eq!(other, Status::KeyConflict { existing: before.id });
+        let new = refused(posts.append(owner, "new").key("request-2").await);
+        assert!(matches!(new, Status::ReadOnlySpace { .. }), "{new}");
         world.client.space("stories").append(owner, "elsewhere").await.unwrap();
         assert_eq!(timeline_ids(posts.timeline(owner)).await, [before.id]);
         world.node.restart_hard().await.unwrap();

@@ -1,23 +1,22 @@
-//! Owns one connection of the load generator: its socket, its sessions, and the requests under way on it.
+//! Owns one connection of the load generator: a socket to each node, its sessions, and the requests under way on it.
+//!
+//! - As in the client crate, a connection has one session with each partition, whichever node leads it.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 
 use bytes::BytesMut;
 use fanfold_protocol::frame::Frame;
 use fanfold_protocol::handshake::{HandshakeReply, Hello};
 use fanfold_protocol::message::{OpenSession, WriteTag};
 use fanfold_protocol::{Call, PartitionId, Request, RequestId, Response, Sequence, SessionId};
-use mio::net::TcpStream;
 
-use super::answer::{self, Answer};
 use super::error::FanfoldError;
 use super::job::{Job, Sent};
-use super::outbox::{DEADLINE_MS, Outbox, Route};
+use super::line::Line;
+use super::outbox::{DEADLINE_MS, Route};
 
-/// Bytes that one read takes at most, unless an answer is longer.
-const READ_BYTES: usize = 256 << 10;
 /// Bytes of an answer while the connection is made.
 const FRAME_BYTES_MAX: u32 = 4 << 20;
 
@@ -30,7 +29,7 @@ struct Session {
     lowest: u64,
 }
 
-/// A request under way: what it is, and how it is sent again should the node be busy.
+/// A request under way: what it is, and how it is sent again should the node be busy, or lead no longer.
 #[derive(Debug)]
 struct Slot {
     sent: Sent,
@@ -41,10 +40,15 @@ struct Slot {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
-    pub(super) outbox: Outbox,
-    received: Vec<u8>,
-    filled: usize,
+    /// By node.
+    pub(super) lines: Vec<Line>,
+    pub(super) pending: Pending,
+}
+
+/// The requests under way on a connection, and its sessions.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// By partition.
     sessions: Vec<Session>,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
@@ -72,48 +76,65 @@ impl Session {
 }
 
 impl Connection {
-    /// Connects, shakes hands, and opens a session with each of `partitions` partitions.
-    pub(super) fn open(address: SocketAddr, partitions: u16) -> Result<Self, FanfoldError> {
+    /// Connects to each node, shakes hands, and opens a session with each partition at the node that leads it.
+    pub(super) fn open(addresses: &[SocketAddr], leaders: &[usize]) -> Result<Self, FanfoldError> {
         let failed = |source| FanfoldError::Connection { source };
-        let mut stream = std::net::TcpStream::connect(address).map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
-        let sessions = shake_hands(&mut stream, partitions)?;
-        stream.set_nonblocking(true).map_err(failed)?;
-        Ok(Self {
-            stream: TcpStream::from_std(stream),
-            outbox: Outbox::default(),
-            received: vec![0; READ_BYTES],
-            filled: 0,
-            sessions,
-            slots: Vec::new(),
-            free: Vec::new(),
-        })
+        let mut streams = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let mut stream = TcpStream::connect(address).map_err(failed)?;
+            stream.set_nodelay(true).map_err(failed)?;
+            shake_hands(&mut stream)?;
+            streams.push(stream);
+        }
+        let mut sessions = Vec::with_capacity(leaders.len());
+        for (partition, leader) in leaders.iter().enumerate() {
+            sessions.push(open_session(&mut streams[*leader], PartitionId(partition as u16))?);
+        }
+        let lines = streams.into_iter().map(Line::new).collect::<Result<_, _>>()?;
+        Ok(Self { lines, pending: Pending { sessions, ..Pending::default() } })
     }
 
     /// Requests under way.
     pub(super) fn in_flight(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.pending.slots.len() - self.pending.free.len()
     }
 
-    /// Puts a request into the outbox.
-    pub(super) fn send(&mut self, sent: Sent, route: Route, payload: &[u8]) {
+    /// Puts a request into the outbox to a node.
+    pub(super) fn send(&mut self, node: usize, sent: Sent, route: Route, payload: &[u8]) {
+        let Pending { sessions, slots, free } = &mut self.pending;
         let is_write = matches!(sent.job, Job::Append { .. } | Job::Follow { .. });
-        let tag = is_write.then(|| self.sessions[route.partition.0 as usize].tag());
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
+        let tag = is_write.then(|| sessions[route.partition.0 as usize].tag());
+        let id = free.pop().unwrap_or_else(|| {
+            slots.push(None);
+            slots.len() - 1
         });
-        self.outbox.push(id as u64, &sent.job, Route { tag, ..route }, payload);
+        self.lines[node].outbox.push(id as u64, &sent.job, Route { tag, ..route }, payload);
         let sequence = tag.map(|tag| tag.sequence);
-        self.slots[id] = Some(Slot { sent, partition: route.partition, sequence });
+        slots[id] = Some(Slot { sent, partition: route.partition, sequence });
     }
 
-    /// Puts a request that the node was too busy for into the outbox again, under the same tag.
-    pub(super) fn send_again(&mut self, id: u64, route: Route, payload: &[u8]) {
-        let Some(slot) = self.slots.get(id as usize).and_then(Option::as_ref) else { return };
-        let session = &self.sessions[slot.partition.0 as usize];
+    /// Puts a request that was refused for a moment into the outbox again, under the same tag, to the node that leads its
+    /// partition; which one that is. None if it is not under way.
+    pub(super) fn send_again(
+        &mut self,
+        id: u64,
+        leaders: &[usize],
+        route: Route,
+        payload: &[u8],
+    ) -> Option<usize> {
+        let slot = self.pending.slots.get(id as usize).and_then(Option::as_ref)?;
+        let (partition, node) = (slot.partition, leaders[slot.partition.0 as usize]);
+        let session = &self.pending.sessions[partition.0 as usize];
         let tag = slot.sequence.map(|sequence| session.again(sequence));
-        self.outbox.push(id, &slot.sent.job, Route { tag, partition: slot.partition, ..route }, payload);
+        self.lines[node].outbox.push(id, &slot.sent.job, Route { partition, tag, ..route }, payload);
+        Some(node)
+    }
+}
+
+impl Pending {
+    /// The partition that a request under way went to.
+    pub(super) fn partition(&self, id: u64) -> Option<PartitionId> {
+        self.slots.get(id as usize)?.as_ref().map(|slot| slot.partition)
     }
 
     /// The request that an answer belongs to, which is done with that.
@@ -126,93 +147,45 @@ impl Connection {
         }
         Ok(slot.sent)
     }
-
-    /// Writes what is in the outbox, as far as the socket takes it; whether it took all.
-    pub(super) fn flush(&mut self) -> Result<bool, FanfoldError> {
-        loop {
-            let bytes = self.outbox.bytes();
-            if bytes.is_empty() {
-                return Ok(true);
-            }
-            match self.stream.write(bytes) {
-                Ok(count) => self.outbox.advance(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(FanfoldError::Connection { source }),
-            }
-        }
-    }
-
-    /// Reads once; whether there may be more.
-    pub(super) fn receive(&mut self) -> Result<bool, FanfoldError> {
-        if self.filled == self.received.len() {
-            self.received.resize(2 * self.filled, 0);
-        }
-        match self.stream.read(&mut self.received[self.filled..]) {
-            Ok(0) => Err(FanfoldError::Closed),
-            Ok(count) => {
-                self.filled += count;
-                Ok(self.filled == self.received.len())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-            Err(source) => Err(FanfoldError::Connection { source }),
-        }
-    }
-
-    /// Hands out the received answers together with the connection, which may send meanwhile.
-    pub(super) fn each_answer(
-        &mut self,
-        mut take: impl FnMut(&mut Self, Answer<'_>) -> Result<(), FanfoldError>,
-    ) -> Result<(), FanfoldError> {
-        let received = std::mem::take(&mut self.received);
-        let taken = answer::each(&received[..self.filled], |answer| take(self, answer));
-        self.received = received;
-        let taken = taken?;
-        self.received.copy_within(taken..self.filled, 0);
-        self.filled -= taken;
-        Ok(())
-    }
 }
 
-/// Opens the sessions over a blocking socket.
-fn shake_hands(stream: &mut std::net::TcpStream, partitions: u16) -> Result<Vec<Session>, FanfoldError> {
+/// Shakes hands over a blocking socket.
+fn shake_hands(stream: &mut TcpStream) -> Result<(), FanfoldError> {
     let failed = |source| FanfoldError::Connection { source };
     let mut buffer = BytesMut::new();
     stream.write_all(&Hello::current().to_bytes()).map_err(failed)?;
     loop {
         match HandshakeReply::decode_from(&mut buffer)? {
-            Some(HandshakeReply::Accepted(_)) => break,
+            Some(HandshakeReply::Accepted(_)) => return Ok(()),
             Some(HandshakeReply::Refused(status)) => return Err(FanfoldError::Refused(status)),
             None => read_more(stream, &mut buffer)?,
         }
     }
-    let mut sessions = Vec::with_capacity(partitions as usize);
-    for partition in (0..partitions).map(PartitionId) {
-        let request = Request::OpenSession(OpenSession { partition });
-        let call = Call { deadline_ms: Some(DEADLINE_MS as u32), request };
-        let mut out = BytesMut::new();
-        let frame = call.to_frame(RequestId(u64::from(partition.0)));
-        frame.encode_into(&mut out, FRAME_BYTES_MAX).map_err(|_| FanfoldError::Unexpected { request: 0 })?;
-        stream.write_all(&out).map_err(failed)?;
-        let frame = loop {
-            match Frame::decode_from(&mut buffer, FRAME_BYTES_MAX)? {
-                Some(frame) => break frame,
-                None => read_more(stream, &mut buffer)?,
-            }
-        };
-        match frame.decode_reply()? {
-            Ok(Response::SessionOpened(id)) => {
-                sessions.push(Session { id, answered: VecDeque::new(), lowest: 1 });
-            }
-            Ok(_) => return Err(FanfoldError::Unexpected { request: frame.request_id.0 }),
-            Err(status) => return Err(FanfoldError::Refused(status)),
-        }
-    }
-    Ok(sessions)
 }
 
-fn read_more(stream: &mut std::net::TcpStream, buffer: &mut BytesMut) -> Result<(), FanfoldError> {
+/// Opens a session over a blocking socket.
+fn open_session(stream: &mut TcpStream, partition: PartitionId) -> Result<Session, FanfoldError> {
+    let failed = |source| FanfoldError::Connection { source };
+    let request = Request::OpenSession(OpenSession { partition });
+    let call = Call { deadline_ms: Some(DEADLINE_MS as u32), request };
+    let (mut out, mut buffer) = (BytesMut::new(), BytesMut::new());
+    let frame = call.to_frame(RequestId(u64::from(partition.0)));
+    frame.encode_into(&mut out, FRAME_BYTES_MAX).map_err(|_| FanfoldError::Unexpected { request: 0 })?;
+    stream.write_all(&out).map_err(failed)?;
+    let frame = loop {
+        match Frame::decode_from(&mut buffer, FRAME_BYTES_MAX)? {
+            Some(frame) => break frame,
+            None => read_more(stream, &mut buffer)?,
+        }
+    };
+    match frame.decode_reply()? {
+        Ok(Response::SessionOpened(id)) => Ok(Session { id, answered: VecDeque::new(), lowest: 1 }),
+        Ok(_) => Err(FanfoldError::Unexpected { request: frame.request_id.0 }),
+        Err(status) => Err(FanfoldError::Refused(status)),
+    }
+}
+
+fn read_more(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<(), FanfoldError> {
     let mut bytes = [0; 4_096];
     let count = stream.read(&mut bytes).map_err(|source| FanfoldError::Connection { source })?;
     buffer.extend_from_slice(&bytes[..count]);

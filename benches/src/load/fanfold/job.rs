@@ -69,6 +69,11 @@ pub(super) trait Plan {
     /// What to send next. Called while a place is free.
     fn next(&mut self, now: Instant) -> Next;
 
+    /// What to send next on the connections that are kept apart. Called while a place of those is free.
+    fn next_apart(&mut self, _now: Instant) -> Next {
+        Next::Done
+    }
+
     /// Takes an answer; what it gives back is sent at once on the same connection, beyond the places.
     fn heard(&mut self, sent: &Sent, heard: &Heard<'_>, now: Instant) -> Option<Job>;
 }

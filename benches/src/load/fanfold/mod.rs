@@ -1,8 +1,9 @@
-//! Owns the Fanfold side: a node in a process of its own, and a lean load generator for it.
+//! Owns the Fanfold side: nodes in processes of their own, and a lean load generator for it.
 //!
 //! - The generator speaks the wire protocol over raw connections, one thread for all: it must cost as little as `redis-benchmark`
 //!   does, because it shares the machine with the node. The client crate, with its tasks, retries and routing, is what
 //!   applications use; it is not measured here.
+//! - A connection has a socket to each node, and asks the leader of the partition that a request is for.
 //! - Every connection opens its own session in every partition and tags every write with its sequence and the lowest
 //!   unanswered one: exactly-once stays on.
 //! - What waits for a connection goes out as one batch in one write; one read takes many answers.
@@ -11,11 +12,15 @@ mod answer;
 mod connection;
 mod error;
 mod job;
+mod line;
+mod nodes;
 mod oracle;
 mod outbox;
 mod plans;
 mod pump;
 mod side;
+mod watch;
+mod windows;
 
 pub use error::FanfoldError;
 pub use side::{FanfoldSide, SideOptions};

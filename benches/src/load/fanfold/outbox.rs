@@ -216,6 +216,7 @@ mod tests {
             newer_than: None,
             hydrate: true,
             at_least: None,
+            consistency: fanfold_protocol::message::Consistency::Leader,
         };
         let now = Instant::now();
         let waited = Waited { token: TOKEN.to_bytes(), owner: 1, due: now, answered: now };

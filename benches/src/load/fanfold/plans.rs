@@ -9,6 +9,7 @@ use fanfold_protocol::{Frame, Opcode, RequestId, Response};
 
 use super::job::{Heard, Job, Next, Plan, Sent, Waited};
 use super::oracle::Oracle;
+use super::windows::Windows;
 use crate::load::graph::BenchGraph;
 use crate::load::target::{MicrosHistogram, micros_histogram};
 
@@ -92,6 +93,21 @@ pub(super) struct Whale {
     pub(super) due: Instant,
 }
 
+/// Reads at a pace, on connections of their own, beside what else is sent.
+pub(super) struct ReadsApart<'a> {
+    /// The read of a number from 0.
+    pub(super) make: Box<dyn FnMut(u64) -> Job + 'a>,
+    /// Reads a second.
+    pub(super) rate: f64,
+    pub(super) issued: u64,
+}
+
+impl std::fmt::Debug for ReadsApart<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadsApart").field("rate", &self.rate).finish_non_exhaustive()
+    }
+}
+
 /// Posts and reads, as fast as they are answered or at a pace, with what came of them.
 #[derive(Debug)]
 pub(super) struct Traffic<'a, F> {
@@ -103,6 +119,8 @@ pub(super) struct Traffic<'a, F> {
     /// Each so many posts one is followed to its last delivery; 0 for none.
     sample_every: u64,
     whale: Option<Whale>,
+    apart: Option<ReadsApart<'a>>,
+    windows: Option<Windows>,
     begun: Instant,
     issued: u64,
     /// What came of it.
@@ -134,6 +152,8 @@ impl<'a, F: FnMut(u64) -> Job> Traffic<'a, F> {
             rate,
             sample_every: 0,
             whale: None,
+            apart: None,
+            windows: None,
             begun,
             issued: 0,
             tally: Tally {
@@ -159,6 +179,22 @@ impl<'a, F: FnMut(u64) -> Job> Traffic<'a, F> {
         Self { whale, ..self }
     }
 
+    /// With reads beside.
+    pub(super) fn with_reads_apart(self, apart: Option<ReadsApart<'a>>) -> Self {
+        Self { apart, ..self }
+    }
+
+    /// With figures for each window of time.
+    pub(super) fn by_windows(self, window: Option<Duration>) -> Self {
+        let begun = self.begun;
+        Self { windows: window.map(|window| Windows::new(begun, window)), ..self }
+    }
+
+    /// What came of it, as a whole and by windows.
+    pub(super) fn into_tally(self) -> (Tally, Option<Windows>) {
+        (self.tally, self.windows)
+    }
+
     /// When the first request was due.
     pub(super) fn begun(&self) -> Instant {
         self.begun
@@ -177,6 +213,9 @@ impl<'a, F: FnMut(u64) -> Job> Traffic<'a, F> {
         if !is_whale {
             self.tally.posts += 1;
             record(&mut self.tally.post_micros, now - sent.due);
+            if let Some(windows) = &mut self.windows {
+                windows.posted(sent.due, now);
+            }
         }
         let is_sampled = self.sample_every > 0 && self.tally.posts % self.sample_every == 1;
         (is_whale || is_sampled).then(|| {
@@ -222,6 +261,21 @@ impl<F: FnMut(u64) -> Job> Plan for Traffic<'_, F> {
         Next::Send((self.make)(number), due)
     }
 
+    fn next_apart(&mut self, now: Instant) -> Next {
+        let Some(apart) = &mut self.apart else { return Next::Done };
+        let since = Duration::from_secs_f64(apart.issued as f64 / apart.rate);
+        if matches!(self.until, Until::Elapsed(time) if since >= time) {
+            return Next::Done;
+        }
+        let due = self.begun + since;
+        if due > now {
+            return Next::At(due);
+        }
+        let number = apart.issued;
+        apart.issued += 1;
+        Next::Send((apart.make)(number), due)
+    }
+
     fn heard(&mut self, sent: &Sent, heard: &Heard<'_>, now: Instant) -> Option<Job> {
         self.tally.ended = now;
         match (&sent.job, heard) {
@@ -236,6 +290,9 @@ impl<F: FnMut(u64) -> Job> Plan for Traffic<'_, F> {
             (Job::Read { .. }, _) => {
                 self.tally.reads += 1;
                 record(&mut self.tally.read_micros, now - sent.due);
+                if let Some(windows) = &mut self.windows {
+                    windows.read(sent.due, now);
+                }
                 None
             }
             _ => None,
@@ -244,7 +301,7 @@ impl<F: FnMut(u64) -> Job> Plan for Traffic<'_, F> {
 }
 
 /// Adds a time to a histogram; times above its range count as its highest.
-fn record(histogram: &mut MicrosHistogram, time: Duration) {
+pub(super) fn record(histogram: &mut MicrosHistogram, time: Duration) {
     histogram.saturating_record((time.as_micros() as u64).max(1));
 }
 

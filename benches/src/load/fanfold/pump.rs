@@ -4,7 +4,7 @@
 //!   been free for longest. So a closed loop answers on the connection that was answered, and an open loop goes round.
 //! - What is due is gathered before anything is written: one write for each connection and turn.
 //! - A request that the node is too busy for is sent again under its tag when the node asked for it, and so is one whose
-//!   partition cannot serve for a moment.
+//!   partition cannot serve for a moment. One whose partition is led by another node by now is sent there.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -27,13 +27,18 @@ const EVENTS: usize = 1_024;
 const UNAVAILABLE_DELAY: Duration = Duration::from_millis(20);
 /// How long no request may be answered before the node is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Requests that may be under way on each connection that is kept apart.
+const APART_DEPTH: usize = 64;
 /// Longest payload that can be asked for.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 64 << 10;
 
 /// Where requests go: what the map and the space say.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Routing {
-    pub(super) address: SocketAddr,
+    /// Of the nodes.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// By partition, which node leads it.
+    pub(super) leaders: Vec<usize>,
     pub(super) partitions: u16,
     pub(super) epoch: u64,
     pub(super) space: SpaceId,
@@ -55,11 +60,13 @@ pub(super) struct Pump {
     poll: Poll,
     connections: Vec<Connection>,
     payload: Vec<u8>,
-    /// Connections with something in their outbox.
-    dirty: Vec<usize>,
+    /// Connections and nodes with something in their outbox.
+    dirty: Vec<(usize, usize)>,
     again: BinaryHeap<Reverse<Again>>,
     /// Requests that were sent again.
     pub(super) repeats: u64,
+    /// How often a partition was found led by another node.
+    pub(super) moves: u64,
 }
 
 impl Pump {
@@ -69,7 +76,7 @@ impl Pump {
         let mut draws = Draws::new(routing.epoch, 0);
         let payload = (0..PAYLOAD_BYTES_MAX / 8).flat_map(|_| draws.next().to_le_bytes()).collect();
         let (connections, dirty, again) = (Vec::new(), Vec::new(), BinaryHeap::new());
-        Ok(Self { routing, poll, connections, payload, dirty, again, repeats: 0 })
+        Ok(Self { routing, poll, connections, payload, dirty, again, repeats: 0, moves: 0 })
     }
 
     /// Sends what the plan says over `connections` connections with `depth` places each, until it is done and
@@ -80,29 +87,46 @@ impl Pump {
         connections: usize,
         depth: usize,
     ) -> Result<(), FanfoldError> {
-        self.connect(connections)?;
-        let mut places: VecDeque<usize> = (0..depth).flat_map(|_| 0..connections).collect();
+        self.run_apart(plan, connections, depth, 0)
+    }
+
+    /// Like [`Pump::run`], with `apart` more connections, which are kept for what the plan sends apart.
+    pub(super) fn run_apart(
+        &mut self,
+        plan: &mut impl Plan,
+        connections: usize,
+        depth: usize,
+        apart: usize,
+    ) -> Result<(), FanfoldError> {
+        self.connect(connections + apart)?;
+        let mut places = Places {
+            plan: (0..depth).flat_map(|_| 0..connections).collect(),
+            apart: (0..APART_DEPTH).flat_map(|_| connections..connections + apart).collect(),
+            connections,
+            has_none_apart: apart == 0,
+        };
         let mut events = Events::with_capacity(EVENTS);
         let mut heard_at = Instant::now();
         loop {
-            let next = self.issue(plan, &mut places);
+            let nexts = self.issue(plan, &mut places);
             self.repeat();
             self.flush()?;
             let in_flight: usize = self.connections.iter().map(Connection::in_flight).sum();
-            if in_flight == 0 && matches!(next, Some(Next::Done)) {
+            if in_flight == 0 && nexts.iter().all(|next| matches!(next, Some(Next::Done))) {
                 return Ok(());
             }
-            self.wait(&mut events, next)?;
+            self.wait(&mut events, &nexts)?;
             if heard_at.elapsed() > PATIENCE && in_flight > 0 {
                 return Err(FanfoldError::Stalled { waited: PATIENCE, in_flight });
             }
             for event in &events {
-                let index = event.token().0;
+                let nodes = self.routing.addresses.len();
+                let (index, node) = (event.token().0 / nodes, event.token().0 % nodes);
                 if event.is_writable() {
-                    self.dirty.push(index);
+                    self.dirty.push((index, node));
                 }
                 if event.is_readable() {
-                    let settled = self.take_answers(index, plan, &mut places)?;
+                    let settled = self.take_answers((index, node), plan, &mut places)?;
                     heard_at = if settled > 0 { Instant::now() } else { heard_at };
                 }
             }
@@ -112,21 +136,35 @@ impl Pump {
     /// Opens connections until there are so many.
     pub(super) fn connect(&mut self, count: usize) -> Result<(), FanfoldError> {
         while self.connections.len() < count {
-            let mut connection = Connection::open(self.routing.address, self.routing.partitions)?;
-            let token = Token(self.connections.len());
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            let registered = self.poll.registry().register(&mut connection.stream, token, interest);
-            registered.map_err(|source| FanfoldError::Connection { source })?;
+            let Routing { addresses, leaders, .. } = &self.routing;
+            let mut connection = Connection::open(addresses, leaders)?;
+            for (node, line) in connection.lines.iter_mut().enumerate() {
+                let token = Token(self.connections.len() * addresses.len() + node);
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                let registered = self.poll.registry().register(&mut line.stream, token, interest);
+                registered.map_err(|source| FanfoldError::Connection { source })?;
+            }
             self.connections.push(connection);
         }
         Ok(())
     }
 
-    /// Sends while there are places; what the plan said last, unless places ran out first.
-    fn issue(&mut self, plan: &mut impl Plan, places: &mut VecDeque<usize>) -> Option<Next> {
+    /// Sends while there are places; what the plan said last of either kind, unless places ran out first.
+    fn issue<P: Plan>(&mut self, plan: &mut P, places: &mut Places) -> [Option<Next>; 2] {
         let now = Instant::now();
+        [
+            self.issue_to(&mut places.plan, || plan.next(now)),
+            if places.has_none_apart {
+                Some(Next::Done)
+            } else {
+                self.issue_to(&mut places.apart, || plan.next_apart(now))
+            },
+        ]
+    }
+
+    fn issue_to(&mut self, places: &mut VecDeque<usize>, mut next: impl FnMut() -> Next) -> Option<Next> {
         while let Some(index) = places.front().copied() {
-            match plan.next(now) {
+            match next() {
                 Next::Send(job, due) => {
                     places.pop_front();
                     self.send(index, Sent { job, due });
@@ -139,8 +177,9 @@ impl Pump {
 
     fn send(&mut self, index: usize, sent: Sent) {
         let route = self.route(&sent.job);
-        self.connections[index].send(sent, route, &self.payload);
-        self.dirty.push(index);
+        let node = self.routing.leaders[route.partition.0 as usize];
+        self.connections[index].send(node, sent, route, &self.payload);
+        self.dirty.push((index, node));
     }
 
     fn route(&self, job: &Job) -> Route {
@@ -161,8 +200,9 @@ impl Pump {
             let Some(Reverse(again)) = self.again.pop() else { return };
             let Routing { epoch, space, graph, .. } = self.routing;
             let route = Route { partition: PartitionId(0), epoch, space, graph, tag: None };
-            self.connections[again.connection].send_again(again.id, route, &self.payload);
-            self.dirty.push(again.connection);
+            let (connection, leaders) = (&mut self.connections[again.connection], &self.routing.leaders);
+            let node = connection.send_again(again.id, leaders, route, &self.payload);
+            self.dirty.extend(node.map(|node| (again.connection, node)));
             self.repeats += 1;
         }
     }
@@ -170,20 +210,19 @@ impl Pump {
     fn flush(&mut self) -> Result<(), FanfoldError> {
         self.dirty.sort_unstable();
         self.dirty.dedup();
-        for index in self.dirty.drain(..) {
+        for (index, node) in self.dirty.drain(..) {
             // What the socket does not take goes out when it says that it is writable again.
-            self.connections[index].flush()?;
+            self.connections[index].lines[node].flush()?;
         }
         Ok(())
     }
 
-    fn wait(&mut self, events: &mut Events, next: Option<Next>) -> Result<(), FanfoldError> {
-        let until = match (next, self.again.peek()) {
-            (Some(Next::At(at)), Some(Reverse(again))) => Some(at.min(again.at)),
-            (Some(Next::At(at)), None) => Some(at),
-            (_, Some(Reverse(again))) => Some(again.at),
-            (_, None) => None,
-        };
+    fn wait(&mut self, events: &mut Events, nexts: &[Option<Next>]) -> Result<(), FanfoldError> {
+        let due = nexts.iter().filter_map(|next| match next {
+            Some(Next::At(at)) => Some(*at),
+            _ => None,
+        });
+        let until = due.chain(self.again.peek().map(|Reverse(again)| again.at)).min();
         let timeout = until.map_or(PATIENCE, |until| until.saturating_duration_since(Instant::now()));
         match self.poll.poll(events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -193,36 +232,42 @@ impl Pump {
 
     fn take_answers(
         &mut self,
-        index: usize,
+        (index, node): (usize, usize),
         plan: &mut impl Plan,
-        places: &mut VecDeque<usize>,
+        places: &mut Places,
     ) -> Result<usize, FanfoldError> {
         let mut settled = 0;
         // Further jobs are sent after the answers are taken.
         let mut beyond = Vec::new();
         loop {
-            let connection = &mut self.connections[index];
+            let Connection { lines, pending } = &mut self.connections[index];
+            let line = &mut lines[node];
             // The system tells once that something came, so that everything has to be read.
-            let more = connection.receive()?;
+            let more = line.receive()?;
             let now = Instant::now();
-            let again = &mut self.again;
-            connection.each_answer(|connection, answer| {
+            let Self { again, routing, moves, .. } = self;
+            line.each_answer(|answer| {
                 let heard = match answer.heard()? {
                     Ok(heard) => heard,
-                    Err(status @ (Status::Busy { .. } | Status::Unavailable { .. })) => {
+                    Err(
+                        status
+                        @ (Status::Busy { .. } | Status::Unavailable { .. } | Status::NotLeader { .. }),
+                    ) => {
                         let at = now + delay(&status);
+                        let partition = pending.partition(answer.id);
+                        *moves += u64::from(partition.is_some_and(|of| routing.learn(of, &status)));
                         again.push(Reverse(Again { at, connection: index, id: answer.id }));
                         return Ok(());
                     }
                     Err(status) => return Err(FanfoldError::Refused(status)),
                 };
-                let sent = connection.settle(answer.id)?;
+                let sent = pending.settle(answer.id)?;
                 settled += 1;
                 if !fits(&sent.job, &heard) {
                     return Err(FanfoldError::Unexpected { request: answer.id });
                 }
                 if !matches!(sent.job, Job::Wait(_)) {
-                    places.push_back(index);
+                    places.free(index);
                 }
                 beyond.extend(plan.heard(&sent, &heard, now).map(|job| Sent { job, due: now }));
                 Ok(())
@@ -235,6 +280,31 @@ impl Pump {
             self.send(index, sent);
         }
         Ok(settled)
+    }
+}
+
+impl Routing {
+    /// Takes note of who leads a partition, if a status tells; whether that is news.
+    fn learn(&mut self, partition: PartitionId, status: &Status) -> bool {
+        let Status::NotLeader { hint: Some(hint) } = status else { return false };
+        let node = self.addresses.iter().position(|address| hint.address == address.to_string());
+        let leader = &mut self.leaders[partition.0 as usize];
+        node.is_some_and(|node| std::mem::replace(leader, node) != node)
+    }
+}
+
+/// Free places, each by its connection.
+struct Places {
+    plan: VecDeque<usize>,
+    apart: VecDeque<usize>,
+    /// The connections behind these are kept apart.
+    connections: usize,
+    has_none_apart: bool,
+}
+
+impl Places {
+    fn free(&mut self, index: usize) {
+        if index < self.connections { self.plan.push_back(index) } else { self.apart.push_back(index) }
     }
 }
 

@@ -1,33 +1,31 @@
-//! Owns the Fanfold side as the harness drives it: the node's process, the space's rules, and each measurement.
+//! Owns the Fanfold side as the harness drives it: what it is made of, the space's rules, and each measurement.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fanfold_protocol::message::{FanOut, NodeStatus, SpaceChanges};
-use fanfold_server::workload::WorkloadError;
-use fanfold_server::workload::access::Access;
-use fanfold_server::workload::node_process::{NodeProcess, NodeProcessOptions};
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::runtime::Runtime;
+use fanfold_server::workload::node_process::{NodeProcessOptions, free_addresses};
+use rustix::process::Signal;
 
 use super::error::FanfoldError;
 use super::job::Job;
+use super::nodes::Nodes;
 use super::oracle::Oracle;
-use super::plans::{Check, FollowAll, FollowOne, Tally, Traffic, Until, Whale};
-use super::pump::{Pump, Routing};
+use super::plans::{Check, FollowAll, FollowOne, ReadsApart, Tally, Traffic, Until, Whale};
+use super::pump::Pump;
+use super::watch::{Watch, Watched};
 use crate::load::fill::FillPlan;
 use crate::load::graph::BenchGraph;
 use crate::load::target::{
-    FanoutLoad, Figures, Filled, Loaded, MixedLoad, Persistence, ReadLoad, ServerUse, Target, TargetError,
+    FanoutLoad, Figures, Filled, Loaded, MixedLoad, Persistence, ReadLoad, ReadsBeside, Target, TargetError,
     TargetKind, WhaleFigures, WhaleLoad,
 };
 use crate::load::usage;
 
-/// How long a call of the control connection is repeated; draining a backlog may take long.
-const CONTROL_DEADLINE: Duration = Duration::from_secs(600);
-/// How long the node may take to start.
+/// How long a node may take to start.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Connections and places for loading, filling and comparing.
 const LOAD_CONNECTIONS: usize = 4;
@@ -39,6 +37,8 @@ const FILL_CHUNK: u64 = 100_000;
 const SAMPLE_EVERY: u64 = 101;
 /// Requests that an open loop may have under way on a connection.
 const OPEN_DEPTH: usize = 256;
+/// Connections of the reads beside posts.
+const READ_CONNECTIONS: usize = 10;
 /// Entries compared with the oracle at most: a page.
 const COMPARED_MAX: u32 = 1_000;
 /// Followers of an owner, as a share of the users, from which the owner is pulled when there are celebrities; a celebrity has a quarter
@@ -52,7 +52,11 @@ pub struct SideOptions {
     pub program: PathBuf,
     /// More arguments for its `start`.
     pub start_arguments: Vec<OsString>,
-    /// Partitions of the node.
+    /// Nodes.
+    pub nodes: u8,
+    /// Replicas of each partition: an odd number, and not more than there are nodes.
+    pub replicas: u8,
+    /// Partitions.
     pub partitions: u16,
     /// Who follows whom.
     pub graph: Arc<BenchGraph>,
@@ -66,14 +70,13 @@ pub struct SideOptions {
     pub sample_readers: u32,
 }
 
-/// A node with the load generator for it.
+/// Nodes with the load generator for them.
 #[derive(Debug)]
 pub struct FanfoldSide {
     options: SideOptions,
-    runtime: Runtime,
-    node: Option<NodeProcess>,
-    process_id: u32,
-    access: Access,
+    nodes: Nodes,
+    /// Where the node tells its metrics; only of a single one.
+    http: Option<SocketAddr>,
     pump: Pump,
     oracle: Oracle,
     feed_entries: u64,
@@ -82,84 +85,47 @@ pub struct FanfoldSide {
 }
 
 impl FanfoldSide {
-    /// Starts a node.
+    /// Starts the nodes.
     pub fn start(options: SideOptions) -> Result<Self, TargetError> {
         Ok(Self::try_start(options)?)
     }
 
     fn try_start(options: SideOptions) -> Result<Self, FanfoldError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|source| FanfoldError::Runtime { source })?;
         let mut start_arguments: Vec<OsString> =
             vec!["--partitions".into(), options.partitions.to_string().into()];
+        let http = if options.nodes == 1 { Some(free_addresses(1)?[0]) } else { None };
+        start_arguments.extend(http.iter().flat_map(|http| ["--http".into(), http.to_string().into()]));
         start_arguments.extend(options.start_arguments.iter().cloned());
-        let node = runtime.block_on(NodeProcess::start(NodeProcessOptions {
+        let process = NodeProcessOptions {
             program: options.program.clone(),
             arguments: Vec::new(),
             start_arguments,
             ready_timeout: READY_TIMEOUT,
-        }))?;
-        let process_id = node.process_id().ok_or(FanfoldError::Closed)?;
-        let address = node.address();
-        let (access, routing) = runtime.block_on(async {
-            let access = Access::connect(&address.to_string(), CONTROL_DEADLINE).await?;
-            access.alter(rules(&options)).await?;
-            let map = access.client.map().await.map_err(|source| WorkloadError::Prepare { source })?;
-            let space = access.definition().await?;
-            Ok::<_, WorkloadError>((
-                access,
-                Routing {
-                    address,
-                    partitions: map.partitions,
-                    epoch: map.epoch,
-                    space: fanfold_protocol::SpaceId(space.id.0),
-                    graph: fanfold_protocol::GraphId(space.graph.0),
-                },
-            ))
-        })?;
+        };
+        let nodes = Nodes::start(process, (options.nodes, options.replicas), rules(&options))?;
         let readers = options.graph.sampled_readers(options.sample_readers);
         let oracle = Oracle::new(&options.graph, &readers);
-        let pump = Pump::new(routing)?;
-        let node = Some(node);
-        Ok(Self { options, runtime, node, process_id, access, pump, oracle, feed_entries: 0, whale: None })
-    }
-
-    fn used(&self) -> Result<ServerUse, FanfoldError> {
-        usage::of_process(self.process_id).map_err(|source| FanfoldError::Process { source })
-    }
-
-    fn drain(&self) -> Result<(), FanfoldError> {
-        Ok(self.runtime.block_on(self.access.wait_drained())?)
-    }
-
-    fn status(&self) -> Result<NodeStatus, FanfoldError> {
-        let status = self.runtime.block_on(async { self.access.client.status().await });
-        let nodes = status.map_err(|source| WorkloadError::Drain { source })?;
-        nodes.into_iter().next().ok_or(FanfoldError::Closed)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<(), FanfoldError> {
-        let process = Pid::from_raw(self.process_id as i32).ok_or(FanfoldError::Closed)?;
-        kill_process(process, signal).map_err(|source| FanfoldError::Process { source: source.into() })
+        let pump = Pump::new(nodes.routing()?)?;
+        Ok(Self { options, nodes, http, pump, oracle, feed_entries: 0, whale: None })
     }
 
     fn try_load(&mut self) -> Result<Loaded, FanfoldError> {
         let graph = self.options.graph.clone();
-        let (before, cpu, begun) = (self.used()?, usage::own_cpu_seconds(), Instant::now());
+        let (before, cpu, begun) = (self.nodes.used()?, usage::own_cpu_seconds(), Instant::now());
         let mut plan = FollowAll::new(&graph);
         self.pump.run(&mut plan, LOAD_CONNECTIONS, LOAD_DEPTH)?;
-        self.drain()?;
+        self.nodes.drain()?;
         Ok(Loaded {
             edges: plan.edges,
             seconds: begun.elapsed().as_secs_f64(),
             client_cpu_seconds: usage::own_cpu_seconds() - cpu,
             before,
-            after: self.used()?,
+            after: self.nodes.used()?,
         })
     }
 
     fn try_fill(&mut self) -> Result<Filled, FanfoldError> {
-        let (before, begun) = (self.used()?, Instant::now());
+        let (before, begun) = (self.nodes.used()?, Instant::now());
         let (fill, payload_bytes) = (self.options.fill, self.options.fill_payload_bytes);
         let mut first = 0;
         while first < fill.posts() {
@@ -167,7 +133,8 @@ impl FanfoldSide {
             let make = |number| Job::Append { owner: fill.owner(first + number), payload_bytes };
             let mut plan = Traffic::new(make, &mut self.oracle, Until::Count(count), None);
             self.pump.run(&mut plan, LOAD_CONNECTIONS, FILL_DEPTH)?;
-            self.drain()?;
+            drop(plan);
+            self.nodes.drain()?;
             first += count;
         }
         let graph = &self.options.graph;
@@ -179,34 +146,49 @@ impl FanfoldSide {
             feed_entries: self.feed_entries,
             seconds: begun.elapsed().as_secs_f64(),
             before,
-            after: self.used()?,
+            after: self.nodes.used()?,
         })
     }
 
     /// Runs a measurement and gives its figures, drained and compared.
     fn measure(
         &mut self,
-        measurement: Measurement<impl FnMut(u64) -> Job>,
+        measurement: Measurement<'_, impl FnMut(u64) -> Job>,
     ) -> Result<(Figures, Tally), FanfoldError> {
-        let Measurement { make, until, rate, connections, depth, whale, sample_readers } = measurement;
-        self.pump.connect(connections as usize)?;
-        let (before, status, cpu) = (self.used()?, self.status()?, usage::own_cpu_seconds());
-        let mut plan =
-            Traffic::new(make, &mut self.oracle, until, rate).sampling(SAMPLE_EVERY).with_whale(whale);
+        let Measurement { make, until, rate, connections, depth, whale, apart, window, sample_readers } =
+            measurement;
+        let connections_apart = if apart.is_some() { READ_CONNECTIONS } else { 0 };
+        self.pump.connect(connections as usize + connections_apart)?;
+        let (before, statuses, cpu) = (self.nodes.used()?, self.nodes.statuses()?, usage::own_cpu_seconds());
+        let watch = match (window, self.http) {
+            (Some(window), Some(http)) => {
+                let (address, process_id) = self.nodes.first()?;
+                Some(Watch::begin(Watched { address, http, process_id }, window))
+            }
+            _ => None,
+        };
+        let mut plan = Traffic::new(make, &mut self.oracle, until, rate)
+            .sampling(SAMPLE_EVERY)
+            .with_whale(whale)
+            .with_reads_apart(apart)
+            .by_windows(window);
         let begun = plan.begun();
-        self.pump.run(&mut plan, connections as usize, depth)?;
-        let tally = plan.tally;
-        self.drain()?;
+        self.pump.run_apart(&mut plan, connections as usize, depth, connections_apart)?;
+        let (tally, windows) = plan.into_tally();
+        let looks = watch.map(Watch::end).transpose()?.unwrap_or_default();
+        self.nodes.drain()?;
         let drained = if tally.posts > 0 { Instant::now() } else { tally.ended };
-        let (after, client_cpu_seconds) = (self.used()?, usage::own_cpu_seconds() - cpu);
-        let status_after = self.status()?;
+        let (after, client_cpu_seconds) = (self.nodes.used()?, usage::own_cpu_seconds() - cpu);
+        let statuses_after = self.nodes.statuses()?;
         let mut figures = Figures::new("append", Persistence::Always);
         figures.partitions = u32::from(self.options.partitions);
+        figures.nodes = u32::from(self.options.nodes);
+        figures.replicas = u32::from(self.options.replicas);
         figures.connections = connections;
         figures.in_flight = depth as u32;
         figures.posts = tally.posts;
         figures.seconds = (drained - begun).as_secs_f64();
-        figures.deliveries = deliveries(&status_after) - deliveries(&status);
+        figures.deliveries = deliveries(&statuses_after) - deliveries(&statuses);
         figures.post_micros = tally.post_micros.clone();
         figures.last_delivery_micros = tally.last_delivery_micros.clone();
         figures.post_to_last_micros = tally.post_to_last_micros.clone();
@@ -215,11 +197,16 @@ impl FanfoldSide {
         (figures.before, figures.after) = (before, after);
         figures.client_cpu_seconds = client_cpu_seconds;
         figures.feed_entries = Some(self.feed_entries);
-        figures.log_bytes = Some(status_after.log.last_position - status.log.last_position);
+        figures.log_bytes = Some(log_end(&statuses_after) - log_end(&statuses));
+        figures.windows = windows.map(|windows| windows.figures(&looks)).unwrap_or_default();
         figures.notes.push((
             "requests sent again because the node was busy",
             std::mem::take(&mut self.pump.repeats) as f64,
         ));
+        let moves = std::mem::take(&mut self.pump.moves);
+        if moves > 0 {
+            figures.notes.push(("partitions that another node came to lead", moves as f64));
+        }
         self.compare(&mut figures, sample_readers)?;
         Ok((figures, tally))
     }
@@ -240,6 +227,12 @@ impl FanfoldSide {
     ) -> Result<(Figures, Tally), FanfoldError> {
         let graph = self.options.graph.clone();
         let (first, payload_bytes) = (load.first_post, load.payload_bytes);
+        let readers = self.options.graph.clone();
+        let apart = load.reads.map(|ReadsBeside { rate, limit, hydrate }| {
+            let reader = move |number| readers.reader_of_read(first + number, false);
+            let make = Box::new(move |number| Job::Read { reader: reader(number), limit, hydrate });
+            ReadsApart { make, rate, issued: 0 }
+        });
         self.measure(Measurement {
             make: move |number| Job::Append { owner: graph.owner_of_post(first + number), payload_bytes },
             until: Until::Elapsed(load.duration),
@@ -247,6 +240,8 @@ impl FanfoldSide {
             connections: load.connections,
             depth: if load.rate.is_some() { OPEN_DEPTH } else { load.in_flight as usize },
             whale,
+            apart,
+            window: load.window,
             sample_readers: load.sample_readers,
         })
     }
@@ -265,6 +260,8 @@ impl FanfoldSide {
             connections: load.connections,
             depth: load.depth as usize,
             whale: None,
+            apart: None,
+            window: None,
             sample_readers: load.sample_readers,
         })?;
         figures.way = "merged read";
@@ -290,6 +287,8 @@ impl FanfoldSide {
             connections: load.connections,
             depth: OPEN_DEPTH,
             whale: None,
+            apart: None,
+            window: None,
             sample_readers: load.sample_readers,
         })?;
         figures.way = "merged read, append";
@@ -316,28 +315,23 @@ impl FanfoldSide {
         let mut plan = FollowOne { owner, readers: 1..=self.options.graph.users(), edges: 0 };
         self.pump.run(&mut plan, LOAD_CONNECTIONS, FILL_DEPTH)?;
         let edges = plan.edges;
-        self.drain()?;
+        self.nodes.drain()?;
         self.oracle.followed_by_all(owner);
         self.whale = Some((owner, edges));
         Ok((owner, edges))
     }
-
-    fn try_stop(&mut self) -> Result<(), FanfoldError> {
-        match self.node.take() {
-            Some(node) => Ok(self.runtime.block_on(node.end())?),
-            None => Ok(()),
-        }
-    }
 }
 
 /// What a measurement sends, and how.
-struct Measurement<F> {
+struct Measurement<'a, F> {
     make: F,
     until: Until,
     rate: Option<f64>,
     connections: u32,
     depth: usize,
     whale: Option<Whale>,
+    apart: Option<ReadsApart<'a>>,
+    window: Option<Duration>,
     sample_readers: u32,
 }
 
@@ -353,14 +347,15 @@ fn rules(options: &SideOptions) -> SpaceChanges {
     }
 }
 
-/// References stored in feeds so far.
-fn deliveries(status: &NodeStatus) -> u64 {
-    status
-        .partitions
-        .iter()
-        .filter(|partition| partition.is_leader)
-        .map(|partition| partition.deliveries)
-        .sum()
+/// References stored in feeds so far, each counted at its leader.
+fn deliveries(statuses: &[NodeStatus]) -> u64 {
+    let replicas = statuses.iter().flat_map(|status| &status.partitions);
+    replicas.filter(|replica| replica.is_leader).map(|replica| replica.deliveries).sum()
+}
+
+/// Bytes written to the logs of all nodes so far.
+fn log_end(statuses: &[NodeStatus]) -> u64 {
+    statuses.iter().map(|status| status.log.last_position).sum()
 }
 
 impl Target for FanfoldSide {
@@ -393,14 +388,14 @@ impl Target for FanfoldSide {
     }
 
     fn pause(&mut self) -> Result<(), TargetError> {
-        Ok(self.signal(Signal::STOP)?)
+        Ok(self.nodes.signal(Signal::STOP)?)
     }
 
     fn resume(&mut self) -> Result<(), TargetError> {
-        Ok(self.signal(Signal::CONT)?)
+        Ok(self.nodes.signal(Signal::CONT)?)
     }
 
     fn stop(&mut self) -> Result<(), TargetError> {
-        Ok(self.try_stop()?)
+        Ok(self.nodes.stop()?)
     }
 }

@@ -66,7 +66,7 @@ fn surveyed(state: &CatalogState) -> Surveyed {
         let led = groups.clone().filter(|(_, wanted)| wanted[0].node == *node).map(report).collect();
         let held = groups.filter_map(|(group, wanted)| {
             let replica = wanted.iter().find(|record| record.node == *node)?.replica;
-            Some(Held { group, replica, is_open: true })
+            Some(Held { group, replica, is_open: true, stranded: None, marks: Vec::new() })
         });
         survey.note(*node, NodeReport { led, held: held.collect() });
     }
@@ -164,6 +164,24 @@ fn a_group_without_a_quorum_is_left_alone() {
 }
 
 #[test]
+fn a_node_that_the_catalog_grew_to_takes_the_place_of_a_dead_one() {
+    // The fifth node makes the catalog one of five, with a replica on the newcomer.
+    let mut state = kept(founded(&[""; 4]), &[]);
+    state.nodes.insert(5, state.nodes[&1].clone());
+    let state = kept(state, &[]);
+    assert_eq!(state.wanted(0).len(), 5);
+    let replaced = changed(&state, &[2], ClusterChange::Replace { node: 2, by: 5 }).unwrap();
+    assert_eq!(replaced.nodes[&2].state, NodeState::Removed);
+    let placed = kept(replaced, &[2]);
+    assert!(placed.groups.iter().flatten().all(|record| record.node != 2), "{placed:?}");
+    assert!(placed.groups.iter().all(|wanted| wanted.len() == 3), "{placed:?}");
+    // Where fewer would be left than there should be, it has to be another node.
+    let few = kept(founded(&[""; 3]), &[]);
+    let refused = changed(&few, &[2], ClusterChange::Replace { node: 2, by: 3 }).unwrap_err();
+    assert!(matches!(refused, ClusterRefusal::HasReplica { node: 3, .. }), "{refused:?}");
+}
+
+#[test]
 fn a_new_node_gets_its_share_when_it_is_asked_for() {
     let mut state = kept(founded(&[""; 3]), &[]);
     let record = state.nodes[&1].clone();
@@ -247,7 +265,7 @@ fn a_group_that_lost_its_voters_waits_for_its_recovery() {
     // One of two that are alive has a damaged replica.
     let mut damaged = survey;
     let replica = state.groups[group].iter().find(|record| record.node == lost[0]).unwrap().replica;
-    let held = Held { group: group as u32, replica, is_open: false };
+    let held = Held { group: group as u32, replica, is_open: false, stranded: None, marks: Vec::new() };
     damaged.note(lost[0], NodeReport { led: Vec::new(), held: vec![held] });
     assert_eq!(recover_of(&lost[1..], &damaged).unwrap().0, [(group as u32, from)]);
 }
@@ -266,7 +284,13 @@ fn a_recovery_that_gets_nowhere_is_begun_anew_with_another_replica() {
     let says = |survey: &Surveyed, node: u64, is_open: bool| {
         let mut survey = survey.clone();
         let replica = state.groups[1].iter().find(|record| record.node == node).unwrap().replica;
-        survey.note(node, NodeReport { led: Vec::new(), held: vec![Held { group: 1, replica, is_open }] });
+        survey.note(
+            node,
+            NodeReport {
+                led: Vec::new(),
+                held: vec![Held { group: 1, replica, is_open, stranded: None, marks: Vec::new() }],
+            },
+        );
         survey
     };
     let damaged = says(&before, first, false);
@@ -292,4 +316,44 @@ fn a_recovery_that_gets_nowhere_is_begun_anew_with_another_replica() {
     let mut grown = led;
     grown.note(first, NodeReport { led: vec![report], held: Vec::new() });
     assert_eq!(recover(&state, &grown, second), Err(ClusterRefusal::HasQuorum { partition }));
+}
+
+/// Four nodes, of which the second and third were removed by a survivor's order, and a partition that nobody leads: who
+/// votes in it and how far its replica came, by node.
+fn stranded(wanted: &[u64], said: &[(u64, &[u64], (u64, u64))]) -> (CatalogState, Surveyed) {
+    let record = |node: &u64| ReplicaRecord { replica: 10 + node, node: *node };
+    let mut state = founded(&[""; 4]);
+    for node in [2, 3] {
+        state.nodes.get_mut(&node).unwrap().state = NodeState::Removed;
+    }
+    state.groups[1] = wanted.iter().map(record).collect();
+    let mut survey = surveyed(&CatalogState { groups: vec![state.groups[0].clone()], ..state.clone() });
+    for (node, voters, last) in said {
+        let left = Left { voters: voters.iter().map(record).collect(), last: *last };
+        let (stranded, marks) = (Some(left), Vec::new());
+        let held = Held { group: 1, replica: 10 + node, is_open: true, stranded, marks };
+        survey.note(*node, NodeReport { led: Vec::new(), held: vec![held] });
+    }
+    (state, survey)
+}
+
+#[test]
+fn what_a_survivor_left_without_a_majority_goes_on_with_the_furthest() {
+    let given_up = |wanted: &[u64], said: &[(u64, &[u64], (u64, u64))]| {
+        let (state, survey) = stranded(wanted, said);
+        let edit = with_survey(&state, &survey, &[2, 3], give_up);
+        edit.map(|edit| edit.recover).unwrap_or_default()
+    };
+    assert_eq!(given_up(&[2, 3, 4], &[(4, &[2, 3, 4], (5, 9))]), [(1, 4)]);
+    assert_eq!(given_up(&[1, 2, 3, 4], &[(1, &[1, 2, 3, 4], (5, 9)), (4, &[1, 2, 3, 4], (4, 70))]), [(1, 1)]);
+    assert_eq!(given_up(&[1, 2, 3, 4], &[(1, &[1, 2, 3, 4], (5, 9)), (4, &[1, 2, 3, 4], (5, 10))]), [(1, 4)]);
+    // A move to one of the nodes that are gone was under way, and has not come to anything.
+    assert_eq!(given_up(&[2, 3, 4], &[(1, &[1, 2, 4], (5, 9)), (4, &[1, 2, 4], (5, 7))]), []);
+    // Or from one of them.
+    assert_eq!(given_up(&[1, 2, 4], &[(4, &[2, 3, 4], (5, 9))]), [(1, 4)]);
+    assert_eq!(given_up(&[2], &[(4, &[2], (5, 9))]), [], "it was being filled");
+    assert_eq!(given_up(&[2, 3], &[]), [], "nobody has it");
+    let (mut state, survey) = stranded(&[2, 3, 4], &[(4, &[2, 3, 4], (5, 9))]);
+    state.given_up_before.insert(1, 90);
+    assert_eq!(with_survey(&state, &survey, &[2, 3], give_up), None, "it was given up before");
 }

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use fanfold_storage::fs::FileSystem;
 use futures_util::future::BoxFuture;
 
+use super::super::transfer::{TransferStep, decode_transfer_step};
 use super::*;
 
 /// Replicas of one group on nodes that are numbered from 0.
@@ -14,6 +15,8 @@ pub(super) struct Trio {
     pub transport: InProcessTransport,
     pub wire: Wire,
     pub disks: Vec<FaultFs>,
+    /// Where the groups' files are, if not on the disk of the log.
+    pub files: Vec<Option<FaultFs>>,
     pub replicas: Vec<Option<Replica>>,
 }
 
@@ -26,8 +29,12 @@ struct WireState {
     /// How many messages of snapshots went through.
     steps: usize,
     bytes: usize,
+    /// How many of them asked for a snapshot to be put in place.
+    installs: usize,
     /// After so many the next ones are lost.
     breaks_after: Option<(usize, usize)>,
+    /// How many messages with entries, or heartbeats, there were.
+    appends: usize,
     /// How long entries take.
     append_delay: Duration,
     /// Whose entries do not reach whom.
@@ -51,16 +58,27 @@ impl Wire {
         self.0.lock().unwrap().cut = Some((replica(source), replica(target)));
     }
 
+    /// How many messages with entries, or heartbeats, there were.
+    pub fn appends(&self) -> usize {
+        self.0.lock().unwrap().appends
+    }
+
     /// How many messages of snapshots went through, and their bytes.
     pub fn steps(&self) -> (usize, usize) {
         let state = self.0.lock().unwrap();
         (state.steps, state.bytes)
     }
 
+    /// How many messages asked for a snapshot to be put in place.
+    pub fn installs(&self) -> usize {
+        self.0.lock().unwrap().installs
+    }
+
     fn is_lost(&self, request: &PeerRequest) -> bool {
         let mut state = self.0.lock().unwrap();
         if request.kind != MessageKind::Snapshot {
             let is_append = request.kind == MessageKind::Append;
+            state.appends += usize::from(is_append);
             return is_append && state.cut == Some((request.source, request.target));
         }
         if let Some((after, lost)) = state.breaks_after
@@ -71,6 +89,8 @@ impl Wire {
             return true;
         }
         (state.steps, state.bytes) = (state.steps + 1, state.bytes + request.body.len());
+        let step = decode_transfer_step(&request.body).map(|request| request.step);
+        state.installs += usize::from(matches!(step, Ok(TransferStep::Install)));
         false
     }
 }
@@ -113,6 +133,16 @@ impl Trio {
         trio
     }
 
+    /// Three voters whose logs have disks of their own.
+    pub async fn apart(settings: RaftSettings) -> Self {
+        let mut trio = Self::empty(settings, 3);
+        trio.files = (0..3).map(|_| Some(FaultFs::new())).collect();
+        for replica in 0..3 {
+            trio.start(replica, Formation::New).await;
+        }
+        trio
+    }
+
     /// A sole voter on the first of so many nodes, and replicas on the others that wait to be added.
     pub async fn single(settings: RaftSettings, nodes: usize) -> Self {
         let mut trio = Self::empty(settings, nodes);
@@ -123,10 +153,11 @@ impl Trio {
         trio
     }
 
-    fn empty(settings: RaftSettings, nodes: usize) -> Self {
+    pub fn empty(settings: RaftSettings, nodes: usize) -> Self {
         let disks = (0..nodes).map(|_| FaultFs::new()).collect();
-        let replicas = (0..nodes).map(|_| None).collect();
-        Self { settings, transport: InProcessTransport::default(), wire: Wire::default(), disks, replicas }
+        let (files, replicas) = (Vec::new(), (0..nodes).map(|_| None).collect());
+        let (transport, wire) = (InProcessTransport::default(), Wire::default());
+        Self { settings, transport, wire, disks, files, replicas }
     }
 
     pub async fn start(&mut self, node: usize, formation: Formation) {
@@ -144,7 +175,8 @@ impl Trio {
     pub async fn open(&mut self, node: usize, spec: GroupSpec) {
         let log = open_memory_log(&self.disks[node]);
         let transport = Arc::new(Watched { transport: self.transport.clone(), wire: self.wire.clone() });
-        let (files, machine) = (memory_directory(&self.disks[node]), Notebook::default());
+        let disk = self.files.get(node).and_then(Option::as_ref).unwrap_or(&self.disks[node]);
+        let (files, machine) = (memory_directory(disk), Notebook::default());
         let group = Group::open(log.clone(), spec, files.load(GROUP, machine), &self.settings, transport)
             .await
             .unwrap();

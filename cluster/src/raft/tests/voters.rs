@@ -180,8 +180,45 @@ async fn a_follower_without_room_lets_its_log_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_without_room_votes_and_catches_up_when_there_is_some() {
+    let mut trio = Trio::new(quick()).await;
+    let node = without_room(&trio).await;
+    let leader = trio.leader(&[0, 1, 2]).await;
+    let other = (0..3).find(|number| ![node, leader].contains(number)).unwrap();
+    trio.group(node).let_campaign(false);
+    trio.kill(leader);
+    let elected = tokio::time::timeout(Duration::from_secs(20), trio.leader(&[other])).await;
+    assert_eq!(elected, Ok(other), "it gave its vote");
+    trio.disks[node].set_room_bytes(None);
+    let (_, index) = trio.propose(&[other], "two").await;
+    trio.converge(&[node, other], index).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_without_room_can_be_stopped() {
     let trio = Trio::new(quick()).await;
     let node = without_room(&trio).await;
     tokio::time::timeout(Duration::from_secs(10), trio.group(node).shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_without_room_makes_some_while_it_is_sent_a_snapshot() {
+    let trio = Trio::apart(RaftSettings { lagging_log_bytes_max: 0, ..quick() }).await;
+    let node = without_room(&trio).await;
+    let leader = trio.leader(&[(node + 1) % 3, (node + 2) % 3]).await;
+    while trio.wire.installs() == 0 {
+        // What the follower would need next is not in the log any more.
+        trio.propose(&[leader], "more").await;
+        trio.group(leader).snapshot(&trio.group(leader).turn().await).await.unwrap();
+    }
+    // Whatever came of the first, it was answered.
+    while trio.wire.installs() < 2 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let turn = tokio::time::timeout(Duration::from_secs(20), trio.group(node).turn()).await;
+    let turn = turn.expect("whoever makes room comes to his turn");
+    trio.group(node).snapshot_keeping(&turn, 0).await.unwrap();
+    trio.group(node).snapshot_keeping(&turn, 0).await.unwrap();
+    drop(turn);
+    tokio::time::timeout(Duration::from_secs(60), trio.caught_up(leader, node)).await.unwrap();
 }

@@ -4,13 +4,18 @@
 //!   record left after its bucket was written, and is ignored.
 //! - Damage is found by the checksums of whoever kept the bytes. Here whatever would make reading fail is refused: lengths,
 //!   lists that do not ascend, local indexes that no slot has.
-//! - Everything that follows from the rest is made anew: indexes, counts, expiries, marks, horizons.
+//! - Everything that follows from the rest is made anew: indexes, counts, expiries, marks, horizons. Users and owners, which take
+//!   longest, on two threads.
 //! - Feeds begin empty, above the largest id of their space in the window. At or below it reads take the chains, and what
 //!   slices still have to store is not stored either, so every page is right at once (R7).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
+
+use parking_lot::Mutex;
 
 use super::head::{Head, Span, VERSION, VERSION_PAUSED};
 use super::{PARTS, Section, Tracked};
@@ -274,15 +279,24 @@ impl Restoring {
         partition.inbox = head.inbox;
         partition.paused = paused;
 
-        let users = users.records(0..u64::from(head.users.len))?;
-        partition.users = Users::restore(Slots::restore(head.users, users)?);
-        let followers = followers.records(0..u64::from(head.owners.len))?;
-        let owners = join(followers, chains.records(0..u64::from(head.owners.len))?)?;
-        partition.owners = Owners::restore(Slots::restore(head.owners, owners.into_iter())?);
-        let reach = reach.records(0..u64::from(head.reach.len))?;
-        partition.reach = Reach::restore(Slots::restore(head.reach, reach)?);
-
-        partition.restore_rows(head.rows, rows)?;
+        let restore_owners = move || -> Result<Owners, Malformed> {
+            let followers = followers.records(0..u64::from(head.owners.len))?;
+            let chains = chains.records(0..u64::from(head.owners.len))?;
+            let mut fits = true;
+            let owners = join(followers, chains, &mut fits);
+            let owners = Owners::restore(Slots::restore(head.owners, owners)?);
+            if fits { Ok(owners) } else { Err(wrong("followers and chains of the same owners")) }
+        };
+        let restore_others = || -> Result<(), Malformed> {
+            let users = users.records(0..u64::from(head.users.len))?;
+            partition.users = Users::restore(Slots::restore(head.users, users)?);
+            let reach = reach.records(0..u64::from(head.reach.len))?;
+            partition.reach = Reach::restore(Slots::restore(head.reach, reach)?);
+            partition.restore_rows(head.rows, rows)
+        };
+        let (owners, others) = at_once(restore_owners, restore_others);
+        others?;
+        partition.owners = owners?;
         partition.journal.first = head.events.first;
         events.records(head.events.range()?)?.for_each(|event| partition.journal.push(event));
         partition.journal.streams = head.streams;
@@ -307,20 +321,39 @@ impl Restoring {
     }
 }
 
-/// Puts together what stood in buckets of followers and of chains.
+/// Puts together what stood in buckets of followers and of chains, as long as that `fits`.
 fn join(
     followers: impl Iterator<Item = Slot<Owner>>,
     chains: impl Iterator<Item = Option<Chained>>,
-) -> Result<Vec<Slot<Owner>>, Malformed> {
-    let joined = followers.zip(chains).map(|(slot, chained)| match (slot, chained) {
-        (Slot::Used(mut owner), Some(chained)) => {
-            owner.set_chained(chained);
-            Ok(Slot::Used(owner))
+    fits: &mut bool,
+) -> impl Iterator<Item = Slot<Owner>> {
+    followers.zip(chains).map(|(slot, chained)| {
+        match (slot, chained) {
+            (Slot::Used(mut owner), Some(chained)) => {
+                owner.set_chained(chained);
+                return Slot::Used(owner);
+            }
+            (Slot::Free(before), None) => return Slot::Free(before),
+            _ => *fits = false,
         }
-        (Slot::Free(before), None) => Ok(Slot::Free(before)),
-        _ => Err(wrong("followers and chains of the same owners")),
-    });
-    joined.collect()
+        Slot::Free(None)
+    })
+}
+
+/// Does two things at once, the first on a thread of its own, if there can be one.
+fn at_once<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> (A, B) {
+    let one = Mutex::new(Some(one));
+    let take = || one.lock().take().map(|one| one());
+    thread::scope(|scope| {
+        let started = thread::Builder::new().name("restore".to_owned()).spawn_scoped(scope, take);
+        let other = other();
+        let done = match started {
+            // A panic goes on, as it would have here.
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => take(),
+        };
+        (done.expect("it was taken once"), other)
+    })
 }
 
 impl Partition {

@@ -192,9 +192,9 @@ impl Timelines {
         Walk::new(self, (space, owner), below, stamp)
     }
 
-    /// Gives away every entry that is not deleted and has not expired, in no order, until one is not taken. Ends early at a
+    /// Gives away every entry that is not deleted and has not expired, in no order, until one is not taken. Fails at a
     /// damaged record, which is noted.
-    pub(super) fn each<E>(
+    pub(super) fn each<E: From<SegmentError>>(
         &self,
         stamp: Stamp,
         mut take: impl FnMut(&Entry) -> Result<(), E>,
@@ -208,8 +208,8 @@ impl Timelines {
                     Ok(entry) if entry.expired(stamp) || held.dead.contains(entry.id) => {}
                     Ok(entry) => take(&entry)?,
                     Err(error) => {
-                        self.note_damage(error);
-                        return Ok(());
+                        self.note_damage(error.clone());
+                        return Err(error.into());
                     }
                 }
             }

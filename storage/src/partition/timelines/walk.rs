@@ -16,7 +16,7 @@ use crate::segment;
 #[derive(Debug)]
 enum Part<'a> {
     Table { frozen: &'a Frozen, id: EntryId, rest: Descending<'a> },
-    Segment { held: &'a Held, entry: Entry, rest: segment::Entries<'a> },
+    Segment { held: &'a Held, entry: Entry, rest: Box<segment::Entries<'a>> },
 }
 
 impl Part<'_> {
@@ -116,7 +116,8 @@ impl<'a> Walk<'a> {
                 self.segments -= 1;
                 let below = self.below.min(EntryId(held.answers_to.0.saturating_add(1)));
                 if held.segment.info().lowest < below && held.segment.may_hold(self.space, self.owner) {
-                    self.add_segment(held, held.segment.newest(self.space, self.owner, below));
+                    let rest = Box::new(held.segment.newest(self.space, self.owner, below));
+                    self.add_segment(held, rest);
                 }
             }
             _ => {}
@@ -130,7 +131,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn add_segment(&mut self, held: &'a Held, mut rest: segment::Entries<'a>) {
+    fn add_segment(&mut self, held: &'a Held, mut rest: Box<segment::Entries<'a>>) {
         let live = |entry: &Result<Entry, _>| entry.as_ref().map_or(true, |e| !held.dead.contains(e.id));
         match rest.by_ref().find(live) {
             Some(Ok(entry)) => self.parts.push(Part::Segment { held, entry, rest }),

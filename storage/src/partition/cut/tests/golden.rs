@@ -9,7 +9,7 @@ use super::*;
 use crate::codec::{Encoded, Reader};
 use crate::entry::Entry;
 use crate::golden::{dump, parse};
-use crate::segment::SegmentInfo;
+use crate::segment::{SegmentError, SegmentInfo};
 
 /// What a line with the name of a part begins with.
 const PART: &str = "== ";
@@ -101,7 +101,7 @@ fn answers(partition: &Partition) -> String {
     });
     took.unwrap();
     let mut entries = Vec::new();
-    let took: Result<(), Infallible> = partition.export_entries(|entry, key| {
+    let took: Result<(), SegmentError> = partition.export_entries(|entry, key| {
         let Entry { id, space, owner, author, version, expiry, payload, reference, .. } = entry;
         let (expiry, reference) = (expiry.map(|at| at.0), reference.map(|to| (to.owner.0, to.id.0)));
         entries.push(format!(

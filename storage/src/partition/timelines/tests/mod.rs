@@ -30,7 +30,7 @@ const ANYTHING: MergePolicy = MergePolicy {
 /// Every live entry.
 fn all(timelines: &Timelines, stamp: Stamp) -> Vec<Entry> {
     let mut all = Vec::new();
-    let taken: Result<(), ()> = timelines.each(stamp, |entry| {
+    let taken: Result<(), SegmentError> = timelines.each(stamp, |entry| {
         all.push(entry.clone());
         Ok(())
     });

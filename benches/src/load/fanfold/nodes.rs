@@ -1,0 +1,158 @@
+//! Owns the processes of the nodes as a measurement needs them: started as one store, looked at together, stopped together.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fanfold_protocol::message::{NodeStatus, SpaceChanges};
+use fanfold_server::workload::WorkloadError;
+use fanfold_server::workload::access::Access;
+use fanfold_server::workload::fleet::Fleet;
+use fanfold_server::workload::node_process::{NodeProcess, NodeProcessOptions};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::runtime::Runtime;
+
+use super::error::FanfoldError;
+use super::pump::Routing;
+use crate::load::target::ServerUse;
+use crate::load::usage;
+
+/// How long a call of the control connection is repeated; draining a backlog may take long.
+const CONTROL_DEADLINE: Duration = Duration::from_secs(600);
+/// How often the replicas are looked at until all have applied what the leaders have.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// The nodes of a measurement, and a client for what is not measured.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    runtime: Runtime,
+    fleet: Option<Fleet>,
+    process_ids: Vec<u32>,
+    access: Access,
+}
+
+impl Nodes {
+    /// Starts nodes that form a store with so many replicas, and gives the space its rules.
+    pub(super) fn start(
+        options: NodeProcessOptions,
+        (nodes, replicas): (u8, u8),
+        rules: SpaceChanges,
+    ) -> Result<Self, FanfoldError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| FanfoldError::Runtime { source })?;
+        let fleet = Fleet::start_replicated(options, usize::from(nodes), usize::from(replicas));
+        let fleet = runtime.block_on(fleet)?;
+        let process_ids = fleet.nodes().iter().map(NodeProcess::process_id).collect::<Option<_>>();
+        let process_ids = process_ids.ok_or(FanfoldError::Closed)?;
+        let access = runtime.block_on(async {
+            let access = Access::of(fleet.client(CONTROL_DEADLINE).await?).await?;
+            access.alter(rules).await?;
+            Ok::<_, WorkloadError>(access)
+        })?;
+        Ok(Self { runtime, fleet: Some(fleet), process_ids, access })
+    }
+
+    /// Where requests go now.
+    pub(super) fn routing(&self) -> Result<Routing, FanfoldError> {
+        let nodes = self.fleet.as_ref().ok_or(FanfoldError::Closed)?.nodes();
+        let addresses: Vec<_> = nodes.iter().map(NodeProcess::address).collect();
+        let (map, space) = self.runtime.block_on(async {
+            let map = self.access.client.map().await.map_err(|source| WorkloadError::Prepare { source })?;
+            Ok::<_, WorkloadError>((map, self.access.definition().await?))
+        })?;
+        let leader = |leader| {
+            let node = map.nodes.iter().find(|node| node.node == leader)?;
+            addresses.iter().position(|address| address.to_string() == node.address)
+        };
+        // Who is not known yet is told by whoever is asked.
+        let leaders = map.leaders.iter().map(|node| leader(*node).unwrap_or_default()).collect();
+        Ok(Routing {
+            leaders,
+            partitions: map.partitions,
+            epoch: map.epoch,
+            space: fanfold_protocol::SpaceId(space.id.0),
+            graph: fanfold_protocol::GraphId(space.graph.0),
+            addresses,
+        })
+    }
+
+    /// Where the first node listens, and its process.
+    pub(super) fn first(&self) -> Result<(SocketAddr, u32), FanfoldError> {
+        let node = self.fleet.as_ref().and_then(|fleet| fleet.nodes().first()).ok_or(FanfoldError::Closed)?;
+        Ok((node.address(), self.process_ids[0]))
+    }
+
+    /// What the processes used so far, in sum.
+    pub(super) fn used(&self) -> Result<ServerUse, FanfoldError> {
+        let mut sum = ServerUse::default();
+        for process in &self.process_ids {
+            let used = usage::of_process(*process).map_err(|source| FanfoldError::Process { source })?;
+            sum.cpu_seconds += used.cpu_seconds;
+            sum.resident_bytes += used.resident_bytes;
+            sum.written_bytes += used.written_bytes;
+        }
+        Ok(sum)
+    }
+
+    /// Waits until everything acknowledged has reached every feed, on every replica.
+    pub(super) fn drain(&self) -> Result<(), FanfoldError> {
+        self.runtime.block_on(self.access.wait_drained())?;
+        let before = replicas(&self.statuses()?);
+        while !covers(&replicas(&self.statuses()?), &before) {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// What every node says of itself.
+    pub(super) fn statuses(&self) -> Result<Vec<NodeStatus>, FanfoldError> {
+        let statuses = self.runtime.block_on(async { self.access.client.status().await });
+        Ok(statuses.map_err(|source| WorkloadError::Drain { source })?)
+    }
+
+    /// Sends all processes a signal.
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), FanfoldError> {
+        for process in &self.process_ids {
+            let process = Pid::from_raw(*process as i32).ok_or(FanfoldError::Closed)?;
+            kill_process(process, signal)
+                .map_err(|source| FanfoldError::Process { source: source.into() })?;
+        }
+        Ok(())
+    }
+
+    /// Ends them and removes their files.
+    pub(super) fn stop(&mut self) -> Result<(), FanfoldError> {
+        match self.fleet.take() {
+            Some(fleet) => Ok(self.runtime.block_on(fleet.end())?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A replica of a partition: the partition, whether it leads, and the index it has applied.
+type Replica = (u16, bool, u64);
+
+fn replicas(statuses: &[NodeStatus]) -> Vec<Replica> {
+    let all = statuses.iter().flat_map(|status| &status.partitions);
+    all.map(|replica| (replica.partition.0, replica.is_leader, replica.applied)).collect()
+}
+
+/// Whether every replica has applied what the leaders had when they were looked at.
+fn covers(replicas: &[Replica], before: &[Replica]) -> bool {
+    before.iter().filter(|(_, is_leader, _)| *is_leader).all(|(partition, _, index)| {
+        let of = replicas.iter().filter(|(other, _, _)| other == partition);
+        of.map(|(_, _, applied)| applied).min().is_some_and(|applied| applied >= index)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_that_lags_is_waited_for() {
+        let before = [(0, true, 9), (0, false, 3), (1, false, 9), (1, true, 4)];
+        assert!(!covers(&[(0, true, 9), (0, false, 8), (1, false, 4), (1, true, 4)], &before));
+        assert!(covers(&[(0, true, 12), (0, false, 9), (1, false, 5), (1, true, 4)], &before));
+        assert!(!covers(&[(0, true, 12)], &before), "who says nothing has nothing");
+    }
+}

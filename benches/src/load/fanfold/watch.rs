@@ -1,0 +1,190 @@
+//! Owns the look at a node while it is measured: what it counts at the end of each window, on a thread of its own.
+//!
+//! - It uses a client and the HTTP port of its own, so that the measured connections carry nothing else.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use fanfold_server::workload::access::Access;
+
+use super::error::FanfoldError;
+use crate::load::target::ServerUse;
+use crate::load::usage;
+
+/// How long one look may take.
+const LOOK_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a node is asked by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Watched {
+    pub(super) address: SocketAddr,
+    pub(super) http: SocketAddr,
+    pub(super) process_id: u32,
+}
+
+/// What a node says at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    pub(super) at: Instant,
+    pub(super) deliveries: u64,
+    pub(super) used: ServerUse,
+    pub(super) waits: Waits,
+}
+
+/// How often applying has waited for a partition's lock so far, in all partitions, by the bounds that the node tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Waits {
+    /// Bounds in seconds and how many waits were longer, the bounds ascending.
+    longer: [(f64, u64); Waits::BOUNDS_MAX],
+    bounds: usize,
+}
+
+impl Waits {
+    const BOUNDS_MAX: usize = 32;
+    const METRIC: &'static str = "fanfold_apply_wait_seconds";
+
+    /// Of the text that `/metrics` answers.
+    fn parse(text: &str) -> Self {
+        let mut all = Self::default();
+        let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<u64>().ok());
+        let mut within = [(0.0, 0u64); Self::BOUNDS_MAX];
+        let mut count = 0;
+        for line in text.lines().filter_map(|line| line.strip_prefix(Self::METRIC)) {
+            if line.starts_with("_count") {
+                count += value(line).unwrap_or_default();
+            }
+            let Some((_, bound)) = line.split_once("le=\"") else { continue };
+            let Some(bound) = bound.split('"').next().and_then(|bound| bound.parse::<f64>().ok()) else {
+                continue;
+            };
+            if !bound.is_finite() {
+                continue;
+            }
+            let known = within[..all.bounds].iter().position(|(of, _)| (of - bound).abs() < f64::EPSILON);
+            let at = known.unwrap_or(all.bounds);
+            if at == Self::BOUNDS_MAX {
+                continue;
+            }
+            all.bounds = all.bounds.max(at + 1);
+            within[at].0 = bound;
+            within[at].1 += value(line).unwrap_or_default();
+        }
+        for (longer, (bound, within)) in all.longer.iter_mut().zip(within).take(all.bounds) {
+            *longer = (bound, count.saturating_sub(within));
+        }
+        all.longer[..all.bounds].sort_by(|a, b| a.0.total_cmp(&b.0));
+        all
+    }
+
+    /// How many waits since `before` were longer than `time`, which is one of the bounds.
+    pub(super) fn longer_than(&self, before: &Self, time: Duration) -> u64 {
+        let of = |waits: &Self| {
+            let at = waits.longer[..waits.bounds].iter().find(|(bound, _)| *bound >= time.as_secs_f64());
+            at.map_or(0, |(_, count)| *count)
+        };
+        of(self) - of(before)
+    }
+
+    /// The smallest bound in seconds that no wait since `before` passed; none if one passed all.
+    pub(super) fn longest(&self, before: &Self) -> Option<f64> {
+        let none_passed = |(now, then): &(&(f64, u64), &(f64, u64))| now.1 == then.1;
+        let bounds = self.longer[..self.bounds].iter().zip(&before.longer);
+        bounds.filter(none_passed).map(|(now, _)| now.0).next()
+    }
+}
+
+/// Looks at a node at the end of each window.
+#[derive(Debug)]
+pub(super) struct Watch {
+    stop: Sender<()>,
+    thread: JoinHandle<Result<Vec<Look>, FanfoldError>>,
+}
+
+impl Watch {
+    /// Begins with a look now.
+    pub(super) fn begin(watched: Watched, window: Duration) -> Self {
+        let (stop, stopped) = channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|source| FanfoldError::Runtime { source })?;
+            let access = runtime.block_on(Access::connect(&watched.address.to_string(), LOOK_DEADLINE))?;
+            let look = || -> Result<Look, FanfoldError> {
+                let deliveries = runtime.block_on(access.totals())?.deliveries;
+                watched.look(deliveries)
+            };
+            let mut looks = vec![look()?];
+            let begun = looks[0].at;
+            loop {
+                let due = begun + window * looks.len() as u32;
+                let ended = stopped.recv_timeout(due.saturating_duration_since(Instant::now()));
+                looks.push(look()?);
+                if ended != Err(RecvTimeoutError::Timeout) {
+                    return Ok(looks);
+                }
+            }
+        });
+        Self { stop, thread }
+    }
+
+    /// Looks once more, and gives all looks.
+    pub(super) fn end(self) -> Result<Vec<Look>, FanfoldError> {
+        // A watch that failed does not listen any more; it says why.
+        let _ = self.stop.send(());
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Watched {
+    fn look(&self, deliveries: u64) -> Result<Look, FanfoldError> {
+        let process = |source| FanfoldError::Process { source };
+        let at = Instant::now();
+        let used = usage::of_process(self.process_id).map_err(process)?;
+        let metrics = self.metrics().map_err(|source| FanfoldError::Connection { source })?;
+        Ok(Look { at, deliveries, used, waits: Waits::parse(&metrics) })
+    }
+
+    /// What `/metrics` answers.
+    fn metrics(&self) -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.http, LOOK_DEADLINE)?;
+        stream.set_read_timeout(Some(LOOK_DEADLINE))?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    fn text(within: [[u64; 3]; 2]) -> String {
+        let mut text = String::from("# TYPE fanfold_apply_wait_seconds histogram\n");
+        for (partition, [small, large, count]) in within.into_iter().enumerate() {
+            for (bound, value) in [("0.001", small), ("0.005", large), ("+Inf", count)] {
+                let name = "fanfold_apply_wait_seconds_bucket";
+                writeln!(text, "{name}{{partition=\"{partition}\",le=\"{bound}\"}} {value}").unwrap();
+            }
+            writeln!(text, "fanfold_apply_wait_seconds_count{{partition=\"{partition}\"}} {count}").unwrap();
+        }
+        text + "fanfold_apply_piece_seconds_count{partition=\"0\"} 77\n"
+    }
+
+    #[test]
+    fn waits_of_all_partitions_are_told_by_their_bounds() {
+        let ms = Duration::from_millis;
+        let (before, after) = (text([[5, 5, 5], [1, 2, 2]]), text([[9, 10, 10], [1, 3, 4]]));
+        let (before, after) = (Waits::parse(&before), Waits::parse(&after));
+        assert_eq!((after.longer_than(&before, ms(1)), after.longer_than(&before, ms(5))), (3, 1));
+        assert_eq!(after.longest(&before), None);
+        let quiet = Waits::parse(&text([[9, 10, 10], [1, 3, 4]]));
+        assert_eq!(quiet.longest(&after), Some(0.001));
+        let long = Waits::parse(&text([[9, 11, 11], [1, 3, 4]]));
+        assert_eq!(long.longest(&quiet), Some(0.005));
+    }
+}

@@ -1,0 +1,98 @@
+//! Owns the times that applying takes: how long each piece waited for the state's lock, and how long it took with that.
+//!
+//! - Whoever else works on the state under its lock (cuts, installed files, reads) shows here as a wait.
+//! - They are figures: nothing is decided by them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The upper bounds of the times that are told apart; longer ones are counted behind them.
+pub const BOUNDS: [Duration; 13] = [
+    Duration::from_micros(100),
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
+
+/// Counts of times by [`BOUNDS`], the last for longer ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// How many were within each bound and not within the one before.
+    pub counts: [u64; BOUNDS.len() + 1],
+    /// All together.
+    pub sum: Duration,
+}
+
+/// What applying took so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ApplyTimes {
+    /// Waits of a piece for the lock.
+    pub waits: Times,
+    /// Pieces, with their waits.
+    pub pieces: Times,
+}
+
+/// Times that are counted.
+#[derive(Debug, Default)]
+struct Counted {
+    counts: [AtomicU64; BOUNDS.len() + 1],
+    sum_nanos: AtomicU64,
+}
+
+impl Counted {
+    fn count(&self, time: Duration) {
+        let at = BOUNDS.partition_point(|bound| *bound < time);
+        self.counts[at].fetch_add(1, Ordering::Relaxed);
+        self.sum_nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> Times {
+        let counts = std::array::from_fn(|at| self.counts[at].load(Ordering::Relaxed));
+        Times { counts, sum: Duration::from_nanos(self.sum_nanos.load(Ordering::Relaxed)) }
+    }
+}
+
+/// Counts what applying takes.
+#[derive(Debug, Default)]
+pub(super) struct ApplyClock {
+    waits: Counted,
+    pieces: Counted,
+}
+
+impl ApplyClock {
+    /// Counts a piece: its wait for the lock, and all of it.
+    pub fn count(&self, wait: Duration, piece: Duration) {
+        self.waits.count(wait);
+        self.pieces.count(piece);
+    }
+
+    pub fn now(&self) -> ApplyTimes {
+        ApplyTimes { waits: self.waits.now(), pieces: self.pieces.now() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_counted_within_the_first_bound_that_it_does_not_pass() {
+        let clock = ApplyClock::default();
+        for micros in [1, 100, 101, 5_000, 5_001, 2_000_000] {
+            clock.count(Duration::ZERO, Duration::from_micros(micros));
+        }
+        let ApplyTimes { waits, pieces } = clock.now();
+        assert_eq!((waits.counts[0], waits.sum), (6, Duration::ZERO));
+        assert_eq!(pieces.counts, [2, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(pieces.sum, Duration::from_micros(2_010_203));
+    }
+}
