@@ -25,7 +25,7 @@ struct Measured {
 
 const MEASURED: [Measured; 2] = [
     Measured {
-        commit: "75cf92a",
+        commit: "518c018",
         replicas: 1,
         post_micros: Line { base: 19.7, slope: 2.35 },
         deliveries_per_post: 200.0,
@@ -36,7 +36,7 @@ const MEASURED: [Measured; 2] = [
         log_bytes: Line { base: 10.0, slope: 19.5 },
     },
     Measured {
-        commit: "75cf92a",
+        commit: "518c018",
         replicas: 3,
         post_micros: Line { base: 47.5, slope: 5.42 },
         deliveries_per_post: 200.0,
