@@ -3,14 +3,19 @@
 //! - Results go to stdout, everything else to stderr.
 //! - The exit code is 0 when done, 1 when it failed or anything differs from the oracle, 2 when called wrongly.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use fanfold_server::workload::run::Ran;
+use serde::Serialize;
 
 use crate::load::args::{FanoutArgs, LoadArgs, MixedArgs, ReadArgs, WhaleArgs};
 use crate::load::bench::{self, BenchError};
+use crate::load::grow;
+use crate::load::grow::args::GrowArgs;
+use crate::load::grow::report::GrowReport;
 use crate::load::report::Report;
 use crate::plan::{self, PlanArgs, PlanError};
 use crate::replay::{self, ReplayArgs, ReplayError};
@@ -39,6 +44,8 @@ enum Command {
     Mixed(MixedArgs),
     /// Measures what one owner followed by everybody does to the others.
     Whale(WhaleArgs),
+    /// Measures what adding a node does to a loaded cluster.
+    Grow(GrowArgs),
     /// Measures loading the graph.
     Load(LoadArgs),
     /// Reckons how many nodes, how much memory and disk a load takes.
@@ -66,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Read(args) => show(args.common.output, bench::read(&args)),
         Command::Mixed(args) => show(args.common.output, bench::mixed(&args)),
         Command::Whale(args) => show(args.common.output, bench::whale(&args)),
+        Command::Grow(args) => show_grow(args.common.output, grow::run(&args)),
         Command::Load(args) => show(args.common.output, bench::load(&args)),
         Command::Plan(args) => show_plan(&args),
     };
@@ -94,14 +102,7 @@ enum CliError {
 /// Prints a report of measurements; fails if any feed differed from the oracle.
 fn show(output: OutputKind, report: Result<Report, BenchError>) -> Result<ExitCode, CliError> {
     let report = report?;
-    let mut out = io::stdout().lock();
-    match output {
-        OutputKind::Table => writeln!(out, "{report}")?,
-        OutputKind::Json => {
-            writeln!(out, "{}", serde_json::to_string_pretty(&report).map_err(io::Error::from)?)?;
-        }
-    }
-    out.flush()?;
+    print_report(output, &report)?;
     if report.mismatched() == 0 {
         return Ok(ExitCode::SUCCESS);
     }
@@ -109,17 +110,34 @@ fn show(output: OutputKind, report: Result<Report, BenchError>) -> Result<ExitCo
     Ok(ExitCode::FAILURE)
 }
 
+/// Prints the report of a cluster that grew; fails if any feed differed from the oracle, or any request was refused.
+fn show_grow(output: OutputKind, report: Result<GrowReport, BenchError>) -> Result<ExitCode, CliError> {
+    let report = report?;
+    print_report(output, &report)?;
+    let (mismatched, errors) = (report.mismatched(), report.errors());
+    if mismatched == 0 && errors == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!(
+        "fanfold-bench: {mismatched} sampled feeds differed from the oracle, {errors} requests were refused"
+    );
+    Ok(ExitCode::FAILURE)
+}
+
 fn show_plan(args: &PlanArgs) -> Result<ExitCode, CliError> {
     let report = plan::run(args)?;
-    let mut out = io::stdout().lock();
-    match args.output {
-        OutputKind::Table => writeln!(out, "{report}")?,
-        OutputKind::Json => {
-            writeln!(out, "{}", serde_json::to_string_pretty(&report).map_err(io::Error::from)?)?;
-        }
-    }
-    out.flush()?;
+    print_report(args.output, &report)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a report as a whole.
+fn print_report(output: OutputKind, report: &(impl Display + Serialize)) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match output {
+        OutputKind::Table => writeln!(out, "{report}")?,
+        OutputKind::Json => writeln!(out, "{}", serde_json::to_string_pretty(report)?)?,
+    }
+    out.flush()
 }
 
 fn replay(args: &ReplayArgs) -> Result<ExitCode, ReplayError> {

@@ -163,6 +163,37 @@ fn a_whale_reaches_everybody() {
 }
 
 #[test]
+fn a_cluster_grows_while_it_is_read() {
+    for replicas in ["3", "1"] {
+        let size = ["--nodes", "3", "--replicas", replicas, "--partitions", "4"];
+        let load = ["--rate", "200", "--reads-per-post", "4", "--hydrate", "--window", "0.2"];
+        let report = report(&[["grow"].as_slice(), size.as_slice(), load.as_slice()].concat());
+        let [run] = runs(&report) else { panic!("{report}") };
+        assert_eq!((number(run, "errors"), number(run, "nodes")), (0.0, 3.0), "{run}");
+        assert!(number(run, "sampled_readers") > 50.0, "{run}");
+        // Of twelve replicas or four, spread over four nodes instead of three.
+        assert!(number(run, "replicas_moved") >= 1.0 && number(run, "newcomer_written_bytes") > 0.0, "{run}");
+        let stages = run["stages"].as_array().unwrap();
+        assert_eq!(
+            stages.iter().map(|stage| &stage["stage"]).collect::<Vec<_>>(),
+            ["before", "during", "after"]
+        );
+        for stage in stages {
+            // Whatever happens to the nodes, the load does not wait for them.
+            let rates = number(stage, "reads_per_second") + number(stage, "posts_per_second");
+            assert!((150.0..250.0).contains(&rates), "{run}");
+            assert!(
+                number(&stage["read_ms"], "p99") > 0.0 && number(&stage["post_ms"], "max") > 0.0,
+                "{run}"
+            );
+        }
+        let during = number(&stages[1]["read_ms"], "p99") / number(&stages[0]["read_ms"], "p99");
+        assert!((number(run, "read_p99_ratio") - during).abs() < 0.001, "{run}");
+        assert!(run["windows"].as_array().unwrap().len() > 3, "{run}");
+    }
+}
+
+#[test]
 fn loading_counts_every_edge() {
     let report = report(&["load", "--graph", "uniform"]);
     let [run] = runs(&report) else { panic!("{report}") };

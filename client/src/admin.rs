@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use fanfold_protocol::message::{Map, NodeStatus, WaitDelivered};
-use fanfold_protocol::{Request, Response, Token};
+use fanfold_protocol::message::{ChangeRefusal, Map, NodeStatus, WaitDelivered};
+use fanfold_protocol::{NodeId, Request, Response, Status, Token};
 
 use crate::call::Call;
 use crate::client::Client;
+use crate::cluster::{ByNode, by_node};
 use crate::core::{Core, Effect};
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -40,6 +41,33 @@ impl Client {
         Call::new(self.core.clone(), |core, deadline| async move {
             each_node(&core, Request::AcceptClock, Effect::Idempotent, deadline).await?;
             Ok(())
+        })
+    }
+
+    /// The same, node by node: one that does not answer keeps the others from nothing.
+    pub fn accept_clocks(&self) -> Call<ByNode<()>> {
+        Call::new(self.core.clone(), |core, deadline| async move {
+            let take = |response| matches!(response, Response::Done).then_some(());
+            by_node(&core, Request::AcceptClock, Effect::Idempotent, deadline, take).await
+        })
+    }
+
+    /// Accepts the wall clock of one node.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `ChangeRefused` if there is no such node.
+    pub fn accept_clock_at(&self, node: NodeId) -> Call<()> {
+        Call::new(self.core.clone(), move |core, deadline| async move {
+            if !core.nodes(deadline).await?.contains(&node) {
+                let (refusal, said) = (ChangeRefusal::UnknownNode, format!("there is no node {node}"));
+                let status = Status::ChangeRefused { refusal, said };
+                return Err(Error::Refused { status, may_have_applied: false });
+            }
+            let accept = Request::AcceptClock;
+            match core.ask(Target::Node(node), &accept, Effect::Idempotent, deadline).await? {
+                Response::Done => Ok(()),
+                _ => Err(Error::unexpected_write()),
+            }
         })
     }
 

@@ -12,6 +12,7 @@ use fanfold_protocol::Status;
 use crate::backoff::Backoff;
 use crate::claim::Claim;
 use crate::deadline::Deadline;
+use crate::defaults;
 use crate::error::Error;
 
 /// What a call does to the server's state, which decides whether it may be sent again.
@@ -32,10 +33,15 @@ pub(crate) struct Attempts {
     deadline: Deadline,
     backoff: Backoff,
     count: usize,
+    /// How many of them because the catalog has no majority.
+    stuck: usize,
     /// Whether an attempt that has ended may have had its effect.
     uncertain: bool,
     /// Whether the attempt under way was sent.
     claim: Option<Claim>,
+    /// Whom the attempt under way asks, and who gave the last status.
+    asked: Option<String>,
+    answered: Option<String>,
     last: Option<Error>,
 }
 
@@ -46,8 +52,11 @@ impl Attempts {
             deadline,
             backoff: Backoff::default(),
             count: 0,
+            stuck: 0,
             uncertain: false,
             claim: None,
+            asked: None,
+            answered: None,
             last: None,
         }
     }
@@ -84,6 +93,24 @@ impl Attempts {
         is_decided && self.effect == Effect::Idempotent
     }
 
+    /// The next attempt asks this address.
+    pub fn asks(&mut self, address: &str) {
+        self.asked = Some(address.to_owned());
+    }
+
+    /// What the call fails with if no later attempt succeeds. What a node says tells more than that others are not there,
+    /// unless it is that node which has gone meanwhile.
+    fn note(&mut self, error: Error) {
+        if let Error::Connect { address, .. } = &error
+            && self.answered.as_ref().is_some_and(|answered| answered != address)
+        {
+            return;
+        }
+        let is_status = matches!(error, Error::Refused { .. });
+        self.answered = self.asked.take().filter(|_| is_status);
+        self.last = Some(error);
+    }
+
     /// The claim of the next attempt.
     pub fn start(&mut self) -> Claim {
         let claim = Claim::new();
@@ -104,12 +131,15 @@ impl Attempts {
         if self.is_result(&error) {
             return Err(error);
         }
-        if !harmless || !passes(&error) {
+        if matches!(error.status(), Some(Status::CatalogUnavailable { silent }) if !silent.is_empty()) {
+            self.stuck += 1;
+        }
+        if !harmless || !passes(&error) || self.stuck >= defaults::CATALOG_ATTEMPTS {
             return Err(self.given_up(error));
         }
         self.count += 1;
         let wait = self.wait(&error);
-        self.last = Some(error);
+        self.note(error);
         if wait >= self.deadline.remaining() {
             return Err(self.expired());
         }
@@ -166,6 +196,47 @@ mod tests {
     use fanfold_protocol::Field;
 
     use crate::error::Loss;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_catalog_without_a_majority_is_told_soon() {
+        let said = |silent: &[u64]| {
+            let silent = silent.iter().copied().map(fanfold_protocol::NodeId).collect();
+            Error::Refused { status: Status::CatalogUnavailable { silent }, may_have_applied: false }
+        };
+        let mut attempts = Attempts::new(Effect::Once, Deadline::within(Duration::from_secs(600)));
+        for _ in 1..defaults::CATALOG_ATTEMPTS {
+            attempts.pause(said(&[2, 3])).await.unwrap();
+            attempts.pause(said(&[])).await.unwrap();
+        }
+        let error = attempts.pause(said(&[2, 3])).await.unwrap_err();
+        assert!(matches!(error, Error::Refused { may_have_applied: false, .. }), "{error:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_node_said_is_told_and_not_that_others_are_gone() {
+        let connect = |address: &str| {
+            let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+            Error::Connect { address: address.to_owned(), source: Arc::new(source) }
+        };
+        let said = || Error::Refused { status: Status::NotLeader { hint: None }, may_have_applied: false };
+        let last_of = async |ends: Vec<(&str, Error)>| {
+            let mut attempts = Attempts::new(Effect::None, Deadline::within(Duration::from_secs(60)));
+            for (address, end) in ends {
+                attempts.asks(address);
+                attempts.pause(end).await.unwrap();
+            }
+            attempts.expired()
+        };
+        let dead = || {
+            vec![("b:1", connect("b:1")), ("a:1", said()), ("b:1", connect("b:1")), ("c:1", connect("c:1"))]
+        };
+        assert_eq!(last_of(dead()).await.status(), Some(&Status::NotLeader { hint: None }));
+        let mut gone = dead();
+        gone.push(("a:1", connect("a:1")));
+        let error = last_of(gone).await;
+        let Error::DeadlineExceeded { last: Some(last), .. } = &error else { panic!("{error:?}") };
+        assert!(matches!(&**last, Error::Connect { address, .. } if address == "a:1"), "{last:?}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_attempt_that_may_have_applied_makes_every_later_end_uncertain() {

@@ -17,6 +17,7 @@ use crate::claim::Claim;
 use crate::client::Client;
 use crate::core::{Core, Effect};
 use crate::deadline::Deadline;
+use crate::defaults;
 use crate::error::Error;
 use crate::link::Link;
 use crate::pending::Unanswered;
@@ -79,7 +80,7 @@ impl Client {
     pub fn hot(&self, by: HotBy, limit: u32) -> Call<ByNode<HotList>> {
         Call::new(self.core.clone(), move |core, deadline| async move {
             let request = Request::GetHot(GetHot { by, limit });
-            by_node(&core, request, deadline, |response| match response {
+            by_node(&core, request, Effect::None, deadline, |response| match response {
                 Response::Hot(list) => Some(list),
                 _ => None,
             })
@@ -90,7 +91,7 @@ impl Client {
     /// The status of every node, or why it did not answer.
     pub fn statuses(&self) -> Call<ByNode<NodeStatus>> {
         Call::new(self.core.clone(), |core, deadline| async move {
-            by_node(&core, Request::GetStatus, deadline, |response| match response {
+            by_node(&core, Request::GetStatus, Effect::None, deadline, |response| match response {
                 Response::NodeStatus(status) => Some(status),
                 _ => None,
             })
@@ -111,14 +112,13 @@ impl Client {
     }
 
     /// The owners whose fan-out is paused, in order.
+    ///
+    /// # Errors
+    /// That of a node which does not answer: see [`Client::paused_by_node`].
     pub fn paused(&self) -> Call<Vec<UserId>> {
         Call::new(self.core.clone(), |core, deadline| async move {
-            let owners = by_node(&core, Request::ListPaused, deadline, |response| match response {
-                Response::Paused(owners) => Some(owners),
-                _ => None,
-            });
             let mut all = Vec::new();
-            for (_, owners) in owners.await? {
+            for (_, owners) in paused(&core, deadline).await? {
                 all.extend(owners?);
             }
             all.sort_unstable();
@@ -126,12 +126,26 @@ impl Client {
             Ok(all)
         })
     }
+
+    /// The owners whose fan-out is paused, of the partitions that each node has a replica of.
+    pub fn paused_by_node(&self) -> Call<ByNode<Vec<UserId>>> {
+        Call::new(self.core.clone(), |core, deadline| async move { paused(&core, deadline).await })
+    }
+}
+
+async fn paused(core: &Core, deadline: Deadline) -> Result<ByNode<Vec<UserId>>, Error> {
+    let take = |response| match response {
+        Response::Paused(owners) => Some(owners),
+        _ => None,
+    };
+    by_node(core, Request::ListPaused, Effect::None, deadline, take).await
 }
 
 /// Founds a cluster on the node at `address`, which waits for one.
 ///
 /// # Errors
-/// [`Error::Refused`] with `ChangeRefused` if there is a cluster already.
+/// [`Error::Refused`] with `ChangeRefused` if there is a cluster already, or if another node that it was told to join is silent or is to
+/// found one too.
 pub async fn init_cluster(address: &str, init: InitCluster, deadline: Duration) -> Result<(), Error> {
     let deadline = Deadline::within(deadline);
     let call = WireCall { deadline_ms: Some(deadline.remaining_ms()), request: Request::InitCluster(init) };
@@ -157,18 +171,38 @@ pub async fn init_cluster(address: &str, init: InitCluster, deadline: Duration) 
     }
 }
 
-/// The same question to each node; one that does not answer keeps the others from nothing.
-async fn by_node<T>(
+/// The same question to each node; one that does not answer keeps the others from nothing, and one that the others have not
+/// heard of lately is not waited for as long.
+pub(crate) async fn by_node<T>(
     core: &Core,
     request: Request,
+    effect: Effect,
     deadline: Deadline,
     take: impl Fn(Response) -> Option<T>,
 ) -> Result<ByNode<T>, Error> {
     let nodes = core.nodes(deadline).await?;
-    let asks = nodes.iter().map(|node| core.ask(Target::Node(*node), &request, Effect::None, deadline));
+    let silent = if nodes.len() > 1 { silent(core, deadline).await } else { Vec::new() };
+    let request = &request;
+    let asks = nodes.iter().map(|node| {
+        let deadline = if silent.contains(node) { deadline.at_most(defaults::SILENT_WAIT) } else { deadline };
+        core.ask(Target::Node(*node), request, effect, deadline)
+    });
+    let unexpected =
+        || if effect == Effect::None { Error::unexpected_read() } else { Error::unexpected_write() };
     let answers = join_all(asks)
         .await
         .into_iter()
-        .map(|answer| answer.and_then(|response| take(response).ok_or_else(Error::unexpected_read)));
+        .map(|answer| answer.and_then(|response| take(response).ok_or_else(unexpected)));
     Ok(nodes.into_iter().zip(answers).collect())
+}
+
+/// The nodes that were not heard of lately, as one that answers says; none if nobody does.
+async fn silent(core: &Core, deadline: Deadline) -> Vec<NodeId> {
+    let soon = deadline.at_most(defaults::MAP_TIMEOUT);
+    match core.ask(Target::AnyNode, &Request::GetCluster, Effect::None, soon).await {
+        Ok(Response::Cluster(view)) => {
+            view.nodes.iter().filter(|node| !node.is_alive).map(|node| node.node).collect()
+        }
+        _ => Vec::new(),
+    }
 }

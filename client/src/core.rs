@@ -129,6 +129,7 @@ impl Core {
             Some(link) => link,
             None => self.router.link(&routes, target, attempts.count()),
         };
+        attempts.asks(link.address());
         let call = Call { deadline_ms: Some(deadline.remaining_ms()), request };
         let answer = match replica {
             Some(_) => from_replica(&link, &call, attempts).await,
@@ -139,6 +140,7 @@ impl Core {
         let error = match answer.map(|frame| frame.decode_reply()) {
             Ok(Ok(Ok(response))) => return Ok(response),
             Ok(Ok(Err(status))) => {
+                let status = without_own_hint(status, link.address());
                 let may_have_applied = sent && status.may_have_applied();
                 Error::Refused { status, may_have_applied }
             }
@@ -158,7 +160,7 @@ impl Core {
         match replica {
             // It says nothing about who leads.
             Some(node) if error.is_retryable() => self.doubts.note(node),
-            _ => self.learn(&error, &routes),
+            _ => self.learn(&error, (&routes, target), attempts.count() == 0),
         }
         Err(error)
     }
@@ -222,9 +224,10 @@ impl Core {
             return exchange.await;
         }
         tokio::pin!(exchange);
+        let mut patience = defaults::LEADER_DOUBT;
         loop {
             let doubt = async {
-                tokio::time::sleep(defaults::LEADER_DOUBT).await;
+                tokio::time::sleep(patience).await;
                 self.router.has_moved(target, link.address(), deadline).await
             };
             tokio::select! {
@@ -233,24 +236,29 @@ impl Core {
                     if has_moved {
                         return Err(Unanswered::Lost(Loss::Silent));
                     }
+                    patience = defaults::LEADER_DOUBT_AGAIN;
                 }
             }
         }
     }
 
-    /// Drops the map if a failure shows that it may be old.
-    fn learn(&self, error: &Error, routes: &Arc<Routes>) {
+    /// Drops the map, or corrects it, if a failure shows that it may be old.
+    fn learn(&self, error: &Error, (routes, target): (&Arc<Routes>, Target), is_first: bool) {
         match error {
-            Error::Refused { status: Status::NotLeader { hint }, .. } => {
-                if let Some(hint) = hint {
-                    self.router.hint(&hint.address);
-                }
+            Error::Refused { status: Status::NotLeader { hint: Some(hint) }, .. } => {
+                self.router.hint(routes, target, hint, is_first);
+            }
+            Error::Refused {
+                status:
+                    Status::NotLeader { hint: None } | Status::WrongEpoch { .. } | Status::WrongPartition { .. },
+                ..
+            } => self.router.renew(routes),
+            // A leader that cannot say what became of a write leads no more, if anybody else can.
+            Error::Refused { status: Status::Unavailable { .. }, .. } if routes.nodes().nth(1).is_some() => {
                 self.router.renew(routes);
             }
-            Error::Refused { status: Status::WrongEpoch { .. } | Status::WrongPartition { .. }, .. }
-            | Error::Connect { .. } => self.router.renew(routes),
             // A node that went away is known to others before it is missed by its own partitions' clients.
-            Error::ConnectionLost { address, .. } => {
+            Error::ConnectionLost { address, .. } | Error::Connect { address, .. } => {
                 self.router.doubt(address);
                 self.router.renew(routes);
             }
@@ -467,9 +475,34 @@ impl Core {
     }
 }
 
+/// A node that leads in vain, without the others, may name itself: that is no way to a leader.
+fn without_own_hint(status: Status, address: &str) -> Status {
+    match status {
+        Status::NotLeader { hint: Some(hint) } if hint.address == address => Status::NotLeader { hint: None },
+        status => status,
+    }
+}
+
 /// Waits for the answer of a replica, but no longer than for that of a doubted leader: others have it too.
 async fn from_replica(link: &Link, call: &Call, attempts: &mut Attempts) -> Result<Frame, Unanswered> {
     let exchange = link.exchange(call, attempts.start());
     let silent = Err(Unanswered::Lost(Loss::Silent));
     tokio::time::timeout(defaults::LEADER_DOUBT, exchange).await.unwrap_or(silent)
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfold_protocol::LeaderHint;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_names_itself_as_the_leader_it_is_not_names_nobody() {
+        let named = || {
+            let hint = LeaderHint { node: NodeId(1), address: "a:1".to_owned() };
+            Status::NotLeader { hint: Some(hint) }
+        };
+        assert_eq!(without_own_hint(named(), "a:1"), Status::NotLeader { hint: None });
+        assert_eq!(without_own_hint(named(), "b:1"), named());
+    }
 }

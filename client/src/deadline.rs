@@ -21,6 +21,11 @@ impl Deadline {
         Self { at: Instant::now() + given, given }
     }
 
+    /// The same, or one that lies this far from now if that is sooner.
+    pub fn at_most(self, time: Duration) -> Self {
+        if time < self.remaining() { Self::within(time) } else { self }
+    }
+
     /// When the call must be done.
     pub fn at(self) -> Instant {
         self.at

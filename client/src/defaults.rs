@@ -26,6 +26,14 @@ pub const MAP_INTERVAL: Duration = Duration::from_millis(25);
 /// How long a partition's leader may keep a call waiting before the client asks others whether it still leads.
 pub const LEADER_DOUBT: Duration = Duration::from_secs(1);
 
+/// How often it asks them from then on.
+pub const LEADER_DOUBT_AGAIN: Duration = Duration::from_millis(200);
+/// Answers that the catalog has no majority, after which a change that needs it is given up.
+pub const CATALOG_ATTEMPTS: usize = 3;
+
+/// How long each node has to answer a question to all, if the others have not heard of it lately.
+pub const SILENT_WAIT: Duration = Duration::from_secs(1);
+
 /// Replicas that are asked for a read that any may answer, one after the other, before the leader is.
 pub const REPLICA_ATTEMPTS: usize = 2;
 

@@ -26,7 +26,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// A connection was lost while the call was under way, and the call is one that must not be sent twice.
-    #[error("the connection to {address} was lost during the call")]
+    #[error("the connection to {address} was lost during the call{}", maybe(*may_have_applied))]
     ConnectionLost {
         /// The node's address.
         address: String,
@@ -36,7 +36,7 @@ pub enum Error {
         source: Loss,
     },
     /// The server refused the call.
-    #[error("refused: {status}")]
+    #[error("refused: {status}{}", maybe(*may_have_applied))]
     Refused {
         /// Why, with data.
         status: Status,
@@ -44,7 +44,11 @@ pub enum Error {
         may_have_applied: bool,
     },
     /// The call's deadline passed, or the next attempt would have lain beyond it.
-    #[error("not done within {deadline:?}{}", after(last.as_deref()))]
+    #[error(
+        "{} within {deadline:?}{}",
+        if *may_have_applied { "it may have been done, or be done yet, but was not answered" } else { "not done" },
+        after(last.as_deref())
+    )]
     DeadlineExceeded {
         /// The deadline of the call.
         deadline: Duration,
@@ -96,7 +100,10 @@ pub enum Error {
         limit: u64,
     },
     /// The server sent an answer that this client cannot read.
-    #[error("the answer of {address} cannot be read ({field}); use a client of the server's version")]
+    #[error(
+        "the answer of {address} cannot be read ({field}); use a client of the server's version{}",
+        maybe(*may_have_applied)
+    )]
     BadAnswer {
         /// The node's address.
         address: String,
@@ -106,7 +113,10 @@ pub enum Error {
         may_have_applied: bool,
     },
     /// The server answered with something else than what the request asks for.
-    #[error("the server answered with something else than was asked; use a client of the server's version")]
+    #[error(
+        "the server answered with something else than was asked; use a client of the server's version{}",
+        maybe(*may_have_applied)
+    )]
     UnexpectedAnswer {
         /// Whether the call may have had its effect.
         may_have_applied: bool,
@@ -246,6 +256,50 @@ impl Error {
     }
 }
 
+fn maybe(may_have_applied: bool) -> &'static str {
+    if may_have_applied { "; it may have been done all the same" } else { "" }
+}
+
+/// What the last attempt failed with; whether the call may have had its effect is said of the whole.
 fn after(last: Option<&Error>) -> String {
-    last.map_or_else(String::new, |last| format!("; the last attempt failed: {last}"))
+    let text = |last: &Error| match last {
+        Error::Refused { status, .. } => format!("refused: {status}"),
+        Error::ConnectionLost { address, .. } => format!("the connection to {address} was lost"),
+        last => last.to_string(),
+    };
+    last.map_or_else(String::new, |last| format!("; the last attempt failed: {}", text(last)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_done_says_so() {
+        let status = Status::Unavailable { partition: PartitionId(3) };
+        let refused = |may_have_applied| Error::Refused { status: status.clone(), may_have_applied };
+        let (address, source) = ("a:1".to_owned(), Loss::Silent);
+        let lost = |may_have_applied| Error::ConnectionLost {
+            address: address.clone(),
+            may_have_applied,
+            source: source.clone(),
+        };
+        let late = |may_have_applied| Error::DeadlineExceeded {
+            deadline: Duration::from_secs(10),
+            may_have_applied,
+            last: Some(Arc::new(refused(may_have_applied))),
+        };
+        for may in [true, false] {
+            for error in [refused(may), lost(may), late(may)] {
+                assert_eq!(
+                    error.to_string().matches("may have been done").count(),
+                    usize::from(may),
+                    "{error}"
+                );
+            }
+        }
+        assert!(
+            late(false).to_string().starts_with("not done within 10s; the last attempt failed: refused: ")
+        );
+    }
 }

@@ -56,7 +56,8 @@ impl FeedRead {
         self
     }
 
-    /// With payloads, and with the entries referred to.
+    /// With payloads, and with the entries referred to. They are fetched when the ids are known: what is deleted in between
+    /// is not on the page, though it has nothing that came after its ids were merged.
     pub fn hydrate(mut self) -> Self {
         self.hydrate = true;
         self

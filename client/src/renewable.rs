@@ -46,6 +46,14 @@ impl<T> Renewable<T> {
         }
     }
 
+    /// Puts another value in the place of a stale one, unless that was replaced already.
+    pub fn replace(&self, stale: &Arc<T>, value: T) {
+        let mut current = lock(&self.current);
+        if current.get().is_some_and(|value| Arc::ptr_eq(value, stale)) {
+            *current = Arc::new(OnceCell::new_with(Some(Arc::new(value))));
+        }
+    }
+
     /// Drops whatever value there is.
     pub fn clear(&self) {
         *lock(&self.current) = Arc::new(OnceCell::new());
@@ -82,7 +90,11 @@ mod tests {
         value.renew(&old);
         let new = value.get(async || Ok::<_, Infallible>(2)).await.expect("infallible");
         value.renew(&old);
-        assert_eq!(value.peek(), Some(new), "the second report of the old value came late");
+        assert_eq!(value.peek(), Some(new.clone()), "the second report of the old value came late");
+        value.replace(&old, 3);
+        assert_eq!(value.peek(), Some(new.clone()), "so did what it was to be replaced by");
+        value.replace(&new, 4);
+        assert_eq!(value.peek(), Some(Arc::new(4)));
     }
 
     #[tokio::test]

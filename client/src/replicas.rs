@@ -128,13 +128,23 @@ mod tests {
             is_alive: true,
             heard_ms: None,
             clock_ahead_ms: None,
+            is_clock_off: false,
+            is_disk_slow: false,
+            is_disk_full: false,
         };
-        let replica = |node: u64, role| ReplicaView { replica: node, node: NodeId(node), role, lag: None };
+        let replica = |node: u64, role| ReplicaView {
+            replica: node,
+            node: NodeId(node),
+            role,
+            lag: None,
+            is_closed: false,
+        };
         let voters = (1..=zones.len() as u64).map(|node| replica(node, ReplicaRole::Voter));
         let replicas = voters.chain([replica(9, ReplicaRole::Learner)]).collect();
         let group = |group, replicas| GroupView {
             group,
             health: GroupHealth::Whole,
+            is_diverged: false,
             term: 1,
             leader: None,
             preferred: None,

@@ -1,7 +1,8 @@
 //! Owns the way from what a request is about to the node that must get it: the map, and the links.
 //!
 //! Invariants:
-//! - The map is fetched once by whoever needs it first, and again when a refusal or a lost node shows that it is old.
+//! - The map is fetched once by whoever needs it first, and again when a refusal or a lost node shows that it is old. A leader
+//!   that a refusal names is put into the map at hand, once for each call: where two nodes name each other, a new map decides.
 //! - There is one link per address.
 //! - Only maps of one cluster are taken: sessions, tokens and ids mean nothing to another.
 //! - What is about a partition without a leader goes to any node, and the next attempt to another: they answer with a
@@ -15,7 +16,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use fanfold_protocol::message::Map;
-use fanfold_protocol::{Call, ClusterId, Field, NodeId, PartitionId, Request, Response, SlotIndex, UserId};
+use fanfold_protocol::{
+    Call, ClusterId, Field, LeaderHint, NodeId, PartitionId, Request, Response, SlotIndex, UserId,
+};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::claim::Claim;
@@ -49,7 +52,7 @@ impl Target {
 }
 
 /// A map, with the address of each node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Routes {
     map: Map,
     addresses: BTreeMap<NodeId, String>,
@@ -114,6 +117,35 @@ impl Routes {
         self.known_leader(partition).or_else(|| self.nodes().next()).unwrap_or_default()
     }
 
+    /// The partition that a target is about, if it is about one.
+    fn partition(&self, target: Target) -> Option<PartitionId> {
+        match target {
+            Target::AnyNode | Target::OtherThan(_) | Target::Node(_) => None,
+            Target::Partition(partition) => Some(partition),
+            Target::Slot(slot) | Target::Replica(slot) => Some(self.partition_of_slot(slot)),
+            Target::User(user) => Some(self.partition_of(user)),
+        }
+    }
+
+    /// Whether what a target is about has the leader that it has in another map.
+    fn has_leader_of(&self, other: &Self, target: Target) -> bool {
+        let leader =
+            |routes: &Self| routes.partition(target).and_then(|partition| routes.known_leader(partition));
+        leader(self) == leader(other)
+    }
+
+    /// The same with another leader of what a target is about; none if that is no news, or no node of the map.
+    fn led_by(&self, target: Target, hint: &LeaderHint) -> Option<Self> {
+        let partition = self.partition(target)?;
+        let is_there = self.addresses.get(&hint.node) == Some(&hint.address);
+        if !is_there || self.known_leader(partition) == Some(hint.node) {
+            return None;
+        }
+        let mut other = self.clone();
+        *other.map.leaders.get_mut(usize::from(partition.0))? = hint.node;
+        Some(other)
+    }
+
     fn known_leader(&self, partition: PartitionId) -> Option<NodeId> {
         let leader = self.map.leaders.get(usize::from(partition.0)).copied();
         leader.filter(|leader| *leader != Map::NO_LEADER)
@@ -122,11 +154,8 @@ impl Routes {
     /// The address of the one node that a request is for; none if any will do.
     fn known_address(&self, target: Target) -> Option<&str> {
         let node = match target {
-            Target::AnyNode | Target::OtherThan(_) => None,
             Target::Node(node) => Some(node),
-            Target::Partition(partition) => self.known_leader(partition),
-            Target::Slot(slot) | Target::Replica(slot) => self.known_leader(self.partition_of_slot(slot)),
-            Target::User(user) => self.known_leader(self.partition_of(user)),
+            _ => self.partition(target).and_then(|partition| self.known_leader(partition)),
         };
         node.and_then(|node| self.addresses.get(&node)).map(String::as_str)
     }
@@ -185,11 +214,21 @@ impl Router {
         self.routes.renew(stale);
     }
 
-    /// Where a partition's leader was last seen: the next map is asked for there first.
-    pub fn hint(&self, address: &str) {
-        let mut known = lock(&self.known);
-        known.retain(|other| other != address);
-        known.insert(0, address.to_owned());
+    /// A node says that another one leads what a target is about. That is believed if `is_first`; the next map is asked for
+    /// there first.
+    pub fn hint(&self, stale: &Arc<Routes>, target: Target, hint: &LeaderHint, is_first: bool) {
+        {
+            let mut known = lock(&self.known);
+            known.retain(|other| *other != hint.address);
+            known.insert(0, hint.address.clone());
+        }
+        // Other partitions may have moved meanwhile; if this one has, that is the newer word.
+        let current = self.routes.peek().filter(|current| current.has_leader_of(stale, target));
+        match current.filter(|_| is_first).and_then(|current| Some((current.led_by(target, hint)?, current)))
+        {
+            Some((routes, current)) => self.routes.replace(&current, routes),
+            None => self.renew(stale),
+        }
     }
 
     /// A node does not answer: the next map is asked for there last.
@@ -201,11 +240,11 @@ impl Router {
         }
     }
 
-    /// Whether a target is at another address than `from` by a map that is not older than `LEADER_DOUBT`; it is asked of
+    /// Whether a target is at another address than `from` by a map that is not older than `LEADER_DOUBT_AGAIN`; it is asked of
     /// the other nodes first.
     pub async fn has_moved(&self, target: Target, from: &str, deadline: Deadline) -> bool {
         self.doubt(from);
-        let is_fresh = lock(&self.fetched).is_some_and(|at| at.elapsed() < defaults::LEADER_DOUBT / 2);
+        let is_fresh = lock(&self.fetched).is_some_and(|at| at.elapsed() < defaults::LEADER_DOUBT_AGAIN / 2);
         if let Some(current) = self.routes.peek().filter(|_| !is_fresh) {
             self.renew(&current);
         }

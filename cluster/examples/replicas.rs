@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanfold_cluster::raft::{
-    Batch, Bucket, FileError, Formation, Garbage, Group, GroupDirectory, GroupFiles, GroupSpec,
-    InProcessTransport, LastWork, Machine, PeerEndpoint, RaftSettings, ReplicaAddress, ReplicaId,
+    Batch, Bucket, FileWork, Fills, Formation, Garbage, Group, GroupDirectory, GroupSpec, InProcessTransport,
+    LastWork, Machine, PeerEndpoint, RaftSettings, ReplicaAddress, ReplicaId,
 };
 use fanfold_storage::fs::RealFs;
 use fanfold_storage::log::{GroupId, Log, LogOptions};
@@ -53,8 +53,8 @@ impl Machine for Counter {
         Box::new(())
     }
 
-    fn restore(&mut self, _files: &GroupFiles, _manifest: &Manifest) -> Result<(), FileError> {
-        Ok(())
+    fn restoring(&self, _manifest: Arc<Manifest>) -> FileWork<Self> {
+        Box::new(|_| Ok(Box::new(|_: &mut Self| Box::new(()) as Garbage)))
     }
 }
 
@@ -77,7 +77,8 @@ async fn open_groups(dir: &Path, groups: u32) -> Vec<Vec<Replica>> {
                 formation,
             };
             let dir = path.join(format!("groups/{group:04}"));
-            let directory = GroupDirectory { fs: Arc::new(RealFs), dir, pace: Arc::new(|_| {}) };
+            let directory =
+                GroupDirectory { fs: Arc::new(RealFs), dir, pace: Arc::new(|_| {}), fills: Fills::default() };
             let wire = Arc::new(transport.clone());
             let settings = RaftSettings::default();
             let loading = directory.load(spec.group, Counter(0));

@@ -1,6 +1,7 @@
 //! Owns where work is done that blocks: on a thread for such work, or in place on a thread that was told so.
 //!
-//! - Work in the background has threads of its own, which give way: where applying wants the processor, it gets it.
+//! - Work in the background has threads of its own, which give way: where applying wants the processor, it gets it. So does what
+//!   fills a replica, which gives way to that too.
 //! - In place, everything happens in one order, which is what a simulation repeats.
 //! - There a log has no threads either: its work is a task, and every batch waits for as long as its disk is said to take.
 
@@ -43,6 +44,9 @@ pub(crate) async fn blocking<T: Send + 'static>(
 /// How far threads for work in the background stand back, of 19.
 const BACKGROUND_NICE: i32 = 5;
 
+/// How far those do that fill a replica, which serves nobody yet: a tenth of the processor where everybody wants it.
+const FILLING_NICE: i32 = 10;
+
 /// How long such a thread waits for more.
 const BACKGROUND_KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -50,28 +54,43 @@ const BACKGROUND_KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub(crate) async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, JoinError> {
-    match background() {
+    static THREADS: Threads = Threads::new();
+    stand_back(THREADS.get_or_init(|| threads("background", BACKGROUND_NICE)).as_ref(), work).await
+}
+
+/// Does work that blocks and fills a replica, and waits for it; an error if it panicked on a thread of its own.
+pub(crate) async fn filling<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    static THREADS: Threads = Threads::new();
+    stand_back(THREADS.get_or_init(|| threads("filling", FILLING_NICE)).as_ref(), work).await
+}
+
+/// Threads of the whole process; none if there can be none.
+type Threads = OnceLock<Option<Runtime>>;
+
+async fn stand_back<T: Send + 'static>(
+    threads: Option<&Runtime>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    match threads {
         Some(threads) if in_place().is_none() => threads.spawn_blocking(work).await,
         _ => blocking(work).await,
     }
 }
 
-/// The threads for work in the background, of the whole process; none if there can be none.
-fn background() -> Option<&'static Runtime> {
-    static THREADS: OnceLock<Option<Runtime>> = OnceLock::new();
-    let start = || {
-        let give_way = || {
-            // Either is of the thread alone; without it, work in the background takes its share as others do.
-            let stands_back = getpriority_process(None).is_ok_and(|nice| nice >= BACKGROUND_NICE);
-            if !stands_back && let Err(error) = setpriority_process(None, BACKGROUND_NICE) {
-                tracing::debug!(%error, "threads in the background do not give way");
-            }
-        };
-        let mut threads = Builder::new_current_thread();
-        threads.thread_name("background").on_thread_start(give_way).thread_keep_alive(BACKGROUND_KEEP_ALIVE);
-        threads.build().ok()
+/// Threads that stand back so far.
+fn threads(name: &str, nice: i32) -> Option<Runtime> {
+    let give_way = move || {
+        // Either is of the thread alone; without it, the work takes its share as others do.
+        let stands_back = getpriority_process(None).is_ok_and(|own| own >= nice);
+        if !stands_back && let Err(error) = setpriority_process(None, nice) {
+            tracing::debug!(%error, "threads in the background do not give way");
+        }
     };
-    THREADS.get_or_init(start).as_ref()
+    let mut threads = Builder::new_current_thread();
+    threads.thread_name(name).on_thread_start(give_way).thread_keep_alive(BACKGROUND_KEEP_ALIVE);
+    threads.build().ok()
 }
 
 /// Opens a log whose work is done where this thread's is.
@@ -134,6 +153,7 @@ mod tests {
         let nice = || getpriority_process(None).unwrap();
         let own = nice();
         assert_eq!(in_background(nice).await.unwrap(), own.max(BACKGROUND_NICE));
+        assert_eq!(filling(nice).await.unwrap(), own.max(FILLING_NICE));
         assert_eq!(blocking(nice).await.unwrap(), own);
         assert!(in_background(|| panic!("on purpose")).await.unwrap_err().is_panic());
     }

@@ -1,6 +1,6 @@
 //! Owns the changes of the cluster that an operator asks for, and why they are refused.
 
-use fanfold_storage::ids::PartitionId;
+use fanfold_storage::ids::{PartitionId, Stamp};
 use thiserror::Error;
 
 use crate::catalog::{ClusterSettings, NodeState};
@@ -58,6 +58,14 @@ pub enum ClusterChange {
         /// The node.
         from: u64,
     },
+    /// Lets a partition begin with nothing on a node, where no live node has anything of it. All that it had is lost; replicas
+    /// that come back are given up.
+    BeginEmpty {
+        /// The partition.
+        partition: PartitionId,
+        /// The node.
+        to: u64,
+    },
 }
 
 /// What a change did, or would do.
@@ -73,6 +81,8 @@ pub struct ClusterChanged {
     pub settings: Option<ClusterSettings>,
     /// What is accepted as lost.
     pub losses: Vec<AcceptedLoss>,
+    /// Partitions that begin with nothing, each with its node.
+    pub emptied: Vec<(PartitionId, u64)>,
 }
 
 /// What a partition that goes on with one replica has lost: every write that was acknowledged by the others and had not
@@ -85,6 +95,20 @@ pub struct AcceptedLoss {
     pub kept: u64,
     /// The nodes whose replicas are given up.
     pub given_up: Vec<u64>,
+    /// What is left of it on live nodes, that which has most first.
+    pub left: Vec<Remains>,
+}
+
+/// What a node has of a partition that nobody leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remains {
+    /// The node.
+    pub node: u64,
+    /// The term and the index of the last Raft entry: whoever has the later one has everything that the other has of what
+    /// was acknowledged.
+    pub last: (u64, u64),
+    /// The time up to which entries were applied there; zero if that cannot be told.
+    pub applied: Stamp,
 }
 
 /// The replicas of a group, before and after.
@@ -109,6 +133,14 @@ pub enum ClusterRefusal {
         node: u64,
         /// Those there are.
         known: Vec<u64>,
+    },
+    /// There is no such partition.
+    #[error("there is no partition {}; there are 0 to {}", partition.0, partitions.saturating_sub(1))]
+    UnknownPartition {
+        /// The partition.
+        partition: PartitionId,
+        /// How many there are.
+        partitions: u16,
     },
     /// The node was removed.
     #[error("node {node} was removed for ever; start it with an empty data directory to join as a new node")]
@@ -138,16 +170,19 @@ pub enum ClusterRefusal {
     },
     /// Too few nodes would be left.
     #[error(
-        "without node {node} only {left} active nodes are left for {replicas} replicas; add a node, or lower the \
-         setting `replicas` first"
+        "without node {node} only {left} active nodes are left for {replicas} replicas{}; add a node, or lower the \
+         setting `replicas` first",
+        beside(silent)
     )]
     BelowReplicas {
         /// The node.
         node: u64,
         /// Replicas that groups have.
         replicas: u8,
-        /// Nodes that would be left.
+        /// Nodes that would be left, and can take replicas.
         left: u32,
+        /// Active nodes that cannot take any, because they are silent.
+        silent: Vec<u64>,
     },
     /// The node has replicas, and is alive.
     #[error(
@@ -162,14 +197,40 @@ pub enum ClusterRefusal {
     /// Most replicas of a group are on silent nodes, or damaged, so that it cannot change.
     #[error(
         "{} has lost its quorum: nodes {} are silent, or what they have of it is damaged; start them, or accept the \
-         loss with `fanfold partition recover --accept-loss`",
-        name(*partition), list(silent)
+         loss: {}",
+        name(*partition), list(silent), way_out(*partition)
     )]
     QuorumLost {
         /// The partition; none: the catalog.
         partition: Option<PartitionId>,
         /// The nodes whose replicas take no part.
         silent: Vec<u64>,
+    },
+    /// No live node has anything of the partition, so that it can neither change nor go on.
+    #[error(
+        "partition {0} is on no node that is alive: nodes {1} are silent, or what they have of it is damaged; start them, \
+         or let it begin empty: `fanfold partition recover {0} --empty --to {2} --accept-loss`",
+        partition.0, list(silent), takers.first().map_or_else(|| "NODE".to_owned(), u64::to_string)
+    )]
+    NothingLeft {
+        /// The partition.
+        partition: PartitionId,
+        /// The nodes that had it.
+        silent: Vec<u64>,
+        /// The live nodes that take replicas.
+        takers: Vec<u64>,
+    },
+    /// Something is left of the partition, so that it need not begin empty.
+    #[error(
+        "nodes {1} have a replica of partition {0}, or have not said yet what they have; go on with what is there: \
+         `fanfold partition recover {0} --from {2} --accept-loss` (a node whose replica was never filled: stop it first)",
+        partition.0, list(nodes), nodes.first().copied().unwrap_or_default()
+    )]
+    ReplicaLeft {
+        /// The partition.
+        partition: PartitionId,
+        /// The nodes.
+        nodes: Vec<u64>,
     },
     /// The partition can serve, so that nothing needs to be given up.
     #[error("partition {} has its quorum and needs no recovery", partition.0)]
@@ -257,6 +318,31 @@ pub enum ClusterRefusal {
 
 fn name(partition: Option<PartitionId>) -> String {
     partition.map_or_else(|| "the catalog".to_owned(), |id| format!("partition {}", id.0))
+}
+
+fn beside(silent: &[u64]) -> String {
+    if silent.is_empty() {
+        String::new()
+    } else {
+        format!(" beside the silent {}, which can take none", list(silent))
+    }
+}
+
+/// How a loss is accepted.
+fn way_out(partition: Option<PartitionId>) -> String {
+    partition.map_or_else(
+        || {
+            "`fanfold cluster recover --gone NODE,… --data-dir DIR --dry-run` on one of those that are left"
+                .to_owned()
+        },
+        |id| {
+            let id = id.0;
+            format!(
+                "`fanfold partition recover {id} --from NODE --accept-loss`, with one of those that \
+                 `fanfold partition show {id}` names"
+            )
+        },
+    )
 }
 
 fn list(nodes: &[u64]) -> String {

@@ -134,7 +134,7 @@ pub enum OpenError {
     #[error("the catalog was not opened: {0}")]
     Catalog(#[source] raft::OpenError),
     /// A partition's group was not opened.
-    #[error("partition {partition} was not opened: {source}")]
+    #[error("partition {partition} was not opened: {source}{}", to_do(*partition, source))]
     Partition {
         /// Which.
         partition: PartitionId,
@@ -183,6 +183,56 @@ pub enum OpenError {
         /// The node.
         node: u64,
     },
+    /// Another node has an order to take the cluster over too.
+    #[error(
+        "node {node} has an order to take the cluster over too, and one only may: stop it, withdraw one of the orders with \
+         `fanfold cluster recover --withdraw --data-dir {}`, and start the other node first",
+        data_dir.display()
+    )]
+    TakeOverTwice {
+        /// The directory of this one.
+        data_dir: PathBuf,
+        /// The other node.
+        node: u64,
+    },
+    /// Another node has taken the cluster over.
+    #[error(
+        "the cluster was taken over by another node, as node {node} knows (epoch {epoch}); withdraw the order here with \
+         `fanfold cluster recover --withdraw --data-dir {}`, and start this node as one of the others",
+        data_dir.display()
+    )]
+    TakenOver {
+        /// The directory of this one.
+        data_dir: PathBuf,
+        /// Who knows.
+        node: u64,
+        /// The epoch that it knows.
+        epoch: u64,
+    },
+    /// A node that is said to be gone runs.
+    #[error(
+        "node {node}, which the order to take over says is gone, answers; stop it for good, or withdraw the order with \
+         `fanfold cluster recover --withdraw --data-dir {}`",
+        data_dir.display()
+    )]
+    NotGone {
+        /// The directory of this one.
+        data_dir: PathBuf,
+        /// The node.
+        node: u64,
+    },
+    /// The catalog is damaged, and no other node has it.
+    #[error(
+        "the catalog is damaged on this node, and no other node has a replica of it: {source}; restore a backup into an \
+         empty directory (`fanfold backup restore`), or let another node of the cluster go on with what it knows of the \
+         catalog: stop that one, and `fanfold cluster recover --gone {node} --data-dir DIR --dry-run` there"
+    )]
+    CatalogDamaged {
+        /// This node.
+        node: u64,
+        /// What is damaged.
+        source: raft::OpenError,
+    },
     /// The cluster refuses the node.
     #[error("the cluster refuses this node: {0}")]
     Refused(#[source] ClusterRefusal),
@@ -200,6 +250,18 @@ pub enum OpenError {
     /// The node stopped serving while it was being opened.
     #[error("the node could not be made ready: {0}")]
     Setup(#[from] NodeError),
+}
+
+/// For messages to people: what else can be done about a file that is gone, than to put it back.
+fn to_do(partition: PartitionId, source: &raft::OpenError) -> String {
+    if !source.is_missing() {
+        return String::new();
+    }
+    format!(
+        "; if it is gone: restore the partition (`fanfold backup restore --partition {partition}`), let it go on with what is left \
+         (`fanfold partition salvage {partition} --data-dir DIR --dry-run` says what that loses), or, in a cluster, start an empty \
+         data directory and `fanfold node replace` this node by it"
+    )
 }
 
 /// For messages to people: who holds the lock.
@@ -332,6 +394,12 @@ pub enum NodeError {
         /// Whether a change may take effect all the same.
         may_have_applied: bool,
     },
+    /// Most of the nodes with a replica of the catalog are silent, and nobody leads it. Nothing was changed.
+    #[error("the catalog has no majority: nodes {silent:?} are silent")]
+    CatalogSilent {
+        /// Those that are.
+        silent: Vec<u64>,
+    },
     /// The node is stopping and did not start on it.
     #[error("the node is stopping")]
     ShuttingDown,
@@ -356,6 +424,7 @@ impl NodeError {
                 | Self::DiskFull
                 | Self::Unavailable { .. }
                 | Self::CatalogUnavailable { .. }
+                | Self::CatalogSilent { .. }
                 | Self::ShuttingDown
                 | Self::Refused { refusal: Refusal::WrongPartition { .. } | Refusal::SessionFull }
         )

@@ -75,6 +75,15 @@ pub(crate) struct StoredIdentity {
     pub directory_id: u128,
 }
 
+/// What a node that runs has written to its identity database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub identity: Identity,
+    pub replicas: BTreeMap<u32, u64>,
+    /// The epoch of the catalog that is there, at least; 0 if none needs to be.
+    pub epoch: u64,
+}
+
 /// Whether the directory belongs to a cluster: one that was founded or joined to its end. One whose identity cannot be
 /// read counts as such; opening it says what is wrong.
 pub fn is_settled(data_dir: &Path) -> bool {
@@ -125,6 +134,47 @@ impl DataDir {
             Ok(Some(bytes)) => self.decode(&bytes),
             _ => Ok(None),
         }
+    }
+
+    /// What of the database is not as it was written, by the checksums of its values, and by what the node knows if it runs.
+    /// Nothing is said of a disk without room, since the database would write to it.
+    pub fn check(&self, known: Option<&Known>) -> Vec<&'static str> {
+        /// What becomes of it.
+        const LOST: &str = "the identity cannot be read: the next start of a node that is alone rebuilds it from the log, \
+             one of several has to be replaced (`fanfold node replace`)";
+        if !self.has(IDENTITY_DIR) || !self.has_room() {
+            return if known.is_some() && !self.has(IDENTITY_DIR) { vec![LOST] } else { Vec::new() };
+        }
+        let _held = self.database.lock();
+        let Ok(db) = self.open() else { return vec![LOST] };
+        let mut wrong = Vec::new();
+        let identity = db.get(KEY).ok().flatten().and_then(|bytes| self.decode(&bytes).ok().flatten());
+        if identity.is_none()
+            || known.is_some_and(|known| identity.map(|i| i.identity) != Some(known.identity))
+        {
+            wrong.push(LOST);
+        }
+        let replicas = db.get(REPLICAS_KEY);
+        let is_right = match &replicas {
+            Ok(Some(bytes)) => whole::<BTreeMap<u32, u64>>(bytes)
+                .is_some_and(|replicas| known.is_none_or(|known| known.replicas == replicas)),
+            // It was not there at first.
+            Ok(None) => known.is_none(),
+            Err(_) => false,
+        };
+        if !is_right {
+            wrong.push("the list of this node's replicas is not as it was written");
+        }
+        let is_right = match db.get(CATALOG_KEY) {
+            Ok(Some(bytes)) => whole::<CatalogState>(&bytes)
+                .is_some_and(|state| known.is_none_or(|known| state.epoch >= known.epoch)),
+            Ok(None) => known.is_none_or(|known| known.epoch == 0),
+            Err(_) => false,
+        };
+        if !is_right {
+            wrong.push("the last known state of the catalog is not as it was written");
+        }
+        wrong
     }
 
     /// Its path.
@@ -206,14 +256,7 @@ impl DataDir {
             return None;
         }
         let _held = self.database.lock();
-        let bytes = self.open().and_then(|db| db.get(key)).ok()??;
-        let (body, checksum) = bytes.split_last_chunk::<4>()?;
-        if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
-            return None;
-        }
-        let mut from = Reader::new(body);
-        let value = T::decode(&mut from).ok()?;
-        from.end().ok().map(|()| value)
+        whole(&self.open().and_then(|db| db.get(key)).ok()??)
     }
 
     fn put(&self, key: &[u8], value: Vec<u8>) -> Result<(), OpenError> {
@@ -303,6 +346,17 @@ fn with_checksum(value: &impl Encoded) -> Vec<u8> {
     let checksum = crc32fast::hash(&out);
     out.extend_from_slice(&checksum.to_le_bytes());
     out
+}
+
+/// The value, if it is as it was written.
+fn whole<T: Encoded>(bytes: &[u8]) -> Option<T> {
+    let (body, checksum) = bytes.split_last_chunk::<4>()?;
+    if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
+        return None;
+    }
+    let mut from = Reader::new(body);
+    let value = T::decode(&mut from).ok()?;
+    from.end().ok().map(|()| value)
 }
 
 fn encode(stored: &StoredIdentity) -> Vec<u8> {

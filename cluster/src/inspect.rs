@@ -86,10 +86,9 @@ impl Inspection {
         })
     }
 
-    /// Where the identity is, if there is one that cannot be read.
-    pub fn unreadable_identity(&self) -> Result<Option<PathBuf>, OpenError> {
-        let is_unreadable = self.dir.has_identity() && self.dir.peek()?.is_none();
-        Ok(is_unreadable.then(|| self.dir.identity()))
+    /// The directory.
+    pub(crate) fn dir(&self) -> &DataDir {
+        &self.dir
     }
 
     /// The groups that have a directory of their own, by number.

@@ -1,8 +1,10 @@
 //! Owns the jobs of a node: long pieces of work that are started, looked at and cancelled by requests.
 //!
 //! - One runs at a time; the last few are remembered until the node stops.
+//! - Numbers count up from 1; 0 is that of one that was not begun, and, when asked for, the newest.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +17,10 @@ use crate::verify::{Finding, Report};
 /// How many jobs are remembered.
 const REMEMBERED_MAX: usize = 16;
 
+/// What is said of a job whose hold on the log was let go of.
+const LET_GO: &str = "it kept more of the log than `log_bytes_max`, or the disk is full, so the log was let go of; make room, or \
+     start it again with a higher --rate";
+
 /// What a job does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobKind {
@@ -24,7 +30,18 @@ pub enum JobKind {
     Backup {
         /// The directory, absolute; empty or not there.
         dir: PathBuf,
+        /// Partitions that are damaged here are left out, and listed.
+        leaves_out_damaged: bool,
     },
+}
+
+impl fmt::Display for JobKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Verify => f.write_str("a check of everything on disk"),
+            Self::Backup { dir, .. } => write!(f, "a backup to {}", dir.display()),
+        }
+    }
 }
 
 /// What became of a job.
@@ -90,6 +107,7 @@ impl Job {
     pub fn end(&self, result: Result<Report, JobError>) {
         let (state, findings) = match result {
             Ok(report) => (JobState::Done, report.findings),
+            Err(_) if self.meter.was_let_go() => (JobState::Failed(LET_GO.to_owned()), Vec::new()),
             Err(JobError::Cancelled(Cancelled) | JobError::Backup(BackupError::Cancelled(Cancelled))) => {
                 (JobState::Cancelled, Vec::new())
             }
@@ -106,6 +124,10 @@ impl Job {
         *self.ended.lock() = Some((state, findings));
     }
 
+    fn runs(&self) -> bool {
+        self.ended.lock().is_none()
+    }
+
     pub fn status(&self) -> JobStatus {
         let (state, findings) = self.ended.lock().clone().unwrap_or((JobState::Running, Vec::new()));
         let Self { id, kind, meter, .. } = self;
@@ -118,11 +140,16 @@ impl Job {
 pub(crate) struct Jobs(Mutex<(u64, VecDeque<Arc<Job>>)>);
 
 impl Jobs {
-    /// A new job, if none runs.
-    pub fn begin(&self, kind: JobKind, bytes_per_second: Option<u64>) -> Option<Arc<Job>> {
+    /// A new job; while one runs, what is to be said instead.
+    pub fn begin(&self, kind: JobKind, bytes_per_second: Option<u64>) -> Result<Arc<Job>, JobStatus> {
         let (last, jobs) = &mut *self.0.lock();
-        if jobs.iter().any(|job| job.ended.lock().is_none()) {
-            return None;
+        if let Some(runs) = jobs.iter().find(|job| job.runs()) {
+            let (id, what) = (runs.id, &runs.kind);
+            let said = format!(
+                "job {id} runs, {what}, and one runs at a time; wait for it, or end it with `fanfold job cancel {id}`"
+            );
+            let (state, progress, findings) = (JobState::Failed(said), Progress::default(), Vec::new());
+            return Err(JobStatus { id: 0, kind, state, progress, findings });
         }
         *last += 1;
         let meter = Arc::new(Meter::new(bytes_per_second));
@@ -131,11 +158,18 @@ impl Jobs {
         if jobs.len() > REMEMBERED_MAX {
             jobs.pop_front();
         }
-        Some(job)
+        Ok(job)
     }
 
-    /// The job of this number, if it is remembered.
+    /// The job of this number, if it is remembered; the newest for 0.
     pub fn get(&self, id: u64) -> Option<Arc<Job>> {
-        self.0.lock().1.iter().find(|job| job.id == id).cloned()
+        let (last, jobs) = &*self.0.lock();
+        let id = if id == 0 { *last } else { id };
+        jobs.iter().find(|job| job.id == id).cloned()
+    }
+
+    /// The number of the one that runs.
+    pub fn running(&self) -> Option<u64> {
+        self.0.lock().1.iter().find(|job| job.runs()).map(|job| job.id)
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use crate::catalog::{CatalogView, NodeState};
 use crate::error::LeaderAt;
-use crate::raft::{LeaderHint, ReplicaAddress};
+use crate::raft::{LeaderHint, ReplicaAddress, ReplicaId};
 
 /// Which nodes there are and which of them leads each partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +96,11 @@ impl Leaders {
         }
     }
 
+    /// The latest term in which a group was led, as far as is known; 0 if nothing is.
+    pub fn term(&self, group: GroupId) -> u64 {
+        self.0.read().get(&group).map_or(0, |known| known.term)
+    }
+
     /// The node that leads a group.
     pub fn of(&self, group: GroupId) -> Option<u64> {
         self.0.read().get(&group)?.node
@@ -113,6 +118,21 @@ pub(crate) struct Whereabouts {
     pub clocks_off: RwLock<BTreeSet<u64>>,
     /// The nodes whose disks do not get on.
     slow: RwLock<BTreeSet<u64>>,
+    /// The nodes whose logs take no entries for want of room.
+    full: RwLock<BTreeSet<u64>>,
+}
+
+/// Puts a node into a set, or takes it out; mostly nothing changes.
+fn note(set: &RwLock<BTreeSet<u64>>, node: u64, is_in: bool) {
+    if set.read().contains(&node) == is_in {
+        return;
+    }
+    let mut set = set.write();
+    if is_in {
+        set.insert(node)
+    } else {
+        set.remove(&node)
+    };
 }
 
 impl Whereabouts {
@@ -123,19 +143,34 @@ impl Whereabouts {
 
     /// Takes note whether the disk of a node gets on.
     pub fn note_slow(&self, node: u64, is_slow: bool) {
-        if self.slow.read().contains(&node) != is_slow {
-            let mut slow = self.slow.write();
-            if is_slow {
-                slow.insert(node)
-            } else {
-                slow.remove(&node)
-            };
-        }
+        note(&self.slow, node, is_slow);
+    }
+
+    /// Takes note whether the log of a node takes no entries for want of room.
+    pub fn note_full(&self, node: u64, is_full: bool) {
+        note(&self.full, node, is_full);
+    }
+
+    /// Whether the log of a node takes no entries for want of room.
+    pub fn is_full(&self, node: u64) -> bool {
+        self.full.read().contains(&node)
+    }
+
+    /// Whether the log of any node takes none.
+    pub fn is_any_full(&self) -> bool {
+        !self.full.read().is_empty()
     }
 
     /// Whether the disk of a node does not get on.
     pub fn is_slow(&self, node: u64) -> bool {
         self.slow.read().contains(&node)
+    }
+
+    /// Whether so many of a group's voters have room that entries can be committed.
+    pub fn has_room(&self, voters: &BTreeMap<ReplicaId, ReplicaAddress>) -> bool {
+        let full = self.full.read();
+        let with_room = voters.values().filter(|address| !full.contains(&node_of(address))).count();
+        2 * with_room > voters.len()
     }
 
     /// Whether a node should be given leaderships.

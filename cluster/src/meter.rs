@@ -43,6 +43,7 @@ pub struct Meter {
     done_bytes: AtomicU64,
     total_bytes: AtomicU64,
     is_cancelled: AtomicBool,
+    was_let_go: AtomicBool,
     pacer: Pacer,
 }
 
@@ -54,6 +55,7 @@ impl Meter {
             done_bytes: AtomicU64::new(0),
             total_bytes: AtomicU64::new(0),
             is_cancelled: AtomicBool::new(false),
+            was_let_go: AtomicBool::new(false),
             pacer: Pacer::new(bytes_per_second.unwrap_or(u64::MAX)),
         }
     }
@@ -74,6 +76,17 @@ impl Meter {
     pub fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Relaxed);
         self.pacer.stop();
+    }
+
+    /// Ends the work soon, because what it reads is not kept for it any more.
+    pub(crate) fn let_go(&self) {
+        self.was_let_go.store(true, Ordering::Relaxed);
+        self.cancel();
+    }
+
+    /// Whether it was ended so.
+    pub(crate) fn was_let_go(&self) -> bool {
+        self.was_let_go.load(Ordering::Relaxed)
     }
 
     /// Whether it goes on.

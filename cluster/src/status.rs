@@ -21,12 +21,14 @@ pub struct NodeStatus {
     pub epoch: u64,
     /// The partitions it serves a replica of, by id.
     pub partitions: Vec<PartitionStatus>,
-    /// Partitions that this node should hold and refuses to serve, because the log is damaged where they are.
+    /// Partitions that this node should hold and refuses to serve, because what it has of them on disk is damaged.
     pub damaged: Vec<PartitionId>,
     /// Its write-ahead log.
     pub log: LogStatus,
     /// The partition whose entries keep the oldest segment of the log; none if that is the catalog, or nobody.
     pub log_pinned_by: Option<PartitionId>,
+    /// The job that holds the log, so that nothing of it is used again.
+    pub log_kept_by_job: Option<u64>,
 }
 
 /// What a node measures, for scrapers; cheap to ask.
@@ -42,6 +44,12 @@ pub struct NodeFigures {
     pub diverged: Vec<PartitionId>,
     /// Bytes that its disk still has for it; none if the disk does not say.
     pub disk_free_bytes: Option<u64>,
+    /// Whether its disk did not get on within the last seconds.
+    pub is_disk_stalled: bool,
+    /// Partitions whose replicas here are damaged now.
+    pub damaged: Vec<PartitionId>,
+    /// Replicas here that were found damaged since it started; others may have taken their places.
+    pub damaged_replicas: u64,
 }
 
 /// A snapshot on disk.

@@ -5,6 +5,9 @@
 //!   nodes that are left run: only they know who votes, and which of them has the most.
 //! - What only the nodes that are gone had is lost. None of them may ever run again; if one does, it is refused by whoever
 //!   knows.
+//! - If nobody who is left has a replica of the catalog, it is made anew of what this node wrote down of it.
+//! - One node only is given the order. Before the next start does anything it asks the others, and refuses if another one has
+//!   an order too, or has done it; an order that has not begun can be withdrawn.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +16,7 @@ use fanfold_storage::ids::PartitionId;
 use thiserror::Error;
 
 use crate::backup::{Alone, BackupError, Restored};
-use crate::catalog::{Fate, NodeState};
+use crate::catalog::{CATALOG_GROUP, CatalogState, Fate, NodeState};
 use crate::error::OpenError;
 use crate::identity::DataDir;
 use crate::lock::DirLock;
@@ -30,6 +33,8 @@ pub struct Survival {
     pub kept: Vec<(PartitionId, Vec<u64>)>,
     /// Partitions that only nodes should have that are gone.
     pub lost: Vec<PartitionId>,
+    /// The epoch of what was written down of the catalog, if that is all that is left of it; there may have been later ones.
+    pub catalog_of_epoch: Option<u64>,
 }
 
 /// Why a node does not go on alone.
@@ -72,8 +77,26 @@ pub enum SurvivorError {
         gone: Vec<u64>,
     },
     /// Something else is to be done first.
-    #[error("{data_dir:?} holds a restore, or such an order, that the next start does first")]
+    #[error(
+        "{data_dir:?} holds a restore, or such an order, that the next start does first; an order is withdrawn with \
+         `fanfold cluster recover --withdraw`"
+    )]
     Pending {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
+    /// There is nothing to withdraw.
+    #[error("{data_dir:?} holds no order to take the cluster over")]
+    NoOrder {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
+    /// It is too late to withdraw the order.
+    #[error(
+        "the order in {data_dir:?} was begun: others may know of it already; start the node, which goes on where it stopped, \
+         or an empty data directory in its place if another node has taken the cluster over meanwhile"
+    )]
+    Begun {
         /// The data directory.
         data_dir: PathBuf,
     },
@@ -101,15 +124,18 @@ pub fn survive(data_dir: &Path, gone: &[u64], is_dry_run: bool) -> Result<Surviv
         let others = state.nodes.keys().copied().filter(is_other).collect();
         return Err(SurvivorError::NotOther { node: *stranger, others });
     }
-    let replicas = dir.load_replicas().unwrap_or_default();
-    if !replicas.contains_key(&0) {
-        let holders = state.wanted(0).iter().map(|record| record.node);
-        return Err(SurvivorError::NoCatalog { holders: holders.filter(|n| !gone.contains(n)).collect() });
-    }
     if state.fate(0, gone) == Fate::GoesOn {
         return Err(SurvivorError::HasMajority { gone: gone.to_vec() });
     }
-    let mut survival = Survival { node, gone: gone.to_vec(), kept: Vec::new(), lost: Vec::new() };
+    let replicas = dir.load_replicas().unwrap_or_default();
+    let is_catalog_anew = !replicas.contains_key(&CATALOG_GROUP.0);
+    let holders = others_with_catalog(&state, node, gone);
+    if is_catalog_anew && !holders.is_empty() {
+        return Err(SurvivorError::NoCatalog { holders });
+    }
+    let catalog_of_epoch = is_catalog_anew.then_some(state.epoch);
+    let mut survival =
+        Survival { node, gone: gone.to_vec(), kept: Vec::new(), lost: Vec::new(), catalog_of_epoch };
     for partition in (0..stored.partitions).map(PartitionId) {
         match state.fate(u32::from(partition.0) + 1, gone) {
             Fate::GoesOn => {}
@@ -121,8 +147,29 @@ pub fn survive(data_dir: &Path, gone: &[u64], is_dry_run: bool) -> Result<Surviv
         let begun = Restored::begin(Vec::new(), false);
         let last = replicas.values().copied().max().unwrap_or_default().max(state.last_replica);
         let replica = begun.unused_replica(last);
-        let alone = Alone { replica, founds: false, gone: gone.to_vec(), empty: Vec::new() };
+        let (gone, empty) = (gone.to_vec(), Vec::new());
+        let alone = Alone { replica, founds: false, gone, empty, is_catalog_anew, is_begun: false };
         Restored { is_finished: true, alone: Some(alone), ..begun }.store(&RealFs, data_dir)?;
     }
     Ok(survival)
+}
+
+/// Takes back the order of a stopped node to go on without the others, unless a start has begun with it.
+pub fn withdraw(data_dir: &Path) -> Result<(), SurvivorError> {
+    let _lock = DirLock::take(data_dir)?;
+    let restored = Restored::load(&RealFs, data_dir)?;
+    let order = restored.as_ref().and_then(|restored| restored.alone.as_ref()).filter(|alone| !alone.founds);
+    let Some(order) = order else {
+        return Err(SurvivorError::NoOrder { data_dir: data_dir.to_owned() });
+    };
+    if order.is_begun {
+        return Err(SurvivorError::Begun { data_dir: data_dir.to_owned() });
+    }
+    Ok(Restored::remove(&RealFs, data_dir)?)
+}
+
+/// The other nodes that should have the catalog, and are not said to be gone.
+fn others_with_catalog(state: &CatalogState, node: u64, gone: &[u64]) -> Vec<u64> {
+    let holders = state.wanted(CATALOG_GROUP.0).iter().map(|record| record.node);
+    holders.filter(|holder| *holder != node && !gone.contains(holder)).collect()
 }

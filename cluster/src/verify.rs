@@ -8,13 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fanfold_storage::fs::{FileSystem, RealFs};
-use fanfold_storage::log::{GroupId, Image, Inspected, LogHold, OpenError as LogOpenError, inspect};
-use fanfold_storage::snapshot::{Found, Manifest, SnapshotError, SnapshotStore};
+use fanfold_storage::log::{
+    AffectedGroups, GroupId, Image, Inspected, LogHold, OpenError as LogOpenError, inspect,
+};
+use fanfold_storage::snapshot::{FileHold, Found, Listed, Manifest, SnapshotError, SnapshotStore};
 
+use crate::backup::{RESTORE_FILE, Restored};
 use crate::error::OpenError;
+use crate::identity::{DataDir, Known};
 use crate::inspect::{Inspection, concerned, name_of};
 use crate::meter::{Cancelled, Meter, Phase};
-use crate::raft::{StoredSnapshot, group_dir};
+use crate::raft::{Damage, Group, GroupFiles, Machine, ReplicaId, StoredSnapshot, check_note, group_dir};
 
 /// Something that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +44,10 @@ pub struct Report {
 pub fn verify_data_dir(data_dir: &Path, meter: &Meter) -> Result<Report, VerifyError> {
     let inspection = Inspection::begin(data_dir)?;
     let mut report = Report::default();
-    if let Some(path) = inspection.unreadable_identity()? {
-        let what = "the identity is unreadable; the next start rebuilds it from the log".to_owned();
-        report.findings.push(Finding { path, offset: None, what });
+    report.identity(inspection.dir(), None);
+    if let Err(error) = Restored::load(&RealFs, data_dir) {
+        let path = data_dir.join(RESTORE_FILE);
+        report.findings.push(Finding { path, offset: None, what: error.to_string() });
     }
     let groups = inspection.groups()?;
     let log_dir = inspection.log_dir();
@@ -50,6 +55,7 @@ pub fn verify_data_dir(data_dir: &Path, meter: &Meter) -> Result<Report, VerifyE
     let mut looked = Vec::new();
     for group in groups {
         let dir = group_dir(data_dir, group);
+        report.note(&RealFs, &dir, group, None);
         let found = SnapshotStore::look(Arc::new(RealFs), &dir, group);
         looked.push((group, found.map_err(|error| report.add(&error, &dir)).ok(), dir));
     }
@@ -96,41 +102,77 @@ pub enum VerifyError {
     Cancelled(#[from] Cancelled),
 }
 
-/// What is checked on a running node: snapshots that are kept meanwhile, and its log.
+/// What is checked on a running node: what it uses and would use at its next start, kept meanwhile, and its log.
 #[derive(Debug)]
 pub(crate) struct Held {
-    pub data_dir: PathBuf,
     pub fs: Arc<dyn FileSystem>,
-    /// Newest first in each group.
-    pub snapshots: Vec<StoredSnapshot>,
-    /// Groups that do not run here, because the log is damaged.
+    pub dir: Arc<DataDir>,
+    /// What its identity database must say.
+    pub known: Known,
+    pub groups: Vec<HeldGroup>,
+    /// Groups that do not run here, because what they have on disk is damaged.
     pub refusing: Vec<GroupId>,
     pub log: LogHold,
 }
 
-/// Checks a running node. Blocks.
-pub(crate) fn verify_held(held: &Held, meter: &Meter) -> Result<Report, Cancelled> {
-    let mut report = Report::default();
-    meter.expect(held.log.segments().map(|segment| segment.bytes).sum());
-    expect(meter, held.snapshots.iter().map(|stored| &*stored.manifest));
-    meter.enter(Phase::Groups);
-    for group in held.snapshots.chunk_by(|a, b| a.manifest.group == b.manifest.group) {
-        let mut seen = BTreeSet::new();
-        for StoredSnapshot { manifest, files, .. } in group {
-            report.snapshot(&files.snapshots, &files.dir, manifest, meter, &mut seen)?;
+/// A group of a running node.
+#[derive(Debug)]
+pub(crate) struct HeldGroup {
+    group: GroupId,
+    replica: ReplicaId,
+    files: GroupFiles,
+    /// Newest first.
+    snapshots: Vec<StoredSnapshot>,
+    /// What the state uses, in a snapshot or not.
+    segments: Vec<Listed>,
+    damage: Option<Damage>,
+    _hold: FileHold,
+}
+
+impl HeldGroup {
+    pub fn of<M: Machine>(group: &Group<M>) -> Self {
+        let (segments, hold) = group.kept_segments();
+        Self {
+            group: group.id(),
+            replica: group.replica(),
+            files: group.files().clone(),
+            snapshots: group.kept_snapshots(),
+            segments,
+            damage: group.read(Machine::damage),
+            _hold: hold,
         }
     }
-    for group in &held.refusing {
-        let dir = group_dir(&held.data_dir, *group);
-        let Ok((store, found)) = SnapshotStore::look(held.fs.clone(), &dir, *group) else { continue };
-        report.group(&store, &dir, found, meter)?;
+}
+
+/// Checks a running node; the log comes first, since it grows while it is held. Blocks.
+pub(crate) fn verify_held(held: Held, meter: &Meter) -> Result<Report, Cancelled> {
+    let Held { fs, dir, known, groups, refusing, log } = held;
+    let mut report = Report::default();
+    meter.expect(log.segments().map(|segment| segment.bytes).sum());
+    for held in &groups {
+        expect(meter, held.snapshots.iter().map(|stored| &*stored.manifest));
     }
     meter.enter(Phase::Log);
-    let read = held.log.read(None, &|bytes| meter.take_or_end(bytes));
+    let read = log.read(None, &|bytes| meter.take_or_end(bytes));
+    if !log.is_kept() {
+        meter.let_go();
+    }
     meter.check()?;
     match read {
         Ok(image) => report.log(&image),
         Err(error) => report.unreadable_log(&error),
+    }
+    drop(log);
+    meter.enter(Phase::Groups);
+    report.identity(&dir, Some(&known));
+    for held in &groups {
+        report.held_group(&*fs, held, meter)?;
+    }
+    for group in refusing {
+        let group_dir = group_dir(dir.path(), group);
+        report.note(&*fs, &group_dir, group, None);
+        let Ok((store, found)) = SnapshotStore::look(fs.clone(), &group_dir, group) else { continue };
+        report.group(&store, &group_dir, found, meter)?;
     }
     Ok(report)
 }
@@ -159,10 +201,10 @@ impl Report {
         report.findings
     }
 
-    /// What is wrong with a log that must be whole to its end.
-    pub(crate) fn of_log(image: &Image) -> Self {
+    /// What is wrong with a log that must be whole to its end, and in what it has of these groups.
+    pub(crate) fn of_log(image: &Image, groups: &[GroupId]) -> Self {
         let mut report = Self::default();
-        report.log(image);
+        report.log_of_groups(image, groups);
         if let Some(torn) = &image.recovered().torn {
             let what = "the log does not end behind a whole batch".to_owned();
             report.findings.push(Finding { path: torn.path.clone(), offset: Some(torn.offset), what });
@@ -184,12 +226,102 @@ impl Report {
                 Ok(manifest) => {
                     let before = self.findings.len();
                     self.snapshot(store, dir, &manifest, meter, &mut seen)?;
-                    whole = whole.max((self.findings.len() == before).then_some(manifest.index));
+                    // What it shares with a newer one was told of that.
+                    let mut files = manifest.named_files().map(|(name, _)| dir.join(name));
+                    let shares = files.any(|path| self.findings.iter().any(|finding| finding.path == path));
+                    let is_whole = self.findings.len() == before && !shares;
+                    whole = whole.max(is_whole.then_some(manifest.index));
                 }
                 Err(error) => self.add(&error, &dir.join(format!("{number:016x}.manifest"))),
             }
         }
         Ok(whole)
+    }
+
+    /// Checks a group that runs: what it would read at its next start, and what it reads now.
+    fn held_group(&mut self, fs: &dyn FileSystem, held: &HeldGroup, meter: &Meter) -> Result<(), Cancelled> {
+        let HeldGroup { group, replica, files, snapshots, segments, damage, .. } = held;
+        let (dir, store) = (&files.dir, &files.snapshots);
+        self.note(fs, dir, *group, Some(*replica));
+        if let Some(Damage { path, offset, what, .. }) = damage {
+            let path = path.as_ref().unwrap_or(dir).clone();
+            self.findings.push(Finding { path, offset: *offset, what: what.clone() });
+        }
+        let looked = SnapshotStore::look(files.fs.clone(), dir, *group);
+        let mut found = looked.map_or_else(
+            |error| {
+                self.add(&error, dir);
+                Vec::new()
+            },
+            |(_, found)| found,
+        );
+        let damaged = store.damaged();
+        // Others come and go.
+        found.retain(|Found { number, .. }| {
+            damaged.contains(number) || snapshots.iter().any(|stored| stored.manifest.number == *number)
+        });
+        for number in damaged {
+            let path = dir.join(format!("{number:016x}.manifest"));
+            let before = self.findings.len();
+            let manifest = found.iter().find(|found| found.number == number).map(|found| &found.manifest);
+            match manifest {
+                Some(Ok(manifest)) => self.snapshot(store, dir, manifest, meter, &mut BTreeSet::new())?,
+                Some(Err(error)) => self.add(error, &path),
+                None => {}
+            }
+            // It may have been superseded, and removed, meanwhile.
+            if !store.damaged().contains(&number) {
+                self.findings.truncate(before);
+            } else if self.findings.len() == before {
+                let what = "this snapshot was found damaged, itself or a file that it names".to_owned();
+                self.findings.push(Finding { path, offset: None, what });
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for StoredSnapshot { manifest, .. } in snapshots {
+            let path = dir.join(format!("{:016x}.manifest", manifest.number));
+            match found.iter().find(|found| found.number == manifest.number).map(|found| &found.manifest) {
+                Some(Ok(on_disk)) if on_disk == manifest => {}
+                Some(Err(error)) => self.add(error, &path),
+                _ => {
+                    let what = "the manifest is not on disk as the node knows it".to_owned();
+                    self.findings.push(Finding { path, offset: None, what });
+                }
+            }
+            self.snapshot(store, dir, manifest, meter, &mut seen)?;
+        }
+        for segment in segments.iter().filter(|segment| !seen.contains(&segment.name)) {
+            self.files += 1;
+            meter.expect(segment.bytes);
+            if let Err(error) = store.check_segment(segment, &|bytes| meter.take(bytes)) {
+                self.add(&error, &dir.join(&segment.name));
+            }
+            meter.check()?;
+        }
+        Ok(())
+    }
+
+    /// Checks the note of a group's directory.
+    pub(crate) fn note(
+        &mut self,
+        fs: &dyn FileSystem,
+        dir: &Path,
+        group: GroupId,
+        replica: Option<ReplicaId>,
+    ) {
+        self.files += 1;
+        if let Err(error) = check_note(fs, dir, group, replica) {
+            let path = dir.join("replica");
+            self.findings.push(Finding { path, offset: None, what: error.to_string() });
+        }
+    }
+
+    /// Checks the identity database, against what the node knows if it runs.
+    fn identity(&mut self, dir: &DataDir, known: Option<&Known>) {
+        self.files += 1;
+        for what in dir.check(known) {
+            self.findings.push(Finding { path: dir.identity(), offset: None, what: what.to_owned() });
+        }
     }
 
     /// Checks the files of a snapshot; segments whose names were `seen` were checked before.
@@ -225,10 +357,19 @@ impl Report {
         }
     }
 
+    /// What is wrong with what a log has of these groups.
+    pub(crate) fn log_of_groups(&mut self, image: &Image, groups: &[GroupId]) {
+        self.log_of(image, &|affected| groups.iter().any(|group| affected.contains(*group)));
+    }
+
     fn log(&mut self, image: &Image) {
+        self.log_of(image, &|_| true);
+    }
+
+    fn log_of(&mut self, image: &Image, counts: &dyn Fn(&AffectedGroups) -> bool) {
         self.files += 1;
         let recovered = image.recovered();
-        for damage in &recovered.damaged {
+        for damage in recovered.damaged.iter().filter(|damage| counts(&damage.groups)) {
             let whose = concerned(&damage.groups, &recovered.groups);
             let what = format!("the log is damaged; records may be missing of {whose}");
             self.findings.push(Finding { path: damage.path.clone(), offset: Some(damage.offset), what });

@@ -42,6 +42,10 @@ pub struct NodeView {
     pub clock_ahead_ms: Option<i64>,
     /// Whether its clock is so far from the others' that it leads nothing (R2).
     pub is_clock_off: bool,
+    /// Whether its disk does not get on, or is full, so that it leads nothing.
+    pub is_disk_slow: bool,
+    /// Whether its log takes no entries for want of room.
+    pub is_disk_full: bool,
     /// Whether it counts as alive.
     pub is_alive: bool,
     /// Groups of which a replica is wanted on it, or is there.
@@ -67,6 +71,10 @@ pub struct GroupView {
     pub learners: Vec<ReplicaRecord>,
     /// Raft entries that each replica is behind its leader; none: not known.
     pub lag: Vec<(ReplicaRecord, Option<u64>)>,
+    /// Replicas whose nodes say that they cannot take part: they are damaged.
+    pub closed: Vec<ReplicaRecord>,
+    /// Whether its replicas came to different states at one index.
+    pub is_diverged: bool,
     /// How it is.
     pub health: GroupHealth,
 }

@@ -15,6 +15,9 @@ use crate::wire::{Reader, Writer};
 /// Most spaces or graphs that a status or list names.
 pub(crate) const NAMES_MAX: usize = 4_096;
 
+/// Most nodes that a status names.
+const NODES_MAX: usize = 64;
+
 /// Where the leader of a partition was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaderHint {
@@ -108,7 +111,7 @@ pub enum Status {
     #[error("a space of that name exists already; alter it or choose another name")]
     SpaceExists,
     /// This node does not lead the partition.
-    #[error("this node does not lead the partition{}; ask the leader", hinted(hint.as_ref()))]
+    #[error("this node does not lead the partition, {}", hinted(hint.as_ref()))]
     NotLeader {
         /// The leader, if this node knows one.
         hint: Option<LeaderHint>,
@@ -242,6 +245,12 @@ pub enum Status {
         /// Why, and what to do, for people.
         said: String,
     },
+    /// Nobody leads the catalog, which has to agree to the change; nothing was changed.
+    #[error("the catalog {}", catalog(silent))]
+    CatalogUnavailable {
+        /// The nodes with a replica of it that are silent, if they are so many that the others cannot lead it.
+        silent: Vec<NodeId>,
+    },
 }
 
 impl Status {
@@ -286,6 +295,7 @@ impl Status {
             Self::NoCluster => 36,
             Self::ReadOnlySpace { .. } => 37,
             Self::ChangeRefused { .. } => 38,
+            Self::CatalogUnavailable { .. } => 39,
         }
     }
 
@@ -306,6 +316,7 @@ impl Status {
                 | Self::TooManyConnections
                 | Self::ShuttingDown
                 | Self::NoCluster
+                | Self::CatalogUnavailable { .. }
         )
     }
 
@@ -388,6 +399,10 @@ impl Status {
                 w.byte(refusal.code());
                 w.string(said);
             }
+            Self::CatalogUnavailable { silent } => {
+                w.count(silent.len());
+                silent.iter().for_each(|node| w.number(node.0));
+            }
         }
     }
 
@@ -437,6 +452,10 @@ impl Status {
             36 => Self::NoCluster,
             37 => Self::ReadOnlySpace { space: r.string(Field::Name)? },
             38 => Self::ChangeRefused { refusal: ChangeRefusal::decode(r)?, said: r.string(at)? },
+            39 => {
+                let count = r.count(at, 1, NODES_MAX)?;
+                Self::CatalogUnavailable { silent: r.items(count, |r| r.number(at).map(NodeId))? }
+            }
             _ => return Err(BodyError::Malformed { field: at }),
         })
     }
@@ -489,5 +508,21 @@ fn list<I: std::fmt::Display>(known: &[(I, String)]) -> String {
 }
 
 fn hinted(hint: Option<&LeaderHint>) -> String {
-    hint.map_or_else(String::new, |hint| format!(", node {} at {} does", hint.node, hint.address))
+    hint.map_or_else(
+        || "and knows of no leader; repeat, and see `fanfold cluster health` if that lasts".to_owned(),
+        |hint| format!("node {} at {} does; ask the leader", hint.node, hint.address),
+    )
+}
+
+fn catalog(silent: &[NodeId]) -> String {
+    if silent.is_empty() {
+        return "has no leader at the moment; repeat, and see `fanfold cluster health` if that lasts"
+            .to_owned();
+    }
+    let nodes: Vec<String> = silent.iter().map(NodeId::to_string).collect();
+    format!(
+        "has no majority: nodes {} are silent; start them or, if they are gone for good, see `fanfold cluster \
+         recover --help`",
+        nodes.join(", ")
+    )
 }

@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fanfold_cluster::backup::{Backup, BackupError, restore};
+use fanfold_cluster::backup::{Backup, BackupError, restore_all};
 use fanfold_cluster::catalog::NodeState;
 use fanfold_cluster::clock::ManualClock;
 use fanfold_cluster::meter::Meter;
@@ -88,10 +88,12 @@ pub(crate) enum What {
 }
 
 /// What was exported.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Exported {
     pub(crate) edges: u64,
     pub(crate) entries: u64,
+    /// Partitions that are damaged, or not in the backup, and of which there is nothing.
+    pub(crate) left_out: Vec<u16>,
 }
 
 /// Exports a backup, which is one moment of a node that ran: it is put together in a directory of its own beside the files,
@@ -100,6 +102,7 @@ pub(crate) async fn export_backup(
     dir: &Path,
     what: What,
     out: &Path,
+    leaves_out_damaged: bool,
     done: impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
     let beside = if out == Path::new(STDOUT) { std::env::temp_dir() } else { out.to_owned() };
@@ -107,10 +110,14 @@ pub(crate) async fn export_backup(
     std::fs::create_dir_all(&beside).map_err(failed)?;
     let place = tempfile::Builder::new().prefix(".fanfold-export").tempdir_in(&beside).map_err(failed)?;
     let data_dir = place.path().join("data");
-    let (backup, target) = (Backup::open(dir)?, data_dir.clone());
-    let put = tokio::task::spawn_blocking(move || restore(&backup, &target, &Meter::new(None)));
-    put.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-    export(&data_dir, what, out, done).await
+    let (backups, target) = ([Backup::open(dir)?], data_dir.clone());
+    let put = tokio::task::spawn_blocking(move || {
+        restore_all(&backups, leaves_out_damaged, &target, &Meter::new(None))
+    });
+    let empty = put.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    let mut exported = export(&data_dir, what, out, leaves_out_damaged, done).await?;
+    exported.left_out.extend(empty);
+    Ok(exported)
 }
 
 /// Exports a data directory; `done` hears of each partition that is.
@@ -118,6 +125,7 @@ pub(crate) async fn export(
     data_dir: &Path,
     what: What,
     out: &Path,
+    leaves_out_damaged: bool,
     mut done: impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
     if what == What::All && out == Path::new(STDOUT) {
@@ -133,7 +141,7 @@ pub(crate) async fn export(
     let exported = if nodes > 1 {
         Err(ExportError::OneOfSeveral { path: data_dir.to_owned(), nodes })
     } else {
-        export_node(&node, what, out, &mut done)
+        export_node(&node, what, out, leaves_out_damaged, &mut done)
     };
     if let Err(error) = node.close().await {
         tracing::warn!(%error, "the log was not closed cleanly, which loses nothing");
@@ -145,6 +153,7 @@ fn export_node(
     node: &Arc<Node>,
     what: What,
     out: &Path,
+    leaves_out_damaged: bool,
     done: &mut impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
     let graphs: BTreeMap<GraphId, String> = node.graphs().into_iter().collect();
@@ -163,12 +172,46 @@ fn export_node(
                 exported.entries = export_entries(partition, &spaces, out)?;
             }
             Ok(exported)
-        })??;
-        all.edges += exported.edges;
-        all.entries += exported.entries;
+        });
+        match exported.map_err(ExportError::from).flatten() {
+            Ok(exported) => {
+                all.edges += exported.edges;
+                all.entries += exported.entries;
+            }
+            Err(error) if leaves_out_damaged && error.is_damage() => {
+                tracing::warn!(partition = n, %error, "the partition is left out");
+                remove_files(out, n)?;
+                all.left_out.push(n);
+            }
+            Err(error) => return Err(error),
+        }
         done(n + 1, node.partitions());
     }
     Ok(all)
+}
+
+impl ExportError {
+    /// Whether a partition cannot be read because it is damaged.
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Node(NodeError::Damaged { .. }) | Self::Segment(_))
+    }
+}
+
+/// Removes what was written of a partition.
+fn remove_files(out: &Path, partition: u16) -> Result<(), ExportError> {
+    if out == Path::new(STDOUT) {
+        return Ok(());
+    }
+    let failed = |source| ExportError::Write { path: out.to_owned(), source };
+    let part = format!(".{partition:04}.");
+    let is_ours = |name: &str| name.starts_with("follows.") || name.starts_with("entries.");
+    for item in std::fs::read_dir(out).into_iter().flatten() {
+        let item = item.map_err(failed)?;
+        if item.file_name().to_str().is_some_and(|name| is_ours(name) && name.contains(&part)) {
+            std::fs::remove_file(item.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn export_edges(

@@ -4,12 +4,16 @@
 //! - Clients get an answer from the first moment on: `NoCluster` to everything but a ping and the founding.
 //! - Of the nodes that form a cluster by a list, only the first founds it, and only when all others have answered that they
 //!   know of none: silence is no answer, because who is silent may be in a cluster already.
+//! - Whoever is to found one, by command or by the list, says so before it asks the others, and founds only when each has
+//!   answered that it neither knows a cluster nor is to found one. Of two at least one hears of the other: the one whose
+//!   address comes later gives way, so that there is never more than one cluster. Only silence can be overruled.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use fanfold_client::Client;
+use fanfold_client::{Client, init_cluster};
 use fanfold_protocol::frame::Frame;
 use fanfold_protocol::handshake::{Hello, Limits};
 use fanfold_protocol::message::{ChangeRefusal, InitCluster, NodeState, Request, Response};
@@ -33,6 +37,12 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often the others are asked.
 const PROBE_EVERY: Duration = Duration::from_millis(300);
+
+/// How long a founding waits for others that are silent, or are asking themselves.
+const FOUNDING_WAIT: Duration = Duration::from_secs(4);
+
+/// How much earlier than its client it gives up.
+const FOUNDING_MARGIN: Duration = Duration::from_millis(500);
 
 /// How long the answers under way may take when the node's own listener takes over.
 const HAND_OVER: Duration = Duration::from_millis(500);
@@ -68,10 +78,53 @@ enum Probe {
     Silent,
 }
 
-type Founding = (InitCluster, oneshot::Sender<Reply>);
+/// What the node is about to do, as others that are to found a cluster are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Intent {
+    /// It waits.
+    Waits,
+    /// It is to found a cluster, and asks whether it may.
+    Asks,
+    /// It founds or joins one.
+    Knows,
+}
+
+/// The node as other waiting nodes see it.
+#[derive(Debug)]
+struct Stance {
+    /// Drawn when it began to wait: by it a node that asks itself under another address is found out.
+    number: u64,
+    intent: AtomicU8,
+}
+
+impl Stance {
+    fn set(&self, intent: Intent) {
+        self.intent.store(intent as u8, Ordering::SeqCst);
+    }
+
+    /// What is answered to a node that is to found a cluster.
+    fn answer(&self, asker: u64) -> Reply {
+        let refused = |refusal, said: &str| Err(Status::ChangeRefused { refusal, said: said.to_owned() });
+        let intent = self.intent.load(Ordering::SeqCst);
+        if asker == self.number {
+            refused(ChangeRefusal::Asker, "it is the asking node itself")
+        } else if intent == Intent::Knows as u8 {
+            refused(ChangeRefusal::Founded, "it founds or joins a cluster already")
+        } else if intent == Intent::Asks as u8 {
+            refused(ChangeRefusal::Founding, "it was told to found a cluster itself")
+        } else {
+            Ok(Response::Done)
+        }
+    }
+}
+
+/// An order to found a cluster, until when it is answered, and where to.
+type Founding = (InitCluster, Instant, oneshot::Sender<Reply>);
 
 /// A node that waits for its cluster.
 pub(crate) struct Lobby {
+    stance: Arc<Stance>,
     foundings: mpsc::Receiver<Founding>,
     /// The founding that was accepted, to be answered when it is done.
     accepted: Option<oneshot::Sender<Reply>>,
@@ -84,20 +137,49 @@ impl Lobby {
     pub fn open(socket: TcpListener, limits: Limits) -> Self {
         let (desk, foundings) = mpsc::channel(1);
         let stop = CancellationToken::new();
+        let stance = Arc::new(Stance { number: rand::random(), intent: AtomicU8::new(Intent::Waits as u8) });
+        let desk = Desk { foundings: desk, stance: stance.clone() };
         let task = AbortOnDropHandle::new(tokio::spawn(attend(socket, limits, desk, stop.clone())));
-        Self { foundings, accepted: None, stop, task }
+        Self { stance, foundings, accepted: None, stop, task }
     }
 
     /// Waits until a cluster is found, or is to be founded here.
     pub async fn formed(&mut self, search: &Search) -> Formed {
-        let found = find(search);
-        tokio::select! {
-            formed = found => formed,
-            Some((init, reply)) = self.foundings.recv() => {
-                self.accepted = Some(reply);
-                Formed::Found(Some(init))
+        loop {
+            tokio::select! {
+                formed = find(search) => match formed {
+                    Formed::Found(_) => {
+                        let until = Instant::now() + FOUNDING_WAIT;
+                        if self.may_found(search, false, until).await.is_ok() {
+                            return Formed::Found(None);
+                        }
+                    }
+                    Formed::Join(peers) => {
+                        self.stance.set(Intent::Knows);
+                        return Formed::Join(peers);
+                    }
+                },
+                Some((init, until, reply)) = self.foundings.recv() => {
+                    match self.may_found(search, init.force, until).await {
+                        Ok(()) => {
+                            self.accepted = Some(reply);
+                            return Formed::Found(Some(init));
+                        }
+                        Err(refused) => {
+                            let _ = reply.send(Err(refused));
+                        }
+                    }
+                }
             }
         }
+    }
+
+    /// Asks all others whether this node may found a cluster; from then on it does, or waits on.
+    async fn may_found(&self, search: &Search, force: bool, until: Instant) -> Result<(), Status> {
+        self.stance.set(Intent::Asks);
+        let allowed = ask_all(self.stance.number, search, force, until).await;
+        self.stance.set(if allowed.is_ok() { Intent::Knows } else { Intent::Waits });
+        allowed
     }
 
     /// Goes on answering while `opening` runs; foundings come too late now.
@@ -106,7 +188,7 @@ impl Lobby {
         loop {
             tokio::select! {
                 opened = &mut opening => return opened,
-                Some((_, reply)) = self.foundings.recv() => {
+                Some((_, _, reply)) = self.foundings.recv() => {
                     let said = "this node is joining a cluster already; see `fanfold cluster status` in a moment";
                     let refusal = ChangeRefusal::Founded;
                     let _ = reply.send(Err(Status::ChangeRefused { refusal, said: said.to_owned() }));
@@ -148,6 +230,95 @@ async fn find(search: &Search) -> Formed {
     }
 }
 
+/// What another node says to one that is to found a cluster.
+#[derive(Debug, PartialEq, Eq)]
+enum Consent {
+    /// It has nothing against it.
+    Agrees,
+    /// It is the same node.
+    Itself,
+    /// It is to found one itself.
+    Asks,
+    /// It founds or joins one, or is in one.
+    Knows,
+    /// It says nothing, or nothing that helps.
+    Silent,
+}
+
+/// Asks all others whether one may found a cluster, again and again while they are silent or ask themselves.
+async fn ask_all(number: u64, search: &Search, force: bool, until: Instant) -> Result<(), Status> {
+    let refused = |refusal, said: String| Err(Status::ChangeRefused { refusal, said });
+    let all: Vec<&String> = search.join.iter().chain(&search.form).collect();
+    let others: Vec<&String> = all.iter().copied().filter(|address| **address != search.own).collect();
+    let mut next = Instant::now();
+    loop {
+        let answers = futures_util::future::join_all(others.iter().map(|address| ask(number, address))).await;
+        let of = |consent: Consent| -> Vec<&str> {
+            let answers = answers.iter().zip(&others).filter(|(answer, _)| **answer == consent);
+            answers.map(|(_, address)| address.as_str()).collect()
+        };
+        let itself = of(Consent::Itself);
+        // The order of the list, as this node has it; where it knows itself under another name, that counts.
+        let is_own = |address: &str| address == search.own || itself.contains(&address);
+        let place = |is: &dyn Fn(&str) -> bool| all.iter().position(|address| is(address));
+        let own = place(&is_own);
+        let asking = of(Consent::Asks);
+        let earlier =
+            asking.iter().find(|asking| place(&|address| address == **asking) < own || own.is_none());
+        if let Some(address) = of(Consent::Knows).first() {
+            let said =
+                format!("{address} is in a cluster, or founds or joins one; this node joins it by itself");
+            return refused(ChangeRefusal::Founded, said);
+        }
+        if let Some(first) = earlier {
+            let said =
+                format!("{first} was told to found a cluster too, and comes first; say init on {first} only");
+            return refused(ChangeRefusal::Founding, said);
+        }
+        let silent = of(Consent::Silent);
+        if asking.is_empty() && (force || silent.is_empty()) {
+            return Ok(());
+        }
+        next = (next + PROBE_EVERY).max(Instant::now());
+        if next >= until {
+            return match asking.first() {
+                Some(other) => {
+                    let said = format!("{other} was told to found a cluster too; say init on one node only");
+                    refused(ChangeRefusal::Founding, said)
+                }
+                None => refused(
+                    ChangeRefusal::NodeSilent,
+                    format!(
+                        "{} did not answer and may be in a cluster: start it, or leave it out of --join; if it is known to be \
+                         in none, `fanfold cluster init --force`",
+                        silent.join(", ")
+                    ),
+                ),
+            };
+        }
+        sleep_until(next).await;
+    }
+}
+
+/// Asks a node whether this one may found a cluster.
+async fn ask(number: u64, address: &str) -> Consent {
+    let question = InitCluster { replicas: 1, partitions: 1, force: false, asker: Some(number) };
+    let answered = timeout(PROBE_TIMEOUT, init_cluster(address, question, PROBE_TIMEOUT)).await;
+    match answered {
+        Ok(Ok(())) => Consent::Agrees,
+        Ok(Err(error)) => match error.status() {
+            Some(Status::ChangeRefused { refusal: ChangeRefusal::Asker, .. }) => Consent::Itself,
+            Some(Status::ChangeRefused { refusal: ChangeRefusal::Founding, .. }) => Consent::Asks,
+            Some(Status::ChangeRefused { refusal: ChangeRefusal::Founded, .. }) => Consent::Knows,
+            _ => {
+                tracing::debug!(%address, %error, "no answer about a founding");
+                Consent::Silent
+            }
+        },
+        Err(_) => Consent::Silent,
+    }
+}
+
 /// Asks a node whether it knows a cluster.
 async fn probe(address: &str) -> Probe {
     let asked = async {
@@ -174,13 +345,15 @@ async fn probe(address: &str) -> Probe {
     }
 }
 
+/// Where foundings are handed in, and what others that are to found a cluster are answered.
+#[derive(Clone)]
+struct Desk {
+    foundings: mpsc::Sender<Founding>,
+    stance: Arc<Stance>,
+}
+
 /// Accepts connections until the stop, and gives the socket back.
-async fn attend(
-    socket: TcpListener,
-    limits: Limits,
-    desk: mpsc::Sender<Founding>,
-    stop: CancellationToken,
-) -> TcpListener {
+async fn attend(socket: TcpListener, limits: Limits, desk: Desk, stop: CancellationToken) -> TcpListener {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut open = JoinSet::new();
     loop {
@@ -212,7 +385,7 @@ async fn attend(
 async fn talk(
     mut stream: TcpStream,
     limits: Limits,
-    desk: &mpsc::Sender<Founding>,
+    desk: &Desk,
     stop: &CancellationToken,
 ) -> std::io::Result<()> {
     let mut buffer = BytesMut::new();
@@ -286,14 +459,17 @@ async fn write(stream: &mut TcpStream, frame: &Frame, limits: Limits) -> std::io
     timeout(FRAME_TIMEOUT, stream.write_all(&out)).await.unwrap_or(Err(std::io::ErrorKind::TimedOut.into()))
 }
 
-async fn reply(frame: &Frame, limits: Limits, desk: &mpsc::Sender<Founding>) -> Reply {
+async fn reply(frame: &Frame, limits: Limits, desk: &Desk) -> Reply {
     let call = frame.decode_call().map_err(|error| error.to_status())?;
     call.request.check(&limits)?;
     match call.request {
         Request::Ping => Ok(Response::Pong),
+        Request::InitCluster(InitCluster { asker: Some(asker), .. }) => desk.stance.answer(asker),
         Request::InitCluster(init) => {
+            let given = call.deadline_ms.map_or(FOUNDING_WAIT, |ms| Duration::from_millis(ms.into()));
+            let until = Instant::now() + given.saturating_sub(FOUNDING_MARGIN).min(FOUNDING_WAIT);
             let (answer, answered) = oneshot::channel();
-            desk.send((init, answer)).await.map_err(|_| Status::ShuttingDown)?;
+            desk.foundings.send((init, until, answer)).await.map_err(|_| Status::ShuttingDown)?;
             answered.await.unwrap_or(Err(Status::ShuttingDown))
         }
         _ => Err(Status::NoCluster),
@@ -302,8 +478,6 @@ async fn reply(frame: &Frame, limits: Limits, desk: &mpsc::Sender<Founding>) -> 
 
 #[cfg(test)]
 mod tests {
-    use fanfold_client::init_cluster;
-
     use super::*;
 
     const SECONDS: Duration = Duration::from_secs(10);
@@ -330,7 +504,7 @@ mod tests {
     #[tokio::test]
     async fn operator_founds_and_is_answered_when_it_is_done() {
         let (mut lobby, address) = lobby().await;
-        let init = InitCluster { replicas: 3, partitions: 8 };
+        let init = InitCluster { replicas: 3, partitions: 8, force: false, asker: None };
         let call = tokio::spawn({
             let address = address.clone();
             async move { init_cluster(&address, init, SECONDS).await }
@@ -343,6 +517,92 @@ mod tests {
         assert!(!call.is_finished());
         assert!(lobby.close().await.is_some());
         call.await.unwrap().unwrap();
+    }
+
+    fn order(force: bool) -> InitCluster {
+        InitCluster { replicas: 3, partitions: 8, force, asker: None }
+    }
+
+    /// What the operator is told who says init.
+    fn say(address: &str, force: bool) -> tokio::task::JoinHandle<Option<Status>> {
+        let address = address.to_owned();
+        tokio::spawn(async move {
+            let said = init_cluster(&address, order(force), SECONDS).await;
+            said.err().and_then(|error| error.status().cloned())
+        })
+    }
+
+    #[tokio::test]
+    async fn nobody_founds_beside_silent_nodes_unless_that_is_said() {
+        let (mut lobby, address) = lobby().await;
+        let silent = "127.0.0.1:1".to_owned();
+        let search = search(&address, &[&address, &silent], &[]);
+        let refused = say(&address, false);
+        let formed = tokio::select! {
+            formed = lobby.formed(&search) => Some(formed),
+            status = refused => {
+                let Some(Status::ChangeRefused { refusal, said }) = status.unwrap() else { panic!() };
+                assert!(refusal == ChangeRefusal::NodeSilent && said.contains(&silent), "{said}");
+                None
+            }
+        };
+        assert_eq!(formed, None);
+        let _founded = say(&address, true);
+        assert_eq!(lobby.formed(&search).await, Formed::Found(Some(order(true))));
+    }
+
+    #[tokio::test]
+    async fn of_three_that_are_told_at_once_one_founds() {
+        let mut lobbies = [lobby().await, lobby().await, lobby().await];
+        let all = lobbies.each_ref().map(|(_, address)| address.clone());
+        let list: Vec<&String> = all.iter().collect();
+        let searches = all.each_ref().map(|own| search(own, &list, &[]));
+        let said = all.each_ref().map(|address| say(address, false));
+        let [(a, _), (b, _), (c, _)] = &mut lobbies;
+        let mut founded = 0;
+        let (first, second, third) = tokio::join!(
+            timeout(2 * FOUNDING_WAIT, a.formed(&searches[0])),
+            timeout(2 * FOUNDING_WAIT, b.formed(&searches[1])),
+            timeout(2 * FOUNDING_WAIT, c.formed(&searches[2])),
+        );
+        for formed in [first, second, third].into_iter().flatten() {
+            assert_eq!(formed, Formed::Found(Some(order(false))));
+            founded += 1;
+        }
+        assert_eq!(founded, 1);
+        for lobby in lobbies {
+            drop(lobby.0.close().await);
+        }
+        let said = futures_util::future::join_all(said).await;
+        let refused =
+            said.iter().filter(|said| matches!(said, Ok(Some(Status::ChangeRefused { .. })))).count();
+        assert_eq!(refused, 2, "{said:?}");
+    }
+
+    #[tokio::test]
+    async fn the_first_of_the_list_waits_for_a_later_one_and_a_later_one_gives_way() {
+        let (mut first, a) = lobby().await;
+        let (mut second, b) = lobby().await;
+        // This one is known to the list by another name.
+        let other_name = a.replace("127.0.0.1", "localhost");
+        let list = [&other_name, &b];
+        first.stance.set(Intent::Asks);
+        let (searched, refused) = (search(&b, &list, &[]), say(&b, false));
+        tokio::select! {
+            formed = second.formed(&searched) => panic!("{formed:?}"),
+            status = refused => {
+                let Some(Status::ChangeRefused { refusal, said }) = status.unwrap() else { panic!() };
+                assert_eq!(refusal, ChangeRefusal::Founding);
+                assert!(said.contains(&format!("say init on {other_name}")), "{said}");
+            }
+        }
+        // It may have been told that it may, before the first one asked.
+        second.stance.set(Intent::Asks);
+        let (searched, _founded) = (search(&a, &list, &[]), say(&a, false));
+        let mut formed = Box::pin(first.formed(&searched));
+        assert!(timeout(2 * PROBE_EVERY, &mut formed).await.is_err());
+        second.stance.set(Intent::Waits);
+        assert_eq!(formed.await, Formed::Found(Some(order(false))));
     }
 
     #[tokio::test]

@@ -43,6 +43,7 @@ pub fn status_name(status: &Status) -> &'static str {
         Status::NoCluster => "no_cluster",
         Status::ReadOnlySpace { .. } => "read_only_space",
         Status::ChangeRefused { .. } => "change_refused",
+        Status::CatalogUnavailable { .. } => "catalog_unavailable",
         _ => "internal",
     }
 }

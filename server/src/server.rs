@@ -157,9 +157,10 @@ impl Server {
         self.node.failed().await
     }
 
-    /// Stops cleanly: no new requests, those in flight are answered or run into the timeout, the log is closed.
+    /// Stops cleanly: others take the lead while clients are still served; then no new requests, those in flight are answered or run into the timeout, the log is closed.
     pub async fn stop(self) -> Result<(), StartError> {
         self.http_stop.cancel();
+        self.node.leave().await;
         self.listener.stop(self.stop_timeout).await;
         drop(self.shared);
         self.node.close().await?;

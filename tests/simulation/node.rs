@@ -14,8 +14,8 @@ use fanfold_cluster::NodeError;
 use fanfold_cluster::blocking::open_log;
 use fanfold_cluster::clock::{StampSource, Stamps};
 use fanfold_cluster::raft::{
-    FileError, FileSettings, Formation, GroupDirectory, GroupSpec, LogStoreError, OpenError, RaftSettings,
-    ReplicaAddress, ReplicaId, group_dir,
+    FileError, FileSettings, Fills, Formation, GroupDirectory, GroupSpec, LogStoreError, OpenError,
+    RaftSettings, ReplicaAddress, ReplicaId, group_dir,
 };
 use fanfold_cluster::simulation::{Means, Replica};
 use fanfold_storage::command::{Command, encode_batch};
@@ -78,11 +78,11 @@ async fn serve(world: &Arc<World>, node: usize) -> Result<(), Ended> {
     world.note(format_args!("node {node} recovered {recovered:?}"));
     broken::forget_votes(world, node, &log)?;
     let wire = Wire::start(world.clone(), node, service(world, node)).await?;
-    let mut replicas = Vec::new();
+    let (mut replicas, fills) = (Vec::new(), Fills::default());
     for partition in (0..PARTITIONS).map(PartitionId) {
         let group = GroupId(u32::from(partition.0) + 1);
         let dir = group_dir(&data_dir, group);
-        let directory = GroupDirectory { fs: fs.clone(), dir, pace: Arc::new(|_| {}) };
+        let directory = GroupDirectory { fs: fs.clone(), dir, pace: Arc::new(|_| {}), fills: fills.clone() };
         match open(world, node, partition, log.clone(), directory, &wire).await {
             Ok(replica) => {
                 let replica = Arc::new(replica);

@@ -70,7 +70,16 @@ fn of_the_client() -> Vec<(&'static str, String)> {
         ),
         ("one node's time to answer", seconds(client::MAP_TIMEOUT)),
         ("time between two fetches", format!("{} ms at least", client::MAP_INTERVAL.as_millis())),
-        ("time after which a leader", seconds(client::LEADER_DOUBT)),
+        (
+            "time after which a leader",
+            format!(
+                "{}, then every {} ms",
+                seconds(client::LEADER_DOUBT),
+                client::LEADER_DOUBT_AGAIN.as_millis()
+            ),
+        ),
+        ("answers that the catalog has no majority", client::CATALOG_ATTEMPTS.to_string()),
+        ("time that a node has to answer", seconds(client::SILENT_WAIT)),
         (
             "replicas asked for a read that any may answer",
             format!("{}, each for {}", client::REPLICA_ATTEMPTS, seconds(client::LEADER_DOUBT)),

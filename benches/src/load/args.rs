@@ -370,7 +370,7 @@ fn graph_shape(text: &str) -> Result<GraphShape, String> {
     })
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
     if duration.is_zero() { Err("must be more than 0".to_owned()) } else { Ok(duration) }
@@ -381,7 +381,7 @@ fn replicas(text: &str) -> Result<u8, String> {
     if replicas.is_multiple_of(2) { Err("must be odd".to_owned()) } else { Ok(replicas) }
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+pub(super) fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.01..=1e9).contains(&rate) { Ok(rate) } else { Err("must lie between 0.01 and 1e9".to_owned()) }
 }

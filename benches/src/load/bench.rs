@@ -53,7 +53,7 @@ struct Side {
 }
 
 /// The measured runs, and where the next numbers come from.
-struct Bench<'a> {
+pub(super) struct Bench<'a> {
     common: &'a CommonArgs,
     graph: Arc<BenchGraph>,
     measurements: u64,
@@ -178,7 +178,7 @@ pub fn load(args: &LoadArgs) -> Result<Report, BenchError> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(common: &'a CommonArgs, celebrities: bool) -> Result<Self, BenchError> {
+    pub(super) fn new(common: &'a CommonArgs, celebrities: bool) -> Result<Self, BenchError> {
         let graph = BenchGraph::new(&GraphOptions {
             shape: common.graph.clone(),
             users: common.users,
@@ -190,7 +190,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Numbers that no measurement had.
-    fn numbers(&mut self) -> u64 {
+    pub(super) fn numbers(&mut self) -> u64 {
         self.measurements += 1;
         self.measurements * NUMBERS
     }
@@ -250,18 +250,7 @@ impl<'a> Bench<'a> {
         let fill = FillPlan::new(&self.graph, self.common.feed_cap, self.common.fill_rounds_max);
         let mut targets: Vec<Box<dyn Target>> = Vec::new();
         if self.common.measures(TargetKind::Fanfold) {
-            targets.push(Box::new(FanfoldSide::start(SideOptions {
-                program: program(self.common.node_program.clone())?,
-                start_arguments: self.common.start_arguments(),
-                nodes: size.nodes,
-                replicas: size.replicas,
-                partitions: size.partitions,
-                graph: self.graph.clone(),
-                feed_cap: self.common.feed_cap,
-                fill,
-                fill_payload_bytes,
-                sample_readers: self.common.sample_readers,
-            })?));
+            targets.push(Box::new(self.fanfold(size, fill_payload_bytes)?));
         }
         if self.common.measures(TargetKind::Redis) {
             let followers = Arc::new(self.graph.followers());
@@ -290,8 +279,24 @@ impl<'a> Bench<'a> {
         Ok(targets)
     }
 
+    /// The Fanfold side, started and empty.
+    pub(super) fn fanfold(&self, size: Size, fill_payload_bytes: u32) -> Result<FanfoldSide, BenchError> {
+        Ok(FanfoldSide::start(SideOptions {
+            program: program(self.common.node_program.clone())?,
+            start_arguments: self.common.start_arguments(),
+            nodes: size.nodes,
+            replicas: size.replicas,
+            partitions: size.partitions,
+            graph: self.graph.clone(),
+            feed_cap: self.common.feed_cap,
+            fill: FillPlan::new(&self.graph, self.common.feed_cap, self.common.fill_rounds_max),
+            fill_payload_bytes,
+            sample_readers: self.common.sample_readers,
+        })?)
+    }
+
     /// Loads and fills a side.
-    fn prepare(&self, target: &mut dyn Target) -> Result<RunOf, BenchError> {
+    pub(super) fn prepare(&self, target: &mut dyn Target) -> Result<RunOf, BenchError> {
         progress(&format!("{}: loading the graph", target.kind()));
         let loaded = target.load()?;
         progress(&format!(
@@ -373,6 +378,6 @@ fn program(named: Option<PathBuf>) -> Result<PathBuf, BenchError> {
 }
 
 /// Says on stderr how far the command is.
-fn progress(text: &str) {
+pub(super) fn progress(text: &str) {
     eprintln!("{text}");
 }

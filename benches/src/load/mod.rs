@@ -8,6 +8,7 @@ pub mod bench;
 pub mod fanfold;
 pub mod fill;
 pub mod graph;
+pub mod grow;
 pub mod plot;
 pub mod ratio;
 pub mod report;

@@ -179,7 +179,7 @@ fn windows(run: &RunResult) -> Option<Table> {
 /// A head, and what a window shows under it.
 type WindowColumn = (&'static str, fn(&WindowResult) -> String);
 
-const WINDOWS: [WindowColumn; 9] = [
+const WINDOWS: [WindowColumn; 11] = [
     ("window s", |window| small(window.seconds)),
     ("posts/s", |window| short(window.posts_per_second)),
     ("deliveries/s", |window| short(window.deliveries_per_second)),
@@ -194,11 +194,16 @@ const WINDOWS: [WindowColumn; 9] = [
     ("MB written resident", |window| {
         format!("{:.0} {:.0}", window.written_bytes as f64 / 1e6, window.resident_bytes as f64 / 1e6)
     }),
-    ("stalls > 5 ms, longest ms", |window| {
-        let longest = window.longest_stall_ms.map_or_else(|| "above all".to_owned(), |ms| format!("< {ms}"));
-        format!("{} {longest}", window.stalls)
-    }),
+    ("lock waits > 5 ms, longest ms", |window| longest(window.stalls, window.longest_stall_ms)),
+    ("held by upkeep > 5 ms, longest ms", |window| longest(window.holds, window.longest_hold_ms)),
+    ("engine without a processor, s", |window| format!("{:.2}", window.ready_seconds)),
 ];
+
+/// How many times were too long, and a bound that none passed.
+fn longest(count: u64, bound_ms: Option<f64>) -> String {
+    let bound = bound_ms.map_or_else(|| "above all".to_owned(), |ms| format!("< {ms}"));
+    format!("{count} {bound}")
+}
 
 /// What was asked of a run.
 fn load(run: &RunResult) -> String {

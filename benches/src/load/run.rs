@@ -94,6 +94,12 @@ pub struct WindowResult {
     pub stalls: u64,
     /// A bound that no such wait passed, in milliseconds.
     pub longest_stall_ms: Option<f64>,
+    /// How often snapshots, flushes and merges kept applying from its state for more than 5 ms.
+    pub holds: u64,
+    /// A bound that no such time passed, in milliseconds.
+    pub longest_hold_ms: Option<f64>,
+    /// Seconds in which threads that apply were ready and had no processor.
+    pub ready_seconds: f64,
 }
 
 impl WindowResult {
@@ -111,6 +117,9 @@ impl WindowResult {
             resident_bytes: figures.after.resident_bytes,
             stalls: figures.stalls,
             longest_stall_ms: figures.longest_stall_seconds.map(|seconds| seconds * 1_000.0),
+            holds: figures.holds,
+            longest_hold_ms: figures.longest_hold_seconds.map(|seconds| seconds * 1_000.0),
+            ready_seconds: figures.ready_seconds,
         }
     }
 }

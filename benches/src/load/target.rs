@@ -90,6 +90,12 @@ pub struct WindowFigures {
     pub stalls: u64,
     /// A bound that no such wait passed; none if the node knows no bound so high.
     pub longest_stall_seconds: Option<f64>,
+    /// How often upkeep (snapshots, flushes, merges) kept applying from its state for more than 5 ms.
+    pub holds: u64,
+    /// A bound that no such time passed; none if the node knows no bound so high.
+    pub longest_hold_seconds: Option<f64>,
+    /// Seconds in which threads that apply were ready and had no processor, all together.
+    pub ready_seconds: f64,
 }
 
 /// A measurement of feed reads, closed loop.
@@ -145,6 +151,80 @@ pub struct WhaleLoad {
     pub others: FanoutLoad,
     /// Time between two posts of the whale; the first comes after one such time.
     pub whale_pause: Duration,
+}
+
+/// Reads and posts at a given rate while a node joins and is given its share, and before and after that.
+#[derive(Debug, Clone)]
+pub struct GrowLoad {
+    /// Reads and posts a second together.
+    pub rate: f64,
+    /// Reads for each post.
+    pub reads_per_post: u32,
+    /// Bytes of each payload.
+    pub payload_bytes: u32,
+    /// Whether pages come with payloads.
+    pub hydrate: bool,
+    /// Entries of a page.
+    pub limit: u32,
+    /// Connections.
+    pub connections: u32,
+    /// How long before the change, and after it.
+    pub duration: Duration,
+    /// What posts and reads are numbered from.
+    pub first: u64,
+    /// Whether a node joins at all; if not, only what comes before is measured.
+    pub grows: bool,
+    /// Figures are also given for each such time.
+    pub window: Option<Duration>,
+    /// Readers whose feeds are compared with the oracle afterwards.
+    pub sample_readers: u32,
+}
+
+/// What was answered within a span of time.
+#[derive(Debug, Clone)]
+pub struct SpanFigures {
+    /// How long it was.
+    pub seconds: f64,
+    /// From the intended time to the answer of a read.
+    pub read_micros: MicrosHistogram,
+    /// From the intended time to the answer of a post.
+    pub post_micros: MicrosHistogram,
+    /// Requests refused for good.
+    pub errors: u64,
+    /// Processor seconds of all nodes, if they were looked at.
+    pub server_cpu_seconds: Option<f64>,
+}
+
+/// What became of a node that joined.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Grown {
+    /// From the start of its process to its readiness.
+    pub join_seconds: f64,
+    /// From the call of `balance` until everything was where it should be.
+    pub move_seconds: f64,
+    /// Replicas of partitions that it has.
+    pub replicas: u64,
+    /// Partitions that it leads.
+    pub leads: u64,
+    /// Bytes that it wrote to disk meanwhile.
+    pub written_bytes: u64,
+}
+
+/// Figures of a cluster that grew.
+#[derive(Debug, Clone)]
+pub struct GrowFigures {
+    /// Before, during and after.
+    pub stages: Vec<SpanFigures>,
+    /// By windows of time, if that was asked for.
+    pub windows: Vec<SpanFigures>,
+    /// What became of the new node.
+    pub grown: Grown,
+    /// Requests that were sent again.
+    pub repeats: u64,
+    /// Readers compared with the oracle.
+    pub sampled_readers: u64,
+    /// Readers whose feeds differed from the oracle.
+    pub mismatched_readers: u64,
 }
 
 /// Processor time, memory and disk of one side's server processes at a moment; differences are taken of two.

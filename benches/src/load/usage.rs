@@ -23,6 +23,22 @@ pub fn own_cpu_seconds() -> f64 {
     of_process(std::process::id()).map_or(0.0, |used| used.cpu_seconds)
 }
 
+/// Seconds in which threads of that name were ready to run and had no processor; 0 where the system does not tell.
+pub fn ready_seconds(process_id: u32, name: &str) -> f64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process_id}/task")) else { return 0.0 };
+    let ready = threads.flatten().filter_map(|thread| {
+        let is_it = fs::read_to_string(thread.path().join("comm")).ok()?.trim_end() == name;
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok().filter(|_| is_it)?;
+        ready_nanos(&text)
+    });
+    ready.sum::<u64>() as f64 / 1e9
+}
+
+/// The second number of `schedstat`: nanoseconds on a queue.
+fn ready_nanos(schedstat: &str) -> Option<u64> {
+    schedstat.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// User and system time of a line of `/proc/PID/stat`. The name in parentheses may hold anything, spaces too.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().skip(11);
@@ -46,6 +62,12 @@ mod tests {
         let ticks = clock_ticks_per_second() as f64;
         assert_eq!(cpu_seconds(stat), Some(300.0 / ticks));
         assert_eq!(cpu_seconds("7 (a"), None);
+    }
+
+    #[test]
+    fn the_time_without_a_processor_is_the_second_number() {
+        assert_eq!(ready_nanos("900 1500000000 12\n"), Some(1_500_000_000));
+        assert_eq!(ready_nanos(""), None);
     }
 
     #[test]

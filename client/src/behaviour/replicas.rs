@@ -62,14 +62,23 @@ impl Stage {
             heard_ms: Some(1),
             is_alive: true,
             clock_ahead_ms: None,
+            is_clock_off: false,
+            is_disk_slow: false,
+            is_disk_full: false,
             replicas: 1,
             leads: 1,
         };
-        let replica =
-            |node| ReplicaView { replica: node, node: NodeId(node), role: ReplicaRole::Voter, lag: None };
+        let replica = |node| ReplicaView {
+            replica: node,
+            node: NodeId(node),
+            role: ReplicaRole::Voter,
+            lag: None,
+            is_closed: false,
+        };
         let group = |n| GroupView {
             group: GroupName::Partition(PartitionId(n)),
             health: GroupHealth::Whole,
+            is_diverged: false,
             term: 1,
             leader: Some(leader(PartitionId(n))),
             preferred: None,

@@ -43,6 +43,9 @@ pub struct Contents {
     /// The groups that are in it, by number; none are listed in a backup of a time when a node had all of them.
     #[serde(default)]
     pub groups: Vec<GroupOf>,
+    /// Partitions that the node has and that were damaged, so that they are not in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<u16>,
     /// All files, by path.
     pub files: Vec<FileOf>,
 }
@@ -97,6 +100,7 @@ impl Contents {
             log_position,
             is_of_cluster: false,
             groups: Vec::new(),
+            left_out: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -105,6 +109,17 @@ impl Contents {
     pub fn identity(&self) -> Identity {
         let cluster_id = u128::from_str_radix(&self.cluster, 16).unwrap_or_default();
         Identity { cluster_id, node_id: self.node }
+    }
+
+    /// Leaves a partition out; not the catalog, without which the others are nothing.
+    pub(crate) fn leave_out(&mut self, group: GroupId) -> bool {
+        let Some(partition) = group.0.checked_sub(1) else { return false };
+        self.groups.retain(|of| of.group != group.0);
+        self.left_out.push(partition as u16);
+        self.left_out.sort_unstable();
+        // What is restored begins it empty, and that is a history of its own.
+        self.is_of_cluster = true;
+        true
     }
 
     /// The group as it is in the backup, if it is: its index, or 0 in a backup that does not say.

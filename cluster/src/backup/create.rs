@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fanfold_storage::fs::FileSystem;
-use fanfold_storage::log::{Image, LogHold};
+use fanfold_storage::log::{GroupId, Image, LogHold};
 use fanfold_storage::snapshot::{Manifest, SnapshotStore};
 
 use super::contents::{self, Contents, FileOf};
@@ -22,40 +22,76 @@ use crate::raft::{StoredSnapshot, group_dir};
 use crate::verify::{Finding, Report};
 
 /// What a backup is made of, kept from being removed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Source {
     pub fs: Arc<dyn FileSystem>,
     /// Of each group that has one.
     pub snapshots: Vec<StoredSnapshot>,
-    pub log: LogHold,
+    pub log: Arc<LogHold>,
     pub contents: Contents,
+    /// Whether partitions that are found damaged are left out, or end it.
+    pub leaves_out_damaged: bool,
 }
 
-/// Makes the directory, which must be empty if it is there.
-pub(crate) fn prepare(dir: &Path) -> Result<(), BackupError> {
+/// The empty directory of a backup that is to be made.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    dir: PathBuf,
+    /// What was made for it, the innermost first.
+    made: Vec<PathBuf>,
+}
+
+/// Makes the directory, which must be empty if it is there, and outside of the data directory.
+pub(crate) fn prepare(dir: &Path, data_dir: &Path) -> Result<Prepared, BackupError> {
     if !dir.is_absolute() {
         return Err(BackupError::NotAbsolute { path: dir.to_owned() });
     }
+    let there = dir.ancestors().find(|there| there.exists()).unwrap_or(dir);
+    let data_dir = data_dir.canonicalize().at(data_dir)?;
+    if there.canonicalize().at(there)?.starts_with(&data_dir) {
+        return Err(BackupError::InDataDir { path: dir.to_owned(), data_dir });
+    }
+    let made = dir.ancestors().take_while(|made| *made != there).map(Path::to_owned).collect();
     std::fs::create_dir_all(dir).at(dir)?;
     if std::fs::read_dir(dir).at(dir)?.next().is_some() {
         return Err(BackupError::NotEmpty { path: dir.to_owned() });
     }
-    Ok(())
+    Ok(Prepared { dir: dir.to_owned(), made })
+}
+
+impl Prepared {
+    /// A directory that is there.
+    #[cfg(test)]
+    pub fn there(dir: PathBuf) -> Self {
+        Self { dir, made: Vec::new() }
+    }
+
+    /// Removes what was made for a backup that is not, unless somebody put something there.
+    pub fn undo(self) {
+        for dir in self.made {
+            if let Err(error) = std::fs::remove_dir(&dir) {
+                tracing::debug!(?dir, %error, "the directory of an unfinished backup was not removed");
+                return;
+            }
+        }
+    }
 }
 
 /// Writes the backup into a directory that was prepared. Blocks. What was written is removed on an error.
-pub(crate) fn write(dir: &Path, source: &Source, meter: &Meter) -> Result<Contents, BackupError> {
-    let made = Making { dir, meter, fs: &*source.fs }.all(source);
+pub(crate) fn write(prepared: Prepared, source: Source, meter: &Meter) -> Result<Contents, BackupError> {
+    let (dir, fs) = (prepared.dir.clone(), source.fs.clone());
+    let made = Making { dir: &dir, meter, fs: &*fs }.all(source);
     if made.is_err() {
         for name in [contents::FILE.to_owned(), format!("{}.new", contents::FILE)] {
             // Mostly there is none.
-            let _ = source.fs.remove(&dir.join(name));
+            let _ = fs.remove(&dir.join(name));
         }
         for part in [LOG_DIR, "groups"] {
             if let Err(error) = std::fs::remove_dir_all(dir.join(part)) {
                 tracing::debug!(?dir, part, %error, "a part of an unfinished backup was not removed");
             }
         }
+        prepared.undo();
     }
     made
 }
@@ -67,21 +103,32 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    fn all(&self, source: &Source) -> Result<Contents, BackupError> {
+    fn all(&self, source: Source) -> Result<Contents, BackupError> {
         let Self { dir, meter, fs } = self;
-        let mut contents = source.contents.clone();
+        let Source { fs: shared, snapshots, log, mut contents, leaves_out_damaged } = source;
         let bytes = |manifest: &Manifest| manifest.bucket_bytes() + manifest.segment_bytes();
-        meter.expect(source.snapshots.iter().map(|stored| bytes(&stored.manifest)).sum());
-        meter.expect(source.log.segments().map(|segment| 2 * segment.bytes).sum());
+        meter.expect(snapshots.iter().map(|stored| bytes(&stored.manifest)).sum());
+        meter.expect(log.segments().map(|segment| 2 * segment.bytes).sum());
+        // First, since it grows while it is held; what the snapshots need stays as it is.
+        meter.enter(Phase::Log);
+        contents.files.extend(self.copy_log(&log)?);
+        drop(log);
+        self.check_log(&contents)?;
         meter.enter(Phase::Groups);
-        for stored in &source.snapshots {
+        for stored in &snapshots {
             self.link(stored)?;
         }
-        for stored in &source.snapshots {
-            contents.files.extend(self.check(source, &stored.manifest)?);
+        for stored in &snapshots {
+            let group = stored.manifest.group;
+            match self.check(&shared, &stored.manifest) {
+                Ok(files) => contents.files.extend(files),
+                Err(BackupError::Damaged { .. }) if leaves_out_damaged && contents.leave_out(group) => {
+                    let left = group_dir(dir, group);
+                    std::fs::remove_dir_all(&left).at(&left)?;
+                }
+                Err(error) => return Err(error),
+            }
         }
-        meter.enter(Phase::Log);
-        contents.files.extend(self.log(&source.log)?);
         contents.files.sort_unstable();
         fs.sync_dir(dir).at(dir)?;
         sealed::write(*fs, dir, contents::FILE, &contents).at(&dir.join(contents::FILE))?;
@@ -103,9 +150,9 @@ impl Making<'_> {
     }
 
     /// Reads the files of a snapshot from the backup and checks them.
-    fn check(&self, source: &Source, manifest: &Manifest) -> Result<Vec<FileOf>, BackupError> {
+    fn check(&self, fs: &Arc<dyn FileSystem>, manifest: &Manifest) -> Result<Vec<FileOf>, BackupError> {
         let (place, dir) = (group_dir(Path::new(""), manifest.group), group_dir(self.dir, manifest.group));
-        let (store, found) = SnapshotStore::look(source.fs.clone(), &dir, manifest.group)
+        let (store, found) = SnapshotStore::look(fs.clone(), &dir, manifest.group)
             .map_err(|error| self.damaged(Report::of(&error, &dir)))?;
         let mut report = Report::default();
         report.group(&store, &dir, found, self.meter)?;
@@ -133,8 +180,8 @@ impl Making<'_> {
         Ok((bytes, crc32))
     }
 
-    /// Copies the log up to its position, and reads the copy back as a start would.
-    fn log(&self, log: &LogHold) -> Result<Vec<FileOf>, BackupError> {
+    /// Copies the log up to its position.
+    fn copy_log(&self, log: &LogHold) -> Result<Vec<FileOf>, BackupError> {
         let dir = self.dir.join(LOG_DIR);
         self.fs.create_dir_all(&dir).at(&dir)?;
         let mut files = Vec::new();
@@ -145,12 +192,22 @@ impl Making<'_> {
             let copied = copy(self.fs, segment.file, bytes, &to, self.meter);
             files.push(FileOf { path, bytes, crc32: copied.map_err(|error| error.of(&to))? });
         }
+        if !log.is_kept() {
+            self.meter.let_go();
+        }
+        self.meter.check()?;
         self.fs.sync_dir(&dir).at(&dir)?;
+        Ok(files)
+    }
+
+    /// Reads the copy of the log back as a start would. It may be damaged where only groups have records that are left out.
+    fn check_log(&self, contents: &Contents) -> Result<(), BackupError> {
+        let dir = self.dir.join(LOG_DIR);
         let image = Image::read(self.fs, &dir, None, &|bytes| self.meter.take_or_end(bytes));
         self.meter.check()?;
-        let image = image?;
-        let findings = Report::of_log(&image).findings;
-        if findings.is_empty() { Ok(files) } else { Err(self.damaged(findings)) }
+        let groups: Vec<_> = contents.groups.iter().map(|of| GroupId(of.group)).collect();
+        let findings = Report::of_log(&image?, &groups).findings;
+        if findings.is_empty() { Ok(()) } else { Err(self.damaged(findings)) }
     }
 
     fn damaged(&self, findings: Vec<Finding>) -> BackupError {

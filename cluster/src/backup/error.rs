@@ -4,10 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fanfold_storage::ids::PartitionId;
-use fanfold_storage::log::LogError;
+use fanfold_storage::log::{GroupId, LogError};
 use thiserror::Error;
 
 use crate::error::OpenError;
+use crate::inspect::name_of;
 use crate::meter::Cancelled;
 use crate::raft::FileError;
 use crate::verify::Finding;
@@ -29,6 +30,14 @@ pub enum BackupError {
     NotAbsolute {
         /// The path.
         path: PathBuf,
+    },
+    /// The directory of a backup is in the node's own.
+    #[error("{path:?} is in the node's data directory {data_dir:?}; name a directory outside of it")]
+    InDataDir {
+        /// The path.
+        path: PathBuf,
+        /// The data directory.
+        data_dir: PathBuf,
     },
     /// There is something where the backup, or what is restored, should go.
     #[error("{path:?} is not empty; name an empty or a new directory")]
@@ -64,14 +73,26 @@ pub enum BackupError {
         /// What is wrong.
         findings: Vec<Finding>,
     },
+    /// The catalog cannot go on with less than all of it.
+    #[error(
+        "{}; the catalog cannot go on with less than everything: restore a backup into an empty directory (`fanfold backup restore`)",
+        first(.findings)
+    )]
+    CatalogDamaged {
+        /// What is wrong.
+        findings: Vec<Finding>,
+    },
     /// A partition cannot be part of a backup.
-    #[error("partition {partition} refuses service on this node; restore it first")]
+    #[error(
+        "partition {partition} is damaged on this node; restore it first (`fanfold backup restore --partition {partition}`), or make \
+         the backup without it: --leave-out-damaged"
+    )]
     Refusing {
         /// Which.
         partition: PartitionId,
     },
     /// A group's files could not be brought to disk.
-    #[error("group {group}: {source}")]
+    #[error("{}: {source}", name_of(GroupId(*group)))]
     Snapshot {
         /// The group: 0 is the catalog, partition `n` has `n` + 1.
         group: u32,
@@ -86,8 +107,14 @@ pub enum BackupError {
         /// The data directory.
         data_dir: PathBuf,
     },
-    /// The backup has no such partition.
-    #[error("the backup has {partitions} partitions, and none of the number {partition}")]
+    /// There is no node, or one that never served.
+    #[error("{data_dir:?} holds no node whose identity can be read")]
+    NoNode {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
+    /// There is no such partition.
+    #[error("there are {partitions} partitions, and none of the number {partition}")]
     NoPartition {
         /// What was asked for.
         partition: PartitionId,

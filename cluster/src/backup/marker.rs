@@ -29,6 +29,9 @@ pub(crate) struct Restored {
     pub partitions: Vec<u16>,
     /// The least incarnation that they take: larger than any used before, as long as the wall clock goes forward.
     pub incarnation: u64,
+    /// Partitions that begin with nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub empty: Vec<u16>,
     /// That the node goes on without those with which it was in groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alone: Option<Alone>,
@@ -45,13 +48,26 @@ pub(crate) struct Alone {
     pub gone: Vec<u64>,
     /// Partitions that begin empty.
     pub empty: Vec<u16>,
+    /// Whether the catalog is made anew of what was written down of it, because nobody who is left has a replica.
+    #[serde(default)]
+    pub is_catalog_anew: bool,
+    /// Whether a start has begun with it, so that it cannot be withdrawn.
+    #[serde(default)]
+    pub is_begun: bool,
 }
 
 impl Restored {
     /// A restore that begins now.
     pub fn begin(partitions: Vec<u16>, is_whole: bool) -> Self {
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        Self { is_finished: false, is_whole, partitions, incarnation: unix_ms, alone: None }
+        Self {
+            is_finished: false,
+            is_whole,
+            partitions,
+            incarnation: unix_ms,
+            empty: Vec::new(),
+            alone: None,
+        }
     }
 
     /// The note in a data directory, if there is one.

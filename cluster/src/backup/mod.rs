@@ -13,12 +13,16 @@ mod error;
 mod files;
 mod marker;
 mod restore;
+mod salvage;
 mod sealed;
 #[cfg(test)]
 mod tests;
 
 pub use contents::{Backup, Contents, FileOf, GroupOf};
+#[cfg(test)]
+use create::Prepared;
 pub(crate) use create::{Source, prepare, write};
 pub use error::BackupError;
 pub(crate) use marker::{Alone, FILE as RESTORE_FILE, Restored};
 pub use restore::{restore, restore_all, restore_partition};
+pub use salvage::{Begins, Salvage, salvage};

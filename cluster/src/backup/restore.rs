@@ -141,7 +141,8 @@ pub fn restore_all(
         let known = backups.iter().flat_map(|backup| &backup.contents.groups).map(|of| of.replica);
         let replica = restored.unused_replica(known.max().unwrap_or_default());
         let (gone, empty) = (Vec::new(), parts.missing.clone());
-        restored.alone = Some(Alone { replica, founds: true, gone, empty });
+        restored.alone =
+            Some(Alone { replica, founds: true, gone, empty, is_catalog_anew: false, is_begun: false });
     }
     restored.store(fs, data_dir)?;
     // What an earlier attempt left.
@@ -223,7 +224,11 @@ pub fn restore_partition(
 }
 
 /// The note of this restore, with what an earlier one still has to do.
-fn note(fs: &dyn FileSystem, partition: PartitionId, data_dir: &Path) -> Result<Restored, BackupError> {
+pub(super) fn note(
+    fs: &dyn FileSystem,
+    partition: PartitionId,
+    data_dir: &Path,
+) -> Result<Restored, BackupError> {
     let mut restored = Restored::begin(vec![partition.0], false);
     if let Some(earlier) = Restored::load(fs, data_dir)? {
         if !earlier.is_finished && (earlier.is_whole || earlier.partitions.last() != Some(&partition.0)) {
@@ -232,6 +237,9 @@ fn note(fs: &dyn FileSystem, partition: PartitionId, data_dir: &Path) -> Result<
         // The one that is being restored is the last.
         restored.partitions.splice(..0, earlier.partitions.into_iter().filter(|known| *known != partition.0));
         restored.incarnation = restored.incarnation.max(earlier.incarnation + 1);
+        restored.empty = earlier.empty;
+        // What is put back now is not.
+        restored.empty.retain(|empty| *empty != partition.0);
     }
     Ok(restored)
 }
@@ -296,18 +304,23 @@ fn write_log(fs: Arc<dyn FileSystem>, dir: &Path, group: GroupId, image: &Image)
         }
     }
     records.extend(committed.map(|data: Bytes| Record::Committed { group, data }));
+    submit(&log, records)?;
+    Ok(log.close()?)
+}
+
+/// Writes records and waits until they are durable.
+pub(super) fn submit(log: &Log, records: Vec<Record>) -> Result<(), LogError> {
     let (tell, told) = channel();
     let done = move |result| {
         // Whoever asks waits below.
         let _ = tell.send(result);
     };
     log.submit(records, Some(Box::new(done)))?;
-    told.recv().unwrap_or(Err(LogError::Closed))?;
-    Ok(log.close()?)
+    told.recv().unwrap_or(Err(LogError::Closed))
 }
 
 /// The log in a directory, with segments as large as those that are there, if an entry of `largest` bytes fits.
-fn open_log(fs: Arc<dyn FileSystem>, dir: &Path, largest: u64) -> Result<Log, BackupError> {
+pub(super) fn open_log(fs: Arc<dyn FileSystem>, dir: &Path, largest: u64) -> Result<Log, BackupError> {
     let lengths = fs.list(dir).at(dir)?.into_iter().map(|name| {
         let path = dir.join(name);
         fs.open_read(&path).and_then(|file| file.len()).at(&path)

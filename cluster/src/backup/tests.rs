@@ -103,7 +103,7 @@ impl World {
         let (disk, place) = (FaultFs::new(), tempfile::tempdir().unwrap());
         let node = open(&disk, &place.path().join("data")).await.unwrap();
         post(&node, 20).await;
-        let source = node.source(&meter()).await.unwrap();
+        let source = node.source(false, &Arc::new(meter())).await.unwrap();
         let backed_up = timelines(&node).await;
         post(&node, 5).await;
         node.close().await.unwrap();
@@ -121,7 +121,7 @@ impl World {
     /// Makes the backup on a copy of the disk.
     fn write(&mut self, disk: &FaultFs) -> Result<Contents, BackupError> {
         self.source.fs = Arc::new(disk.clone());
-        write(&self.backup_dir(), &self.source, &meter())
+        write(Prepared::there(self.backup_dir()), self.source.clone(), &meter())
     }
 
     /// A disk with the whole backup.

@@ -22,7 +22,7 @@ use super::state::{CatalogState, DEFAULT_GRAPH, SPACES_MAX};
 use super::{FEATURE_LEVEL, answer};
 use crate::change::ClusterRefusal;
 use crate::error::NodeError;
-use crate::map::Whereabouts;
+use crate::map::{Whereabouts, node_of};
 use crate::peer::{PeerAnswer, PeerCall, PeerError, PeerNetwork, PeerRefusal};
 
 /// The group of the catalog.
@@ -30,6 +30,10 @@ pub(crate) const CATALOG_GROUP: GroupId = GroupId(0);
 
 /// How long a proposal looks for a leader, and then waits for its answer.
 const PROPOSE_WAIT: Duration = Duration::from_secs(10);
+
+/// After how long without a leader those who are silent are named as the reason: nodes that have just met may not have
+/// heard of each other.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
 
 /// How long after a failed attempt the next one begins.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
@@ -116,18 +120,53 @@ impl Catalog {
     }
 
     async fn propose_bytes(&self, command: Bytes) -> Result<CatalogOutcome, NodeError> {
-        let deadline = Instant::now() + PROPOSE_WAIT;
-        let mut told = None;
+        let begun = Instant::now();
+        let (deadline, mut told) = (begun + PROPOSE_WAIT, None);
         loop {
+            // A leader without followers would log it all the same, and nobody could say what comes of it.
+            if let Some(silent) = self.silent().filter(|_| self.leads()) {
+                return Err(NodeError::CatalogSilent { silent });
+            }
             let failed = match self.attempt(&command, deadline, &mut told).await {
                 Err(error) if error.is_retryable() && !error.may_have_applied() => error,
                 done => return done,
             };
+            if let Some(silent) = self.silent().filter(|_| begun.elapsed() >= SILENT_AFTER) {
+                return Err(NodeError::CatalogSilent { silent });
+            }
             if Instant::now() + RETRY_AFTER > deadline {
-                return Err(failed);
+                return Err(match failed {
+                    NodeError::NotLeader { .. } => NodeError::CatalogUnavailable { may_have_applied: false },
+                    failed => failed,
+                });
             }
             sleep(RETRY_AFTER).await;
         }
+    }
+
+    fn leads(&self) -> bool {
+        self.here().is_some_and(|here| here.group().is_leader())
+    }
+
+    /// The nodes with a replica of the catalog that are silent, if they are so many that nobody can lead it: by the voters
+    /// that the replica here knows, or else by those that are wanted.
+    fn silent(&self) -> Option<Vec<u64>> {
+        let peers = self.peers.as_ref()?;
+        let alive = peers.watch_alive().borrow().clone();
+        // The node of a replica that is here may not be known by its id yet.
+        let voters: Vec<(u64, bool)> = if let Some(here) = self.here() {
+            let own = here.group().replica();
+            let all = here.group().members().voters.into_iter();
+            all.map(|(replica, address)| (node_of(&address), replica == own)).collect()
+        } else {
+            let all = self.state().wanted(CATALOG_GROUP.0).to_vec().into_iter();
+            all.map(|record| (record.node, Some(record.node) == peers.node())).collect()
+        };
+        let count = voters.len();
+        let silent = voters.into_iter().filter(|(node, is_own)| !is_own && !alive.contains(node));
+        let mut silent: Vec<u64> = silent.map(|(node, _)| node).collect();
+        silent.sort_unstable();
+        (!silent.is_empty() && 2 * silent.len() >= count).then_some(silent)
     }
 
     /// Proposes once, to the leader, or to whom another node takes for it; `told` is what it says.
@@ -191,6 +230,9 @@ impl Catalog {
         let here = self.here().filter(|here| here.group().is_leader());
         let leader = || self.whereabouts.leaders.of(CATALOG_GROUP);
         let here = here.ok_or_else(|| PeerRefusal::NotLeader { leader: leader() })?;
+        if self.silent().is_some() {
+            return Err(PeerRefusal::Unavailable { may_have_applied: false });
+        }
         match here.propose(command).await {
             Ok(outcome) => Ok(answer::to_bytes(&outcome, self.state().epoch)),
             Err(NodeError::NotLeader { .. }) => Err(PeerRefusal::NotLeader { leader: leader() }),

@@ -6,6 +6,7 @@ use fanfold_storage::command::Limits;
 use fanfold_storage::space::{FanOut, SpaceDefinition, SpacePolicy};
 
 use super::nodes::{Edit, NodeFacts};
+use super::state::CatalogState;
 use super::take_over::TakeOver;
 
 /// What a cluster is made with.
@@ -226,6 +227,10 @@ const ADD_NODE: u8 = 6;
 const UPDATE_NODE: u8 = 7;
 const EDIT: u8 = 8;
 const TAKE_OVER: u8 = 9;
+/// As [`TAKE_OVER`], then the newest state that is known.
+const TAKE_OVER_KNOWN: u8 = 33;
+/// As [`EDIT`], then the groups that begin empty, and where.
+const EDIT_EMPTY: u8 = 34;
 
 impl Encoded for CatalogCommand {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -267,11 +272,14 @@ impl Encoded for CatalogCommand {
                 facts.encode(out);
             }
             Self::Edit(edit) => {
-                out.push(EDIT);
+                out.push(if edit.empty.is_empty() { EDIT } else { EDIT_EMPTY });
                 edit.encode(out);
+                if !edit.empty.is_empty() {
+                    edit.empty.encode(out);
+                }
             }
             Self::TakeOver(taken) => {
-                out.push(TAKE_OVER);
+                out.push(if taken.known.is_some() { TAKE_OVER_KNOWN } else { TAKE_OVER });
                 taken.encode(out);
             }
         }
@@ -296,7 +304,16 @@ impl Encoded for CatalogCommand {
             ADD_NODE => Self::AddNode(NodeFacts::decode(from)?),
             UPDATE_NODE => Self::UpdateNode { node: from.u64()?, facts: NodeFacts::decode(from)? },
             EDIT => Self::Edit(Edit::decode(from)?),
+            EDIT_EMPTY => {
+                let edit = Edit::decode(from)?;
+                Self::Edit(Edit { empty: Encoded::decode(from)?, ..edit })
+            }
             TAKE_OVER => Self::TakeOver(TakeOver::decode(from)?),
+            TAKE_OVER_KNOWN => {
+                let taken = TakeOver::decode(from)?;
+                let known = Some(Box::new(CatalogState::decode(from)?));
+                Self::TakeOver(TakeOver { known, ..taken })
+            }
             _ => return Err(from.malformed("catalog command")),
         })
     }
@@ -363,9 +380,20 @@ mod tests {
             settings: Some(ClusterSettings::default()),
             recover: vec![(2, 3)],
             recovered: vec![4],
+            empty: Vec::new(),
         };
-        let taken =
-            TakeOver { node: 1, replica: 9, gone: vec![2], founds: Some(3), address: "host:1".into() };
+        let taken = TakeOver {
+            node: 1,
+            replica: 9,
+            gone: vec![2],
+            founds: Some(3),
+            address: "host:1".into(),
+            known: None,
+        };
+        let given_up_before = [(1, 5)].into();
+        let begins_empty = [(1, 5)].into();
+        let known = CatalogState { epoch: 7, given_up_before, begins_empty, ..CatalogState::default() };
+        let known = TakeOver { known: Some(Box::new(known)), ..taken.clone() };
         let commands = vec![
             CatalogCommand::Found(founding),
             CatalogCommand::SetNodeAddress { node: 2, address: "other:1".into() },
@@ -382,8 +410,10 @@ mod tests {
             CatalogCommand::SetLimits { limits: Limits { window_rows: 4, ..Limits::default() } },
             CatalogCommand::AddNode(facts.clone()),
             CatalogCommand::UpdateNode { node: 4, facts },
+            CatalogCommand::Edit(Edit { empty: vec![(3, 1)], ..edit.clone() }),
             CatalogCommand::Edit(edit),
             CatalogCommand::TakeOver(taken),
+            CatalogCommand::TakeOver(known),
         ];
         let encoded: Vec<_> = commands.iter().map(CatalogCommand::to_bytes).collect();
         assert_eq!(decode_batch(&encode_batch(Stamp(9), &encoded)).unwrap(), commands);

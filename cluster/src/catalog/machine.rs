@@ -8,7 +8,7 @@ use fanfold_storage::snapshot::Manifest;
 use super::command::{CatalogOutcome, CatalogRefusal, decode_batch};
 use super::state::CatalogState;
 use crate::map::Whereabouts;
-use crate::raft::{Bucket, FileError, Garbage, GroupFiles, LastBucket, LastWork, Machine};
+use crate::raft::{Bucket, FileError, FileWork, Garbage, LastBucket, LastWork, Machine};
 
 /// The catalog's state machine.
 #[derive(Debug, Default)]
@@ -96,22 +96,26 @@ impl Machine for CatalogMachine {
         Box::new(self.cut.take())
     }
 
-    fn restore(&mut self, files: &GroupFiles, manifest: &Manifest) -> Result<(), FileError> {
-        let mut state = None;
-        let decode = |section, _, bytes: &[u8]| {
-            let mut from = Reader::new(bytes);
-            let decoded = (section == SECTION).then(|| CatalogState::decode(&mut from)).transpose()?;
-            if decoded.is_some() { from.end().map(|()| decoded) } else { Ok(None) }
-        };
-        let take = |decoded: Option<CatalogState>| {
-            state = decoded.or(state.take());
-            Ok(())
-        };
-        files.snapshots.load(manifest, decode, take)?;
-        let state = state.ok_or(FileError::Damaged)?;
-        *self = Self { state, ..Self::new(self.whereabouts.clone()) };
-        self.publish();
-        Ok(())
+    fn restoring(&self, manifest: Arc<Manifest>) -> FileWork<Self> {
+        Box::new(move |files| {
+            let mut state = None;
+            let decode = |section, _, bytes: &[u8]| {
+                let mut from = Reader::new(bytes);
+                let decoded = (section == SECTION).then(|| CatalogState::decode(&mut from)).transpose()?;
+                if decoded.is_some() { from.end().map(|()| decoded) } else { Ok(None) }
+            };
+            let take = |decoded: Option<CatalogState>| {
+                state = decoded.or(state.take());
+                Ok(())
+            };
+            files.snapshots.load(&manifest, decode, take)?;
+            let state = state.ok_or(FileError::Damaged)?;
+            Ok(Box::new(move |machine: &mut Self| {
+                *machine = Self { state, ..Self::new(machine.whereabouts.clone()) };
+                machine.publish();
+                Box::new(()) as Garbage
+            }))
+        })
     }
 }
 

@@ -29,7 +29,7 @@ pub use nodes::{
 pub(crate) use nodes::{Edit, NodeFacts, Place};
 pub use policy::{NAME_BYTES_MAX, name_refusal};
 pub use state::CatalogState;
-pub(crate) use take_over::{Fate, TakeOver};
+pub(crate) use take_over::{EPOCH_LEAP, Fate, TakeOver};
 pub(crate) use view::CatalogView;
 
 /// What this program can do; a cluster is raised to it when all nodes can (R3). One whose level is higher has, or may get,

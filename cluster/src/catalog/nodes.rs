@@ -105,13 +105,15 @@ pub(crate) struct Edit {
     pub recover: Vec<(u32, u64)>,
     /// Groups that do.
     pub recovered: Vec<u32>,
+    /// Groups that nobody has anything of, and that begin with nothing on this node.
+    pub empty: Vec<(u32, u64)>,
 }
 
 impl Edit {
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        let Self { nodes, groups, settings, recover, recovered, epoch: _ } = self;
-        let is_still = groups.is_empty() && recover.is_empty() && recovered.is_empty();
+        let Self { nodes, groups, settings, recover, recovered, empty, epoch: _ } = self;
+        let is_still = groups.is_empty() && recover.is_empty() && recovered.is_empty() && empty.is_empty();
         is_still && nodes.is_empty() && settings.is_none()
     }
 }
@@ -197,7 +199,7 @@ impl CatalogState {
         edit.nodes.iter().all(is_so)
             && edit.groups.iter().all(is_placed)
             && edit.settings.is_none_or(|settings| settings == self.settings)
-            && edit.recover.iter().all(is_kept)
+            && edit.recover.iter().chain(&edit.empty).all(is_kept)
             && edit.recovered.iter().all(|group| !self.recovering.contains_key(group))
     }
 
@@ -207,7 +209,7 @@ impl CatalogState {
         }
         let unknown = |node: &u64| !self.nodes.contains_key(node);
         let placed = || {
-            let recovered = edit.recover.iter().map(|(_, node)| *node);
+            let recovered = edit.recover.iter().chain(&edit.empty).map(|(_, node)| *node);
             edit.groups.iter().flat_map(|(_, places)| places.iter().map(|place| place.node)).chain(recovered)
         };
         let node = edit.nodes.iter().map(|(node, _)| *node).chain(placed()).find(unknown);
@@ -218,7 +220,7 @@ impl CatalogState {
         let is_sound =
             |(group, places): &(u32, Vec<Place>)| (*group as usize) < self.groups.len() && !places.is_empty();
         let is_group = |(group, _): &(u32, u64)| (*group as usize) < self.groups.len();
-        if !edit.groups.iter().all(is_sound) || !edit.recover.iter().all(is_group) {
+        if !edit.groups.iter().all(is_sound) || !edit.recover.iter().chain(&edit.empty).all(is_group) {
             return CatalogOutcome::Refused(CatalogRefusal::Malformed);
         }
         for (node, state) in edit.nodes {
@@ -243,16 +245,29 @@ impl CatalogState {
             self.groups[group as usize] = wanted;
         }
         for (group, node) in edit.recover {
-            self.last_replica += 1;
-            self.groups[group as usize] = vec![ReplicaRecord { replica: self.last_replica, node }];
-            self.recovering.insert(group, self.last_replica);
-            self.given_up_before.insert(group, self.last_replica);
+            self.begin_recovery(group, node);
+            self.begins_empty.remove(&group);
+        }
+        for (group, node) in edit.empty {
+            let replica = self.begin_recovery(group, node);
+            self.begins_empty.insert(group, replica);
         }
         for group in edit.recovered {
             self.recovering.remove(&group);
+            self.begins_empty.remove(&group);
         }
         self.settings = edit.settings.unwrap_or(self.settings);
         CatalogOutcome::Done
+    }
+
+    /// Lets a group go on with a new replica on one node; those before it are given up.
+    fn begin_recovery(&mut self, group: u32, node: u64) -> u64 {
+        self.last_replica += 1;
+        let replica = self.last_replica;
+        self.groups[group as usize] = vec![ReplicaRecord { replica, node }];
+        self.recovering.insert(group, replica);
+        self.given_up_before.insert(group, replica);
+        replica
     }
 }
 
@@ -358,6 +373,7 @@ impl Encoded for Place {
     }
 }
 
+/// Groups that begin empty stand behind it, and the command has another number then.
 impl Encoded for Edit {
     fn encode(&self, out: &mut Vec<u8>) {
         self.epoch.encode(out);
@@ -376,6 +392,7 @@ impl Encoded for Edit {
             settings: Encoded::decode(from)?,
             recover: Encoded::decode(from)?,
             recovered: Encoded::decode(from)?,
+            empty: Vec::new(),
         })
     }
 }

@@ -48,6 +48,8 @@ pub struct CatalogState {
     pub recovering: BTreeMap<u32, u64>,
     /// By group that was recovered: the replicas before this one are given up, and never count again.
     pub given_up_before: BTreeMap<u32, u64>,
+    /// Of the groups that are being recovered, those that nobody has anything of: the replica begins with nothing.
+    pub begins_empty: BTreeMap<u32, u64>,
     /// The last replica id that was given.
     pub last_replica: u64,
     /// What holds for the whole cluster.
@@ -179,6 +181,10 @@ impl Encoded for CatalogState {
         if !self.given_up_before.is_empty() {
             self.given_up_before.encode(out);
         }
+        // Nor was this; what begins empty was given up.
+        if !self.begins_empty.is_empty() {
+            self.begins_empty.encode(out);
+        }
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -201,6 +207,7 @@ impl Encoded for CatalogState {
             },
             recovering: BTreeMap::new(),
             given_up_before: BTreeMap::new(),
+            begins_empty: BTreeMap::new(),
             last_replica: FIRST_REPLICA,
             settings: ClusterSettings::default(),
             graphs: Vec::<(GraphId, String)>::decode(from)?.into_iter().collect(),
@@ -217,6 +224,9 @@ impl Encoded for CatalogState {
             state.recovering = Encoded::decode(from)?;
             if from.left() > 0 {
                 state.given_up_before = Encoded::decode(from)?;
+            }
+            if from.left() > 0 {
+                state.begins_empty = Encoded::decode(from)?;
             }
         }
         Ok(state)

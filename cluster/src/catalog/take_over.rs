@@ -4,6 +4,7 @@
 //! - It leaps over the epochs that others may have seen and this replica never heard of.
 //! - Who votes in a partition, it does not know: those that lost their majority are found, and recovered, when the nodes
 //!   that are left have said what they have.
+//! - It brings the newest state that the node knows of, if its replica has less, or is made anew.
 //! - Proposed again, it changes nothing.
 
 use fanfold_storage::codec::{Encoded, Malformed, Reader};
@@ -13,7 +14,7 @@ use super::nodes::{NodeState, ReplicaRecord};
 use super::state::{CatalogState, plain_node};
 
 /// More changes than a majority can have made that this replica missed.
-const EPOCH_LEAP: u64 = 1 << 20;
+pub(crate) const EPOCH_LEAP: u64 = 1 << 20;
 
 /// A node goes on with what it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(crate) struct TakeOver {
     pub founds: Option<u128>,
     /// Where it listens for clients, until it says more.
     pub address: String,
+    /// The newest state that is known, if it is newer than what the replica has.
+    pub known: Option<Box<CatalogState>>,
 }
 
 /// What becomes of a group when nodes are gone.
@@ -57,13 +60,16 @@ impl CatalogState {
     }
 
     pub(super) fn take_over(&mut self, taken: TakeOver) -> CatalogOutcome {
-        let TakeOver { node, replica, gone, founds, address } = taken;
+        let TakeOver { node, replica, gone, founds, address, known } = taken;
         let record = ReplicaRecord { replica, node };
-        if self.cluster_id.is_none() {
-            return CatalogOutcome::Refused(CatalogRefusal::NotFounded);
-        }
         if self.wanted(0) == [record] {
             return CatalogOutcome::Done;
+        }
+        if let Some(known) = known.filter(|known| known.epoch > self.epoch) {
+            *self = *known;
+        }
+        if self.cluster_id.is_none() {
+            return CatalogOutcome::Refused(CatalogRefusal::NotFounded);
         }
         if founds.is_none() && !self.nodes.contains_key(&node) {
             return CatalogOutcome::Refused(CatalogRefusal::UnknownNode { node });
@@ -75,6 +81,7 @@ impl CatalogState {
             self.nodes = [(node, plain_node(address))].into();
             self.groups.iter_mut().for_each(|wanted| *wanted = vec![record]);
             self.recovering.clear();
+            self.begins_empty.clear();
             self.given_up_before = (0..self.groups.len() as u32).map(|group| (group, replica)).collect();
             return CatalogOutcome::Done;
         }
@@ -89,6 +96,7 @@ impl CatalogState {
     }
 }
 
+/// A state that is known is the last of it, and the command has another number then.
 impl Encoded for TakeOver {
     fn encode(&self, out: &mut Vec<u8>) {
         self.node.encode(out);
@@ -97,6 +105,9 @@ impl Encoded for TakeOver {
         self.founds.is_some().encode(out);
         self.founds.unwrap_or_default().encode(out);
         self.address.encode(out);
+        if let Some(known) = &self.known {
+            known.encode(out);
+        }
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -110,6 +121,7 @@ impl Encoded for TakeOver {
                 is_there.then_some(cluster_id)
             },
             address: from.string()?,
+            known: None,
         })
     }
 }
@@ -146,7 +158,14 @@ mod tests {
         assert_eq!(fates, [kept(&[1]), kept(&[1]), kept(&[4]), Fate::Lost, Fate::GoesOn]);
         let (before, taken) = (
             state.groups.clone(),
-            TakeOver { node: 1, replica: 99, gone: vec![2, 3], founds: None, address: String::new() },
+            TakeOver {
+                node: 1,
+                replica: 99,
+                gone: vec![2, 3],
+                founds: None,
+                address: String::new(),
+                known: None,
+            },
         );
         assert_eq!(state.take_over(taken.clone()), CatalogOutcome::Done);
         assert_eq!(state.wanted(0), [ReplicaRecord { replica: 99, node: 1 }]);
@@ -161,10 +180,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_counts_if_it_is_newer() {
+        let (newer, mut older) = (state(), CatalogState { epoch: 51, last_replica: 7, ..state() });
+        let taken = |known: &CatalogState| TakeOver {
+            node: 1,
+            replica: 99,
+            gone: vec![2, 3],
+            founds: None,
+            address: String::new(),
+            known: Some(Box::new(known.clone())),
+        };
+        let mut anew = CatalogState::default();
+        assert_eq!(anew.take_over(taken(&newer)), CatalogOutcome::Done);
+        assert_eq!((anew.cluster_id, anew.epoch), (Some(5), 50 + EPOCH_LEAP));
+        assert_eq!(anew.wanted(0), [ReplicaRecord { replica: 99, node: 1 }]);
+        let before = anew.clone();
+        assert_eq!(anew.take_over(taken(&newer)), CatalogOutcome::Done);
+        assert_eq!(anew, before, "once is enough");
+        older.take_over(taken(&newer));
+        assert_eq!(older.epoch, 51 + EPOCH_LEAP, "its own is the newest");
+    }
+
+    #[test]
     fn a_restored_node_is_alone_in_a_cluster_of_its_own() {
         let mut state = state();
-        let taken =
-            TakeOver { node: 1, replica: 99, gone: Vec::new(), founds: Some(8), address: "here:1".into() };
+        let taken = TakeOver {
+            node: 1,
+            replica: 99,
+            gone: Vec::new(),
+            founds: Some(8),
+            address: "here:1".into(),
+            known: None,
+        };
         state.take_over(taken);
         assert_eq!((state.cluster_id, state.nodes.len()), (Some(8), 1));
         let alone = ReplicaRecord { replica: 99, node: 1 };

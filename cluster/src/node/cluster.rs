@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use fanfold_storage::ids::PartitionId;
 use fanfold_storage::log::GroupId;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::Node;
 use super::host::groups_of;
 use super::keeper::Liveness;
 use super::plan;
+use super::survey::Surveyed;
 use crate::catalog::{
     CATALOG_GROUP, CatalogCommand, CatalogState, Edit, NodeRecord, NodeState, ReplicaRecord,
 };
@@ -43,8 +44,9 @@ impl Node {
         let state = self.whereabouts.view.current();
         self.host.survey.note(self.host.node, self.host.report());
         let liveness = self.liveness();
-        let groups: Vec<_> =
-            groups_of(self.partition_count).map(|group| self.group_view(&state, &liveness, group)).collect();
+        let surveyed = self.host.survey.all();
+        let group_view = |group| self.group_view(&state, &liveness, &surveyed, group);
+        let groups: Vec<_> = groups_of(self.partition_count).map(group_view).collect();
         let ahead_ms = self.peers.as_ref().map(PeerNetwork::clock_offsets).unwrap_or_default();
         let nodes = state.nodes.iter().map(|(node, record)| NodeView {
             node: *node,
@@ -55,6 +57,8 @@ impl Node {
             silent_ms: liveness.silence(*node).map(|silence| silence.as_millis() as u64),
             clock_ahead_ms: if *node == self.host.node { Some(0) } else { ahead_ms.get(node).copied() },
             is_clock_off: self.whereabouts.is_clock_off(*node),
+            is_disk_slow: self.whereabouts.is_slow(*node),
+            is_disk_full: self.whereabouts.is_full(*node),
             is_alive: liveness.is_alive(*node),
             replicas: groups.iter().filter(|group| group.is_on(*node)).count() as u32,
             leads: groups.iter().filter(|group| group.leader == Some(*node)).count() as u32,
@@ -74,7 +78,13 @@ impl Node {
         Liveness { host: &self.host, peers: self.peers.as_ref(), since: self.opened_at }
     }
 
-    fn group_view(&self, state: &CatalogState, liveness: &Liveness<'_>, group: GroupId) -> GroupView {
+    fn group_view(
+        &self,
+        state: &CatalogState,
+        liveness: &Liveness<'_>,
+        surveyed: &Surveyed,
+        group: GroupId,
+    ) -> GroupView {
         let wanted = state.wanted(group.0).to_vec();
         let report = self.host.survey.of(group);
         let leader = self.whereabouts.leaders.of(group).filter(|leader| liveness.is_alive(*leader));
@@ -109,7 +119,13 @@ impl Node {
             Some(report) => (report.term, report.voters.clone(), report.learners.clone()),
             None => (0, Vec::new(), Vec::new()),
         };
-        GroupView { partition: partition_of(group), wanted, leader, term, voters, learners, lag, health }
+        let all = wanted.iter().chain(&voters).chain(&learners);
+        let mut closed: Vec<_> = all.filter(|record| surveyed.is_closed(group, record)).copied().collect();
+        closed.sort_unstable();
+        closed.dedup();
+        let is_diverged = surveyed.diverged().iter().any(|(differs, _)| *differs == group);
+        let partition = partition_of(group);
+        GroupView { partition, wanted, leader, term, voters, learners, lag, closed, is_diverged, health }
     }
 
     /// Changes the cluster, or says what would change. Answered when the catalog has it; what follows from it goes on
@@ -237,17 +253,24 @@ impl Node {
         }
     }
 
-    /// Makes a node the preferred leader of a partition (none: of the catalog). Answered when it leads.
-    pub async fn transfer_leader(&self, partition: Option<PartitionId>, to: u64) -> Result<(), NodeError> {
+    /// Makes a node the preferred leader of a partition (none: of the catalog). Answered when it leads; a dry run only checks
+    /// whether it can.
+    pub async fn transfer_leader(
+        &self,
+        partition: Option<PartitionId>,
+        to: u64,
+        is_dry_run: bool,
+    ) -> Result<(), NodeError> {
         let _pass = self.enter()?;
-        if let Some(id) = partition.filter(|id| id.0 >= self.partition_count) {
-            return Err(NodeError::UnknownPartition { partition: id });
-        }
         self.acquainted().await?;
+        self.host.survey.note(self.host.node, self.host.report());
         let planned = |liveness: &Liveness<'_>, state: &CatalogState| {
             liveness.plan(state, |facts| Ok((plan::prefer(facts, partition, to)?, ClusterChanged::default())))
         };
-        self.edit(planned, false).await?;
+        self.edit(planned, is_dry_run).await?;
+        if is_dry_run {
+            return Ok(());
+        }
         let group = group_of(partition);
         let led = async {
             while self.whereabouts.leaders.of(group) != Some(to) {
@@ -261,22 +284,4 @@ impl Node {
             () = self.stopping.cancelled() => Err(NodeError::ShuttingDown),
         }
     }
-
-    /// Hands every leadership to a node that goes on, and whose clock is right (C8).
-    pub(super) async fn hand_over(&self) {
-        let deadline = Instant::now() + HAND_OVER_WAIT;
-        let members = self.host.members();
-        let handed = members.iter().map(|member| async move {
-            if member.is_leader()
-                && let Some(to) = super::hand_over::heir(&self.host, &**member)
-                && let Err(error) = member.step(super::member::Step::Transfer(to)).await
-            {
-                tracing::debug!(group = member.id().0, %error, "the leadership was not handed over");
-            }
-        });
-        let _ = tokio::time::timeout_at(deadline, futures_util::future::join_all(handed)).await;
-    }
 }
-
-/// How long a clean stop waits for others to take the leadership.
-const HAND_OVER_WAIT: Duration = Duration::from_secs(3);

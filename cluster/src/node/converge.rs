@@ -2,11 +2,11 @@
 //!
 //! - A replica votes only once it has caught up, and a vote leaves only for voters a majority of which is alive.
 //! - A leader that is not wanted hands the leadership over before it leaves.
-//! - The preferred leader gets the leadership whenever it can take it.
+//! - The preferred leader gets the leadership whenever it can take it, and has applied what the leader has: not only holds it.
 //! - A leader whose state is damaged hands the leadership over before anything else, and nobody hands it one. Its log is whole,
 //!   so it goes on voting.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,9 @@ const LOOK_EVERY_SETTLED: Duration = Duration::from_secs(1);
 
 /// How long a leader leads before it hands the leadership to the preferred one: that may be about to stop.
 const LEAD_FOR: Duration = Duration::from_secs(3);
+
+/// What nodes say of themselves is heard within so long: they are asked every half second.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long after a step failed the next is tried.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -112,11 +115,31 @@ pub(super) fn next(
     other.map_or(Next::Wait, |other| Next::Step(Step::Transfer(*other)))
 }
 
+/// What a leader had applied lately, by which it judges whether another replica could answer as soon as it led: holding the log
+/// is not enough, since reads and writes would wait there for the rest to be applied.
+#[derive(Debug, Default)]
+struct Course(VecDeque<(Instant, u64)>);
+
+impl Course {
+    /// Notes what is applied now.
+    fn note(&mut self, now: Instant, applied: u64) {
+        while self.0.get(1).is_some_and(|(at, _)| *at + TOLD_WITHIN <= now) {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, applied));
+    }
+
+    /// Whether what another replica had applied when its node said so is what this one had by then; none is known to be if this
+    /// one has not led for long enough.
+    fn keeps_up(&self, now: Instant, applied: Option<u64>) -> bool {
+        let then = self.0.front().filter(|(at, _)| *at + TOLD_WITHIN <= now);
+        then.zip(applied).is_some_and(|((_, then), applied)| applied >= *then)
+    }
+}
+
 /// Whether another replica could answer if it led: its node is fit, and says nothing of damage.
-fn can_lead(whereabouts: &Whereabouts, survey: &Survey, group: GroupId, other: (ReplicaId, u64)) -> bool {
-    let (replica, node) = other;
-    let record = ReplicaRecord { replica: replica.0, node };
-    whereabouts.is_fit(node) && !survey.is_closed(group, &record)
+fn can_lead(whereabouts: &Whereabouts, survey: &Survey, group: GroupId, other: &ReplicaRecord) -> bool {
+    whereabouts.is_fit(other.node) && !survey.is_closed(group, other)
 }
 
 /// Brings a group to the replicas that the catalog wants, while this node leads it, until it is stopped.
@@ -131,6 +154,7 @@ pub(super) async fn run(
     let mut leadership = member.watch_leadership();
     let group = member.id();
     let (mut uniform, mut leads_since) = (None::<(u64, GroupMembers)>, None::<Instant>);
+    let mut course = Course::default();
     loop {
         let state = view.borrow_and_update().clone();
         let mut look = None;
@@ -139,9 +163,17 @@ pub(super) async fn run(
             let is_new = leads_since.get_or_insert_with(Instant::now).elapsed() < LEAD_FOR;
             let (members, metrics) = (member.members(), member.metrics());
             let (own, is_damaged) = (member.replica(), member.is_damaged());
+            let now = Instant::now();
+            course.note(now, metrics.applied_index);
+            let has_room = whereabouts.has_room(&members.voters);
             let can_lead = |replica: ReplicaId| match members.voters.get(&replica) {
                 _ if replica == own => !is_damaged,
-                Some(at) => can_lead(&whereabouts, &survey, group, (replica, node_of(at))),
+                Some(at) => {
+                    let record = ReplicaRecord { replica: replica.0, node: node_of(at) };
+                    // Who answers nothing need not wait for somebody who answers at once.
+                    let keeps_up = is_damaged || course.keeps_up(now, survey.applied(group, &record));
+                    has_room && keeps_up && can_lead(&whereabouts, &survey, group, &record)
+                }
                 None => false,
             };
             let next = next(own, wanted, &members, |replica| member.is_ready(replica), can_lead);
@@ -174,7 +206,7 @@ pub(super) async fn run(
                 }
             });
         } else {
-            (uniform, leads_since) = (None, None);
+            (uniform, leads_since, course) = (None, None, Course::default());
         }
         let wait = async {
             match look {
@@ -295,6 +327,22 @@ mod tests {
         let step = next(own, &wanted, &members, is_ready, |_| true);
         assert_eq!(step, Next::Step(Step::AddLearner(wanted[2])));
     }
+    #[test]
+    fn who_holds_the_log_and_has_not_applied_it_does_not_keep_up() {
+        let begun = Instant::now();
+        let mut course = Course::default();
+        for second in 0..10 {
+            course.note(begun + Duration::from_secs(second), 100 * second);
+        }
+        let now = begun + Duration::from_secs(9);
+        assert_eq!(course.0.len(), 3);
+        assert!(course.keeps_up(now, Some(700)) && !course.keeps_up(now, Some(699)));
+        assert!(!course.keeps_up(now, None), "nobody said anything of it");
+        let mut course = Course::default();
+        course.note(now, 900);
+        assert!(!course.keeps_up(now, Some(900)), "who leads since now knows nothing of then");
+    }
+
     #[test]
     fn who_cannot_answer_leads_nothing_and_gets_no_leadership() {
         let address = |id: u64| (ReplicaId(id), address_of(id));

@@ -6,6 +6,7 @@ use super::Node;
 use crate::map::partition_of;
 use crate::partition::PartitionHandle;
 use crate::phases::Phases;
+use crate::raft::Machine;
 use crate::status::NodeFigures;
 
 impl Node {
@@ -14,10 +15,18 @@ impl Node {
         let queued =
             |partition: Arc<PartitionHandle>| (partition.id(), partition.proposer().waiting() as u64);
         let diverged = self.host.survey.all().diverged();
+        let log = self.log.status();
+        let is_damaged = |partition: &Arc<PartitionHandle>| {
+            partition.group().try_read(Machine::is_damaged).unwrap_or(false)
+        };
+        let damaged = self.partitions.all().filter(is_damaged).map(|partition| partition.id());
         NodeFigures {
             phases: self.phases().times(),
             queued: self.partitions.all().map(queued).collect(),
-            log: self.log.status(),
+            is_disk_stalled: self.host.whereabouts.is_slow(self.identity.node_id) && !log.full,
+            damaged: self.partitions.damaged().chain(damaged).collect(),
+            damaged_replicas: self.partitions.damaged_replicas(),
+            log,
             diverged: diverged.into_iter().filter_map(|(group, _)| partition_of(group)).collect(),
             disk_free_bytes: self.fs.free_bytes(&self.data_dir).ok(),
         }

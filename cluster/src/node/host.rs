@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
-use fanfold_storage::command::{Command, encode_batch};
+use fanfold_storage::command::encode_batch;
 use fanfold_storage::ids::{PartitionId, Stamp};
-use fanfold_storage::log::{GroupId, Log, LogError};
-use fanfold_storage::partition::Partition;
+use fanfold_storage::log::{GroupId, Log};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ use super::survey::{GroupReport, Held, Left, NodeReport, Settled, Survey};
 use crate::catalog::{CATALOG_GROUP, Catalog, CatalogHandle, CatalogMachine, CatalogState, Distributor};
 use crate::clock::{Clock, Stamps};
 use crate::dispatcher::{Dispatcher, DispatcherSettings, StreamTransport};
-use crate::error::{NodeError, NodeFailure, OpenError};
+use crate::error::{NodeFailure, OpenError};
 use crate::identity::{DataDir, StoredIdentity};
 use crate::map::{Whereabouts, address_of, partition_of};
 use crate::options::NodeOptions;
@@ -34,8 +34,8 @@ use crate::partition::{
 };
 use crate::proposer::Proposer;
 use crate::raft::{
-    self, Formation, Group, GroupDirectory, GroupSpec, Loading, LogStoreError, Machine, PeerEndpoint,
-    PeerTransport, ReplicaId, StopReason, group_dir, retire_closed,
+    self, Fills, Formation, Group, GroupDirectory, GroupSpec, Loading, Machine, PeerEndpoint, PeerTransport,
+    ReplicaId, StopReason, group_dir, retire_closed,
 };
 use crate::upkeep::{Upkeep, UpkeepMeans};
 
@@ -55,6 +55,8 @@ pub(super) struct Opening {
     pub options: NodeOptions,
     pub log: Log,
     pub pacer: Arc<Pacer>,
+    /// Whose turn it is to be filled by a peer.
+    pub fills: Fills,
     pub whereabouts: Arc<Whereabouts>,
     pub transport: Arc<dyn PeerTransport>,
     pub loads: Arc<Loads>,
@@ -68,7 +70,7 @@ impl Loads {
     /// Begins to read those of the replicas that were here before.
     pub fn begin(
         options: &NodeOptions,
-        pacer: &Arc<Pacer>,
+        means: (&Arc<Pacer>, &Fills),
         stored: Option<&StoredIdentity>,
         replicas: &BTreeMap<u32, u64>,
     ) -> Self {
@@ -76,7 +78,7 @@ impl Loads {
         let partitions = replicas.keys().filter_map(|group| {
             let (group, count) = (GroupId(*group), stored.partitions);
             let machine = PartitionMachine::new(partition_of(group)?, count);
-            Some((group, directory_of(options, pacer, group).load(group, machine)))
+            Some((group, directory_of(options, means, group).load(group, machine)))
         });
         Self(Mutex::new(partitions.collect()))
     }
@@ -94,12 +96,17 @@ impl Loads {
     }
 }
 
-fn directory_of(options: &NodeOptions, pacer: &Arc<Pacer>, group: GroupId) -> GroupDirectory {
+fn directory_of(
+    options: &NodeOptions,
+    (pacer, fills): (&Arc<Pacer>, &Fills),
+    group: GroupId,
+) -> GroupDirectory {
     let pacer = pacer.clone();
     GroupDirectory {
         fs: options.fs.clone(),
         dir: group_dir(&options.data_dir, group),
         pace: Arc::new(move |bytes| pacer.take(bytes)),
+        fills: fills.clone(),
     }
 }
 
@@ -129,6 +136,8 @@ pub(super) struct Host {
     pub persisted: tokio::sync::Mutex<u64>,
     /// The recovered replicas that took their new incarnation before anybody reached them.
     pub reincarnated: Mutex<BTreeMap<GroupId, u64>>,
+    /// Whether this node is about to stop, and is to be given no leadership.
+    pub is_leaving: AtomicBool,
 }
 
 impl Host {
@@ -153,8 +162,9 @@ impl Host {
         let handle = PartitionHandle::new(id, opened.clone(), proposer, self.whereabouts.clone());
         // With others in the group the recovery is over, whatever an old catalog says.
         let is_sole = opened.members().is_sole(opened.replica());
-        if formation == Formation::Recover && is_sole {
-            let reincarnated = reincarnate(&handle).await;
+        let is_anew = matches!(formation, Formation::Anew { .. });
+        if (formation == Formation::Recover || is_anew) && is_sole {
+            let reincarnated = self.reincarnate(&handle, is_anew).await;
             if reincarnated.is_err() {
                 opened.shutdown().await;
             }
@@ -196,18 +206,23 @@ impl Host {
     ) -> Result<(), OpenError> {
         let group = crate::map::group_of(Some(id));
         match self.open(group, replica, formation).await {
-            Err(OpenError::Partition {
-                source: raft::OpenError::Log(LogStoreError::Log(error @ LogError::Quarantined { .. })),
-                ..
-            }) => {
-                tracing::error!(partition = id.0, %error, "the partition refuses service on this node");
+            Err(OpenError::Partition { source, .. }) if source.is_damage() => {
+                tracing::error!(
+                    partition = id.0,
+                    error = %source,
+                    "the partition refuses service on this node, and the others go on; with other replicas it is filled anew by them, \
+                     alone it has to be restored (`fanfold backup restore --partition {id}`), or go on with what is left \
+                     (`fanfold partition salvage {id} --data-dir DIR --dry-run` says what that loses)"
+                );
                 self.partitions.mark_damaged(id);
                 Ok(())
             }
             Err(OpenError::Partition { source: raft::OpenError::Retired { .. }, .. }) => {
                 self.retire(group, replica).await
             }
-            Err(OpenError::Setup(error)) if formation == Formation::Recover => {
+            Err(OpenError::Setup(error))
+                if matches!(formation, Formation::Recover | Formation::Anew { .. }) =>
+            {
                 tracing::warn!(partition = id.0, %error, "the partition is not recovered yet; trying again");
                 Ok(())
             }
@@ -363,7 +378,7 @@ impl Host {
     }
 
     /// Writes down that a replica is here, or gone.
-    async fn note_replica(&self, group: GroupId, replica: Option<u64>) -> Result<(), OpenError> {
+    pub async fn note_replica(&self, group: GroupId, replica: Option<u64>) -> Result<(), OpenError> {
         let replicas = {
             let mut replicas = self.replicas.lock();
             match replica {
@@ -433,19 +448,30 @@ impl Host {
         let held = |(group, replica): (&u32, &u64)| {
             let here = hosted.get(&GroupId(*group));
             let is_open = here.is_some_and(|here| !here.member.is_damaged());
-            let stranded = here.and_then(|here| Left::of(&*here.member));
-            Held { group: *group, replica: *replica, is_open, stranded, marks: self.marks(GroupId(*group)) }
+            let applied = here.map_or(0, |here| here.member.metrics().applied_index);
+            let stranded = here.and_then(|here| Left::of(&*here.member, || self.applied(GroupId(*group))));
+            let marks = self.marks(GroupId(*group));
+            Held { group: *group, replica: *replica, is_open, applied, stranded, marks }
         };
-        NodeReport {
-            led: hosted.values().filter_map(|one| GroupReport::of(&*one.member, &one.settled)).collect(),
-            held: replicas.iter().map(held).collect(),
-        }
+        let led = |(group, one): (&GroupId, &Hosted)| {
+            GroupReport::of(&*one.member, &one.settled, || self.applied(*group))
+        };
+        NodeReport { led: hosted.iter().filter_map(led).collect(), held: replicas.iter().map(held).collect() }
     }
 
     /// By what a replica here is compared with the others; the catalog's is not.
     fn marks(&self, group: GroupId) -> Vec<Mark> {
         let partition = partition_of(group).and_then(|id| self.partitions.get(id).ok());
-        partition.map_or_else(Vec::new, |here| here.group().read(PartitionMachine::marks))
+        // Whoever asks for them waits for nobody: all messages of this node would wait with it.
+        partition.and_then(|here| here.group().try_read(PartitionMachine::marks)).unwrap_or_default()
+    }
+
+    /// The time up to which a replica here has applied entries; zero of the catalog, or of one that applies some just now.
+    fn applied(&self, group: GroupId) -> Stamp {
+        let partition = partition_of(group).and_then(|id| self.partitions.get(id).ok());
+        // Whoever asks for it waits for nobody.
+        let stamp = partition.and_then(|here| here.group().try_read(|machine| machine.state_as_is().stamp()));
+        stamp.unwrap_or(Stamp(0))
     }
 
     /// Ends the tasks of all replicas.
@@ -463,12 +489,14 @@ impl Opening {
         formation: Formation,
     ) -> Result<Group<CatalogMachine>, raft::OpenError> {
         let machine = CatalogMachine::new(self.whereabouts.clone());
-        let loading = self.directory(CATALOG_GROUP).load(CATALOG_GROUP, machine);
+        // It is small, and waits for no partition to be filled.
+        let directory = GroupDirectory { fills: Fills::default(), ..self.directory(CATALOG_GROUP) };
+        let loading = directory.load(CATALOG_GROUP, machine);
         self.group(CATALOG_GROUP, replica, formation, loading).await
     }
 
-    fn directory(&self, group: GroupId) -> GroupDirectory {
-        directory_of(&self.options, &self.pacer, group)
+    pub fn directory(&self, group: GroupId) -> GroupDirectory {
+        directory_of(&self.options, (&self.pacer, &self.fills), group)
     }
 
     async fn group<M: Machine>(
@@ -499,21 +527,6 @@ impl Hosted {
         self.tasks.close();
         self.tasks.wait().await;
     }
-}
-
-/// Changes the incarnation of a partition that was recovered and leads (R11).
-pub(super) async fn reincarnate(partition: &PartitionHandle) -> Result<(), NodeError> {
-    let highest = partition.read(Partition::highest_incarnation)?;
-    // Ids of replicas count up over all recoveries, also those that this replica never heard of.
-    let incarnation = (highest + 1).max(partition.group().replica().0);
-    partition.propose(&Command::Reincarnate { incarnation }).await?;
-    partition.note_incarnation(incarnation);
-    tracing::warn!(
-        partition = partition.id().0,
-        incarnation,
-        "the partition is recovered; its streams begin anew"
-    );
-    Ok(())
 }
 
 /// Takes note of who leads a group, as its replica here sees it.

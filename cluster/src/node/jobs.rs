@@ -3,29 +3,33 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use fanfold_storage::ids::PartitionId;
+use fanfold_storage::log::LogHold;
+
 use super::Node;
 use crate::backup::{self, BackupError, Contents, GroupOf, Source};
 use crate::blocking::blocking;
 use crate::error::NodeError;
+use crate::identity::Known;
 use crate::jobs::{Job, JobError, JobKind, JobStatus};
 use crate::map::group_of;
 use crate::meter::{Meter, Phase};
-use crate::raft::{FileError, Group, Machine, StoredSnapshot, Turn};
-use crate::verify::{Held, Report, verify_held};
-
-/// When to try again to start a job while another runs.
-const BUSY_DELAY_MS: u64 = 1_000;
+use crate::raft::{FileError, Group, Machine, StoredSnapshot, Turn, group_dir};
+use crate::verify::{Finding, Held, HeldGroup, Report, verify_held};
 
 impl Node {
-    /// Starts a job that reads, and writes, at most so many bytes a second; one runs at a time.
+    /// Starts a job that reads, and writes, at most so many bytes a second; one runs at a time: while it does, the answer is of a job
+    /// without a number, that failed and says which runs.
     pub fn start_job(
         self: &Arc<Self>,
         kind: JobKind,
         bytes_per_second: Option<u64>,
     ) -> Result<JobStatus, NodeError> {
         let _pass = self.enter()?;
-        let job = self.jobs.begin(kind, bytes_per_second);
-        let job = job.ok_or(NodeError::Busy { delay_ms: BUSY_DELAY_MS })?;
+        let job = match self.jobs.begin(kind, bytes_per_second) {
+            Ok(job) => job,
+            Err(refused) => return Ok(refused),
+        };
         let (node, started) = (self.clone(), job.status());
         self.tasks.spawn(async move {
             let work = node.run(&job);
@@ -42,7 +46,7 @@ impl Node {
         Ok(started)
     }
 
-    /// How a job is; none if it is not known, or no more.
+    /// How a job is, the newest for 0; none if it is not known, or no more.
     pub fn job(&self, id: u64) -> Option<JobStatus> {
         Some(self.jobs.get(id)?.status())
     }
@@ -58,41 +62,75 @@ impl Node {
         let meter = job.meter().clone();
         match job.kind() {
             JobKind::Verify => {
-                let held = self.held();
-                let verified = blocking(move || verify_held(&held, &meter)).await;
+                let held = self.held(&meter);
+                let verified = blocking(move || verify_held(held, &meter)).await;
                 Ok(verified.map_err(|_| JobError::Panicked)??)
             }
-            JobKind::Backup { dir } => {
-                self.back_up(dir, meter).await?;
-                Ok(Report::default())
+            JobKind::Backup { dir, leaves_out_damaged } => {
+                let contents = self.back_up(dir, *leaves_out_damaged, meter).await?;
+                let left_out = contents.left_out.iter().map(|partition| Finding {
+                    path: group_dir(&self.data_dir, group_of(Some(PartitionId(*partition)))),
+                    offset: None,
+                    what: format!("partition {partition} is damaged and is not in the backup"),
+                });
+                Ok(Report { findings: left_out.collect(), files: contents.files.len() as u64 })
             }
         }
     }
 
     /// What is on disk now, kept there.
-    fn held(&self) -> Held {
-        let mut snapshots: Vec<_> =
-            self.catalog.here().into_iter().flat_map(|here| here.group().kept_snapshots()).collect();
-        snapshots.extend(self.partitions.all().flat_map(|p| p.group().kept_snapshots()));
+    fn held(&self, meter: &Arc<Meter>) -> Held {
+        let mut groups: Vec<_> =
+            self.catalog.here().into_iter().map(|here| HeldGroup::of(here.group())).collect();
+        groups.extend(self.partitions.all().map(|partition| HeldGroup::of(partition.group())));
+        let is_alone = self.catalog.state().nodes.len() <= 1;
+        // Nobody waits long for it, and who has it writes right now.
+        let epoch = self.host.persisted.try_lock().map_or(0, |epoch| *epoch);
+        let known = Known {
+            identity: self.identity,
+            replicas: self.host.replicas.lock().clone(),
+            epoch: if is_alone { 0 } else { epoch },
+        };
         Held {
-            data_dir: self.data_dir.clone(),
             fs: self.fs.clone(),
-            snapshots,
+            dir: self.host.dir.clone(),
+            known,
+            groups,
             refusing: self.partitions.damaged().map(|id| group_of(Some(id))).collect(),
-            log: self.log.hold(),
+            log: self.hold_log(meter),
         }
     }
 
-    async fn back_up(&self, dir: &Path, meter: Arc<Meter>) -> Result<Contents, JobError> {
-        backup::prepare(dir)?;
-        let source = self.source(&meter).await?;
-        let dir = dir.to_owned();
-        let written = blocking(move || backup::write(&dir, &source, &meter)).await;
+    /// Holds the log for a job, which ends when that would keep too much.
+    fn hold_log(&self, meter: &Arc<Meter>) -> LogHold {
+        let told = meter.clone();
+        self.log.hold(self.host.means.options.log_bytes_max, Box::new(move || told.let_go()))
+    }
+
+    async fn back_up(
+        &self,
+        dir: &Path,
+        leaves_out_damaged: bool,
+        meter: Arc<Meter>,
+    ) -> Result<Contents, JobError> {
+        let prepared = backup::prepare(dir, &self.data_dir)?;
+        let source = match self.source(leaves_out_damaged, &meter).await {
+            Ok(source) => source,
+            Err(error) => {
+                prepared.undo();
+                return Err(error.into());
+            }
+        };
+        let written = blocking(move || backup::write(prepared, source, &meter)).await;
         Ok(written.map_err(|_| JobError::Panicked)??)
     }
 
     /// Brings the state of every group to disk and chooses the position of the log.
-    pub(crate) async fn source(&self, meter: &Meter) -> Result<Source, BackupError> {
+    pub(crate) async fn source(
+        &self,
+        leaves_out_damaged: bool,
+        meter: &Arc<Meter>,
+    ) -> Result<Source, BackupError> {
         meter.enter(Phase::Snapshots);
         let made_unix_ms = self.clock.wall_unix_ms().max(0) as u64;
         // Nobody purges between the first snapshot and the position: what is behind each snapshot is in the log.
@@ -103,27 +141,42 @@ impl Node {
             groups.push(self.described(here.group()));
             turns.push(turn);
         }
-        if let Some(partition) = self.partitions.damaged().next() {
-            return Err(BackupError::Refusing { partition });
-        }
+        let mut left_out: Vec<_> = self.partitions.damaged().collect();
         for handle in self.partitions.all() {
             meter.check()?;
             if self.has_left(handle.group()) {
                 continue;
             }
+            if handle.group().read(Machine::is_damaged) {
+                left_out.push(handle.id());
+                continue;
+            }
             let turn = handle.group().turn().await;
-            snapshots.extend(snapshot(handle.group(), &turn).await?);
+            match snapshot(handle.group(), &turn).await {
+                Err(BackupError::Snapshot { source: FileError::Damaged, .. }) if leaves_out_damaged => {
+                    left_out.push(handle.id());
+                    continue;
+                }
+                taken => snapshots.extend(taken?),
+            }
             groups.push(self.described(handle.group()));
             turns.push(turn);
         }
-        let log = self.log.hold();
+        if let Some(partition) = left_out.first().copied().filter(|_| !leaves_out_damaged) {
+            return Err(BackupError::Refusing { partition });
+        }
+        let log = self.hold_log(meter);
         drop::<Vec<Turn>>(turns);
         // One that is still to be filled has nothing to restore.
         groups.retain(|group: &GroupOf| group.index > 0);
         let mut contents = Contents::begin(self.identity, self.partition_count, made_unix_ms, log.position());
         contents.is_of_cluster = self.catalog.state().nodes.len() > 1;
         contents.groups = groups;
-        Ok(Source { fs: self.fs.clone(), snapshots, log, contents })
+        for partition in left_out {
+            contents.leave_out(group_of(Some(partition)));
+        }
+        let log = Arc::new(log);
+        Ok(Source { fs: self.fs.clone(), snapshots, log, contents, leaves_out_damaged })
     }
 
     /// Whether a group went on without the replica here, which is about to be retired: what came since is not in it.

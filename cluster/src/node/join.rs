@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::peers::{KnownNodes, Peers};
 use super::survey::whole;
 use super::tasks::catalog_of;
-use crate::catalog::{CatalogRefusal, CatalogState, FEATURE_LEVEL, NodeFacts};
+use crate::backup::Alone;
+use crate::catalog::{CatalogRefusal, CatalogState, EPOCH_LEAP, FEATURE_LEVEL, NodeFacts};
 use crate::change::ClusterRefusal;
 use crate::error::OpenError;
 use crate::identity::{Identity, StoredIdentity};
@@ -29,6 +30,9 @@ const JOIN_WAIT: Duration = Duration::from_secs(5);
 
 /// How long those who may be of another cluster have to say so.
 const CHECK_WAIT: Duration = Duration::from_secs(1);
+
+/// How long they have if this node is to take the cluster over: one that is overlooked may do so too.
+const CONTEST_WAIT: Duration = Duration::from_secs(5);
 
 /// How much longer than a silent connection lives another process has to be seen as this node.
 const TWIN_MARGIN: Duration = Duration::from_secs(1);
@@ -144,35 +148,54 @@ impl Peering {
     }
 
     /// Asks the others what the catalog says now, as far as they answer at once: what this node was before it stopped may
-    /// have been given up, and must not run again.
+    /// have been given up, and must not run again. One that has an order to take the cluster over does not, if another has
+    /// one too, or has done it.
+    ///
+    /// Of two that have an order at least one hears of the other's: both say so before they ask.
     pub async fn learn(
         &self,
         stored: &StoredIdentity,
         whereabouts: &Arc<Whereabouts>,
         options: &NodeOptions,
+        order: Option<&Alone>,
     ) -> Result<(), OpenError> {
         let known = whereabouts.view.current();
         if !stored.founded || known.nodes.len() < 2 {
             return Ok(());
         }
+        if order.is_some() {
+            self.handler.announce_take_over();
+        }
         self.introduce(stored.identity);
-        let asked: Vec<_> =
-            self.known.peers().into_iter().filter_map(|node| self.known.peer_address(node)).collect();
+        let wait = if order.is_some() { CONTEST_WAIT } else { CHECK_WAIT };
+        let address = |node: u64| Some((node, self.known.peer_address(node)?));
+        let asked: Vec<_> = self.known.peers().into_iter().filter_map(address).collect();
         let node = stored.identity.node_id;
         // The connections of a process that ended just now may still be there.
         let deadline = Instant::now() + self.network.silence() + TWIN_MARGIN;
         loop {
             let mut has_twin = false;
-            let asked = asked.iter().map(async |address| {
+            let asked = asked.iter().map(async |(other, address)| {
                 let call = PeerCall::FetchCatalog { than_epoch: known.epoch, wait_ms: 0 };
-                self.network.call_address(address, call, CHECK_WAIT).await
+                (*other, self.network.call_address(address, call, wait).await)
             });
-            for answered in join_all(asked).await {
+            for (other, answered) in join_all(asked).await {
                 match answered {
-                    Ok(PeerAnswer::Catalog { epoch, state: Some(bytes) }) => {
-                        if let Some(state) = catalog_of(&bytes) {
+                    Ok(PeerAnswer::Catalog { epoch, state }) => {
+                        let state = state.and_then(|bytes| catalog_of(&bytes));
+                        if let Some(order) = order {
+                            uncontested(order, &known, other, (epoch, state.as_ref()), options)?;
+                        }
+                        if let Some(state) = state {
                             whereabouts.view.offer(epoch, || Arc::new(state));
                         }
+                    }
+                    Err(PeerError::Unreachable {
+                        reason: DialError::Refused(HelloRefusal::TakingOver),
+                        ..
+                    }) if order.is_some() => {
+                        let data_dir = options.data_dir.clone();
+                        return Err(OpenError::TakeOverTwice { data_dir, node: other });
                     }
                     Err(PeerError::Unreachable {
                         reason: DialError::Refused(HelloRefusal::Removed), ..
@@ -206,6 +229,26 @@ impl Peering {
             zone: options.zone.clone(),
         }
     }
+}
+
+/// Checks that what another node knows leaves it to this one to take the cluster over.
+fn uncontested(
+    order: &Alone,
+    known: &CatalogState,
+    other: u64,
+    (epoch, state): (u64, Option<&CatalogState>),
+    options: &NodeOptions,
+) -> Result<(), OpenError> {
+    let data_dir = options.data_dir.clone();
+    if order.gone.contains(&other) {
+        return Err(OpenError::NotGone { data_dir, node: other });
+    }
+    // A stop may have come between the take-over and the end of its note.
+    let is_own = |state: &CatalogState| state.given_up_before.get(&0) == Some(&order.replica);
+    if epoch >= known.epoch + EPOCH_LEAP && !state.is_some_and(is_own) {
+        return Err(OpenError::TakenOver { data_dir, node: other, epoch });
+    }
+    Ok(())
 }
 
 fn taken(answer: &JoinAnswer, stored: &StoredIdentity) -> Option<(StoredIdentity, CatalogState)> {

@@ -37,6 +37,12 @@ pub(super) trait Member: Send + Sync + 'static {
     fn held(&self) -> Vec<(ReplicaId, Option<u64>)>;
     /// Whether a member is alive and has caught up; only the leader knows.
     fn is_ready(&self, replica: ReplicaId) -> bool;
+    /// On the leader: whether a member has answered a moment ago and caught up.
+    fn is_near(&self, replica: ReplicaId) -> bool;
+    /// On the leader: whether the others go on at once when this replica goes.
+    fn can_go(&self) -> bool;
+    /// A node can be reached again.
+    fn reached(&self, node: u64) -> BoxFuture<'_, ()>;
     fn is_leader(&self) -> bool;
     /// While nobody leads the group: what the replica has.
     fn stranded(&self) -> Option<Stranded>;
@@ -56,6 +62,8 @@ pub(super) trait Member: Send + Sync + 'static {
     fn look(&self, sleeps: &dyn Fn(u64, u64) -> Option<Instant>) -> Option<ReplicaId>;
     /// Whether this replica may campaign when time tells.
     fn let_campaign(&self, may: bool);
+    /// Whether this replica may propose, should it lead.
+    fn let_propose(&self, may: bool);
     /// Takes what the ping of a node says of the group.
     fn heard_quiet(&self, node: u64, quiet: Option<Quiet>);
     fn watch_leadership(&self) -> Leadership;
@@ -89,6 +97,18 @@ impl<M: Machine> Member for Group<M> {
 
     fn is_ready(&self, replica: ReplicaId) -> bool {
         self.is_ready(replica)
+    }
+
+    fn is_near(&self, replica: ReplicaId) -> bool {
+        self.is_near(replica)
+    }
+
+    fn can_go(&self) -> bool {
+        self.can_go()
+    }
+
+    fn reached(&self, node: u64) -> BoxFuture<'_, ()> {
+        Box::pin(self.reached(move |address| node_of(address) == node))
     }
 
     fn is_leader(&self) -> bool {
@@ -130,6 +150,10 @@ impl<M: Machine> Member for Group<M> {
 
     fn let_campaign(&self, may: bool) {
         self.let_campaign(may);
+    }
+
+    fn let_propose(&self, may: bool) {
+        self.let_propose(may);
     }
 
     fn heard_quiet(&self, node: u64, quiet: Option<Quiet>) {

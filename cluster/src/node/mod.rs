@@ -4,6 +4,7 @@
 //! - A wait ends when the node stops; nothing waits for ever on a node that is going away.
 //! - Dropping a node without closing it leaves what a killed process would leave.
 
+mod anew;
 mod changes;
 mod clocks;
 mod cluster;
@@ -201,9 +202,14 @@ impl Node {
         self.peer_address
     }
 
+    /// Hands over what it leads, and takes nothing back; it serves as before. To be called before its clients are sent away.
+    pub async fn leave(&self) {
+        hand_over::leave(&self.host).await;
+    }
+
     /// Stops: hands over what it leads, refuses what comes, waits for what has begun, and marks the log as cleanly closed.
     pub async fn close(self: Arc<Self>) -> Result<(), LogError> {
-        self.hand_over().await;
+        self.leave().await;
         self.stop(REQUESTS_WAIT).await;
         let log = self.log.clone();
         // Closing waits for the disk.

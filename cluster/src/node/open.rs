@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use fanfold_storage::command::Command;
-use fanfold_storage::log::{Log, LogOptions, Recovered};
-use fanfold_storage::partition::Partition;
+use fanfold_storage::log::{GroupId, Log, LogError, LogOptions, Recovered};
 use futures_util::future::{BoxFuture, join_all};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -22,7 +21,7 @@ use super::join::Peering;
 use super::rest::Sleepers;
 use super::settle::{begin, join, reconcile, replicas_of};
 use super::{Node, held, tasks};
-use crate::backup::{Alone, Restored};
+use crate::backup::{Alone, RESTORE_FILE, Restored};
 use crate::blocking;
 use crate::catalog::{
     CATALOG_GROUP, Catalog, CatalogCommand, CatalogMachine, CatalogState, ClusterSettings, Distributor, Edit,
@@ -39,8 +38,8 @@ use crate::map::{Whereabouts, partition_of};
 use crate::memory::{self, Keeper, Pressure};
 use crate::options::{NodeOptions, PARTITIONS_DEFAULT, PARTITIONS_MAX, Start};
 use crate::pacer::Pacer;
-use crate::partition::{PartitionHandle, Partitions};
-use crate::raft::{self, Formation, Group, InProcessTransport, PeerTransport};
+use crate::partition::Partitions;
+use crate::raft::{self, Fills, Formation, Group, InProcessTransport, LogStoreError, PeerTransport};
 use crate::reserve::Reserve;
 use crate::timed::TimedFs;
 use crate::upkeep::UpkeepMeans;
@@ -67,7 +66,7 @@ impl Node {
         check(&options)?;
         let dir = Arc::new(DataDir::prepare(&options.data_dir)?);
         let lock = DirLock::take(dir.path())?;
-        let restored = Restored::load(&*options.fs, dir.path())?;
+        let mut restored = Restored::load(&*options.fs, dir.path())?;
         if restored.as_ref().is_some_and(|restored| !restored.is_finished) {
             return Err(OpenError::RestoreUnfinished { data_dir: dir.path().to_owned() });
         }
@@ -84,8 +83,15 @@ impl Node {
         let stored = begin(&dir, found, &options)?;
         let peering = Peering::begin(&options, &whereabouts, &stopping).await?;
         let stored = join(&dir, stored, &options, peering.as_ref(), &whereabouts).await?;
-        if let (None, Some(stored), Some(peering)) = (&restored, &stored, &peering) {
-            peering.learn(stored, &whereabouts, &options).await?;
+        let alone = restored.as_ref().and_then(|restored| restored.alone.as_ref());
+        let order = alone.filter(|alone| !alone.founds);
+        if let (Some(stored), Some(peering)) = (&stored, &peering)
+            && (restored.is_none() || order.is_some())
+        {
+            peering.learn(stored, &whereabouts, &options, order).await?;
+        }
+        if let Some(restored) = &mut restored {
+            begin_order(restored, &options, &dir)?;
         }
         // Before anything is applied: what this program does not know, it would leave out.
         check_level(&whereabouts.view.current())?;
@@ -93,7 +99,9 @@ impl Node {
         let replicas = replicas_alone(replicas, stored.as_ref(), restored.as_ref());
         let pacer = Arc::new(Pacer::new(options.disk.background_bytes_per_second));
         // Snapshots and the log take long to read, and neither needs the other before both are there.
-        let loads = Arc::new(Loads::begin(&options, &pacer, stored.as_ref(), &replicas));
+        let fills = Fills::default();
+        let loads = Loads::begin(&options, (&pacer, &fills), stored.as_ref(), &replicas);
+        let loads = Arc::new(loads);
         let (left, stopping) = (loads.clone(), stopping.clone());
         let begun = Begun {
             options,
@@ -107,6 +115,7 @@ impl Node {
             whereabouts,
             stopping,
             pacer,
+            fills,
             loads,
         };
         let opening: BoxFuture<'_, _> = Box::pin(begun.open(wrap_streams));
@@ -157,24 +166,6 @@ impl Node {
         self.catalog.state().nodes.len() <= 1
     }
 
-    /// Changes the incarnations of what was restored, before anybody hears of it (R11).
-    async fn reincarnate(&self, restored: &Restored) -> Result<(), OpenError> {
-        let highest = |partition: &PartitionHandle| partition.read(Partition::highest_incarnation);
-        let known = self.partitions.all().map(|partition| highest(&partition));
-        let known = known.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or_default();
-        let incarnation = restored.incarnation.max(known + 1);
-        for partition in self.partitions.all().filter(|partition| restored.concerns(partition.id())) {
-            partition.propose(&Command::Reincarnate { incarnation }).await?;
-            partition.note_incarnation(incarnation);
-            tracing::warn!(
-                partition = partition.id().0,
-                incarnation,
-                "the partition was restored; its streams begin anew"
-            );
-        }
-        Ok(())
-    }
-
     fn start_tasks(&self, facts: NodeFacts, peering: Option<Peering>) {
         let options = &self.host.opening.options;
         if options.memory_bytes > 0 {
@@ -223,6 +214,7 @@ struct Begun {
     whereabouts: Arc<Whereabouts>,
     stopping: CancellationToken,
     pacer: Arc<Pacer>,
+    fills: Fills,
     loads: Arc<Loads>,
 }
 
@@ -241,6 +233,7 @@ impl Begun {
             whereabouts,
             stopping,
             pacer,
+            fills,
             loads,
         } = self;
         let log = open_log(&dir, &options, stored.as_ref()).await?;
@@ -253,6 +246,7 @@ impl Begun {
         let opening = Opening {
             node: stored.as_ref().map_or(FIRST_NODE, |stored| stored.identity.node_id),
             pacer,
+            fills,
             options,
             log,
             whereabouts: whereabouts.clone(),
@@ -261,7 +255,7 @@ impl Begun {
         };
         let alone = restored.as_ref().and_then(|restored| restored.alone.as_ref());
         let (catalog, retired_catalog) =
-            open_catalog(&opening, &replicas, alone.is_some(), founded).await.map_err(OpenError::Catalog)?;
+            open_catalog(&opening, &replicas, alone, stored.as_ref().map(|_| founded)).await?;
         let known = catalog.as_ref().map(|group| group.read(|machine| machine.state().clone()));
         let was_unknown = stored.is_none();
         known.as_ref().map_or(Ok(()), check_level)?;
@@ -284,7 +278,8 @@ impl Begun {
             // A stop came between the note of it and its end.
             host.retire(CATALOG_GROUP, replica).await?;
         }
-        open_partitions(&host, founded, alone).await?;
+        let empty = restored.as_ref().map_or(&[][..], |restored| &restored.empty);
+        open_partitions(&host, founded, alone, empty).await?;
         let node = Node {
             identity: stored.identity,
             partition_count: stored.partitions,
@@ -326,21 +321,40 @@ impl Begun {
     }
 }
 
-/// The replica of the catalog, if one is here, and the one that a stop kept from being retired.
+/// The replica of the catalog, if one is here, and the one that a stop kept from being retired. One that is damaged is none, if
+/// others have the catalog: what they say of it does, and they fill a new one. `founded` is none of a node that is not known.
 async fn open_catalog(
     opening: &Opening,
     replicas: &BTreeMap<u32, u64>,
-    is_recovered: bool,
-    founded: bool,
-) -> Result<(Option<Group<CatalogMachine>>, Option<u64>), raft::OpenError> {
+    alone: Option<&Alone>,
+    founded: Option<bool>,
+) -> Result<(Option<Group<CatalogMachine>>, Option<u64>), OpenError> {
     let Some(replica) = replicas.get(&CATALOG_GROUP.0).copied() else { return Ok((None, None)) };
-    let formation = if is_recovered { Formation::Recover } else { formation_of(replica, founded) };
-    if !is_recovered && opening.whereabouts.view.current().is_given_up(CATALOG_GROUP.0, replica) {
-        return Ok((None, None));
-    }
+    let known = opening.whereabouts.view.current();
+    let formation = match alone {
+        Some(alone) if alone.is_catalog_anew => {
+            let cleared = opening.clear(CATALOG_GROUP, replica).await;
+            cleared.map_err(|_| OpenError::Setup(NodeError::ShuttingDown))?;
+            opening.anew(CATALOG_GROUP)
+        }
+        Some(_) => Formation::Recover,
+        None if known.is_given_up(CATALOG_GROUP.0, replica) => return Ok((None, None)),
+        None => formation_of(replica, founded.unwrap_or_default()),
+    };
     match opening.catalog(replica, formation).await {
         Err(raft::OpenError::Retired { .. }) => Ok((None, Some(replica))),
-        opened => opened.map(|group| (Some(group), None)),
+        Err(source @ raft::OpenError::Log(LogStoreError::Log(LogError::Quarantined { .. }))) => {
+            let has_others = known.wanted(CATALOG_GROUP.0).iter().any(|record| record.node != opening.node);
+            if alone.is_some() || founded.is_none() || !has_others {
+                return Err(OpenError::CatalogDamaged { node: opening.node, source });
+            }
+            tracing::error!(
+                error = %source,
+                "the catalog is damaged on this node; the others fill a new replica, and all else goes on"
+            );
+            Ok((None, None))
+        }
+        opened => opened.map(|group| (Some(group), None)).map_err(OpenError::Catalog),
     }
 }
 
@@ -406,6 +420,7 @@ fn host(
         heard_epoch: Mutex::default(),
         persisted: tokio::sync::Mutex::default(),
         reincarnated: Mutex::default(),
+        is_leaving: AtomicBool::new(false),
         opening,
     })
 }
@@ -427,11 +442,16 @@ async fn note_founded(
 }
 
 /// Opens the partitions that are here, all at once.
-async fn open_partitions(host: &Host, founded: bool, alone: Option<&Alone>) -> Result<(), OpenError> {
+async fn open_partitions(
+    host: &Host,
+    founded: bool,
+    alone: Option<&Alone>,
+    empty: &[u16],
+) -> Result<(), OpenError> {
     let state = host.whereabouts.view.current();
     let replicas = host.replicas.lock().clone();
     let partitions = replicas.iter().filter_map(|(group, replica)| {
-        let id = partition_of(fanfold_storage::log::GroupId(*group))?;
+        let id = partition_of(GroupId(*group))?;
         // One that was given up is retired as soon as the tasks run.
         if state.is_given_up(*group, *replica) {
             return None;
@@ -439,6 +459,8 @@ async fn open_partitions(host: &Host, founded: bool, alone: Option<&Alone>) -> R
         let formation = match alone.filter(|alone| alone.founds) {
             Some(alone) if alone.empty.contains(&id.0) => Formation::New,
             Some(_) => Formation::Recover,
+            None if state.begins_empty.get(group) == Some(replica) => host.opening.anew(GroupId(*group)),
+            None if empty.contains(&id.0) => Formation::New,
             None if state.recovering.get(group) == Some(replica) => Formation::Recover,
             None => formation_of(*replica, founded),
         };
@@ -461,9 +483,25 @@ fn replicas_alone(
     replicas
 }
 
+/// From now on an order to go on alone cannot be withdrawn.
+fn begin_order(restored: &mut Restored, options: &NodeOptions, dir: &DataDir) -> Result<(), OpenError> {
+    let Some(order) = restored.alone.as_mut().filter(|alone| !alone.founds && !alone.is_begun) else {
+        return Ok(());
+    };
+    order.is_begun = true;
+    let stored = restored.store(&*options.fs, dir.path());
+    let path = dir.path().join(RESTORE_FILE);
+    stored.map_err(|error| OpenError::Io { path, source: std::io::Error::other(error) })
+}
+
 /// Tells the catalog that this node goes on alone, before anybody acts on what the catalog said until then.
 async fn take_over(host: &Host, stored: &StoredIdentity, alone: &Alone) -> Result<(), OpenError> {
+    // Another node may have told of changes that this replica never got.
+    let view = host.whereabouts.view.current();
+    let applied = host.catalog.here().map_or(0, |here| here.group().read(|machine| machine.state().epoch));
+    let known = (!alone.founds && view.epoch > applied).then(|| Box::new(CatalogState::clone(&view)));
     let taken = TakeOver {
+        known,
         node: host.node,
         replica: alone.replica,
         gone: alone.gone.clone(),

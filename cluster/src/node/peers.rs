@@ -1,5 +1,6 @@
 //! Owns what this node does for the others: it takes in their messages and answers their questions.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ const FULL_DELAY_MS: u64 = 500;
 #[derive(Default)]
 pub(super) struct Peers {
     host: OnceLock<Arc<Host>>,
+    /// Whether the node is to take the cluster over as soon as it is open.
+    is_taking_over: AtomicBool,
 }
 
 /// Where the catalog says that the others listen.
@@ -63,6 +66,11 @@ impl Peers {
     /// From now on there is something to reach.
     pub fn open(&self, host: Arc<Host>) {
         let _ = self.host.set(host);
+    }
+
+    /// Until the node is open, others are told that it is to take the cluster over.
+    pub fn announce_take_over(&self) {
+        self.is_taking_over.store(true, Ordering::SeqCst);
     }
 
     fn host(&self) -> Result<&Arc<Host>, PeerRefusal> {
@@ -151,7 +159,10 @@ async fn join(host: &Host, request: JoinRequest) -> Result<JoinAnswer, PeerRefus
 
 impl PeerHandler for Peers {
     fn admit(&self, from: u64) -> Result<(), HelloRefusal> {
-        let Some(host) = self.host.get() else { return Err(HelloRefusal::NotReady) };
+        let Some(host) = self.host.get() else {
+            let is_taking_over = self.is_taking_over.load(Ordering::SeqCst);
+            return Err(if is_taking_over { HelloRefusal::TakingOver } else { HelloRefusal::NotReady });
+        };
         match host.whereabouts.view.current().nodes.get(&from).map(|record| record.state) {
             None => Err(HelloRefusal::UnknownNode),
             Some(NodeState::Removed) => Err(HelloRefusal::Removed),
@@ -198,7 +209,8 @@ impl PeerHandler for Peers {
             wall_ms: host.clock.wall_unix_ms().max(0).cast_unsigned(),
             catalog_epoch: host.whereabouts.view.current().epoch,
             asleep: asleep.collect(),
-            is_slow: host.whereabouts.is_slow(host.node),
+            is_slow: host.whereabouts.is_slow(host.node) || host.is_leaving.load(Ordering::Relaxed),
+            is_full: host.whereabouts.is_full(host.node),
             ..Ping::default()
         }
     }
@@ -217,6 +229,7 @@ impl PeerHandler for Peers {
         }
         host.sleepers.note(from, ping.asleep.clone());
         host.whereabouts.note_slow(from, ping.is_slow);
+        host.whereabouts.note_full(from, ping.is_full);
         let mut newest = host.heard_epoch.lock();
         *newest = (*newest).max((ping.catalog_epoch, from));
     }

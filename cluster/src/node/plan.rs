@@ -10,12 +10,13 @@ use std::collections::BTreeSet;
 
 use super::survey::{Held, Left, Surveyed};
 use crate::catalog::{CatalogState, ClusterSettings, Edit, NodeState, REPLICAS_MAX, ReplicaRecord};
-use crate::change::{AcceptedLoss, ClusterChange, ClusterChanged, ClusterRefusal, PlacementChange};
-use crate::map::partition_of;
+use crate::change::{AcceptedLoss, ClusterChange, ClusterChanged, ClusterRefusal, PlacementChange, Remains};
+use crate::map::{group_of, partition_of};
 use fanfold_storage::ids::PartitionId;
 use fanfold_storage::log::GroupId;
 
 mod draft;
+mod empty;
 
 use draft::Draft;
 
@@ -95,10 +96,15 @@ pub(super) fn plan(facts: &Facts<'_>, change: ClusterChange) -> Result<Edit, Clu
             Ok(Edit { epoch: state.epoch, settings, ..Edit::default() })
         }
         ClusterChange::Drain { node } => {
+            if !(facts.is_alive)(node) {
+                // It would drain for ever.
+                facts.can_lose(node)?;
+            }
             if facts.member(node)? == NodeState::Draining {
                 return Ok(facts.nothing());
             }
             facts.may_leave(node)?;
+            facts.may_drain(node)?;
             Ok(facts.set(node, NodeState::Draining))
         }
         ClusterChange::Undrain { node } => match facts.member(node)? {
@@ -108,14 +114,15 @@ pub(super) fn plan(facts: &Facts<'_>, change: ClusterChange) -> Result<Edit, Clu
         ClusterChange::Remove { node } => remove(facts, node),
         ClusterChange::Replace { node, by } => replace(facts, node, by),
         ClusterChange::Move { partition, from, to } => {
+            let group = facts.group(partition)?;
             facts.member(from)?;
             facts.takes(to)?;
             let mut draft = Draft::new(facts);
-            let group = draft.group(partition);
             draft.exchange(group, from, to)?;
             Ok(draft.into_edit())
         }
         ClusterChange::Recover { partition, from } => recover(facts, partition, from),
+        ClusterChange::BeginEmpty { partition, to } => empty::begin(facts, partition, to),
         ClusterChange::Balance => {
             let mut draft = Draft::new(facts);
             draft.balance();
@@ -132,13 +139,14 @@ pub(super) fn prefer(
     partition: Option<PartitionId>,
     to: u64,
 ) -> Result<Edit, ClusterRefusal> {
+    let group = facts.group(partition)?;
     facts.takes(to)?;
     let mut draft = Draft::new(facts);
-    let group = draft.group(partition);
     let nodes = &mut draft.groups[group];
     let Some(at) = nodes.iter().position(|node| *node == to) else {
         return Err(ClusterRefusal::NoReplica { partition, node: to, holders: nodes.clone() });
     };
+    facts.has_quorum(group)?;
     nodes[..=at].rotate_right(1);
     Ok(draft.into_edit())
 }
@@ -165,24 +173,33 @@ pub(super) fn outcome(facts: &Facts<'_>, edit: &Edit) -> ClusterChanged {
         nodes: edit.nodes.clone(),
         placement: placement.collect(),
         settings: edit.settings,
+        emptied: edit
+            .empty
+            .iter()
+            .filter_map(|(group, node)| Some((partition_of(GroupId(*group))?, *node)))
+            .collect(),
         losses: edit
             .recover
             .iter()
             .filter_map(|(group, kept)| {
                 let nodes = facts.holders(*group as usize).into_iter();
                 let given_up = nodes.filter(|node| node != kept).collect();
-                Some(AcceptedLoss { partition: partition_of(GroupId(*group))?, kept: *kept, given_up })
+                let left = facts.remains(*group as usize);
+                Some(AcceptedLoss { partition: partition_of(GroupId(*group))?, kept: *kept, given_up, left })
             })
             .collect(),
     }
 }
 
 fn recover(facts: &Facts<'_>, partition: PartitionId, from: u64) -> Result<Edit, ClusterRefusal> {
+    let group = facts.group(Some(partition))?;
     facts.member(from)?;
+    if let Err(nothing @ ClusterRefusal::NothingLeft { .. }) = facts.has_quorum(group) {
+        return Err(nothing);
+    }
     if !(facts.is_alive)(from) {
         return Err(ClusterRefusal::NodeSilent { node: from });
     }
-    let group = Draft::new(facts).group(Some(partition));
     let holders = facts.holders(group);
     if !holders.contains(&from) {
         return Err(ClusterRefusal::NoReplica { partition: Some(partition), node: from, holders });
@@ -288,6 +305,18 @@ impl Facts<'_> {
         }
     }
 
+    /// The place of a group, if there is such a partition.
+    fn group(&self, partition: Option<PartitionId>) -> Result<usize, ClusterRefusal> {
+        let (group, groups) = (group_of(partition).0 as usize, self.state.groups.len());
+        let partitions = u16::try_from(groups.saturating_sub(1)).unwrap_or(u16::MAX);
+        match partition {
+            Some(partition) if group >= groups => {
+                Err(ClusterRefusal::UnknownPartition { partition, partitions })
+            }
+            _ => Ok(group),
+        }
+    }
+
     /// Checks that a node can be given replicas.
     fn takes(&self, node: u64) -> Result<(), ClusterRefusal> {
         match self.member(node)? {
@@ -303,9 +332,22 @@ impl Facts<'_> {
         if left == 0 {
             return Err(ClusterRefusal::LastVoter { node, partition: None });
         }
+        self.are_enough(node, left, Vec::new())
+    }
+
+    /// Checks that those who can take replicas now can hold as many as groups have: a drain ends only when each of the node's
+    /// replicas was taken by somebody.
+    fn may_drain(&self, node: u64) -> Result<(), ClusterRefusal> {
+        let others = self.state.active_nodes().filter(|other| *other != node);
+        let (alive, silent): (Vec<u64>, Vec<u64>) = others.partition(|other| (self.is_alive)(*other));
+        self.are_enough(node, alive.len(), silent)
+    }
+
+    fn are_enough(&self, node: u64, left: usize, silent: Vec<u64>) -> Result<(), ClusterRefusal> {
         let replicas = self.state.groups.iter().skip(1).map(Vec::len).max().unwrap_or(1).max(self.target(1));
         if replicas > left {
-            return Err(ClusterRefusal::BelowReplicas { node, replicas: replicas as u8, left: left as u32 });
+            let (replicas, left) = (replicas as u8, left as u32);
+            return Err(ClusterRefusal::BelowReplicas { node, replicas, left, silent });
         }
         Ok(())
     }
@@ -322,11 +364,34 @@ impl Facts<'_> {
 
     /// The node that has the most of a group that nobody leads, and what it knows of it.
     fn furthest(&self, group: usize) -> Option<(u64, &Left)> {
-        let is_there = |node: u64, held: &Held| {
-            let is_member = self.state_of(node).is_some_and(|state| state != NodeState::Removed);
-            is_member && (self.is_alive)(node) && !self.state.is_given_up(held.group, held.replica)
-        };
-        self.survey.furthest(GroupId(group as u32), is_there)
+        self.survey.furthest(GroupId(group as u32), |node, held| self.is_there(node, held))
+    }
+
+    /// What live nodes have of a group that nobody leads, the furthest first.
+    fn remains(&self, group: usize) -> Vec<Remains> {
+        let left = self.survey.left(GroupId(group as u32), |node, held| self.is_there(node, held));
+        let remains = left.map(|(node, left)| Remains { node, last: left.last, applied: left.applied });
+        let mut remains: Vec<_> = remains.collect();
+        let leader = self.leads_nobody(group);
+        remains.extend(leader.filter(|leader| remains.iter().all(|other| other.node != leader.node)));
+        remains.sort_by_key(|remains| std::cmp::Reverse(remains.last));
+        remains
+    }
+
+    /// What the replica has that led a group last: without the others it does so in vain.
+    fn leads_nobody(&self, group: usize) -> Option<Remains> {
+        let id = GroupId(group as u32);
+        let report = self.survey.of(id)?;
+        let (replica, index) = report.leader;
+        let node = report.members().find(|record| record.replica == replica)?.node;
+        let held = self.survey.held(id, node).filter(|held| held.is_open && held.replica == replica)?;
+        let remains = || Remains { node, last: (report.term, index), applied: report.applied };
+        self.is_there(node, held).then(remains)
+    }
+
+    fn is_there(&self, node: u64, held: &Held) -> bool {
+        let is_member = self.state_of(node).is_some_and(|state| state != NodeState::Removed);
+        is_member && (self.is_alive)(node) && !self.state.is_given_up(held.group, held.replica)
     }
 
     /// The nodes that have something of a group, as its leader said last, or else as they say.
@@ -351,6 +416,7 @@ impl Facts<'_> {
         if 2 * silent.len() < voters.len() {
             return Ok(());
         }
+        self.something_left(group)?;
         Err(ClusterRefusal::QuorumLost { partition: partition_at(group), silent })
     }
 

@@ -16,6 +16,7 @@ impl Node {
         let now_ms = self.stamps.now();
         let held = self.log.usage();
         let pins = held.iter().filter(|usage| usage.position.is_some()).min_by_key(|usage| usage.position);
+        let log = self.log.status();
         NodeStatus {
             node_id: self.identity.node_id,
             cluster_id: self.identity.cluster_id,
@@ -24,7 +25,8 @@ impl Node {
             epoch: self.catalog.state().epoch,
             partitions: self.partitions.all().map(|partition| status_of(&partition, now_ms, &held)).collect(),
             damaged: self.partitions.damaged().collect(),
-            log: self.log.status(),
+            log_kept_by_job: self.jobs.running().filter(|_| log.held_bytes > 0),
+            log,
             log_pinned_by: pins.and_then(|usage| partition_of(usage.group)),
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! - Slow is a log that has had something to sync for [`STALLED_AFTER`] and has synced nothing. That it was is said with
 //!   every ping, and for [`WELL_AFTER`] after the last time, so that no leadership comes back too soon.
-//! - A full log takes no entries, so its replicas do not campaign, unless they are alone.
+//! - A full log takes no entries, so its replicas do not campaign, unless they are alone. While too many of a group's
+//!   voters are on nodes with full logs, its leader refuses writes: nothing could be committed. It stays the leader, and
+//!   answers reads: another one could not even begin.
 //! - A group that nobody else can lead stays: what it answers waits for the disk, or is refused, as ever.
 
 use std::sync::Arc;
@@ -22,12 +24,17 @@ const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// For how long after that the node still counts as slow.
 const WELL_AFTER: Duration = Duration::from_secs(10);
 
+/// How long a full log is told before what this node leads is handed over: replicas of a group fill their logs at the same
+/// time, and with two of them full whoever is elected cannot even begin.
+const FULL_FOR: Duration = Duration::from_secs(2);
+
 /// Watches until the node stops.
 pub(super) async fn watch(host: Arc<Host>) {
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut durable, mut moved) = (0, Instant::now());
     let (mut stalled, mut handed, mut was_full) = (None::<Instant>, None::<Instant>, false);
+    let (mut was_any_full, mut full_since) = (false, None::<Instant>);
     loop {
         tokio::select! {
             () = host.stopping.cancelled() => return,
@@ -54,12 +61,22 @@ pub(super) async fn watch(host: Arc<Host>) {
         if was_full {
             stalled = Some(now);
         }
+        full_since = full_since.or(Some(now)).filter(|_| was_full);
+        let is_told = full_since.is_none_or(|since| now - since >= FULL_FOR);
+        host.whereabouts.note_full(host.node, !host.opening.log.accepts_appends());
+        let is_any_full = host.whereabouts.is_any_full();
+        if is_any_full || was_any_full {
+            was_any_full = is_any_full;
+            host.members()
+                .iter()
+                .for_each(|member| member.let_propose(host.whereabouts.has_room(&member.members().voters)));
+        }
         if stalled.is_some_and(|last| now - last >= WELL_AFTER) {
             tracing::warn!("the disk of this node gets on again");
             stalled = None;
         }
         host.whereabouts.note_slow(host.node, stalled.is_some());
-        if stalled.is_some() && handed.is_none_or(|last| now - last >= HAND_OVER_WITHIN) {
+        if stalled.is_some() && is_told && handed.is_none_or(|last| now - last >= HAND_OVER_WITHIN) {
             handed = Some(now);
             tokio::select! {
                 () = host.stopping.cancelled() => return,

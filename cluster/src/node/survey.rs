@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fanfold_storage::codec::{Encoded, Malformed, Reader};
-use fanfold_storage::ids::SpaceId;
+use fanfold_storage::ids::{SpaceId, Stamp};
 use fanfold_storage::log::GroupId;
 use parking_lot::{Mutex, RwLock};
 
@@ -55,11 +55,15 @@ pub(super) struct GroupReport {
     pub learners: Vec<ReplicaRecord>,
     /// By replica: Raft entries that it is behind.
     pub lag: Vec<(u64, Option<u64>)>,
+    /// The replica that leads, and the index of its last Raft entry: as much as it has if it is all that is left.
+    pub leader: (u64, u64),
+    /// The time up to which it has applied entries; zero of the catalog, or if that was not known at the moment.
+    pub applied: Stamp,
 }
 
 impl GroupReport {
-    /// What this node says of a group, if it leads it.
-    pub fn of(member: &dyn Member, settled: &Settled) -> Option<Self> {
+    /// What this node says of a group, if it leads it, and has applied entries up to a time.
+    pub fn of(member: &dyn Member, settled: &Settled, applied: impl FnOnce() -> Stamp) -> Option<Self> {
         let metrics = member.metrics();
         if !metrics.is_leader {
             return None;
@@ -81,6 +85,8 @@ impl GroupReport {
             voters: records(&members.voters),
             learners: records(&members.learners),
             lag: member.held().into_iter().map(|(replica, held)| (replica.0, lag(held))).collect(),
+            leader: (member.replica().0, last),
+            applied: applied(),
         })
     }
 
@@ -107,6 +113,8 @@ pub(super) struct Held {
     pub replica: u64,
     /// Not so if its log or its state is damaged, or it could not be opened.
     pub is_open: bool,
+    /// The index up to which it has applied the log.
+    pub applied: u64,
     /// While nobody leads the group, as far as the replica knows.
     pub stranded: Option<Left>,
     /// By what it is compared with the others.
@@ -119,17 +127,19 @@ pub(super) struct Left {
     pub voters: Vec<ReplicaRecord>,
     /// The term and the index of the replica's last Raft entry.
     pub last: (u64, u64),
+    /// The time up to which entries were applied; zero of the catalog, or if that was not known at the moment.
+    pub applied: Stamp,
 }
 
 impl Left {
-    /// What a replica here says.
-    pub fn of(member: &dyn Member) -> Option<Self> {
+    /// What a replica here says, which has applied entries up to a time.
+    pub fn of(member: &dyn Member, applied: impl FnOnce() -> Stamp) -> Option<Self> {
         let Stranded { voters, last } = member.stranded()?;
         let record = |(replica, address): &(ReplicaId, ReplicaAddress)| ReplicaRecord {
             replica: replica.0,
             node: node_of(address),
         };
-        Some(Self { voters: voters.iter().map(record).collect(), last })
+        Some(Self { voters: voters.iter().map(record).collect(), last, applied: applied() })
     }
 }
 
@@ -163,6 +173,13 @@ impl Survey {
     /// What was said last of a group.
     pub fn of(&self, group: GroupId) -> Option<GroupReport> {
         self.0.read().of(group).cloned()
+    }
+
+    /// Up to where a replica has applied its group's log, as its node said last.
+    pub fn applied(&self, group: GroupId, record: &ReplicaRecord) -> Option<u64> {
+        let surveyed = self.0.read();
+        let held = surveyed.held(group, record.node).filter(|held| held.replica == record.replica);
+        held.map(|held| held.applied)
     }
 
     /// Whether the node of a replica says that it cannot take part.
@@ -203,13 +220,21 @@ impl Surveyed {
         self.held.get(&node)?.get(&group)
     }
 
+    /// Of a group that nobody leads, what is left on the nodes that may be asked.
+    pub fn left(
+        &self,
+        group: GroupId,
+        may: impl Fn(u64, &Held) -> bool,
+    ) -> impl Iterator<Item = (u64, &Left)> {
+        let held = self.held.iter().filter_map(move |(node, held)| Some((*node, held.get(&group)?)));
+        let left = held.filter(move |(node, held)| held.is_open && may(*node, held));
+        left.filter_map(|(node, held)| Some((node, held.stranded.as_ref()?)))
+    }
+
     /// Of a group that nobody leads, what is left on the node with the last of its Raft entries, among those that may be
     /// asked: every other one has less of what was acknowledged.
     pub fn furthest(&self, group: GroupId, may: impl Fn(u64, &Held) -> bool) -> Option<(u64, &Left)> {
-        let held = self.held.iter().filter_map(|(node, held)| Some((*node, held.get(&group)?)));
-        let left = held.filter(|(node, held)| held.is_open && may(*node, held));
-        left.filter_map(|(node, held)| Some((node, held.stranded.as_ref()?)))
-            .max_by_key(|(_, left)| left.last)
+        self.left(group, may).max_by_key(|(_, left)| left.last)
     }
 
     /// The groups whose replicas do not agree, each with the first index at which they do not.
@@ -253,6 +278,8 @@ impl Encoded for GroupReport {
         self.voters.encode(out);
         self.learners.encode(out);
         self.lag.encode(out);
+        self.leader.encode(out);
+        self.applied.encode(out);
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -263,6 +290,8 @@ impl Encoded for GroupReport {
             voters: Encoded::decode(from)?,
             learners: Encoded::decode(from)?,
             lag: Encoded::decode(from)?,
+            leader: Encoded::decode(from)?,
+            applied: Encoded::decode(from)?,
         })
     }
 }
@@ -272,6 +301,7 @@ impl Encoded for Held {
         self.group.encode(out);
         self.replica.encode(out);
         self.is_open.encode(out);
+        self.applied.encode(out);
         self.stranded.encode(out);
         self.marks.encode(out);
     }
@@ -281,6 +311,7 @@ impl Encoded for Held {
             group: from.u32()?,
             replica: from.u64()?,
             is_open: Encoded::decode(from)?,
+            applied: from.u64()?,
             stranded: Encoded::decode(from)?,
             marks: Encoded::decode(from)?,
         })
@@ -291,10 +322,15 @@ impl Encoded for Left {
     fn encode(&self, out: &mut Vec<u8>) {
         self.voters.encode(out);
         self.last.encode(out);
+        self.applied.encode(out);
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self { voters: Encoded::decode(from)?, last: Encoded::decode(from)? })
+        Ok(Self {
+            voters: Encoded::decode(from)?,
+            last: Encoded::decode(from)?,
+            applied: Encoded::decode(from)?,
+        })
     }
 }
 
@@ -360,14 +396,17 @@ mod tests {
             voters: vec![one],
             learners: vec![one, one],
             lag: vec![(5, None), (6, Some(7))],
+            leader: (5, 70),
+            applied: Stamp(8),
         };
-        let left = Left { voters: vec![one], last: (4, 70) };
+        let left = Left { voters: vec![one], last: (4, 70), applied: Stamp(8) };
         let held = [(true, Some(left)), (false, None)];
         let marks = vec![Mark { index: 4_096, incarnation: 2, sum: 9 }];
         let held = held.map(|(is_open, stranded)| Held {
             group: 3,
             replica: 5,
             is_open,
+            applied: 40,
             stranded,
             marks: marks.clone(),
         });
@@ -384,6 +423,7 @@ mod tests {
             group: 3,
             replica: 5,
             is_open: true,
+            applied: 40,
             stranded: None,
             marks: vec![Mark { index: 4_096, incarnation: 2, sum }],
         };

@@ -9,14 +9,14 @@ use fanfold_storage::log::GroupId;
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
-use super::host::{Host, groups_of, reincarnate};
+use super::host::{Host, groups_of};
 use super::survey::{Control, GroupReport, NodeReport, body, whole};
 use crate::catalog::{CatalogCommand, CatalogState, Edit, NodeFacts, NodeState, Place, ReplicaRecord};
 use crate::change::ClusterRefusal;
 use crate::error::{NodeError, NodeFailure, OpenError};
 use crate::map::partition_of;
 use crate::peer::{DialError, HelloRefusal, PeerAnswer, PeerCall, PeerError, PeerNetwork};
-use crate::raft::ReplicaId;
+use crate::raft::{Damage, Machine, ReplicaId};
 
 /// How long a fetch of the catalog waits at the other node for something newer.
 const FETCH_WAIT: Duration = Duration::from_secs(5);
@@ -235,16 +235,29 @@ fn report_damaged(host: &Host, noted: &mut BTreeSet<(GroupId, ReplicaId)>) {
         if !noted.insert((member.id(), member.replica())) {
             continue;
         }
+        host.partitions.count_damaged();
+        let (group, replica) = (member.id().0, member.replica().0);
         let partition = partition_of(member.id()).and_then(|id| host.partitions.get(id).ok());
-        let damage = partition.and_then(|partition| {
-            partition.group().read(|machine| machine.state_as_is().damage().map(ToString::to_string))
-        });
-        let damage = damage.unwrap_or_default();
+        let damage = partition.as_ref().and_then(|partition| partition.group().read(Machine::damage));
+        let name = damage.as_ref().and_then(|damage| damage.path.as_ref()?.file_name()?.to_str());
+        let next = match (&damage, &partition, name) {
+            (Some(Damage { is_unread: true, .. }), _, _) => {
+                "the disk did not give what it should hold: see the system's log, and restart the node when it does"
+            }
+            (_, Some(partition), Some(name)) if !partition.group().is_in_snapshot(name) => {
+                "no snapshot names the file, so that the log has all that is in it: restart the node, and nothing is lost"
+            }
+            _ => {
+                "it has to be restored (`fanfold backup restore --partition`), or to go on with what is left \
+                 (`fanfold partition salvage`)"
+            }
+        };
+        let damage = damage.map(|damage| damage.what).unwrap_or_default();
         tracing::error!(
-            group = member.id().0,
-            replica = member.replica().0,
+            group,
+            replica,
             damage,
-            "the replica is damaged and answers nothing; with others it is filled anew by them, alone it has to be restored"
+            "the replica is damaged and answers nothing; with others it is filled anew by them; alone: {next}"
         );
     }
 }
@@ -264,8 +277,13 @@ async fn reconcile_once(host: &Host, state: &Arc<CatalogState>) -> bool {
         let wanted = wanted.map(|record| record.replica);
         let here = host.replicas.lock().get(&group.0).copied();
         let recovers = wanted.is_some() && state.recovering.get(&group.0).copied() == wanted;
+        let begins_empty = recovers && state.begins_empty.contains_key(&group.0);
         let done = match (here, wanted) {
-            (Some(here), Some(wanted)) if recovers => {
+            (here, Some(wanted)) if begins_empty && here.is_none_or(|here| here == wanted) => {
+                is_waiting = true;
+                begin_empty(host, state, group, wanted).await
+            }
+            (Some(here), Some(wanted)) if recovers && !begins_empty => {
                 is_waiting = true;
                 recover(host, state, group, (here, wanted)).await
             }
@@ -316,6 +334,21 @@ async fn recover(
     if host.is_open(group) { end_recovery(host, state, group).await } else { Ok(()) }
 }
 
+/// Begins a partition with nothing, however far that came before.
+async fn begin_empty(
+    host: &Host,
+    state: &Arc<CatalogState>,
+    group: GroupId,
+    wanted: u64,
+) -> Result<(), OpenError> {
+    if !host.is_open(group) {
+        // The next start has to know that there is nothing else.
+        host.persist(state.clone()).await?;
+        host.begin_empty(group, wanted).await?;
+    }
+    if host.is_open(group) { end_recovery(host, state, group).await } else { Ok(()) }
+}
+
 /// Tells the catalog that a partition was recovered, and has its new incarnation (R11).
 async fn end_recovery(host: &Host, state: &CatalogState, group: GroupId) -> Result<(), OpenError> {
     let Some(partition) = partition_of(group).and_then(|id| host.partitions.get(id).ok()) else {
@@ -324,7 +357,7 @@ async fn end_recovery(host: &Host, state: &CatalogState, group: GroupId) -> Resu
     let replica = partition.group().replica().0;
     // One that was stopped while it recovered was opened as any other.
     if host.reincarnated.lock().get(&group) != Some(&replica) {
-        reincarnate(&partition).await?;
+        host.reincarnate(&partition, state.begins_empty.contains_key(&group.0)).await?;
         host.reincarnated.lock().insert(group, replica);
     }
     let recovered = vec![group.0];

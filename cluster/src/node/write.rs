@@ -223,8 +223,6 @@ impl Node {
         };
         // Without an event of its own it may repeat one that is still on its way, or the stream was dropped and its
         // reset will carry it; in that case the stream is not settled until it did.
-        // The write is done, whatever keeps the wait from its end.
-        let unknown = NodeError::Unavailable { partition: home.id(), may_have_applied: true };
         let last = home.read(|state| JournalPosition(state.journal_next().0 - 1));
         let last = last.map_err(|_| unknown.clone())?;
         let position = journal.unwrap_or(last);

@@ -220,16 +220,19 @@ impl PartitionHandle {
     }
 
     /// Moves the log's time on if it stood still while nobody led the group, or nobody followed: what expired meanwhile is
-    /// not read any more.
+    /// not read any more. Whose clock is not believed (yet) cannot tell, and is not asked while something may be due.
     async fn let_time_pass(&self) -> Result<(), ReadError> {
-        let Some(stamps) = self.stamps.get().filter(|stamps| stamps.may_stamp()) else { return Ok(()) };
+        let Some(stamps) = self.stamps.get() else { return Ok(()) };
         let due = self.read(Partition::next_due).ok().flatten();
         if due.is_none_or(|due| due.0 + OVERDUE_MS >= stamps.now()) {
             return Ok(());
         }
+        if !stamps.may_stamp() {
+            return Err(ReadError::NoQuorum);
+        }
         match self.propose(&Command::Tick).await {
-            // With so much to do time passes anyway.
-            Ok(_) | Err(NodeError::Busy { .. }) => Ok(()),
+            // With so much to do time passes anyway; without room it stands still for everybody, and reads go on.
+            Ok(_) | Err(NodeError::Busy { .. } | NodeError::DiskFull) => Ok(()),
             Err(_) => Err(ReadError::NoQuorum),
         }
     }

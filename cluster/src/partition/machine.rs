@@ -18,7 +18,7 @@ use fanfold_storage::snapshot::{Listed, Manifest, SnapshotError};
 use super::marks::{Mark, Marks};
 use crate::phases::{Phases, RequestPhase};
 use crate::raft::{
-    Bucket, FileError, FileSettings, FileWork, Garbage, GroupFiles, LastBucket, LastWork, Machine,
+    Bucket, Damage, FileError, FileSettings, FileWork, Garbage, GroupFiles, LastBucket, LastWork, Machine,
 };
 
 /// What a committed command came to.
@@ -175,24 +175,30 @@ impl Machine for PartitionMachine {
         Box::new(if taken { self.state.end_cut() } else { self.state.abandon_cut() })
     }
 
-    fn restore(&mut self, files: &GroupFiles, manifest: &Manifest) -> Result<(), FileError> {
-        let mut restoring = Partition::restoring(self.state.id(), self.partitions);
-        let infos: Result<Vec<_>, FileError> =
-            manifest.segments.iter().map(|listed| Ok(described(listed)?)).collect();
-        let infos = infos?;
-        let renumbered: Vec<_> = infos.iter().filter(|(was, now)| was != now).copied().collect();
-        let read = |section, number, bytes: &[u8]| {
-            if section == TIMELINES_SECTION && !renumbered.is_empty() {
-                return Restoring::read(section, number, &renumber_timelines(bytes, &renumbered)?);
-            }
-            Restoring::read(section, number, bytes)
-        };
-        files.snapshots.load(manifest, read, |bucket| restoring.take(bucket))?;
-        let open = |(_, now): &(_, SegmentInfo)| Ok(Arc::new(Segment::open(&*files.fs, &files.dir, now)?));
-        let segments: Result<Vec<_>, FileError> = infos.iter().map(open).collect();
-        self.state = restoring.finish(&segments?)?;
-        self.damaged_at = None;
-        Ok(())
+    fn restoring(&self, manifest: Arc<Manifest>) -> FileWork<Self> {
+        let (id, partitions) = (self.state.id(), self.partitions);
+        Box::new(move |files| {
+            let mut restoring = Partition::restoring(id, partitions);
+            let infos: Result<Vec<_>, FileError> =
+                manifest.segments.iter().map(|listed| Ok(described(listed)?)).collect();
+            let infos = infos?;
+            let renumbered: Vec<_> = infos.iter().filter(|(was, now)| was != now).copied().collect();
+            let read = |section, number, bytes: &[u8]| {
+                if section == TIMELINES_SECTION && !renumbered.is_empty() {
+                    return Restoring::read(section, number, &renumber_timelines(bytes, &renumbered)?);
+                }
+                Restoring::read(section, number, bytes)
+            };
+            files.snapshots.load(&manifest, read, |bucket| restoring.take(bucket))?;
+            let open =
+                |(_, now): &(_, SegmentInfo)| Ok(Arc::new(Segment::open(&*files.fs, &files.dir, now)?));
+            let segments: Result<Vec<_>, FileError> = infos.iter().map(open).collect();
+            let state = restoring.finish(&segments?)?;
+            Ok(Box::new(move |machine: &mut Self| {
+                machine.damaged_at = None;
+                Box::new(std::mem::replace(&mut machine.state, state)) as Garbage
+            }))
+        })
     }
 
     fn replay_until(&mut self, index: u64) {
@@ -253,6 +259,29 @@ impl Machine for PartitionMachine {
         let files =
             self.state.segments().map(|segment| (segment.info().number.file_name(), segment.info().bytes));
         files.collect::<BTreeMap<_, _>>().into_iter().collect()
+    }
+
+    fn segments_in_use(&self) -> Vec<Listed> {
+        let files = self.state.segments().map(|segment| listed(segment.info()));
+        files.map(|file| (file.name.clone(), file)).collect::<BTreeMap<_, _>>().into_values().collect()
+    }
+
+    fn damage(&self) -> Option<Damage> {
+        if let Some(index) = self.damaged_at {
+            let what = format!("the committed batch at index {index} does not decode");
+            return Some(Damage { path: None, offset: None, what, is_unread: false });
+        }
+        let error = self.state.damage()?;
+        let (path, offset) = match error {
+            SegmentError::Damaged { path, offset, .. } => (path, Some(*offset)),
+            SegmentError::Io { path, .. }
+            | SegmentError::Missing { path }
+            | SegmentError::Version { path, .. }
+            | SegmentError::Foreign { path, .. } => (path, None),
+            _ => return Some(Damage { path: None, offset: None, what: error.to_string(), is_unread: false }),
+        };
+        let is_unread = matches!(error, SegmentError::Io { .. });
+        Some(Damage { path: Some(path.clone()), offset, what: error.to_string(), is_unread })
     }
 }
 

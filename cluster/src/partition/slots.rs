@@ -3,7 +3,7 @@
 //! - Whoever has a handle may go on with it after the partition was retired; its group answers then that it has stopped.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -21,6 +21,7 @@ pub(crate) struct Partitions {
     whereabouts: Arc<Whereabouts>,
     network: OnceLock<PeerNetwork>,
     phases: Arc<Phases>,
+    damaged_replicas: AtomicU64,
 }
 
 #[derive(Default)]
@@ -55,6 +56,7 @@ impl Partitions {
             whereabouts,
             network: OnceLock::new(),
             phases: Arc::default(),
+            damaged_replicas: AtomicU64::new(0),
         }
     }
 
@@ -109,7 +111,7 @@ impl Partitions {
         self.slots.iter().filter_map(|slot| slot.hosted.load_full())
     }
 
-    /// Those that this node should have and refuses to serve, because its log is damaged where they are.
+    /// Those that this node should have and refuses to serve, because what it has of them is damaged.
     pub fn damaged(&self) -> impl Iterator<Item = PartitionId> + '_ {
         let slots = self.slots.iter().enumerate();
         let damaged = slots.filter(|(_, slot)| slot.is_damaged.load(Ordering::Acquire));
@@ -133,7 +135,18 @@ impl Partitions {
     pub fn mark_damaged(&self, id: PartitionId) {
         if let Ok(slot) = self.slot(id) {
             slot.is_damaged.store(true, Ordering::Release);
+            self.count_damaged();
         }
+    }
+
+    /// Counts a replica that was found damaged.
+    pub fn count_damaged(&self) {
+        self.damaged_replicas.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many replicas were found damaged on this node.
+    pub fn damaged_replicas(&self) -> u64 {
+        self.damaged_replicas.load(Ordering::Relaxed)
     }
 
     fn slot(&self, id: PartitionId) -> Result<&Slot, NodeError> {

@@ -117,6 +117,7 @@ fn ping() -> Ping {
         quiet: vec![(GroupId(17), Quiet { term: 2, index: 1_000 })],
         asleep: vec![(GroupId(3), 5)],
         is_slow: true,
+        is_full: false,
     }
 }
 

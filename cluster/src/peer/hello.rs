@@ -94,13 +94,18 @@ pub enum HelloRefusal {
     /// Another process is connected as the same node.
     #[error("another process runs as this node, on a copy of its data directory")]
     Twice = 8,
+    /// The called node is about to take the cluster over, as an operator ordered it to.
+    #[error("it is about to take the cluster over, by an order of its own")]
+    TakingOver = 9,
 }
 
 impl HelloRefusal {
     /// The refusal with this number, if there is one.
     pub fn from_number(number: u8) -> Option<Self> {
-        use HelloRefusal::{Full, NotReady, Removed, Twice, UnknownNode, Version, WrongCluster, WrongNode};
-        [Version, WrongCluster, WrongNode, Removed, Full, NotReady, UnknownNode, Twice]
+        use HelloRefusal::{
+            Full, NotReady, Removed, TakingOver, Twice, UnknownNode, Version, WrongCluster, WrongNode,
+        };
+        [Version, WrongCluster, WrongNode, Removed, Full, NotReady, UnknownNode, Twice, TakingOver]
             .into_iter()
             .find(|refusal| *refusal as u8 == number)
     }
@@ -226,7 +231,7 @@ mod tests {
     fn refusals_keep_their_numbers() {
         for number in 0..=u8::MAX {
             let refusal = HelloRefusal::from_number(number);
-            assert_eq!(refusal.map(|refusal| refusal as u8), (1..=8).contains(&number).then_some(number));
+            assert_eq!(refusal.map(|refusal| refusal as u8), (1..=9).contains(&number).then_some(number));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Owns the connections that this node dials: one at a time to each node and for each purpose, made anew when it ends.
 //!
 //! - A connection is made when something is to be sent; after a failure requests fail at once until the next attempt,
-//!   whose delay doubles up to a limit and is given up when the address changes.
+//!   whose delay doubles up to a limit and is given up when the address changes, or the node says hello itself.
 //! - When a connection for data is lost it is tried again at once, to learn whether there still is anybody.
 //! - One task writes and reads; it writes everything that waits with one call.
 
@@ -29,7 +29,7 @@ pub(super) struct Link {
     pub node: u64,
     pub purpose: Purpose,
     pub outbox: Outbox,
-    /// The address changed.
+    /// The address changed, or the node was heard.
     pub moved: Notify,
     pub stop: CancellationToken,
 }
@@ -69,6 +69,9 @@ impl Link {
                     self.outbox.connected(&hello);
                     let began = Instant::now();
                     let open = shared.gone.opened(self.node);
+                    if self.purpose == Purpose::Data {
+                        shared.note_reached(self.node);
+                    }
                     let cut = exchange(socket, &self.outbox, options).await;
                     drop(open);
                     self.outbox.disconnected(cut);
@@ -92,11 +95,12 @@ impl Link {
             self.outbox.refuse(&address, ended);
             if self.wait(options, failures).await {
                 failures = 0;
+                is_lost = self.purpose == Purpose::Data;
             }
         }
     }
 
-    /// Waits before the next attempt; true if the address changed meanwhile.
+    /// Waits before the next attempt; true if there is reason not to wait to the end.
     async fn wait(&self, options: &PeerOptions, failures: u32) -> bool {
         let moved = tokio::select! {
             () = sleep(options.backoff(failures)) => false,

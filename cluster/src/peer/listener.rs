@@ -153,6 +153,9 @@ impl Listening {
             options.silent_ms = options.silent_ms.max(options.frame_ms.saturating_mul(4));
         }
         let _open = (hello.from != 0).then(|| self.network.shared.gone.opened(hello.from));
+        if hello.purpose == Purpose::Data {
+            self.network.shared.redial(hello.from);
+        }
         let first_within = options.dial();
         let mut connection = Connection::new(hello.from, self.network.clone(), self.handler.clone(), options);
         if hello.purpose == Purpose::Once {

@@ -58,6 +58,8 @@ pub(super) struct Shared {
     links: Mutex<HashMap<(u64, Purpose), Arc<Link>>>,
     heard: Mutex<BTreeMap<u64, Heard>>,
     alive: watch::Sender<Arc<BTreeSet<u64>>>,
+    /// How often each node was connected to.
+    reached: watch::Sender<Arc<BTreeMap<u64, u64>>>,
     pub gone: Arc<Gone>,
     /// This process, of all that may run as this node.
     pub process: u32,
@@ -81,6 +83,7 @@ impl PeerNetwork {
             links: Mutex::default(),
             heard: Mutex::default(),
             alive: watch::Sender::default(),
+            reached: watch::Sender::default(),
             gone: Arc::default(),
             process: rand::random_range(1..1 << 24),
             refused_twice: Mutex::default(),
@@ -191,6 +194,11 @@ impl PeerNetwork {
     /// for one that hangs or is cut off.
     pub fn watch_gone(&self) -> watch::Receiver<Arc<BTreeSet<u64>>> {
         self.shared.gone.watch()
+    }
+
+    /// How often each other node was connected to: it changes when what could not be sent to one can be again.
+    pub fn watch_reached(&self) -> watch::Receiver<Arc<BTreeMap<u64, u64>>> {
+        self.shared.reached.subscribe()
     }
 
     /// A node that has refused this process for so long because another one runs as this node, if there is one.
@@ -311,6 +319,28 @@ impl Shared {
             let answer = timeout(this.options.silent(), this.request(node, purpose, request)).await;
             let pong = Ping::from_bytes(&answer.ok()?.ok()?).ok()?;
             Some((node, sent, pong))
+        }
+    }
+
+    /// Takes note that a connection for data to a node was made.
+    pub fn note_reached(&self, node: u64) {
+        self.reached.send_modify(|reached| {
+            let mut all = BTreeMap::clone(reached);
+            *all.entry(node).or_default() += 1;
+            *reached = Arc::new(all);
+        });
+    }
+
+    /// A node has said hello, so it is there: what waits to connect to it again waits no longer.
+    pub fn redial(&self, node: u64) {
+        let links = self.links.lock();
+        for link in
+            [Purpose::Data, Purpose::Snapshot].iter().filter_map(|purpose| links.get(&(node, *purpose)))
+        {
+            if link.outbox.down_at().is_some() {
+                link.outbox.retry();
+                link.moved.notify_one();
+            }
         }
     }
 

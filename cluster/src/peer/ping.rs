@@ -21,8 +21,10 @@ pub struct Ping {
     pub quiet: Vec<(GroupId, Quiet)>,
     /// The groups of which a replica here sleeps that does not lead, and in which term; by group.
     pub asleep: Vec<(GroupId, u64)>,
-    /// Its disk does not get on.
+    /// It is to lead nothing: its disk does not get on or is full, or it is about to stop.
     pub is_slow: bool,
+    /// Its log takes no entries for want of room.
+    pub is_full: bool,
 }
 
 impl Ping {
@@ -46,13 +48,13 @@ impl Ping {
             group.0.encode(&mut out);
             term.encode(&mut out);
         }
-        put_u64(&mut out, u64::from(self.is_slow));
+        put_u64(&mut out, u64::from(self.is_slow) | u64::from(self.is_full) << 1);
         out.into()
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut from = Reader::new(bytes);
-        let ping = Self {
+        let mut ping = Self {
             wall_ms: from.u64()?,
             catalog_epoch: from.u64()?,
             led: from.list(|from| Ok((GroupId(from.u32()?), from.u64()?)))?,
@@ -61,9 +63,24 @@ impl Ping {
                 Ok((group, Quiet { term: from.u64()?, index: from.u64()? }))
             })?,
             asleep: from.list(|from| Ok((GroupId(from.u32()?), from.u64()?)))?,
-            is_slow: from.u64()? != 0,
+            ..Self::default()
         };
+        let disk = from.u64()?;
+        (ping.is_slow, ping.is_full) = (disk != 0, disk & 2 != 0);
         from.end()?;
         Ok(ping)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_beside_a_slow_one() {
+        for (is_slow, is_full) in [(false, false), (true, false), (true, true)] {
+            let ping = Ping { is_slow, is_full, ..Ping::default() };
+            assert_eq!(Ping::from_bytes(&ping.to_bytes()).unwrap(), ping);
+        }
     }
 }

@@ -348,6 +348,23 @@ async fn a_changed_address_is_tried_at_once() {
 }
 
 #[tokio::test]
+async fn a_node_that_says_hello_is_dialled_at_once() {
+    let slow = PeerOptions { backoff_min_ms: 3_600_000, backoff_max_ms: 3_600_000, ..options() };
+    let (first, second) = (peer(1, slow.clone()).await, peer(2, slow).await);
+    *second.echo.refused.lock() = Some(HelloRefusal::NotReady);
+    first.known.0.lock().insert(2, second.address);
+    let error = first.echo_call("too early", LONG).await.unwrap_err();
+    assert!(matches!(error, PeerError::Unreachable { .. }), "{error}");
+    *second.echo.refused.lock() = None;
+    let mut reached = first.network.watch_reached();
+    assert!(reached.borrow_and_update().is_empty());
+    second.known.0.lock().insert(1, first.address);
+    let reached = timeout(LONG, reached.wait_for(|reached| reached.contains_key(&2))).await;
+    assert!(reached.is_ok(), "long before the next attempt is due");
+    first.echo_call("there", LONG).await.unwrap();
+}
+
+#[tokio::test]
 async fn only_admitted_nodes_of_the_cluster_are_served() {
     let (first, _proxy, second) = pair(options()).await;
     first.works().await;

@@ -282,7 +282,18 @@ where
         let batch = Senders { answers, background: background.is_some(), waited };
         commands.extend(background);
         let encoded = Batch(self.encoder.encode(stamp_ms, &commands));
-        match self.group.submit(encoded).await {
+        let group = self.group.clone();
+        let submitted = group.submit(encoded);
+        tokio::pin!(submitted);
+        // Raft may keep it waiting; what is in flight is answered meanwhile.
+        let submitted = loop {
+            tokio::select! {
+                biased;
+                submitted = &mut submitted => break submitted,
+                Some(finished) = self.in_flight.next() => self.finish(finished),
+            }
+        };
+        match submitted {
             Ok(in_flight) => {
                 let proposed_at = Instant::now();
                 self.background_in_flight |= batch.background;

@@ -43,7 +43,7 @@ impl<M: Machine> PeerEndpoint for Endpoint<M> {
                 MessageKind::Append => {
                     let (came, request) = (Instant::now(), message::decode_append(&body)?);
                     // Before Raft sees them: it would wait for room, and neither vote nor hear a leader meanwhile.
-                    if !request.entries.is_empty() && !self.inner.log.accepts_appends() {
+                    if !request.entries.is_empty() && !self.inner.log.accepts(body.len() as u64) {
                         return Err(EndpointError::DiskFull);
                     }
                     self.inner.before_append(&request);

@@ -42,8 +42,7 @@ pub enum OpenError {
     Files(#[from] FileError),
     /// No snapshot reaches to where the log begins: what lies between is gone.
     #[error(
-        "the log begins behind index {purged}, and no whole snapshot in {} reaches so far ({index:?}); \
-         restore a backup", dir.display()
+        "the log begins behind index {purged}, and no whole snapshot in {} reaches so far ({index:?})", dir.display()
     )]
     NoSnapshot {
         /// The directory.
@@ -105,6 +104,28 @@ pub enum OpenError {
         /// How long was waited.
         waited_ms: u64,
     },
+}
+
+impl OpenError {
+    /// Whether what the node has of the group is damaged, and nothing is missing that could be put back: others go on without it.
+    pub fn is_damage(&self) -> bool {
+        use fanfold_storage::log::LogError;
+        matches!(
+            self,
+            Self::Log(LogStoreError::Log(LogError::Quarantined { .. }))
+                | Self::Files(FileError::Note { .. })
+                | Self::NoSnapshot { .. }
+        )
+    }
+
+    /// Whether a file is gone, or cut off, that was there.
+    pub fn is_missing(&self) -> bool {
+        use fanfold_storage::snapshot::SnapshotError;
+        matches!(
+            self,
+            Self::Files(FileError::Snapshot(SnapshotError::Missing { .. } | SnapshotError::Length { .. }))
+        )
+    }
 }
 
 /// Why a group's Raft no longer runs.

@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::codec::CodecError;
 use super::error::{OpenError, StopReason};
+use super::fills::Fills;
 use super::machine::{Machine, Shared};
 use super::note::Note;
 use super::snapshot::{Current, StoredSnapshot};
@@ -35,6 +36,8 @@ pub struct GroupFiles {
     pub snapshots: SnapshotStore,
     /// How fast files are written.
     pub pace: Pace,
+    /// Whose turn it is to be filled by a peer, of all groups of the node.
+    pub fills: Fills,
 }
 
 impl fmt::Debug for GroupFiles {
@@ -78,7 +81,8 @@ pub enum FileError {
     #[error("the state in a snapshot is malformed: {0}")]
     State(#[from] Malformed),
     /// The note that says which replica a directory is of.
-    #[error("{} is damaged: it does not say which replica this directory is of; retire the replica", path.display())]
+    #[error("{} is damaged: it does not say which replica this directory is of; with others the replica is filled anew by them, alone \
+         `fanfold partition salvage` writes it again without loss", path.display())]
     Note {
         /// The file.
         path: PathBuf,
@@ -134,6 +138,8 @@ pub struct GroupDirectory {
     pub dir: PathBuf,
     /// How fast files are written.
     pub pace: Pace,
+    /// Whose turn it is to be filled by a peer, of all groups of the node.
+    pub fills: Fills,
 }
 
 /// What was found in a group's directory.
@@ -146,9 +152,9 @@ pub(super) struct Restored<M> {
 impl GroupDirectory {
     /// Opens the directory: what is in it, newest snapshot first.
     pub(crate) fn files(self, group: GroupId) -> Result<(GroupFiles, Vec<Found>), SnapshotError> {
-        let Self { fs, dir, pace } = self;
+        let Self { fs, dir, pace, fills } = self;
         let (snapshots, found) = SnapshotStore::open(fs.clone(), &dir, group)?;
-        Ok((GroupFiles { fs, dir, snapshots, pace }, found))
+        Ok((GroupFiles { fs, dir, snapshots, pace, fills }, found))
     }
 
     /// Begins to open the directory and to restore `machine`, which is new, from the newest snapshot that is whole, on a thread of
@@ -233,7 +239,7 @@ impl<M: Machine> Loaded<M> {
         let (shared, current) = (Shared::new(machine), Current::default());
         if let Some((stored, meta)) = snapshot {
             shared.begin_at(&meta);
-            current.set(stored, meta);
+            current.begin(stored, meta);
         }
         Ok(Restored { shared: Arc::new(shared), files, current: Arc::new(current) })
     }

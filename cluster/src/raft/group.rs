@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fanfold_storage::log::{GroupId, Log};
@@ -18,6 +19,7 @@ use super::alone::{self, Alone};
 use super::endpoint::{Endpoint, Heard};
 use super::error::{LeaderHint, OpenError, ReadError, StopReason, StorageFailure};
 use super::files::{GroupFiles, Loading, Restored};
+use super::hand_over::HandOver;
 use super::log_store::{LogStore, LogStoreError};
 use super::machine::{Machine, Shared};
 use super::network::NetworkFactory;
@@ -62,6 +64,11 @@ pub enum Formation {
     /// The group has lost its majority for good, and goes on with what this node has of it: this replica, whose id is
     /// new, becomes the sole voter. What only the others had is lost, and none of them may ever run again.
     Recover,
+    /// Like [`Formation::Recover`] where nothing is left of the group: this replica begins it with nothing.
+    Anew {
+        /// The term that it begins in, above all that anybody can have led it in.
+        term: u64,
+    },
 }
 
 /// What a replica knows about its group at one moment.
@@ -111,6 +118,10 @@ pub(super) struct Inner<M: Machine> {
     pub outgoing: Outgoing,
     /// When the leader was heard.
     pub heard: Heard,
+    /// Whether a quorum has room for entries, as far as is known.
+    pub has_room: Arc<AtomicBool>,
+    /// Whether the leadership is being handed over.
+    pub hand_over: HandOver,
 }
 
 impl<M: Machine> Clone for Group<M> {
@@ -156,6 +167,12 @@ impl<M: Machine> Group<M> {
         let loaded = loaded?;
         let opened = blocking(move || loaded.join(purged, last)).await;
         let Restored { shared, files, current } = opened.map_err(panicked)??;
+        if let Formation::Anew { term } = spec.formation
+            && store.ends()?.0.is_none()
+            && current.get().is_none()
+        {
+            recover::begin(&store, &spec, term).await?;
+        }
         if recovers {
             let newest = current.get().map(|(_, meta)| meta);
             recover::append_membership(&store, &spec, newest.as_ref()).await?;
@@ -171,7 +188,8 @@ impl<M: Machine> Group<M> {
             Duration::from_millis(settings.append_timeout_ms),
         );
         let outgoing = network.outgoing();
-        let machine = StateMachine::new(shared.clone(), files.clone(), current.clone(), store.clone());
+        let machine =
+            StateMachine::new(spec.replica, shared.clone(), files.clone(), current.clone(), store.clone());
         let raft = Raft::new(spec.replica, settings.config()?, network, store.clone(), machine).await;
         let raft = raft.map_err(|fatal| OpenError::Stopped { reason: stop_reason(&fatal) })?;
         let group = Self {
@@ -191,6 +209,8 @@ impl<M: Machine> Group<M> {
                 incoming: Incoming::default(),
                 outgoing,
                 heard: Heard::default(),
+                has_room: Arc::new(AtomicBool::new(true)),
+                hand_over: HandOver::default(),
             }),
         };
         group.form().await?;
@@ -352,6 +372,7 @@ impl<M: Machine> Group<M> {
         if self.leads_alone() {
             return Ok(self.applied_index());
         }
+        drop(self.inner.hand_over.pass().await);
         match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(read) => {
                 // openraft counts an entry as applied when its own core has heard of it, which is later than here.
@@ -359,7 +380,10 @@ impl<M: Machine> Group<M> {
                 Ok(self.applied_index())
             }
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(ReadError::NotLeader { hint: leader_hint(forward) })
+                // While the leadership is handed over Raft names one that may not be elected yet.
+                drop(self.inner.hand_over.pass().await);
+                let other = self.leader_hint().filter(|hint| hint.replica != self.replica());
+                Err(ReadError::NotLeader { hint: other.or_else(|| leader_hint(forward)) })
             }
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(ReadError::NoQuorum),
             Err(RaftError::Fatal(_)) => Err(ReadError::Stopped),
@@ -383,6 +407,11 @@ impl<M: Machine> Group<M> {
     /// Whether this replica may campaign when time tells: one without room for an entry of its own would only hold its group up.
     pub fn let_campaign(&self, may: bool) {
         self.inner.raft.runtime_config().elect(may);
+    }
+
+    /// Whether this replica may propose, should it lead: not while so many voters have no room that nothing can be committed.
+    pub fn let_propose(&self, may: bool) {
+        self.inner.has_room.store(may, Ordering::Relaxed);
     }
 
     /// What takes in the messages of this replica's peers.

@@ -1,6 +1,11 @@
 //! Owns what a group keeps on disk beside the log while it runs: snapshots, work on files, and the turns to do either.
 //!
 //! - Whoever works on the files, takes a snapshot or installs one holds the turn.
+//! - What is done under the machine's lock is done on the group's own tasks; threads that give way to others never take it.
+//! - What was begun is finished, whoever stops waiting for it.
+
+use fanfold_storage::segment::SegmentError;
+use fanfold_storage::snapshot::{FileHold, Listed, SnapshotError};
 
 use super::files::{FileError, FileWork, GroupFiles};
 use super::group::{Group, Inner};
@@ -27,6 +32,23 @@ impl<M: Machine> Group<M> {
         two.into_iter().flatten().map(|manifest| StoredSnapshot::new(files, manifest)).collect()
     }
 
+    /// The segments that the state uses, in a snapshot or not, kept there while the hold lives.
+    pub fn kept_segments(&self) -> (Vec<Listed>, FileHold) {
+        let before = self.read(Machine::segments_in_use);
+        let hold = self.inner.files.snapshots.hold(before.iter().map(|segment| segment.name.clone()));
+        // What is used still was there when it was held, and nobody removes it from then on.
+        let mut now = self.read(Machine::segments_in_use);
+        now.retain(|segment| before.contains(segment));
+        (now, hold)
+    }
+
+    /// Whether a snapshot on disk needs the file of this name, or may: one that is damaged does not say.
+    pub fn is_in_snapshot(&self, name: &str) -> bool {
+        let files = &self.inner.files;
+        let named = |stored: &StoredSnapshot| stored.manifest.names().any(|named| named == name);
+        !files.snapshots.damaged().is_empty() || self.kept_snapshots().iter().any(named)
+    }
+
     /// The directory of its snapshots.
     pub fn files(&self) -> &GroupFiles {
         &self.inner.files
@@ -45,19 +67,14 @@ impl<M: Machine> Group<M> {
 
     /// Changes the machine beside its log: only what does not show. Runs under the write lock.
     pub fn change<T>(&self, change: impl FnOnce(&mut M) -> T) -> T {
-        self.inner.shared.change(|state| change(&mut state.machine))
+        self.inner.shared.keep_up(|state| change(&mut state.machine))
     }
 
-    /// Does work on the machine's files on a blocking thread, and installs what came of it.
+    /// Does work on the machine's files on a thread for that, and installs what came of it.
     pub async fn work(&self, turn: &Turn, work: FileWork<M>) -> Result<(), FileError> {
         self.check(turn);
         let inner = self.inner.clone();
-        let done = in_background(move || {
-            let install = work(&inner.files)?;
-            drop(inner.shared.change(|state| install(&mut state.machine)));
-            Ok(())
-        });
-        let done = done.await.unwrap_or_else(|error| Err(failed_task(&error)));
+        let done = finished(async move { inner.shared.work(&inner.files, work).await }).await;
         if done.is_err() {
             // What was written until then is nobody's, and the disk may be full. Why the work failed is what counts.
             if let Err(error) = self.prune(turn).await {
@@ -81,15 +98,16 @@ impl<M: Machine> Group<M> {
             self.inner.raft.with_state_machine(|machine| Box::pin(async { machine.begin_cut() })).await;
         let Some(meta) = begun.map_err(|_| FileError::Stopped)? else { return Ok(false) };
         let inner = self.inner.clone();
-        let written = in_background(move || {
+        let written = finished(async move {
             let before = inner.current.get();
-            let base = before.as_ref().map(|(stored, _)| &*stored.manifest);
-            let manifest = write_cut(&inner.shared, &inner.files, base, &meta)?;
+            let base = before.as_ref().map(|(stored, _)| stored.manifest.clone());
+            let manifest = write_cut(&inner.shared, &inner.files, base, &meta).await?;
             inner.current.set(StoredSnapshot::new(&inner.files, manifest), meta);
             // What the log is let go behind is a snapshot that could take the newest one's place.
             Ok(inner.files.snapshots.previous().map(|previous| previous.index))
         });
-        let purge = written.await.unwrap_or_else(|error| Err(failed_task(&error)))?;
+        let purge = written.await?;
+        let purge = if purge.is_some() { self.read_back().await? } else { None };
         let trigger = self.inner.raft.trigger();
         trigger.snapshot().await.map_err(|_| FileError::Stopped)?;
         if let Some(index) = purge.and_then(|index| self.purgeable(index, lagging_bytes_max)) {
@@ -100,9 +118,49 @@ impl<M: Machine> Group<M> {
         Ok(true)
     }
 
-    /// A follower whose entries wait for room does not hear that the log may go, which would make the room.
+    /// Reads back what is new in the second newest snapshot, so that the log may go behind it; up to which index. If it is damaged
+    /// nothing goes: with the log, the one before holds the same.
+    async fn read_back(&self) -> Result<Option<u64>, FileError> {
+        let inner = self.inner.clone();
+        let read = beside(move || {
+            let Some(previous) = inner.files.snapshots.previous() else { return Ok(None) };
+            let verified = inner.current.verified();
+            if verified.as_ref().is_none_or(|verified| verified.number != previous.number) {
+                let snapshots = &inner.files.snapshots;
+                snapshots.verify(&previous, verified.as_deref(), &*inner.files.pace)?;
+                let (group, all_bytes) = (inner.spec.group.0, snapshots.status().read_back_bytes);
+                tracing::debug!(group, number = previous.number, all_bytes, "read a snapshot back");
+                inner.current.set_verified(previous.clone());
+            }
+            Ok(Some(previous.index))
+        });
+        match read.await {
+            Err(FileError::Snapshot(error)) if error.place().is_some() => {
+                let group = self.inner.spec.group.0;
+                tracing::error!(group, %error, "a snapshot is not on disk as it was written; the log behind the one before it stays");
+                self.note_unreadable(error);
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
+    /// What the state reads now is damaged as well, if it is a segment that it uses.
+    fn note_unreadable(&self, error: SnapshotError) {
+        let SnapshotError::Damaged { path, offset, what } = error else { return };
+        let is_it = |used: &(String, u64)| path.file_name().is_some_and(|name| name == used.0.as_str());
+        if self.read(Machine::files_in_use).iter().any(is_it) {
+            let error = FileError::Segment(SegmentError::Damaged { path, offset, what });
+            self.change(|machine| machine.note_failed(&error));
+        }
+    }
+
+    /// A replica whose entries wait for room does not hear that the log may go, which would make the room. A leader with
+    /// followers may be reading what would go; others succeed it while it waits.
     pub(super) fn let_go_if_full(&self, index: u64) {
-        if self.inner.log.accepts_appends() || self.is_leader() {
+        let members = self.members();
+        let is_read = self.is_leader() && members.voters.len() + members.learners.len() > 1;
+        if self.inner.log.accepts_appends() || is_read {
             return;
         }
         if let Err(error) = self.inner.store.let_go(index) {
@@ -127,14 +185,26 @@ impl<M: Machine> Group<M> {
     /// Removes the files that nothing needs.
     pub async fn prune(&self, turn: &Turn) -> Result<(), FileError> {
         self.check(turn);
-        let inner = self.inner.clone();
-        let pruned = in_background(move || {
-            let in_use = inner.shared.read().machine.files_in_use();
-            inner.files.snapshots.prune(&|name| in_use.iter().any(|(used, _)| used == name))
-        });
-        pruned.await.map_err(|error| failed_task(&error))??;
+        let snapshots = self.inner.files.snapshots.clone();
+        // Whoever could make other files has no turn.
+        let in_use = self.inner.shared.read().machine.files_in_use();
+        beside(move || Ok(snapshots.prune(&|name| in_use.iter().any(|(used, _)| used == name))?)).await?;
         Ok(())
     }
+}
+
+/// Does work on files on a thread that gives way to others.
+pub(super) async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+) -> Result<T, FileError> {
+    in_background(work).await.unwrap_or_else(|error| Err(failed_task(&error)))
+}
+
+/// Does work to its end, even if nobody waits for it any more.
+async fn finished<T: Send + 'static>(
+    work: impl Future<Output = Result<T, FileError>> + Send + 'static,
+) -> Result<T, FileError> {
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(failed_task(&error)))
 }
 
 /// Why a task of this group has no result.

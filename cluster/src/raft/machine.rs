@@ -1,14 +1,16 @@
 //! Owns what a replicated machine is to its group, and the lock that applies and reads share.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use fanfold_storage::snapshot::{Listed, Manifest, SnapshotError};
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 use super::files::{FileError, FileSettings, FileWork, Garbage, GroupFiles};
+use super::keep::beside;
+use super::state_lock::{Reading, StateLock};
 use super::times::ApplyClock;
 use super::types::{LogId, SnapshotMeta, StoredMembership};
 
@@ -62,8 +64,20 @@ pub trait Machine: Send + Sync + 'static {
     /// Ends the cut; if it was not taken, what it would have held counts as changed again.
     fn end_cut(&mut self, taken: bool) -> Garbage;
 
-    /// Replaces the whole state by that of a snapshot. On an error the state is as it was.
-    fn restore(&mut self, files: &GroupFiles, manifest: &Manifest) -> Result<(), FileError>;
+    /// Reads the state of a snapshot, beside the state that is there, and replaces that as a whole. On an error it is as it was.
+    fn restoring(&self, manifest: Arc<Manifest>) -> FileWork<Self>
+    where
+        Self: Sized;
+
+    /// The same at once, where nobody else knows of the machine.
+    fn restore(&mut self, files: &GroupFiles, manifest: &Arc<Manifest>) -> Result<(), FileError>
+    where
+        Self: Sized,
+    {
+        let install = self.restoring(manifest.clone())(files)?;
+        drop(install(self));
+        Ok(())
+    }
 
     /// Says that the Raft entries up to `index` are replayed from the log: they were applied before, by a run that ended.
     fn replay_until(&mut self, _index: u64) {}
@@ -100,6 +114,29 @@ pub trait Machine: Send + Sync + 'static {
     fn files_in_use(&self) -> Vec<(String, u64)> {
         Vec::new()
     }
+
+    /// The same, with what is known of their content.
+    fn segments_in_use(&self) -> Vec<Listed> {
+        Vec::new()
+    }
+
+    /// Why the state is not to be trusted, if it is not.
+    fn damage(&self) -> Option<Damage> {
+        None
+    }
+}
+
+/// Why a state is not to be trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The file that told, if it was one.
+    pub path: Option<PathBuf>,
+    /// Where in it, in bytes, if that can be said.
+    pub offset: Option<u64>,
+    /// What is wrong, for people.
+    pub what: String,
+    /// Whether the file could not be read at all: what it holds may be as it was written.
+    pub is_unread: bool,
 }
 
 /// A step of a cut.
@@ -125,6 +162,13 @@ pub enum Bucket {
     },
 }
 
+impl Bucket {
+    /// Bytes to be written.
+    pub(super) fn bytes(&self) -> usize {
+        if let Self::Changed { bytes, .. } = self { bytes.len() } else { 0 }
+    }
+}
+
 /// Makes the last bucket.
 pub type LastWork = Box<dyn FnOnce() -> LastBucket + Send>;
 
@@ -141,9 +185,15 @@ pub struct LastBucket {
     pub segments: Vec<Listed>,
 }
 
+/// Bytes of buckets after which no further step of a cut is taken under one lock …
+const STEP_BYTES: usize = 64 << 10;
+
+/// … and steps, most of which find a bucket as it was.
+const STEPS_AT_ONCE: usize = 64;
+
 /// A machine with the position it has applied up to, shared by Raft and by readers.
 pub(super) struct Shared<M> {
-    state: RwLock<Applied<M>>,
+    state: StateLock<Applied<M>>,
     index: watch::Sender<u64>,
     /// What applying takes.
     pub times: ApplyClock,
@@ -176,7 +226,7 @@ impl<M> Shared<M> {
     pub fn new(machine: M) -> Self {
         let state = Applied { machine, log_id: None, membership: StoredMembership::default() };
         let (index, is_broken) = (watch::Sender::new(0), AtomicBool::new(false));
-        Self { state: RwLock::new(state), index, times: ApplyClock::default(), is_broken }
+        Self { state: StateLock::new(state), index, times: ApplyClock::default(), is_broken }
     }
 
     /// Notes that the machine was restored to where a snapshot was taken.
@@ -192,14 +242,14 @@ impl<M> Shared<M> {
     }
 
     /// Locks for reading. The guard must not be held across an await.
-    pub fn read(&self) -> RwLockReadGuard<'_, Applied<M>> {
+    pub fn read(&self) -> Reading<'_, Applied<M>> {
         let state = self.state.read();
         self.check_whole();
         state
     }
 
     /// Locks for reading unless a batch is being applied right now.
-    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, Applied<M>>> {
+    pub fn try_read(&self) -> Option<Reading<'_, Applied<M>>> {
         let state = self.state.try_read()?;
         self.check_whole();
         Some(state)
@@ -213,7 +263,7 @@ impl<M> Shared<M> {
         let broken = Broken { is_broken: &self.is_broken, was_panicking: std::thread::panicking() };
         let changed = change(&mut state);
         drop(broken);
-        RwLockWriteGuard::unlock_fair(state);
+        drop(state);
         changed
     }
 
@@ -228,13 +278,61 @@ impl<M> Shared<M> {
         done
     }
 
+    /// Changes the state for what is done beside applying, which has to wait meanwhile: that time is counted. To be called
+    /// where the group is applied, never on a thread that gives way.
+    pub fn keep_up<T>(&self, change: impl FnOnce(&mut Applied<M>) -> T) -> T {
+        let (changed, held) = self.change(|state| {
+            let begun = Instant::now();
+            (change(state), begun.elapsed())
+        });
+        self.times.count_held(held);
+        changed
+    }
+
+    /// Does work on files on a thread that gives way, and installs what came of it on this one.
+    pub async fn work(&self, files: &GroupFiles, work: FileWork<M>) -> Result<(), FileError>
+    where
+        M: Machine,
+    {
+        let files = files.clone();
+        let install = beside(move || work(&files)).await?;
+        let garbage = self.keep_up(|state| install(&mut state.machine));
+        // Nothing waits for that, and it cannot fail.
+        let free = move || {
+            drop(garbage);
+            Ok(())
+        };
+        let _freed = beside(free).await;
+        Ok(())
+    }
+
+    /// Takes the next steps of the cut, together about one that writes; false: there are no more.
+    pub fn next_buckets(&self, must_write: &dyn Fn(u8, u64) -> bool, mut found: impl FnMut(Bucket)) -> bool
+    where
+        M: Machine,
+    {
+        self.keep_up(|state| {
+            let mut bytes_left = STEP_BYTES;
+            for _ in 0..STEPS_AT_ONCE {
+                let Some(bucket) = state.machine.next_bucket(must_write) else { return false };
+                bytes_left = bytes_left.saturating_sub(bucket.bytes());
+                let is_enough = bytes_left == 0 || matches!(bucket, Bucket::Unfinished);
+                found(bucket);
+                if is_enough {
+                    break;
+                }
+            }
+            true
+        })
+    }
+
     /// Begins a cut of the state, which must be between two Raft entries; what Raft notes with its snapshot. None before
     /// the first entry.
     pub fn begin_cut(&self) -> Option<SnapshotMeta>
     where
         M: Machine,
     {
-        self.change(|state| {
+        self.keep_up(|state| {
             let last_log_id = Some(state.log_id?);
             state.machine.begin_cut();
             Some(SnapshotMeta { last_log_id, last_membership: state.membership.clone() })

@@ -24,6 +24,9 @@ use super::types::{ReplicaAddress, ReplicaId, Types};
 /// A replica has caught up if so many Raft entries, or fewer, are missing.
 pub const CAUGHT_UP_ENTRIES: u64 = 256;
 
+/// Who has answered within so many beats is there.
+const NEAR_BEATS: u64 = 3;
+
 /// The members of a group as one replica knows them, committed or not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GroupMembers {
@@ -79,7 +82,7 @@ impl<M: Machine> Group<M> {
         if !members.is_joint && members.voters.keys().eq(&voters) {
             return Ok(());
         }
-        let (ready, needed) = (self.ready_of(&voters), voters.len() / 2 + 1);
+        let (ready, needed) = (self.ready_of(&voters, self.silence()), voters.len() / 2 + 1);
         if ready < needed {
             return Err(ChangeError::WouldLoseQuorum { ready: ready as u64, needed: needed as u64 });
         }
@@ -100,50 +103,54 @@ impl<M: Machine> Group<M> {
         self.change_members(ChangeMembers::RemoveNodes(BTreeSet::from([replica])), true).await
     }
 
-    /// Hands the leadership to a voter, and returns when it, or anybody else but this replica, leads. On a timeout this
-    /// replica may have stopped accepting proposals, until somebody else is elected.
-    pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), ChangeError> {
-        self.check_leads()?;
-        if to == self.replica() {
-            return Ok(());
-        }
-        if !self.members().voters.contains_key(&to) {
-            return Err(ChangeError::NotMember { replica: to });
-        }
-        if !self.is_ready(to) {
-            return Err(ChangeError::NotReady { replica: to });
-        }
-        self.inner.stir().await;
-        let mut leadership = self.inner.raft.server_metrics();
-        let trigger = self.inner.raft.trigger();
-        trigger.transfer_leader(to).await.map_err(|_| ChangeError::Stopped)?;
-        let myself = self.replica();
-        let moved = async {
-            loop {
-                let leader = leadership.borrow_watched().current_leader;
-                if leader.is_some_and(|leader| leader != myself) {
-                    return Ok(());
-                }
-                leadership.changed().await.map_err(|_| ChangeError::Stopped)?;
-            }
-        };
-        self.within_deadline(moved).await
-    }
-
     /// Whether a member is alive and has caught up, as far as this leader knows; false if it does not lead.
     pub fn is_ready(&self, replica: ReplicaId) -> bool {
-        self.ready_of(&BTreeSet::from([replica])) == 1
+        self.ready_of(&BTreeSet::from([replica]), self.silence()) == 1
     }
 
-    fn check_leads(&self) -> Result<(), ChangeError> {
+    /// On the leader: whether the other voters have a majority that has answered a moment ago and caught up, so that they go on
+    /// at once when this replica goes.
+    pub fn can_go(&self) -> bool {
+        let mut others: BTreeSet<_> = self.members().voters.into_keys().collect();
+        let needed = others.len() / 2 + 1;
+        others.remove(&self.replica());
+        self.ready_of(&others, self.nearness()) >= needed
+    }
+
+    /// On the leader: whether a member has answered a moment ago and caught up.
+    pub fn is_near(&self, replica: ReplicaId) -> bool {
+        self.ready_of(&BTreeSet::from([replica]), self.nearness()) == 1
+    }
+
+    /// A member on another node can be reached again: what it lacks is sent at once.
+    pub async fn reached(&self, is_there: impl Fn(&ReplicaAddress) -> bool) {
+        let GroupMembers { voters, learners, .. } = self.members();
+        let there = voters.into_iter().chain(learners).filter(|(_, address)| is_there(address));
+        let there: Vec<_> = there.map(|(replica, _)| replica).collect();
+        if self.is_leader() && !there.is_empty() {
+            // Raft has stopped if this fails.
+            let _ = self.inner.raft.trigger().reset_backoff(there).await;
+        }
+    }
+
+    pub(super) fn check_leads(&self) -> Result<(), ChangeError> {
         let leads = self.inner.raft.as_leader();
         leads.map(drop).map_err(|forward| ChangeError::NotLeader { hint: leader_hint(forward) })
     }
 
-    /// How many of these replicas are alive and have caught up, as far as this leader knows.
-    fn ready_of(&self, replicas: &BTreeSet<ReplicaId>) -> usize {
+    /// Who has not answered for so long is not alive.
+    fn silence(&self) -> Duration {
+        Duration::from_millis(2 * self.inner.settings.election_max_ms)
+    }
+
+    /// Who has answered within this time is there.
+    fn nearness(&self) -> Duration {
+        Duration::from_millis(NEAR_BEATS * self.inner.settings.heartbeat_ms)
+    }
+
+    /// How many of these replicas have answered within a time and caught up, as far as this leader knows.
+    fn ready_of(&self, replicas: &BTreeSet<ReplicaId>, silence_max: Duration) -> usize {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
-        let silence_max = Duration::from_millis(2 * self.inner.settings.election_max_ms);
         let is_ready = |replica: &&ReplicaId| {
             if **replica == self.replica() {
                 metrics.state.is_leader()

@@ -90,6 +90,30 @@ impl Note {
     }
 }
 
+/// Checks the note of a group's directory, as the disk has it; `replica` if it is known whose it is. Blocks.
+pub fn check(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    group: GroupId,
+    replica: Option<ReplicaId>,
+) -> Result<(), FileError> {
+    let path = dir.join(NAME);
+    if let Ok(file) = fs.open_read(&path) {
+        file.drop_cache().map_err(|source| FileError::Io { path: path.clone(), source })?;
+    }
+    let note = Note::read(fs, dir, group)?;
+    match replica {
+        // One that was whole before notes were written has none until it is opened.
+        Some(replica) if note != Some(Note { replica, is_retired: false }) => Err(FileError::Note { path }),
+        _ => Ok(()),
+    }
+}
+
+/// Writes that a group's directory is of a replica. Blocks.
+pub fn write(fs: &dyn FileSystem, dir: &Path, group: GroupId, replica: ReplicaId) -> Result<(), FileError> {
+    Note { replica, is_retired: false }.write(fs, dir, group)
+}
+
 fn crc(bytes: &[u8; NOTE_BYTES]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&bytes[..CRC_AT]);

@@ -2,11 +2,15 @@
 //!
 //! - A proposal names the leadership it was made under, so that a leader that lost it in between is fenced.
 //! - Raft answers a proposal only when its entry is applied or gone from the log, which may never be at a leader that was
-//!   deposed or cut off. So the wait ends with the leadership, or when no quorum was heard for [`QUIET_ELECTIONS`]; what
-//!   came of the proposal is unknown then.
+//!   deposed or cut off. So the wait ends with the leadership, or when no quorum was heard, or had room, for
+//!   [`QUIET_ELECTIONS`]; what came of the proposal is unknown then.
+//! - What is proposed has its room in the log. While there is none here, or at a quorum, nothing is.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use fanfold_storage::log::Room;
 use openraft::RaftMetrics;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
@@ -14,9 +18,10 @@ use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use openraft::type_config::alias::{InstantOf, WatchReceiverOf};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::error::ProposeError;
-use super::group::{Group, Leadership, leader_hint};
+use super::group::{Group, Inner, Leadership, leader_hint};
 use super::machine::Machine;
 use super::types::{Batch, Types};
 
@@ -54,10 +59,12 @@ impl<M: Machine> Group<M> {
             return Err(ProposeError::TooLarge { bytes, limit_bytes });
         }
         // Before Raft sees it: inside Raft there is no way to refuse a single write.
-        if !self.inner.log.accepts_appends() {
-            return Err(ProposeError::DiskFull);
-        }
+        let room = self.inner.log.promise_room(batch_bytes as u64);
+        let room =
+            room.filter(|_| self.inner.has_room.load(Ordering::Relaxed)).ok_or(ProposeError::DiskFull)?;
+        let _pass = self.inner.hand_over.pass().await;
         self.inner.stir().await;
+        self.inner.confirmed().await;
         let leader = self.inner.raft.as_leader();
         let leader = leader.map_err(|forward| ProposeError::NotLeader { hint: leader_hint(forward) })?;
         let (responder, answer) = ProgressResponder::complete_only();
@@ -67,11 +74,34 @@ impl<M: Machine> Group<M> {
             leadership: self.watch_leadership(),
             metrics: self.inner.raft.metrics(),
             election: Duration::from_millis(self.inner.settings.election_max_ms),
+            has_room: self.inner.has_room.clone(),
         };
         let write = self.inner.raft.write(batch).with_leader(leader);
         write.responder(responder).await.map_err(|_| ProposeError::Stopped { proposed: false })?;
-        Ok(InFlight { answer, reign, _outcome: std::marker::PhantomData })
+        Ok(InFlight { answer, reign, _room: room, _outcome: std::marker::PhantomData })
     }
+}
+
+impl<M: Machine> Inner<M> {
+    /// Waits until a quorum has answered a leader that has just been elected: Raft refuses what is proposed before.
+    async fn confirmed(&self) {
+        let mut metrics = self.raft.metrics();
+        if !is_new_leader(&metrics) {
+            return;
+        }
+        let confirmed = async { while is_new_leader(&metrics) && metrics.changed().await.is_ok() {} };
+        // Without a quorum Raft refuses what is proposed, as it should.
+        let _ = timeout(Duration::from_millis(self.settings.election_max_ms), confirmed).await;
+    }
+}
+
+/// Whether a replica leads, with others, and no quorum of them has answered it yet.
+fn is_new_leader(metrics: &WatchReceiverOf<Types, RaftMetrics<Types>>) -> bool {
+    let leads = {
+        let now = metrics.borrow_watched();
+        now.state.is_leader() && now.last_quorum_acked.is_none()
+    };
+    leads && heard(metrics) != Heard::Alone
 }
 
 /// The leadership that a batch was proposed under.
@@ -81,6 +111,8 @@ pub(super) struct Reign {
     metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
     /// The longest time until an election.
     pub election: Duration,
+    /// Whether a quorum has room.
+    has_room: Arc<AtomicBool>,
 }
 
 impl Reign {
@@ -93,23 +125,28 @@ impl Reign {
         }
     }
 
-    /// Waits until no quorum has been heard for so long that others may lead.
-    async fn cut_off(metrics: &WatchReceiverOf<Types, RaftMetrics<Types>>, election: Duration) {
+    /// Waits until no quorum has been heard for so long that others may lead, or none could write it down.
+    async fn cut_off(
+        metrics: &WatchReceiverOf<Types, RaftMetrics<Types>>,
+        has_room: &AtomicBool,
+        election: Duration,
+    ) {
         let (mut last, mut quiet) = (heard(metrics), 0);
         while quiet < QUIET_ELECTIONS * LOOKS_PER_ELECTION {
             tokio::time::sleep(election / LOOKS_PER_ELECTION).await;
             let now = heard(metrics);
-            quiet = if now == last && now != Heard::Alone { quiet + 1 } else { 0 };
+            let is_quiet = now == last && now != Heard::Alone || !has_room.load(Ordering::Relaxed);
+            quiet = if is_quiet { quiet + 1 } else { 0 };
             last = now;
         }
     }
 
     /// Waits until nothing more can be expected of it.
     async fn ended(&mut self) {
-        let (metrics, election) = (self.metrics.clone(), self.election);
+        let (metrics, has_room, election) = (self.metrics.clone(), self.has_room.clone(), self.election);
         tokio::select! {
             () = self.over() => {}
-            () = Self::cut_off(&metrics, election) => {}
+            () = Self::cut_off(&metrics, &has_room, election) => {}
         }
     }
 }
@@ -135,6 +172,7 @@ fn heard(metrics: &WatchReceiverOf<Types, RaftMetrics<Types>>) -> Heard {
 pub struct InFlight<O> {
     answer: oneshot::Receiver<ClientWriteResult<Types>>,
     pub(super) reign: Reign,
+    _room: Room,
     _outcome: std::marker::PhantomData<fn() -> O>,
 }
 
@@ -142,7 +180,7 @@ impl<O: 'static> InFlight<O> {
     /// Waits until the batch is applied here, or nobody can say any longer whether it will be. Dropping the future does
     /// not take the batch back.
     pub async fn wait(self) -> Result<Proposed<O>, ProposeError> {
-        let Self { answer, mut reign, .. } = self;
+        let Self { answer, mut reign, _room, .. } = self;
         let answer = tokio::select! {
             biased;
             answer = answer => answer.map_err(|_| ProposeError::Stopped { proposed: true })?,

@@ -4,6 +4,7 @@
 //!   restart removes, so that a stop at any point leaves the old state whole.
 //! - A snapshot is put in place by Raft, in its own order: behind the truncation of a log that contradicts it, before
 //!   the purge of what it includes. Meanwhile nobody else works on the group's files.
+//! - One replica of a node is filled at a time, in the background.
 //! - While Raft waits for room in the log it puts nothing in place, and the turn is left to those who make room.
 
 use std::sync::Arc;
@@ -77,6 +78,9 @@ pub(super) async fn handle<M: Machine>(
     let id = request.id;
     match request.step {
         TransferStep::Begin { meta, announced } => {
+            if !inner.files.fills.begin(inner.spec.group) {
+                return Ok(TransferAnswer::Later);
+            }
             let mut stage = inner.incoming.0.lock();
             let is_known = match &*stage {
                 Stage::Idle => false,
@@ -95,8 +99,9 @@ pub(super) async fn handle<M: Machine>(
         }
         TransferStep::Chunk { position: at, bytes } => {
             let Some(receiving) = receiving(inner, id) else { return Ok(position(inner, id)) };
+            inner.files.fills.go_on(inner.spec.group);
             let inner = inner.clone();
-            let taken = crate::blocking::blocking(move || {
+            let taken = crate::blocking::filling(move || {
                 let mut slot = receiving.receiver.lock();
                 let Some(receiver) = slot.as_mut() else { return TransferAnswer::Unknown };
                 if receiver.wants() != Some(at) {
@@ -116,6 +121,7 @@ pub(super) async fn handle<M: Machine>(
             taken.await.map_err(|_| EndpointError::Stopped)
         }
         TransferStep::Install => {
+            inner.files.fills.go_on(inner.spec.group);
             if let Some(receiving) = receiving(inner, id) {
                 if !answers(inner).await {
                     // It stays as it is; the sender asks again.
@@ -187,6 +193,7 @@ fn begin_install<M: Machine>(inner: &Arc<Inner<M>>, vote: Vote, receiving: &Rece
     tokio::spawn(async move {
         let answer =
             install(&inner, vote, meta, receiver).await.unwrap_or_else(|error| failed(&inner, &error));
+        inner.files.fills.end(inner.spec.group);
         result.send_replace(Some(answer));
     });
 }
@@ -199,7 +206,7 @@ async fn install<M: Machine>(
 ) -> Result<TransferAnswer, FileError> {
     let turn = Group { inner: inner.clone() }.turn().await;
     let pace = inner.files.pace.clone();
-    let prepared = crate::blocking::blocking(move || receiver.prepare(&*pace)).await;
+    let prepared = crate::blocking::filling(move || receiver.prepare(&*pace)).await;
     let prepared = prepared.map_err(|_| FileError::Stopped)??;
     if !answers(inner).await {
         return Ok(TransferAnswer::Unknown);

@@ -41,14 +41,7 @@ pub(super) async fn append_membership(
     let included = newest.and_then(|meta| meta.last_log_id);
     let Some(before) = last.max(included) else { return Err(OpenError::Empty { replica: spec.replica }) };
     let term = before.leader_id.term.max(vote.map_or(0, |vote| vote.leader_id.term)) + TERM_LEAP;
-    let leader_id = LeaderId { term, node_id: spec.replica };
-    let address = spec.members.get(&spec.replica).cloned().unwrap_or_default();
-    let voters = vec![BTreeSet::from([spec.replica])];
-    let membership = Membership::new(voters, BTreeMap::from([(spec.replica, address)]));
-    let membership = membership.map_err(|_| OpenError::NotMember { replica: spec.replica })?;
-    let entry =
-        Entry { log_id: LogId::new(leader_id, before.index + 1), payload: Payload::Membership(membership) };
-    let vote = Vote { leader_id, committed: false };
+    let (vote, entry) = sole_voter(spec, term, before.index + 1)?;
     let group = spec.group;
     let encoded = || {
         let mut records = vec![Record::Vote { group, data: encode(&VoteBytes::from(&vote))? }];
@@ -68,4 +61,28 @@ pub(super) async fn append_membership(
         "the group goes on with this replica alone; what only the others had is lost"
     );
     Ok(())
+}
+
+/// Writes the first entry of a group that nothing is left of.
+pub(super) async fn begin(store: &LogStore, spec: &GroupSpec, term: u64) -> Result<(), OpenError> {
+    let (vote, entry) = sole_voter(spec, term, 0)?;
+    let group = spec.group;
+    let encoded = || {
+        let append = Record::Append { group, index: entry.log_id.index, data: encode_entry(&entry)? };
+        Ok::<_, LogStoreError>(vec![Record::Vote { group, data: encode(&VoteBytes::from(&vote))? }, append])
+    };
+    store.write(encoded()?).await?;
+    tracing::warn!(group = group.0, replica = spec.replica.0, "the group begins with nothing");
+    Ok(())
+}
+
+/// The vote of a replica and the entry that makes it the sole voter.
+fn sole_voter(spec: &GroupSpec, term: u64, index: u64) -> Result<(Vote, Entry), OpenError> {
+    let leader_id = LeaderId { term, node_id: spec.replica };
+    let address = spec.members.get(&spec.replica).cloned().unwrap_or_default();
+    let voters = vec![BTreeSet::from([spec.replica])];
+    let membership = Membership::new(voters, BTreeMap::from([(spec.replica, address)]));
+    let membership = membership.map_err(|_| OpenError::NotMember { replica: spec.replica })?;
+    let entry = Entry { log_id: LogId::new(leader_id, index), payload: Payload::Membership(membership) };
+    Ok((Vote { leader_id, committed: false }, entry))
 }

@@ -13,7 +13,7 @@ use fanfold_storage::snapshot::SnapshotStore;
 use thiserror::Error;
 
 use super::error::OpenError;
-use super::files::{FileError, GroupDirectory, group_dir};
+use super::files::{FileError, GroupDirectory, GroupFiles, group_dir};
 use super::group::Group;
 use super::log_store::LogStoreError;
 use super::machine::Machine;
@@ -43,8 +43,8 @@ impl<M: Machine> Group<M> {
         self.shutdown().await;
         let _turn = self.turn().await;
         let (log, files, spec) = (self.inner.log.clone(), self.files(), &self.inner.spec);
-        let directory =
-            GroupDirectory { fs: files.fs.clone(), dir: files.dir.clone(), pace: files.pace.clone() };
+        let GroupFiles { fs, dir, pace, fills, .. } = files.clone();
+        let directory = GroupDirectory { fs, dir, pace, fills };
         retire_closed(log, spec.group, spec.replica, directory).await
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::blocking::blocking;
+use crate::blocking::in_background;
 use bytes::Bytes;
 use fanfold_storage::snapshot::{Announced, SnapshotSender};
 use openraft::errors::{NetworkError, RPCError, StreamingError};
@@ -121,7 +121,7 @@ pub(super) async fn send(
                 }
                 let (reader, pace) = (sender.take(), stored.files.pace.clone());
                 let Some(mut reader) = reader else { return Err(broken(&FileError::Stopped)) };
-                let read = blocking(move || {
+                let read = in_background(move || {
                     let bytes = reader.read(position, CHUNK_BYTES_MAX as u64);
                     pace(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64));
                     (reader, bytes)
@@ -130,6 +130,12 @@ pub(super) async fn send(
                 sender = Some(reader);
                 let bytes = bytes.map_err(|error| broken(&FileError::from(error)))?;
                 TransferStep::Chunk { position, bytes: bytes.into() }
+            }
+            Some(TransferAnswer::Later) => {
+                // The node is filled by another group's leader; that may take long.
+                transfer.progressed = Instant::now();
+                sleep(RETRY_AFTER).await;
+                begin.clone()
             }
             Some(TransferAnswer::Unknown) => {
                 // It was replaced, or the receiver began anew, or has no room.

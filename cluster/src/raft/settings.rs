@@ -25,7 +25,7 @@ pub struct RaftSettings {
     pub snapshot_message_ms: u64,
     /// How many bytes of log are kept for a follower that is behind; beyond, it is sent a snapshot.
     pub lagging_log_bytes_max: u64,
-    /// How long a change of the members, or of the leader, is waited for.
+    /// How long a change of the members is waited for.
     pub change_timeout_ms: u64,
 }
 

@@ -309,6 +309,7 @@ impl<M: Machine> Group<M> {
             && metrics.vote.committed
             && membership.get_joint_config().len() == 1
             && membership.nodes().count() > 1
+            && !self.inner.hand_over.is_of(term)
             && self.applied_index() == index
             && others.all(holds);
         is_idle.then_some(Quiet { term, index })

@@ -1,22 +1,24 @@
 //! Owns the snapshots of a group: taking one beside the applies, offering it to openraft, and letting the log go behind it.
 //!
 //! - The cut is made between two Raft entries, on the task that applies them; its buckets are taken under the lock in
-//!   short pieces, and written on a blocking thread.
+//!   short steps, on the thread that applies, and written on another one, which never has the lock: it gives way to all
+//!   others, and applying would wait for it until the system lets it run.
 //! - openraft is told of a snapshot only when it is durable, so that nothing of ours can fail inside it.
-//! - The log is purged up to the second newest snapshot (R20), and only then are files removed.
+//! - The log is purged up to the second newest snapshot once that was read back (R20), and only then are files removed.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fanfold_storage::snapshot::{Announced, Manifest, Pin, SnapshotReceiver, SnapshotSender};
+use fanfold_storage::log::Record;
+use fanfold_storage::snapshot::{Announced, Manifest, Pin, SnapshotReceiver, SnapshotSender, SnapshotWriter};
 
-use super::codec::{SnapshotMetaBytes, decode, encode};
-use super::files::{FileError, GroupFiles};
-use super::keep::Turn;
+use super::codec::{LogIdBytes, SnapshotMetaBytes, VoteBytes, decode, encode};
+use super::files::{FileError, Garbage, GroupFiles};
+use super::keep::{Turn, beside};
 use super::machine::{Bucket, Machine, Shared};
 use super::receive::ReceivedSnapshot;
 use super::transfer::CHUNK_BYTES_MAX;
-use super::types::SnapshotMeta;
+use super::types::{SnapshotMeta, Vote};
 
 /// A snapshot on this node's disk, kept there while this is held.
 #[derive(Debug, Clone)]
@@ -40,67 +42,146 @@ impl StoredSnapshot {
     }
 }
 
+/// What the log has to hold of a group that goes on from a snapshot alone.
+pub fn records_behind(manifest: &Manifest) -> Result<Vec<Record>, FileError> {
+    let group = manifest.group;
+    let meta: SnapshotMeta = decode::<SnapshotMetaBytes>(&manifest.meta.clone().into())?.try_into()?;
+    let last = meta.last_log_id.ok_or(FileError::Damaged)?;
+    let vote = Vote { leader_id: last.leader_id, committed: false };
+    Ok(vec![
+        Record::Vote { group, data: encode(&VoteBytes::from(&vote))? },
+        Record::Purge { group, index: last.index, data: encode(&LogIdBytes::from(&last))? },
+    ])
+}
+
 /// The newest snapshot of a group and the one before; what openraft knows is never newer.
 #[derive(Debug, Default)]
-pub(super) struct Current(Mutex<Option<(StoredSnapshot, SnapshotMeta)>>);
+pub(super) struct Current {
+    newest: Mutex<Option<(StoredSnapshot, SnapshotMeta)>>,
+    /// The last one that was read back, or that the state was restored from.
+    verified: Mutex<Option<Arc<Manifest>>>,
+}
 
 impl Current {
+    /// The one that the state was restored from: its buckets were read, and its segments opened.
+    pub fn begin(&self, snapshot: StoredSnapshot, meta: SnapshotMeta) {
+        self.set_verified(snapshot.manifest.clone());
+        self.set(snapshot, meta);
+    }
+
     pub fn get(&self) -> Option<(StoredSnapshot, SnapshotMeta)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn set(&self, snapshot: StoredSnapshot, meta: SnapshotMeta) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((snapshot, meta));
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some((snapshot, meta));
+    }
+
+    pub fn verified(&self) -> Option<Arc<Manifest>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_verified(&self, manifest: Arc<Manifest>) {
+        *self.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some(manifest);
     }
 }
 
-/// Ends a cut that was not finished.
-struct Cut<'a, M: Machine> {
-    shared: &'a Shared<M>,
-    taken: bool,
+/// Bytes of buckets that are handed over to be written together, about.
+const WRITTEN_TOGETHER_BYTES: usize = 1 << 20;
+
+/// A cut under way, which counts as not taken if it is dropped.
+struct Cut<'a, M: Machine>(Option<&'a Shared<M>>);
+
+impl<M: Machine> Cut<'_, M> {
+    /// Ends it; what it held takes time to free.
+    fn end(&mut self, taken: bool) -> Option<Garbage> {
+        let shared = self.0.take()?;
+        Some(shared.keep_up(|state| state.machine.end_cut(taken)))
+    }
 }
 
 impl<M: Machine> Drop for Cut<'_, M> {
     fn drop(&mut self) {
-        let taken = self.taken;
-        drop(self.shared.change(|state| state.machine.end_cut(taken)));
+        drop(self.end(false));
     }
 }
 
-/// Writes the snapshot of a cut that was begun; `base` is the one since which changes were counted. Blocks; the machine is
-/// locked for short pieces only.
-pub(super) fn write_cut<M: Machine>(
+/// Writes the snapshot of a cut that was begun; `base` is the one since which changes were counted. The machine is locked
+/// for short steps only, between which this yields.
+pub(super) async fn write_cut<M: Machine>(
     shared: &Shared<M>,
     files: &GroupFiles,
-    base: Option<&Manifest>,
+    base: Option<Arc<Manifest>>,
     meta: &SnapshotMeta,
 ) -> Result<Arc<Manifest>, FileError> {
-    let mut cut = Cut { shared, taken: false };
-    let noted = encode(&SnapshotMetaBytes::from(meta))?;
+    let mut cut = Cut(Some(shared));
+    let noted = encode(&SnapshotMetaBytes::from(meta))?.to_vec();
     let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
-    let mut writer = files.snapshots.begin(base);
-    loop {
-        let must_write = |section, number| writer.must_write(section, number);
-        match shared.change(|state| state.machine.next_bucket(&must_write)) {
-            Some(Bucket::Changed { section, number, bytes }) => {
-                writer.put(section, number, &bytes, &*files.pace)?;
-            }
-            Some(Bucket::Unchanged { section, number }) => writer.keep(section, number),
-            Some(Bucket::Unfinished) => {}
-            None => break,
+    let written = write_buckets(shared, files, base).await;
+    let manifest = match written {
+        Ok(writer) => {
+            let pace = files.pace.clone();
+            beside(move || Ok(writer.finish(index, noted, &*pace)?)).await
         }
+        Err(error) => Err(error),
+    };
+    let garbage = cut.end(manifest.is_ok());
+    // Nothing waits for that, and it cannot fail.
+    let free = move || {
+        drop(garbage);
+        Ok(())
+    };
+    let _freed = beside(free).await;
+    manifest
+}
+
+/// Writes everything that the cut consists of.
+async fn write_buckets<M: Machine>(
+    shared: &Shared<M>,
+    files: &GroupFiles,
+    base: Option<Arc<Manifest>>,
+) -> Result<SnapshotWriter, FileError> {
+    let snapshots = files.snapshots.clone();
+    let mut writer = beside(move || Ok(snapshots.begin(base.as_deref()))).await?;
+    let mut goes_on = true;
+    while goes_on {
+        // To go to another thread and back takes as long as some steps, so several go together.
+        let (mut changed, mut bytes) = (Vec::new(), 0);
+        while goes_on && bytes < WRITTEN_TOGETHER_BYTES {
+            let mut kept = Vec::new();
+            goes_on = shared.next_buckets(&|section, number| writer.must_write(section, number), |bucket| {
+                bytes += bucket.bytes();
+                match bucket {
+                    Bucket::Changed { section, number, bytes } => changed.push((section, number, bytes)),
+                    Bucket::Unchanged { section, number } => kept.push((section, number)),
+                    Bucket::Unfinished => {}
+                }
+            });
+            kept.into_iter().for_each(|(section, number)| writer.keep(section, number));
+            tokio::task::yield_now().await;
+        }
+        let pace = files.pace.clone();
+        let put = move || {
+            for (section, number, bytes) in changed {
+                writer.put(section, number, &bytes, &*pace)?;
+            }
+            Ok(writer)
+        };
+        writer = beside(put).await?;
     }
     // What the state refers to is durable before the snapshot that says so.
-    while let Some(work) = shared.change(|state| state.machine.cut_work()) {
-        let install = work(files)?;
-        drop(shared.change(|state| install(&mut state.machine)));
+    while let Some(work) = shared.keep_up(|state| state.machine.cut_work()) {
+        shared.work(files, work).await?;
     }
-    let last = shared.change(|state| state.machine.last_bucket()).ok_or(FileError::Damaged)?();
-    writer.put(last.section, last.number, &last.bytes, &*files.pace)?;
-    last.segments.into_iter().for_each(|segment| writer.list_segment(segment));
-    let manifest = writer.finish(index, noted.to_vec(), &*files.pace)?;
-    cut.taken = true;
-    Ok(manifest)
+    let last = shared.keep_up(|state| state.machine.last_bucket()).ok_or(FileError::Damaged)?;
+    let pace = files.pace.clone();
+    beside(move || {
+        let last = last();
+        writer.put(last.section, last.number, &last.bytes, &*pace)?;
+        last.segments.into_iter().for_each(|segment| writer.list_segment(segment));
+        Ok(writer)
+    })
+    .await
 }
 
 /// A snapshot as openraft passes it on.

@@ -16,10 +16,14 @@ use super::files::{FileError, GroupFiles};
 use super::log_store::LogStore;
 use super::machine::{Machine, Shared};
 use super::snapshot::{Current, SnapshotData, StoredSnapshot, write_cut};
-use super::types::{LogId, Payload, Reply, Snapshot, SnapshotMeta, StoredMembership, Types};
+use super::types::{
+    Batch, LogId, Payload, ReplicaId, Reply, Snapshot, SnapshotMeta, StoredMembership, Types,
+};
+use crate::blocking::filling;
 
 /// A group's machine as openraft sees it.
 pub(super) struct StateMachine<M> {
+    own: ReplicaId,
     shared: Arc<Shared<M>>,
     files: GroupFiles,
     current: Arc<Current>,
@@ -27,8 +31,19 @@ pub(super) struct StateMachine<M> {
 }
 
 impl<M> StateMachine<M> {
-    pub fn new(shared: Arc<Shared<M>>, files: GroupFiles, current: Arc<Current>, log: LogStore) -> Self {
-        Self { shared, files, current, log }
+    pub fn new(
+        own: ReplicaId,
+        shared: Arc<Shared<M>>,
+        files: GroupFiles,
+        current: Arc<Current>,
+        log: LogStore,
+    ) -> Self {
+        Self { own, shared, files, current, log }
+    }
+
+    /// Whether this replica votes, by the membership that is applied.
+    fn votes(&self) -> bool {
+        self.shared.read().membership.voter_ids().any(|voter| voter == self.own)
     }
 }
 
@@ -51,6 +66,24 @@ impl<M: Machine> StateMachine<M> {
         }
         M::finish(work)
     }
+
+    /// Applies a batch to a replica that is being filled: it has much to apply and serves nobody yet, so that it gives way to
+    /// those that do.
+    async fn apply_filling(&self, index: u64, batch: Batch) -> io::Result<M::Outcome> {
+        let shared = self.shared.clone();
+        let applied = filling(move || {
+            let (mut work, mut goes_on) = shared.apply(|state| {
+                let mut work = state.machine.begin(index, &batch.0);
+                let goes_on = state.machine.go_on(&mut work);
+                (work, goes_on)
+            });
+            while goes_on {
+                goes_on = shared.apply(|state| state.machine.go_on(&mut work));
+            }
+            M::finish(work)
+        });
+        applied.await.map_err(io::Error::other)
+    }
 }
 
 impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
@@ -66,15 +99,18 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
     where
         Strm: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
     {
+        let mut votes = self.votes();
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
             let index = entry.log_id.index;
             let reply = match entry.payload {
                 Payload::Blank => Reply::none(),
-                Payload::Normal(batch) => Reply::outcome(self.apply_batch(index, &batch.0).await),
+                Payload::Normal(batch) if votes => Reply::outcome(self.apply_batch(index, &batch.0).await),
+                Payload::Normal(batch) => Reply::outcome(self.apply_filling(index, batch).await?),
                 Payload::Membership(membership) => {
                     let membership = StoredMembership::new(Some(entry.log_id), membership);
                     self.shared.change(|state| state.membership = membership);
+                    votes = self.votes();
                     Reply::none()
                 }
             };
@@ -100,7 +136,7 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
     async fn get_snapshot_builder(&mut self) -> BuiltSnapshot {
         let meta = self.shared.begin_cut();
         let meta = meta.unwrap_or_default();
-        let taken = write_cut(&self.shared, &self.files, None, &meta).map(|manifest| {
+        let taken = write_cut(&self.shared, &self.files, None, &meta).await.map(|manifest| {
             let stored = StoredSnapshot::new(&self.files, manifest);
             self.current.set(stored.clone(), meta.clone());
             (stored, meta)
@@ -114,14 +150,18 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
         self.log.settled().await.map_err(io::Error::other)?;
         let (shared, files, current, meta) =
             (self.shared.clone(), self.files.clone(), self.current.clone(), meta.clone());
-        let installed = crate::blocking::blocking(move || {
+        let installed = filling(move || {
             let (manifest, _turn) = snapshot.adopt::<M>(&files)?;
-            shared.change(|state| {
-                state.machine.restore(&files, &manifest)?;
+            // Reads go on with the state that is there, which is as old as it says.
+            let restoring = shared.read().machine.restoring(manifest.clone());
+            let install = restoring(&files)?;
+            let before = shared.change(|state| {
+                let before = install(&mut state.machine);
                 state.log_id = meta.last_log_id;
                 state.membership = meta.last_membership.clone();
-                Ok::<_, FileError>(())
-            })?;
+                before
+            });
+            drop(before);
             if let Some(log_id) = meta.last_log_id {
                 shared.announce(log_id.index);
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fanfold_storage::fs::{FaultFs, FileSystem};
@@ -23,6 +24,8 @@ pub(crate) struct Notebook {
     taken: usize,
     /// Whether there is work on files, which panics.
     pub panics_at_work: bool,
+    /// Where the steps of cuts were taken and where works on files were installed.
+    pub kept_up_on: Vec<ThreadId>,
 }
 
 const LINES_OF_BUCKET: usize = 10;
@@ -55,10 +58,12 @@ impl Machine for Notebook {
     fn begin_cut(&mut self) {
         self.cut = self.lines.clone();
         self.next_bucket = 0;
+        self.kept_up_on.push(thread::current().id());
     }
 
     /// Ten lines make a bucket; one that was full does not change.
     fn next_bucket(&mut self, must_write: &dyn Fn(u8, u64) -> bool) -> Option<Bucket> {
+        self.kept_up_on.push(thread::current().id());
         let number = self.next_bucket;
         let lines = self.cut.chunks(LINES_OF_BUCKET).nth(number as usize)?;
         self.next_bucket += 1;
@@ -77,19 +82,24 @@ impl Machine for Notebook {
     fn end_cut(&mut self, taken: bool) -> Garbage {
         let lines = std::mem::take(&mut self.cut).len();
         self.taken = if taken { lines } else { self.taken };
+        self.kept_up_on.push(thread::current().id());
         Box::new(())
     }
 
-    fn restore(&mut self, files: &GroupFiles, manifest: &Manifest) -> Result<(), FileError> {
-        let mut buckets = BTreeMap::new();
-        let decode = |section, number, bytes: &[u8]| Ok(((section, number), decode_batch(bytes)));
-        files.snapshots.load(manifest, decode, |(place, lines)| {
-            buckets.insert(place, lines);
-            Ok(())
-        })?;
-        let lines: Vec<_> = buckets.into_values().flatten().collect();
-        (self.taken, self.lines) = (lines.len(), lines);
-        Ok(())
+    fn restoring(&self, manifest: Arc<Manifest>) -> FileWork<Self> {
+        Box::new(move |files| {
+            let mut buckets = BTreeMap::new();
+            let decode = |section, number, bytes: &[u8]| Ok(((section, number), decode_batch(bytes)));
+            files.snapshots.load(&manifest, decode, |(place, lines)| {
+                buckets.insert(place, lines);
+                Ok(())
+            })?;
+            let lines: Vec<_> = buckets.into_values().flatten().collect();
+            Ok(Box::new(move |machine: &mut Self| {
+                machine.taken = lines.len();
+                Box::new(std::mem::replace(&mut machine.lines, lines)) as Garbage
+            }))
+        })
     }
 
     fn file_work(&mut self, _settings: &FileSettings) -> Option<FileWork<Self>> {
@@ -171,7 +181,7 @@ pub(crate) async fn open_single(
 
 /// The directory of a group.
 pub(crate) fn directory(fs: Arc<dyn FileSystem>, dir: &Path) -> GroupDirectory {
-    GroupDirectory { fs, dir: dir.to_owned(), pace: Arc::new(|_| {}) }
+    GroupDirectory { fs, dir: dir.to_owned(), pace: Arc::new(|_| {}), fills: Fills::default() }
 }
 
 /// The directory of the group on a disk in memory.

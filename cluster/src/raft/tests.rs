@@ -39,7 +39,7 @@ impl StoreBuilder<Types, LogStore, StateMachine<Notebook>, tempfile::TempDir> fo
         let files = directory(Arc::new(RealFs), &dir.path().join("group"));
         let Restored { shared, files, current } =
             files.load(GROUP, Notebook::default()).finish().await.unwrap().join(None, None).unwrap();
-        Ok((dir, store, StateMachine::new(shared, files, current, log)))
+        Ok((dir, store, StateMachine::new(ReplicaId(1), shared, files, current, log)))
     }
 }
 
@@ -186,6 +186,33 @@ async fn a_failed_sync_stops_the_group_and_answers_nothing() {
     assert!(lost.may_have_applied(), "{lost}");
     assert!(matches!(group.stopped().await, StopReason::Storage(_)));
     assert_eq!(texts(&group), written);
+}
+
+#[tokio::test]
+async fn what_a_full_disk_did_not_refuse_has_its_room() {
+    let disk = FaultFs::new();
+    let log = open_memory_log(&disk);
+    let group = open_single(memory_directory(&disk), &log, Formation::New).await.unwrap();
+    disk.set_room_bytes(Some(0));
+    while !log.status().full || log.accepts(1_000_000) {
+        group.propose(line(&"x".repeat(100 << 10))).await.unwrap();
+    }
+    // Less is left than this, and more than smaller ones need.
+    assert!(log.accepts_appends());
+    assert_eq!(group.propose(line(&"x".repeat(1_000_000))).await.unwrap_err(), ProposeError::DiskFull);
+    let mut in_flight = Vec::new();
+    let refused = loop {
+        match group.submit(line(&"x".repeat(30 << 10))).await {
+            Ok(batch) => in_flight.push(batch),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, ProposeError::DiskFull);
+    assert!(!in_flight.is_empty());
+    for batch in in_flight {
+        let written = tokio::time::timeout(Duration::from_secs(20), batch.wait()).await;
+        written.expect("it waits for no room").unwrap();
+    }
 }
 
 #[tokio::test]

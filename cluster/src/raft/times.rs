@@ -1,6 +1,9 @@
-//! Owns the times that applying takes: how long each piece waited for the state's lock, and how long it took with that.
+//! Owns the times that applying takes: how long each piece waited for the state's lock, how long it took with that, and how
+//! long upkeep had the lock in between.
 //!
-//! - Whoever else works on the state under its lock (cuts, installed files, reads) shows here as a wait.
+//! - Whoever else works on the state under its lock on another thread (reads, mostly) shows here as a wait.
+//! - Upkeep (cuts, installed files) works where the group is applied, so applying does not wait for it but comes later: what stalls
+//!   applying is the waits and what upkeep held.
 //! - They are figures: nothing is decided by them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +42,8 @@ pub struct ApplyTimes {
     pub waits: Times,
     /// Pieces, with their waits.
     pub pieces: Times,
+    /// Times for which upkeep had the lock.
+    pub held: Times,
 }
 
 /// Times that are counted.
@@ -66,6 +71,7 @@ impl Counted {
 pub(super) struct ApplyClock {
     waits: Counted,
     pieces: Counted,
+    held: Counted,
 }
 
 impl ApplyClock {
@@ -75,8 +81,13 @@ impl ApplyClock {
         self.pieces.count(piece);
     }
 
+    /// Counts how long upkeep had the lock.
+    pub fn count_held(&self, held: Duration) {
+        self.held.count(held);
+    }
+
     pub fn now(&self) -> ApplyTimes {
-        ApplyTimes { waits: self.waits.now(), pieces: self.pieces.now() }
+        ApplyTimes { waits: self.waits.now(), pieces: self.pieces.now(), held: self.held.now() }
     }
 }
 
@@ -90,9 +101,12 @@ mod tests {
         for micros in [1, 100, 101, 5_000, 5_001, 2_000_000] {
             clock.count(Duration::ZERO, Duration::from_micros(micros));
         }
-        let ApplyTimes { waits, pieces } = clock.now();
+        let ApplyTimes { waits, pieces, held } = clock.now();
         assert_eq!((waits.counts[0], waits.sum), (6, Duration::ZERO));
         assert_eq!(pieces.counts, [2, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(pieces.sum, Duration::from_micros(2_010_203));
+        assert_eq!(held, Times::default(), "upkeep is told apart");
+        clock.count_held(Duration::from_millis(3));
+        assert_eq!((clock.now().held.counts[5], clock.now().pieces), (1, pieces));
     }
 }

@@ -60,6 +60,8 @@ pub(super) enum TransferAnswer {
     Refused(Vote),
     /// What came is damaged, or does not belong together.
     Damaged,
+    /// Another replica of the node is being filled: ask again.
+    Later,
 }
 
 #[derive(Debug, Encode, Decode)]
@@ -96,6 +98,7 @@ enum AnswerBytes {
     Unknown,
     Refused(VoteBytes),
     Damaged,
+    Later,
 }
 
 pub(super) fn encode_transfer_step(request: &TransferRequest) -> Result<Bytes, CodecError> {
@@ -157,6 +160,7 @@ pub(super) fn encode_transfer_step_answer(answer: &TransferAnswer) -> Result<Byt
         TransferAnswer::Unknown => AnswerBytes::Unknown,
         TransferAnswer::Refused(vote) => AnswerBytes::Refused(vote.into()),
         TransferAnswer::Damaged => AnswerBytes::Damaged,
+        TransferAnswer::Later => AnswerBytes::Later,
     })
 }
 
@@ -169,6 +173,7 @@ pub(super) fn decode_transfer_step_answer(bytes: &Bytes) -> Result<TransferAnswe
         AnswerBytes::Unknown => TransferAnswer::Unknown,
         AnswerBytes::Refused(vote) => TransferAnswer::Refused(vote.into()),
         AnswerBytes::Damaged => TransferAnswer::Damaged,
+        AnswerBytes::Later => TransferAnswer::Later,
     })
 }
 
@@ -222,6 +227,7 @@ mod tests {
             TransferAnswer::Unknown,
             TransferAnswer::Refused(vote),
             TransferAnswer::Damaged,
+            TransferAnswer::Later,
         ] {
             let bytes = encode_transfer_step_answer(&answer).unwrap();
             assert_eq!(decode_transfer_step_answer(&bytes).unwrap(), answer);

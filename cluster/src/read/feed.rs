@@ -44,6 +44,8 @@ pub(crate) struct FeedRead<'a> {
     /// Bytes of payloads that may still be shown.
     bytes_left: usize,
     shown: Vec<EntryView>,
+    /// Entries that their owners' homes told, beside those that were delivered.
+    told: BTreeSet<EntryId>,
     /// Below it, there may be more of owners whose partitions did not answer, or were not asked.
     gap: EntryId,
     unreachable: BTreeSet<PartitionId>,
@@ -90,6 +92,7 @@ pub(crate) async fn read_feed(
         hydrate: request.hydrate,
         bytes_left: bytes_max.max(1),
         shown: Vec::new(),
+        told: BTreeSet::new(),
         gap: EntryId::ZERO,
         unreachable: BTreeSet::new(),
         short_of: BTreeSet::new(),
@@ -174,6 +177,9 @@ impl FeedRead<'_> {
         self.owners_asked += asked.len();
         let query = OwnersQuery { space: self.space, reader: self.reader, from, limit };
         let answer = self.asker.owners(query, &asked).await;
+        if self.hydrate {
+            self.told.extend(answer.deliveries.iter().map(|row| row.id));
+        }
         for (partition, below) in answer.unreachable {
             self.note_unreachable(partition);
             self.gap = self.gap.max(below);
@@ -199,7 +205,8 @@ impl FeedRead<'_> {
                 break;
             }
             let started = Instant::now();
-            let hydrated = hydrate(self.asker, self.reader, self.space, now, self.bytes_left).await?;
+            let rows_of = (self.space, now);
+            let hydrated = hydrate(self.asker, self.reader, rows_of, &self.told, self.bytes_left).await?;
             self.asker.phases().note(RequestPhase::Hydrate, started.elapsed());
             let is_whole = hydrated.len() == now.len();
             rows = &rows[hydrated.len()..];

@@ -1,9 +1,14 @@
 //! Owns hydration: payloads, and what entries refer to, with one batched question per partition.
 //!
+//! - A row says which version of a payload its reader is owed, and that never changes: a replica on this node that has it, or a
+//!   later one, answers without asking who leads. It must be of the very entry the row is of, so it counts only for rows that came as
+//!   deliveries: those give an id once, while an import may give it to another entry of its owner when the first is gone.
+//! - What a replica here does not have is asked of the leaders.
+//!
 //! What is gathered has a limit in bytes: one for the entries, and the same for what they refer to. Where it is spent, hydration
 //! ends; the first entry has always all that belongs to it, or no scan would go on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fanfold_storage::entry::{Delivery, Entry};
 use fanfold_storage::ids::{EntryId, PartitionId, SpaceId, UserId};
@@ -12,6 +17,9 @@ use super::ask::{Asker, Gathered};
 use super::question::{Question, Reply, Shown};
 use super::view::{EntryView, ReferenceState};
 use crate::error::NodeError;
+
+/// Entries of a replica on this node that are read under one lock.
+const NEAR_AT_ONCE: usize = 64;
 
 /// What hydration found of one entry.
 #[derive(Debug)]
@@ -25,16 +33,23 @@ pub(super) enum Hydrated {
 }
 
 /// Hydrates the rows of a viewer's feed of a space, in their order: the first of them, one at least, until about `bytes_max` bytes
-/// (not 0) of payloads are there.
+/// (not 0) of payloads are there. `told` are those rows that their owners' homes told.
 pub(super) async fn hydrate(
     asker: Asker<'_>,
     viewer: UserId,
-    space: SpaceId,
-    rows: &[Delivery],
+    (space, rows): (SpaceId, &[Delivery]),
+    told: &BTreeSet<EntryId>,
     bytes_max: usize,
 ) -> Result<Vec<Hydrated>, NodeError> {
-    let ids = rows.iter().map(|row| (asker.home_of_entry(row.id), row.id));
-    let Gathered { mut found, unreachable, left } = asker.entries(ids, bytes_max).await;
+    let delivered = rows.iter().filter(|row| !told.contains(&row.id));
+    let mut near = near(asker, space, delivered, bytes_max);
+    let ids = rows.iter().filter(|row| !near.contains_key(&row.id));
+    let ids = ids.map(|row| (asker.home_of_entry(row.id), row.id));
+    let taken: usize = near.values().map(|entry| entry.payload.len()).sum();
+    // The first entry is asked for whatever the others take.
+    let bytes_left = bytes_max.saturating_sub(taken).max(1);
+    let Gathered { mut found, unreachable, left } = asker.entries(ids, bytes_left).await;
+    found.append(&mut near);
     let first = rows.iter().take_while(|row| !left.contains(&row.id));
     let taken = first.map(|row| match found.remove(&row.id) {
         Some(entry) if is_of(&entry, space, row) => Hydrated::Live(EntryView::hydrated(entry)),
@@ -54,6 +69,50 @@ pub(super) async fn hydrate(
         hydrated.truncate(end);
     }
     Ok(hydrated)
+}
+
+/// The entries of delivered rows that replicas on this node have, whoever leads: of each partition about its part of `bytes_max`
+/// bytes of payloads, and one entry at least.
+fn near<'r>(
+    asker: Asker<'_>,
+    space: SpaceId,
+    rows: impl Iterator<Item = &'r Delivery>,
+    bytes_max: usize,
+) -> BTreeMap<EntryId, Entry> {
+    let mut by_home: BTreeMap<PartitionId, Vec<&Delivery>> = BTreeMap::new();
+    for row in rows {
+        by_home.entry(asker.home_of_entry(row.id)).or_default().push(row);
+    }
+    let part = bytes_max / by_home.len().max(1);
+    let mut near = BTreeMap::new();
+    for (home, rows) in by_home {
+        let Some(replica) = asker.hosted(home) else { continue };
+        let mut bytes = 0;
+        for rows in rows.chunks(NEAR_AT_ONCE) {
+            let ids: Vec<EntryId> = rows.iter().map(|row| row.id).collect();
+            let read = replica.read(|state| {
+                state.entries_into(&ids, |place, entry| {
+                    if serves(entry, space, rows[place])
+                        && (bytes == 0 || bytes + entry.payload.len() <= part)
+                    {
+                        bytes += entry.payload.len();
+                        near.insert(entry.id, entry.clone());
+                    }
+                });
+            });
+            // What a damaged replica has is nobody's.
+            if read.is_err() || bytes >= part {
+                break;
+            }
+        }
+    }
+    near
+}
+
+/// Whether what a replica has, which may be old, is what the reader of a row is owed: the version that was delivered or a later
+/// one, which expires when the row does.
+fn serves(entry: &Entry, space: SpaceId, row: &Delivery) -> bool {
+    is_of(entry, space, row) && entry.version >= row.version && entry.expiry == row.expiry
 }
 
 /// Whether an entry is the one that a row is of: an import may give the id of one that is gone to another.
@@ -115,5 +174,37 @@ pub(super) async fn visible<'e>(
             Ok(seen.map(|(entry, _)| entry.id).collect())
         }
         _ => Err(NodeError::Unavailable { partition: home, may_have_applied: false }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use fanfold_storage::entry::Audience;
+    use fanfold_storage::ids::Stamp;
+
+    use super::*;
+
+    #[test]
+    fn a_replica_serves_the_version_that_was_delivered_or_a_later_one() {
+        let (space, other) = (SpaceId(1), SpaceId(2));
+        let entry = |version, expiry| Entry {
+            id: EntryId(7),
+            space,
+            owner: UserId(3),
+            author: UserId(3),
+            audience: Audience::Public,
+            payload: Bytes::from_static(b"text"),
+            version,
+            expiry,
+            reference: None,
+        };
+        let row = entry(2, None).delivery();
+        assert!(serves(&entry(2, None), space, &row) && serves(&entry(3, None), space, &row));
+        assert!(!serves(&entry(1, None), space, &row), "it was amended since");
+        assert!(!serves(&entry(2, Some(Stamp(9))), space, &row), "its expiry was cleared since");
+        assert!(!serves(&entry(2, None), other, &row));
+        let of_another = Entry { owner: UserId(4), ..entry(2, None) };
+        assert!(!serves(&of_another, space, &row));
     }
 }

@@ -30,7 +30,7 @@ use crate::partition::{PartitionHandle, PartitionMachine, Partitions, background
 use crate::peer::*;
 use crate::proposer::Proposer;
 use crate::raft::{
-    Formation, Group, GroupDirectory, GroupSpec, InProcessTransport, MessageKind, RaftSettings,
+    Fills, Formation, Group, GroupDirectory, GroupSpec, InProcessTransport, MessageKind, RaftSettings,
     ReplicaAddress, ReplicaId, group_dir,
 };
 
@@ -128,7 +128,12 @@ impl Half {
             let members = BTreeMap::from([(replica, ReplicaAddress("here".into()))]);
             let spec = GroupSpec { group, replica, members, formation: Formation::New };
             let pace = Arc::new(|_| ());
-            let directory = GroupDirectory { fs: Arc::new(RealFs), dir: group_dir(dir.path(), group), pace };
+            let directory = GroupDirectory {
+                fs: Arc::new(RealFs),
+                dir: group_dir(dir.path(), group),
+                pace,
+                fills: Fills::default(),
+            };
             let (machine, settings) = (PartitionMachine::new(id, PARTITIONS), RaftSettings::default());
             let transport = Arc::new(InProcessTransport::default());
             let group = Group::open(log.clone(), spec, directory.load(group, machine), &settings, transport)

@@ -8,9 +8,9 @@ use fanfold_cluster::backup::{Backup, BackupError, restore, restore_all};
 use fanfold_cluster::catalog::NodeState;
 use fanfold_cluster::jobs::{JobKind, JobState};
 use fanfold_cluster::meter::Meter;
-use fanfold_cluster::survivor::{SurvivorError, survive};
+use fanfold_cluster::survivor::{SurvivorError, survive, withdraw};
 use fanfold_cluster::view::GroupHealth;
-use fanfold_cluster::{ClusterChange, OpenError};
+use fanfold_cluster::{ClusterChange, ClusterRefusal, OpenError};
 use fanfold_storage::ids::PartitionId;
 use fanfold_storage::space::SpacePolicy;
 
@@ -19,7 +19,8 @@ use crate::support::*;
 /// Makes a backup of a node.
 async fn back_up(cluster: &Cluster, node: u64, dir: &Path) -> Backup {
     let node: &std::sync::Arc<Node> = cluster.node(node);
-    let job = node.start_job(JobKind::Backup { dir: dir.to_owned() }, None).unwrap();
+    let job =
+        node.start_job(JobKind::Backup { dir: dir.to_owned(), leaves_out_damaged: false }, None).unwrap();
     let done = async {
         loop {
             match node.job(job.id).unwrap().state {
@@ -205,7 +206,7 @@ async fn the_others_follow_a_survivor_that_missed_many_terms() {
     cluster.whole().await;
     cluster.kill(1).await;
     for leader in [2, 3, 2, 3] {
-        patient(cluster.node(4).transfer_leader(None, leader)).await.unwrap();
+        patient(cluster.node(4).transfer_leader(None, leader, false)).await.unwrap();
     }
     let term = cluster.node(4).view().groups[0].term;
     cluster.kill(2).await;
@@ -268,4 +269,162 @@ async fn a_survivor_leaves_a_majority_alone_that_a_move_hides() {
     cluster.whole().await;
     cluster.sees(reader, &posts).await;
     cluster.post(owner, "after").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_survivors_with_an_order_one_takes_over() {
+    let mut cluster = Cluster::of(5, 3).await;
+    let mut followed = Followed::new(&cluster).await;
+    followed.post(&cluster, 3).await;
+    for node in 1..=5 {
+        cluster.kill(node).await;
+    }
+    let gone = [3, 4, 5];
+    for node in [1, 2] {
+        survive(&cluster.place(node), &gone, false).unwrap();
+    }
+    let contested = |opened: &Result<(), OpenError>| {
+        matches!(opened, Err(OpenError::TakeOverTwice { .. } | OpenError::TakenOver { .. }))
+    };
+    let [first, second] = patient(cluster.try_start_two(1, 2)).await;
+    assert!(first.is_ok() || contested(&first), "{first:?}");
+    assert!(second.is_ok() || contested(&second), "{second:?}");
+    assert!(first.is_err() || second.is_err(), "two catalogs of one cluster");
+    // One goes on, whichever it is; the other takes its order back.
+    let survivor = if second.is_ok() { 2 } else { 1 };
+    if first.is_err() && second.is_err() {
+        withdraw(&cluster.place(2)).unwrap();
+        cluster.start(1).await;
+    }
+    let other = 3 - survivor;
+    if survivor == 2 || second.is_err() && first.is_ok() {
+        // One that comes later hears of what was done.
+        let late = patient(cluster.try_start(other)).await;
+        assert!(contested(&late), "{late:?}");
+        withdraw(&cluster.place(other)).unwrap();
+    }
+    assert!(matches!(withdraw(&cluster.place(other)), Err(SurvivorError::NoOrder { .. })));
+    cluster.start(other).await;
+    cluster
+        .agree("both know who is gone", |view| {
+            let removed = view.nodes.iter().filter(|node| node.state == NodeState::Removed);
+            removed.count() == 3 && view.groups[0].wanted.len() == 1
+        })
+        .await;
+    cluster.agree("one leads the catalog", |view| view.groups[0].leader == Some(survivor)).await;
+    cluster.led().await;
+    let made = cluster.node(other).create_space("made-by-the-survivor", None, SpacePolicy::default());
+    patient(made).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_refuses_while_a_node_that_should_be_gone_answers() {
+    let mut cluster = Cluster::of(3, 3).await;
+    cluster.kill(1).await;
+    cluster.kill(2).await;
+    survive(&cluster.place(1), &[2, 3], false).unwrap();
+    let refused = patient(cluster.try_start(1)).await;
+    assert!(matches!(refused, Err(OpenError::NotGone { node: 3, .. })), "{refused:?}");
+    cluster.kill(3).await;
+    cluster.start(1).await;
+    cluster.led().await;
+    assert!(matches!(withdraw(&cluster.data_dir(1)), Err(SurvivorError::DataDir(OpenError::Locked { .. }))));
+    cluster.stop(1).await;
+    assert!(matches!(withdraw(&cluster.data_dir(1)), Err(SurvivorError::NoOrder { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_without_the_catalog_goes_on_with_what_it_wrote_down() {
+    let mut cluster = Cluster::of(2, 3).await;
+    let change = ClusterChange::Move { partition: Some(PartitionId(1)), from: 1, to: 2 };
+    patient(cluster.node(1).change_cluster(change, false)).await.unwrap();
+    cluster.whole().await;
+    let post = cluster.post(user_at(1, 0), "kept").await;
+    patient(cluster.node(2).create_space("known", None, SpacePolicy::default())).await.unwrap();
+    let term = cluster.node(2).view().groups[0].term;
+    cluster.stop(2).await;
+    cluster.kill(1).await;
+    let survival = survive(&cluster.place(2), &[1], false).unwrap();
+    assert!(survival.catalog_of_epoch.is_some());
+    let lost = [0, 2, 3].map(PartitionId);
+    assert_eq!((survival.kept, &survival.lost[..]), (Vec::new(), &lost[..]));
+    cluster.lose(1);
+    cluster.start(2).await;
+    cluster.agree("it leads the catalog", |view| view.groups[0].leader == Some(2)).await;
+    assert!(cluster.node(2).view().groups[0].term > term);
+    cluster.sees(user_at(1, 0), &[post]).await;
+    let again = cluster.node(2).create_space("known", None, SpacePolicy::default());
+    assert!(matches!(patient(again).await, Err(fanfold_cluster::NodeError::SpaceExists)));
+    for partition in lost {
+        let change = ClusterChange::BeginEmpty { partition, to: 2 };
+        let changed = patient(cluster.node(2).change_cluster(change, false)).await.unwrap();
+        assert_eq!(changed.emptied, [(partition, 2)]);
+    }
+    cluster.led().await;
+    cluster.stop(2).await;
+    cluster.start(2).await;
+    cluster.led().await;
+    cluster.post(user_at(0, 0), "the partition begins empty").await;
+    // New nodes come as to any other.
+    cluster.start(3).await;
+    cluster.start(4).await;
+    cluster.whole().await;
+    assert_eq!(cluster.node(3).identity().node_id, 3, "no id is used twice");
+    cluster.sees(user_at(1, 0), &[post]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_of_which_nothing_is_left_begins_empty_and_streams_begin_anew() {
+    let mut cluster = Cluster::of(3, 1).await;
+    let lost = PartitionId(2);
+    let moved = ClusterChange::Move { partition: Some(lost), from: 1, to: 3 };
+    patient(cluster.node(1).change_cluster(moved, false)).await.unwrap();
+    cluster.whole().await;
+    let (owner, other, reader) = (user_at(2, 0), user_at(0, 0), user_at(0, 1));
+    cluster.follow(reader, owner).await;
+    cluster.follow(user_at(2, 1), other).await;
+    let before = cluster.post(owner, "lost").await;
+    cluster.sees(reader, &[before]).await;
+    let begin = ClusterChange::BeginEmpty { partition: lost, to: 2 };
+    let refused = async |cluster: &Cluster, change: ClusterChange| {
+        let refused = patient(cluster.node(1).change_cluster(change, false)).await;
+        let Err(fanfold_cluster::NodeError::Cluster(refusal)) = refused else { panic!("{refused:?}") };
+        refusal
+    };
+    let has_quorum = ClusterRefusal::HasQuorum { partition: lost };
+    assert_eq!(refused(&cluster, begin).await, has_quorum);
+    cluster.kill(3).await;
+    cluster.agree("the loss is seen", |view| view.groups[3].health == GroupHealth::Lost).await;
+    for change in [
+        ClusterChange::Remove { node: 3 },
+        ClusterChange::Drain { node: 3 },
+        ClusterChange::Move { partition: Some(lost), from: 3, to: 2 },
+        ClusterChange::Recover { partition: lost, from: 1 },
+        ClusterChange::Recover { partition: lost, from: 3 },
+    ] {
+        let refusal = refused(&cluster, change).await;
+        let said = refusal.to_string();
+        assert!(said.contains("fanfold partition recover 2 --empty --to "), "{change:?}: {said}");
+    }
+    patient(cluster.node(1).change_cluster(begin, false)).await.unwrap();
+    cluster.led().await;
+    // What was there is gone everywhere, and followers elsewhere still are.
+    cluster.forget_session(lost);
+    let after = cluster.post(owner, "new").await;
+    cluster.sees(reader, &[after]).await;
+    cluster.sees(user_at(2, 1), &[]).await;
+    cluster.follow(user_at(2, 1), other).await;
+    let post = cluster.post(other, "to the new one").await;
+    cluster.sees(user_at(2, 1), &[post]).await;
+    // What comes back was given up.
+    cluster.start(3).await;
+    cluster.whole().await;
+    cluster.sees(reader, &[after]).await;
+    cluster.kill(2).await;
+    cluster.start(2).await;
+    cluster.whole().await;
+    cluster.sees(reader, &[after]).await;
+    cluster.kill(3).await;
+    cluster.agree("it is silent", |view| !view.nodes[2].is_alive).await;
+    patient(cluster.node(1).change_cluster(ClusterChange::Remove { node: 3 }, false)).await.unwrap();
 }

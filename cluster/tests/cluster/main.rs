@@ -4,9 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod alone;
+mod directories;
+mod disks;
 mod failover;
 mod forming;
 mod missing;
 mod operations;
+mod outage;
+mod repeats;
 mod replicas;
 mod support;
+mod time;

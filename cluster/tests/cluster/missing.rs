@@ -8,6 +8,7 @@ use fanfold_cluster::{ClusterChange, NodeOptions, OpenError};
 use fanfold_storage::command::{Write, WriteResult};
 use fanfold_storage::ids::PartitionId;
 use fanfold_storage::partition::Partition;
+use fanfold_storage::space::SpacePolicy;
 
 use crate::support::*;
 
@@ -141,6 +142,75 @@ async fn a_replica_with_a_flipped_bit_in_its_log_is_filled_anew_by_the_others() 
     cluster.kill(2).await;
     followed.post(&cluster, 3).await;
     followed.seen(&cluster).await;
+}
+
+/// The replica of the catalog that is wanted on a node.
+fn catalog_replica(cluster: &Cluster, node: u64) -> Option<u64> {
+    let view = cluster.any().view();
+    Some(view.groups[0].wanted.iter().find(|record| record.node == node)?.replica)
+}
+
+/// Makes a space, and flips a bit of the record that says so in the log of a node, which is killed before.
+async fn rot_catalog(cluster: &mut Cluster, node: u64) {
+    let name = "the-bit-is-flipped-in-this";
+    patient(cluster.any().create_space(name, None, SpacePolicy::default())).await.unwrap();
+    // Something behind it, so that it is no torn end.
+    cluster.post(user_at(0, 0), "later").await;
+    let log = cluster.data_dir(node).join("log");
+    let find = async {
+        loop {
+            if let Some(found) = find(&log, name.as_bytes()) {
+                return found;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let (path, at) = patient(find).await;
+    // What is durable is known from the next batch on.
+    patient(cluster.any().create_space("behind", None, SpacePolicy::default())).await.unwrap();
+    cluster.post(user_at(0, 0), "later still").await;
+    cluster.kill(node).await;
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_a_rotten_catalog_goes_on_and_gets_a_new_replica_of_it() {
+    let mut cluster = Cluster::of(3, 3).await;
+    let mut followed = Followed::new(&cluster).await;
+    followed.post(&cluster, 2).await;
+    let before = catalog_replica(&cluster, 3);
+    rot_catalog(&mut cluster, 3).await;
+    cluster.start(3).await;
+    patient(async {
+        while catalog_replica(&cluster, 3) == before {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    cluster.whole().await;
+    // It votes again.
+    cluster.kill(2).await;
+    patient(cluster.node(3).create_space("after", None, SpacePolicy::default())).await.unwrap();
+    cluster.kill(3).await;
+    cluster.start(2).await;
+    cluster.start(3).await;
+    cluster.whole().await;
+    let newest = followed.posts.clone();
+    followed.post(&cluster, 1).await;
+    assert_eq!(followed.posts.len(), newest.len() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_replica_of_the_catalog_is_not_done_without() {
+    let mut cluster = Cluster::of(2, 3).await;
+    cluster.stop(2).await;
+    rot_catalog(&mut cluster, 1).await;
+    let refused = cluster.try_start(1).await.unwrap_err();
+    assert!(matches!(refused, OpenError::CatalogDamaged { node: 1, .. }), "{refused}");
+    let said = refused.to_string();
+    assert!(said.contains("backup restore") && said.contains("cluster recover --gone 1"), "{said}");
 }
 
 /// Turns a bit of a file that is mapped.

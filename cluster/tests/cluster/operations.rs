@@ -133,10 +133,10 @@ async fn leadership_goes_where_it_is_asked_to() {
     let cluster = Cluster::of(3, 3).await;
     let partition = PartitionId(2);
     for to in [1, 2, 3] {
-        patient(cluster.node(1).transfer_leader(Some(partition), to)).await.unwrap();
+        patient(cluster.node(1).transfer_leader(Some(partition), to, false)).await.unwrap();
         cluster.agree("it leads", |view| view.groups[3].leader == Some(to)).await;
     }
-    patient(cluster.node(2).transfer_leader(None, 3)).await.unwrap();
+    patient(cluster.node(2).transfer_leader(None, 3, false)).await.unwrap();
     cluster.agree("it leads the catalog", |view| view.groups[0].leader == Some(3)).await;
 }
 
@@ -151,14 +151,25 @@ async fn what_cannot_be_is_refused_with_a_reason() {
     cluster.start(3).await;
     cluster.whole().await;
     let below = refused(&cluster, ClusterChange::Drain { node: 2 }).await;
-    assert_eq!(below, ClusterRefusal::BelowReplicas { node: 2, replicas: 3, left: 2 });
+    assert_eq!(below, ClusterRefusal::BelowReplicas { node: 2, replicas: 3, left: 2, silent: Vec::new() });
     let many = refused(&cluster, ClusterChange::Settings { replicas: Some(9), repair_after_ms: None }).await;
     assert!(matches!(many, ClusterRefusal::Replicas { got: 9, .. }));
+    // A dry run finds what a run would.
+    for dry in [true, false] {
+        let to_nobody = patient(cluster.any().transfer_leader(None, 9, dry)).await;
+        assert!(matches!(to_nobody, Err(NodeError::Cluster(ClusterRefusal::UnknownNode { node: 9, .. }))));
+        let nothing = patient(cluster.any().transfer_leader(Some(PartitionId(PARTITIONS)), 2, dry)).await;
+        assert!(matches!(nothing, Err(NodeError::Cluster(ClusterRefusal::UnknownPartition { .. }))));
+    }
     cluster.kill(2).await;
     cluster.kill(3).await;
     cluster.agree("the loss is seen", |view| !view.nodes[1].is_alive && !view.nodes[2].is_alive).await;
     let lost = refused(&cluster, ClusterChange::Move { partition: None, from: 3, to: 1 }).await;
     assert_eq!(lost, ClusterRefusal::HasReplica { partition: None, node: 1 });
+    // Who could agree to it is named, not that somebody was busy.
+    let fewer = ClusterChange::Settings { replicas: Some(1), repair_after_ms: None };
+    let silent = patient(cluster.any().change_cluster(fewer, false)).await;
+    assert!(matches!(&silent, Err(NodeError::CatalogSilent { silent }) if *silent == [2, 3]), "{silent:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfold_cluster::catalog::NodeState;
 use fanfold_cluster::clock::{Clock, SystemClock};
-use fanfold_cluster::read::FeedRequest;
+use fanfold_cluster::read::{FeedRequest, TimelineRequest};
 use fanfold_cluster::view::GroupHealth;
 use fanfold_cluster::{ClusterView, Node, NodeError, NodeOptions, OpenError, Receipt, Start};
 use fanfold_storage::command::{Append, AppendResult, Ttl, Write, WriteResult, WriteTag};
@@ -26,13 +26,15 @@ pub const PARTITIONS: u16 = 4;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Between two looks at what no answer tells.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A node that runs or not, with its directory.
 struct Place {
     dir: tempfile::TempDir,
     node: Option<Arc<Node>>,
     peer_address: Option<SocketAddr>,
+    /// Where it tells the others to find it, if that is elsewhere.
+    told: Option<SocketAddr>,
     /// Its own clock, if it has one.
     clock: Option<Arc<dyn Clock>>,
     /// Its own disk, if it has one.
@@ -87,6 +89,7 @@ impl Cluster {
             dir: tempfile::tempdir().unwrap(),
             node: None,
             peer_address: None,
+            told: None,
             clock: None,
             disk: None,
         };
@@ -114,11 +117,33 @@ impl Cluster {
     }
 
     pub async fn try_start(&mut self, number: u64) -> Result<(), OpenError> {
+        let options = self.options(number);
+        let opened = Node::open(options).await;
+        self.took_place(number, opened)
+    }
+
+    /// Starts two nodes at the same time.
+    pub async fn try_start_two(&mut self, one: u64, other: u64) -> [Result<(), OpenError>; 2] {
+        let (first, second) = (self.options(one), self.options(other));
+        let (first, second) = tokio::join!(Node::open(first), Node::open(second));
+        [self.took_place(one, first), self.took_place(other, second)]
+    }
+
+    fn took_place(&mut self, number: u64, opened: Result<Arc<Node>, OpenError>) -> Result<(), OpenError> {
+        let node = opened?;
+        let place = self.places.get_mut(&number).unwrap();
+        place.peer_address = node.peer_address();
+        place.node = Some(node);
+        Ok(())
+    }
+
+    fn options(&mut self, number: u64) -> NodeOptions {
         let known: Vec<_> = self.places.values().filter_map(|place| place.peer_address).collect();
         let place = self.places.entry(number).or_insert_with(|| Place {
             dir: tempfile::tempdir().unwrap(),
             node: None,
             peer_address: None,
+            told: None,
             clock: None,
             disk: None,
         });
@@ -128,6 +153,7 @@ impl Cluster {
         options.log.segment_bytes = 1 << 20;
         options.advertise = format!("127.0.0.1:{}", 20_000 + number);
         options.peer_listen = Some(place.peer_address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
+        options.peer_advertise = place.told.map(|told| told.to_string());
         if let Some(clock) = &place.clock {
             options.clock = clock.clone();
         }
@@ -143,10 +169,7 @@ impl Cluster {
             Start::Join { addresses: known.iter().map(ToString::to_string).collect() }
         };
         (self.change)(&mut options);
-        let node = Node::open(options).await?;
-        place.peer_address = node.peer_address();
-        place.node = Some(node);
-        Ok(())
+        options
     }
 
     /// Stops a node cleanly.
@@ -171,13 +194,19 @@ impl Cluster {
     /// Lets a place with a new directory listen at an address.
     pub fn reserve(&mut self, number: u64, address: SocketAddr) {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place { dir, node: None, peer_address: Some(address), clock: None, disk: None };
+        let place =
+            Place { dir, node: None, peer_address: Some(address), told: None, clock: None, disk: None };
         self.places.insert(number, place);
     }
 
     /// Lets a node that does not run listen elsewhere from now on.
     pub fn move_to(&mut self, number: u64, address: Option<SocketAddr>) -> Option<SocketAddr> {
         std::mem::replace(&mut self.places.get_mut(&number).unwrap().peer_address, address)
+    }
+
+    /// Lets a node that does not run tell the others to find it at an address.
+    pub fn tell(&mut self, number: u64, address: SocketAddr) {
+        self.places.get_mut(&number).unwrap().told = Some(address);
     }
 
     /// Gives a node that does not run a clock of its own.
@@ -279,7 +308,8 @@ impl Cluster {
         patient(tried).await
     }
 
-    async fn tag(&self, partition: PartitionId) -> WriteTag {
+    /// The tag of the next write of a partition's own session.
+    pub async fn tag(&self, partition: PartitionId) -> WriteTag {
         if !self.sessions.lock().unwrap().contains_key(&partition) {
             let opened = self.at_leader(partition, async |node| node.open_session(partition).await).await;
             self.sessions.lock().unwrap().entry(partition).or_insert((opened.unwrap(), 0));
@@ -289,6 +319,11 @@ impl Cluster {
         *sequence += 1;
         let sequence = Sequence(*sequence);
         WriteTag { session: *session, sequence, lowest_unanswered: sequence }
+    }
+
+    /// Opens a new session for the next write to a partition: it has lost those that it had.
+    pub fn forget_session(&self, partition: PartitionId) {
+        self.sessions.lock().unwrap().remove(&partition);
     }
 
     /// Writes once, however often it has to be sent.
@@ -393,6 +428,19 @@ pub fn feed(reader: UserId) -> FeedRequest {
         limit: 100,
         below: EntryId::MAX,
         newer_than: None,
+        hydrate: false,
+        at_least: None,
+        consistency: fanfold_cluster::read::Consistency::Leader,
+    }
+}
+
+pub fn timeline(owner: UserId) -> TimelineRequest {
+    TimelineRequest {
+        space: POSTS,
+        owner,
+        viewer: None,
+        limit: 200,
+        below: EntryId::MAX,
         hydrate: false,
         at_least: None,
         consistency: fanfold_cluster::read::Consistency::Leader,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod away;
+mod damage;
 mod disk;
 mod fan_out;
 mod lifecycle;

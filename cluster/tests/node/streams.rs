@@ -180,6 +180,33 @@ async fn a_silent_destination_is_dropped_and_made_whole_when_it_returns() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_is_done_at_once_and_whoever_stops_waiting_for_it_holds_nothing() {
+    let is_cut = Arc::new(watch::Sender::new(true));
+    let shared = is_cut.clone();
+    let cut = PartitionId(3);
+    let wrap = move |inner| Arc::new(CutOff { inner, cut, is_cut: shared }) as Arc<dyn StreamTransport>;
+    let test = TestNode::with(|_| {}, Box::new(wrap)).await;
+    let (owner, far) = (user_at(0, 0), user_at(3, 0));
+    test.post(owner, "not for all").await;
+    let block = Write::Block { user: owner, targets: vec![far] };
+    let home = test.node.partition_of(owner);
+    let tag = test.tag(home).await;
+    // The other partition cannot be reached, and the write is there all the same.
+    let begun = patient(test.node.begin_write(home, tag, block.clone())).await.unwrap();
+    let waiting = tokio::time::timeout(Duration::from_millis(50), test.node.end_write(begun)).await;
+    assert!(waiting.is_err());
+    // Sent again under its number it has its first answer, and waits again.
+    let begun = patient(test.node.begin_write(home, tag, block)).await.unwrap();
+    let waiting = test.node.end_write(begun);
+    tokio::pin!(waiting);
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut waiting).await.is_err());
+    is_cut.send_replace(false);
+    patient(waiting).await.unwrap();
+    let page = test.node.read_timeline(&timeline(owner, Some(far))).await.unwrap();
+    assert_eq!(ids(&page.entries), [] as [EntryId; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_destination_holds_up_nobody_else() {
     let is_cut = Arc::new(watch::Sender::new(true));
     let shared = is_cut.clone();

@@ -28,6 +28,19 @@ pub struct TestNode {
     sessions: Mutex<BTreeMap<PartitionId, (SessionId, u64)>>,
 }
 
+/// A node that was stopped cleanly.
+pub struct Stopped {
+    pub dir: Arc<tempfile::TempDir>,
+    clock: ManualClock,
+}
+
+impl Stopped {
+    /// Opens the same directory again, with these changes of the settings.
+    pub async fn start_with(self, change: impl FnOnce(&mut NodeOptions)) -> TestNode {
+        TestNode::open(self.dir, self.clock, change, Box::new(|streams| streams)).await
+    }
+}
+
 pub fn options(dir: &tempfile::TempDir, clock: &ManualClock) -> NodeOptions {
     let mut options = NodeOptions::new(dir.path().join("data"));
     options.partitions = Some(PARTITIONS);
@@ -73,9 +86,14 @@ impl TestNode {
 
     /// Stops cleanly, and opens the same directory again.
     pub async fn restart(self) -> Self {
+        self.stop().await.start_with(|_| {}).await
+    }
+
+    /// Stops cleanly.
+    pub async fn stop(self) -> Stopped {
         let Self { node, clock, dir, .. } = self;
         node.close().await.unwrap();
-        Self::open(dir, clock, |_| {}, Box::new(|streams| streams)).await
+        Stopped { dir, clock }
     }
 
     pub async fn tag(&self, partition: PartitionId) -> WriteTag {

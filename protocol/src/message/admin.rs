@@ -22,6 +22,8 @@ pub struct NodeStatus {
     pub partitions: Vec<PartitionStatus>,
     /// Its write-ahead log.
     pub log: LogStatus,
+    /// Partitions whose replicas here refuse service, because what is on disk is damaged; also ones that are not in the list.
+    pub damaged: Vec<PartitionId>,
 }
 
 /// The write-ahead log of a node.
@@ -35,6 +37,8 @@ pub struct LogStatus {
     pub last_position: u64,
     /// The partition whose entries keep its oldest segment; none if that is the catalog, or nobody.
     pub pinned_by: Option<PartitionId>,
+    /// The job that keeps segments of it that nobody else needs.
+    pub kept_by_job: Option<u64>,
 }
 
 /// The status of one partition's replica.
@@ -159,7 +163,12 @@ const MEMORY_BYTES_MIN: usize = 2;
 
 impl NodeStatus {
     pub(crate) fn encode(&self, w: &mut Writer) {
-        w.byte(bitmap([self.clock_held_ms.is_some(), self.log.pinned_by.is_some()]));
+        w.byte(bitmap([
+            self.clock_held_ms.is_some(),
+            self.log.pinned_by.is_some(),
+            !self.damaged.is_empty(),
+            self.log.kept_by_job.is_some(),
+        ]));
         w.number(self.node.0);
         w.fixed128(self.cluster.0);
         w.string(&self.version);
@@ -177,11 +186,18 @@ impl NodeStatus {
         if let Some(partition) = self.log.pinned_by {
             w.number(partition.0);
         }
+        if !self.damaged.is_empty() {
+            w.count(self.damaged.len());
+            self.damaged.iter().for_each(|partition| w.number(partition.0));
+        }
+        if let Some(job) = self.log.kept_by_job {
+            w.number(job);
+        }
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         let at = Field::NodeStatus;
-        let present = r.presence(0b11)?;
+        let present = r.presence(0b1111)?;
         let node = NodeId(r.number(at)?);
         let cluster = ClusterId(r.fixed128(Field::ClusterId)?);
         let version = r.string(at)?;
@@ -191,8 +207,14 @@ impl NodeStatus {
         let partitions = r.items(count, PartitionStatus::decode)?;
         let (segments, bytes, last_position) = (r.number(at)?, r.number(at)?, r.number(at)?);
         let pinned_by = r.optional(present, 1, |r| r.number16(at).map(PartitionId))?;
-        let log = LogStatus { segments, bytes, last_position, pinned_by };
-        Ok(Self { node, cluster, version, uptime_ms, clock_held_ms, partitions, log })
+        let damaged = r.optional(present, 2, |r| {
+            let count = r.count(at, 1, PARTITIONS_MAX)?;
+            r.items(count, |r| r.number16(at).map(PartitionId))
+        })?;
+        let kept_by_job = r.optional(present, 3, |r| r.number(at))?;
+        let log = LogStatus { segments, bytes, last_position, pinned_by, kept_by_job };
+        let damaged = damaged.unwrap_or_default();
+        Ok(Self { node, cluster, version, uptime_ms, clock_held_ms, partitions, log, damaged })
     }
 }
 

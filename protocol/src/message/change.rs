@@ -14,13 +14,17 @@ pub const CHANGE_LOSSES_MAX: usize = 4_097;
 const STEP_BYTES_MIN: usize = 3;
 const LOSS_BYTES_MIN: usize = 2;
 
-/// Founds a cluster on a node that waits for one.
+/// Founds a cluster on a node that waits for one, or asks such a node whether another one may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitCluster {
     /// Replicas that every group should have.
     pub replicas: u32,
     /// Number of partitions, a power of two up to 4,096.
     pub partitions: u16,
+    /// Also if nodes that the node was told to join are silent, which may have a cluster.
+    pub force: bool,
+    /// A waiting node, by the number that it drew when it began to wait, asks whether it may found one; nothing is founded here.
+    pub asker: Option<u64>,
 }
 
 /// What is to change.
@@ -69,6 +73,13 @@ pub enum ClusterChange {
         /// The group.
         group: GroupName,
         /// The node of the replica.
+        to: NodeId,
+    },
+    /// A group that no live node has anything of begins with nothing.
+    BeginEmpty {
+        /// The group.
+        group: GroupName,
+        /// The node that it begins on.
         to: NodeId,
     },
     /// A group that has lost its majority for good goes on with what one replica has.
@@ -177,11 +188,15 @@ pub enum ChangeRefusal {
     Founded = 13,
     /// Anything else.
     Other = 14,
+    /// The node was told to found a cluster itself, and asks the others.
+    Founding = 15,
+    /// The node is the one that asks.
+    Asker = 16,
 }
 
 impl ChangeRefusal {
     /// Every refusal of this version, in the order of their numbers on the wire, which start at 1.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::UnknownNode,
         Self::UnknownGroup,
         Self::NodeState,
@@ -196,6 +211,8 @@ impl ChangeRefusal {
         Self::NodeSilent,
         Self::Founded,
         Self::Other,
+        Self::Founding,
+        Self::Asker,
     ];
 
     pub(crate) fn code(self) -> u8 {
@@ -211,12 +228,22 @@ impl ChangeRefusal {
 
 impl InitCluster {
     pub(crate) fn encode(self, w: &mut Writer) {
+        w.byte(bitmap([self.force, self.asker.is_some()]));
         w.number(self.replicas);
         w.number(self.partitions);
+        if let Some(asker) = self.asker {
+            w.fixed64(asker);
+        }
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
-        Ok(Self { replicas: r.number32(Field::Replicas)?, partitions: r.number16(Field::Partition)? })
+        let present = r.presence(0b11)?;
+        Ok(Self {
+            replicas: r.number32(Field::Replicas)?,
+            partitions: r.number16(Field::Partition)?,
+            force: present & 1 == 1,
+            asker: r.optional(present, 1, |r| r.fixed64(Field::Nodes))?,
+        })
     }
 }
 
@@ -247,6 +274,7 @@ impl ClusterChange {
             Self::TransferLeader { group, to } => encode_group(w, 7, *group, *to),
             Self::Recover { group, from } => encode_group(w, 8, *group, *from),
             Self::Balance => w.byte(9),
+            Self::BeginEmpty { group, to } => encode_group(w, 10, *group, *to),
         }
     }
 
@@ -268,6 +296,7 @@ impl ClusterChange {
             7 => Self::TransferLeader { group: GroupName::decode(r)?, to: node(r)? },
             8 => Self::Recover { group: GroupName::decode(r)?, from: node(r)? },
             9 => Self::Balance,
+            10 => Self::BeginEmpty { group: GroupName::decode(r)?, to: node(r)? },
             _ => return Err(BodyError::Malformed { field: Field::Operation }),
         })
     }

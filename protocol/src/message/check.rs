@@ -50,7 +50,7 @@ impl Request {
             }
             Self::StartJob(start) => match &start.kind {
                 JobKind::Verify => Ok(()),
-                JobKind::Backup { dir } => check_not_empty(dir.len(), JOB_PATH_BYTES_MAX, Field::Path),
+                JobKind::Backup { dir, .. } => check_not_empty(dir.len(), JOB_PATH_BYTES_MAX, Field::Path),
             },
             Self::Write(write) => check_write(write, limits),
             Self::ReadTimeline(read) => {

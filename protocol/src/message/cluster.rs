@@ -55,6 +55,12 @@ pub struct ClusterNode {
     pub is_alive: bool,
     /// By how many milliseconds its wall clock is ahead of the answering node's, if that is known.
     pub clock_ahead_ms: Option<i64>,
+    /// Whether its clock is so far from the others' that it leads nothing.
+    pub is_clock_off: bool,
+    /// Whether its disk does not get on, or did not a moment ago, so that it leads nothing.
+    pub is_disk_slow: bool,
+    /// Whether its disk is so full that it takes no entries.
+    pub is_disk_full: bool,
     /// Replicas placed on it.
     pub replicas: u32,
     /// Groups that it leads, as far as is known.
@@ -85,6 +91,8 @@ pub struct ReplicaView {
     pub role: ReplicaRole,
     /// How many Raft entries it lacks, if the answering node knows.
     pub lag: Option<u64>,
+    /// Whether its node says that it cannot take part: it is damaged, and is to be filled anew.
+    pub is_closed: bool,
 }
 
 /// How a group is.
@@ -115,6 +123,8 @@ pub struct GroupView {
     pub preferred: Option<NodeId>,
     /// How it is.
     pub health: GroupHealth,
+    /// Whether its replicas came to different states at one index.
+    pub is_diverged: bool,
     /// Its replicas.
     pub replicas: Vec<ReplicaView>,
 }
@@ -214,7 +224,14 @@ impl ReplicaRole {
 
 impl ClusterNode {
     fn encode(&self, w: &mut Writer) {
-        w.byte(bitmap([self.heard_ms.is_some(), self.clock_ahead_ms.is_some(), self.is_alive]));
+        w.byte(bitmap([
+            self.heard_ms.is_some(),
+            self.clock_ahead_ms.is_some(),
+            self.is_alive,
+            self.is_clock_off,
+            self.is_disk_slow,
+            self.is_disk_full,
+        ]));
         w.number(self.node.0);
         w.string(&self.address);
         w.string(&self.peer_address);
@@ -232,7 +249,7 @@ impl ClusterNode {
 
     fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         let at = Field::Nodes;
-        let present = r.presence(0b111)?;
+        let present = r.presence(0b11_1111)?;
         Ok(Self {
             node: NodeId(r.number(at)?),
             address: r.string(Field::Address)?,
@@ -242,6 +259,9 @@ impl ClusterNode {
             replicas: r.number32(at)?,
             leads: r.number32(at)?,
             is_alive: present >> 2 & 1 == 1,
+            is_clock_off: present >> 3 & 1 == 1,
+            is_disk_slow: present >> 4 & 1 == 1,
+            is_disk_full: present >> 5 & 1 == 1,
             heard_ms: r.optional(present, 0, |r| r.number(at))?,
             clock_ahead_ms: r.optional(present, 1, |r| r.signed(at))?,
         })
@@ -250,7 +270,7 @@ impl ClusterNode {
 
 impl ReplicaView {
     fn encode(&self, w: &mut Writer) {
-        w.byte(bitmap([self.lag.is_some()]));
+        w.byte(bitmap([self.lag.is_some(), self.is_closed]));
         w.number(self.replica);
         w.number(self.node.0);
         w.byte(self.role as u8 + 1);
@@ -261,19 +281,20 @@ impl ReplicaView {
 
     fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         let at = Field::Cluster;
-        let present = r.presence(0b1)?;
+        let present = r.presence(0b11)?;
         Ok(Self {
             replica: r.number(at)?,
             node: NodeId(r.number(at)?),
             role: ReplicaRole::decode(r)?,
             lag: r.optional(present, 0, |r| r.number(at))?,
+            is_closed: present >> 1 & 1 == 1,
         })
     }
 }
 
 impl GroupView {
     fn encode(&self, w: &mut Writer) {
-        w.byte(bitmap([self.leader.is_some(), self.preferred.is_some()]));
+        w.byte(bitmap([self.leader.is_some(), self.preferred.is_some(), self.is_diverged]));
         self.group.encode(w);
         w.byte(self.health as u8 + 1);
         w.number(self.term);
@@ -291,7 +312,7 @@ impl GroupView {
 
     fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         let at = Field::Cluster;
-        let present = r.presence(0b11)?;
+        let present = r.presence(0b111)?;
         let group = GroupName::decode(r)?;
         let health = GroupHealth::decode(r)?;
         let term = r.number(at)?;
@@ -299,7 +320,8 @@ impl GroupView {
         let preferred = r.optional(present, 1, |r| r.number(at).map(NodeId))?;
         let count = r.count(at, REPLICA_BYTES_MIN, REPLICAS_MAX)?;
         let replicas = r.items(count, ReplicaView::decode)?;
-        Ok(Self { group, leader, term, preferred, health, replicas })
+        let is_diverged = present >> 2 & 1 == 1;
+        Ok(Self { group, leader, term, preferred, health, is_diverged, replicas })
     }
 }
 

@@ -20,6 +20,8 @@ pub enum JobKind {
     Backup {
         /// Where, on the node's machine: absolute, empty or not there; at most [`JOB_PATH_BYTES_MAX`] bytes.
         dir: String,
+        /// Partitions that are damaged on the node are left out, and are the findings of the job.
+        leaves_out_damaged: bool,
     },
 }
 
@@ -86,18 +88,36 @@ pub struct JobStatus {
     pub found: u64,
     /// The first of them, at most [`JOB_FINDINGS_MAX`].
     pub findings: Vec<JobFinding>,
+    /// What it does; none from a node of a time when that was not said.
+    pub kind: Option<JobKind>,
+}
+
+impl JobKind {
+    fn encode(&self, w: &mut Writer) {
+        match self {
+            Self::Verify => w.byte(1),
+            Self::Backup { dir, leaves_out_damaged } => {
+                w.byte(if *leaves_out_damaged { 3 } else { 2 });
+                w.string(dir);
+            }
+        }
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, BodyError> {
+        let leaves_out_damaged = match r.byte(Field::Job)? {
+            1 => return Ok(Self::Verify),
+            2 => false,
+            3 => true,
+            _ => return Err(BodyError::Malformed { field: Field::Job }),
+        };
+        Ok(Self::Backup { dir: r.string(Field::Path)?, leaves_out_damaged })
+    }
 }
 
 impl StartJob {
     pub(crate) fn encode(&self, w: &mut Writer) {
         w.byte(bitmap([self.bytes_per_second.is_some()]));
-        match &self.kind {
-            JobKind::Verify => w.byte(1),
-            JobKind::Backup { dir } => {
-                w.byte(2);
-                w.string(dir);
-            }
-        }
+        self.kind.encode(w);
         if let Some(bytes) = self.bytes_per_second {
             w.number(bytes);
         }
@@ -105,11 +125,7 @@ impl StartJob {
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         let present = r.presence(0b1)?;
-        let kind = match r.byte(Field::Job)? {
-            1 => JobKind::Verify,
-            2 => JobKind::Backup { dir: r.string(Field::Path)? },
-            _ => return Err(BodyError::Malformed { field: Field::Job }),
-        };
+        let kind = JobKind::decode(r)?;
         let bytes_per_second = r.optional(present, 0, |r| r.number(Field::Job))?;
         Ok(Self { kind, bytes_per_second })
     }
@@ -140,6 +156,9 @@ impl JobStatus {
             }
             w.string(what);
         }
+        if let Some(kind) = &self.kind {
+            kind.encode(w);
+        }
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
@@ -163,6 +182,8 @@ impl JobStatus {
             let offset = if r.boolean(at)? { Some(r.number(at)?) } else { None };
             Ok(JobFinding { path, offset, what: r.string(at)? })
         })?;
-        Ok(Self { job, state, phase, done_bytes, total_bytes, found, findings })
+        let trailing = BodyError::Malformed { field: Field::Body };
+        let kind = if r.remaining() > 0 { Some(JobKind::decode(r).map_err(|_| trailing)?) } else { None };
+        Ok(Self { job, state, phase, done_bytes, total_bytes, found, findings, kind })
     }
 }

@@ -1,7 +1,7 @@
 //! Statuses keep their numbers and say what happened and what to do next.
 
 use fanfold_protocol::field::{Field, LimitKind};
-use fanfold_protocol::{EntryId, PartitionId, SpaceId, Status, UserId};
+use fanfold_protocol::{EntryId, NodeId, PartitionId, SpaceId, Status, UserId};
 use proptest::prelude::*;
 
 use crate::strategies;
@@ -30,6 +30,10 @@ fn text_names_the_data() {
     assert!(text.contains("1 to 3"), "{text}");
     let text = Status::BlockedBy { blocker: UserId(5), blocked: UserId(6) }.to_string();
     assert!(text.contains("user 5 blocks user 6"), "{text}");
+    let text = Status::CatalogUnavailable { silent: vec![NodeId(1), NodeId(3)] }.to_string();
+    assert!(text.contains("nodes 1, 3 are silent") && text.contains("fanfold cluster recover"), "{text}");
+    let text = Status::NotLeader { hint: None }.to_string();
+    assert!(text.contains("knows of no leader") && !text.contains("ask"), "{text}");
 }
 
 #[test]
@@ -41,6 +45,7 @@ fn refusals_before_a_proposal_have_no_effect() {
         Status::WrongEpoch { current: 2 },
         Status::ShuttingDown,
         Status::BadChecksum,
+        Status::CatalogUnavailable { silent: vec![NodeId(2)] },
     ] {
         assert!(status.is_retryable() && !status.may_have_applied(), "{status}");
     }
@@ -73,6 +78,6 @@ proptest! {
         // "What happened; what to do" or "what happened, what else; what to do": one line, two parts.
         // What a change is refused with is written by the node.
         prop_assert!(text.contains("; ") || matches!(status, Status::ChangeRefused { .. }), "{}", text);
-        prop_assert!((1..=38).contains(&status.code()));
+        prop_assert!((1..=39).contains(&status.code()));
     }
 }

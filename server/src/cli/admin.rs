@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use fanfold_client::NodeId;
 use serde_json::json;
 
 use super::error::CliError;
-use super::output::line;
-use super::remote::Remote;
+use super::output::{id, line};
+use super::remote::{Remote, answered};
 use crate::config::{Config, ConfigFlags};
 
 #[derive(Debug, Args)]
@@ -19,8 +20,11 @@ pub(super) struct ClockArgs {
 #[derive(Debug, Subcommand)]
 enum ClockCommand {
     /// Accepts the wall clock after it has jumped; stamps have been held until now.
-    #[command(after_help = "Example:\n  fanfold clock accept")]
+    #[command(after_help = "Examples:\n  fanfold clock accept\n  fanfold clock accept --node 2")]
     Accept {
+        /// Only of this node; else of all.
+        #[arg(long, value_name = "NODE")]
+        node: Option<u64>,
         #[command(flatten)]
         remote: Remote,
     },
@@ -28,13 +32,27 @@ enum ClockCommand {
 
 /// Runs a command about the clock.
 pub(super) async fn clock(args: ClockArgs) -> Result<(), CliError> {
-    let ClockCommand::Accept { remote } = args.command;
+    let ClockCommand::Accept { node, remote } = args.command;
     remote
         .with_client(async |client| {
-            client.accept_clock().await.map_err(|error| remote.failed(error))?;
-            remote
-                .output
-                .show(|| json!({ "accepted": true }), || "the node follows its wall clock again".to_owned())
+            let (done, left_out) = match node.map(NodeId) {
+                Some(node) => {
+                    client.accept_clock_at(node).await.map_err(|error| remote.failed(error))?;
+                    (vec![(node, ())], Vec::new())
+                }
+                None => answered(&remote, client.accept_clocks().await)?,
+            };
+            let done: Vec<_> = done.into_iter().map(|(node, ())| node).collect();
+            let names = |nodes: &[NodeId]| nodes.iter().map(id).collect::<Vec<_>>();
+            remote.output.show(
+                || json!({ "accepted": left_out.is_empty(), "nodes": names(&done), "left_out": names(&left_out) }),
+                || {
+                    let lines = done.iter().map(|node| format!("node {node} follows its wall clock again"));
+                    lines.collect::<Vec<_>>().join("\n")
+                },
+            )?;
+            let nodes: Vec<_> = left_out.iter().map(|node| node.0).collect();
+            if nodes.is_empty() { Ok(()) } else { Err(CliError::SomeNodes { nodes }) }
         })
         .await
 }

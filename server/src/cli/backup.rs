@@ -36,6 +36,9 @@ enum BackupCommand {
         /// Only the image of this node.
         #[arg(long, value_name = "NODE")]
         node: Option<u64>,
+        /// Go on without partitions that are damaged on a node, and list them.
+        #[arg(long)]
+        leave_out_damaged: bool,
         /// Read and write at most so many bytes a second on each node, such as `50MiB`.
         #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
         rate: Option<u64>,
@@ -86,19 +89,33 @@ impl BackupArgs {
 
 /// Makes a backup on the node.
 pub(super) async fn create(args: BackupArgs) -> Result<(), CliError> {
-    let BackupCommand::Create { dir, node, rate, remote } = args.command else { return Ok(()) };
+    let BackupCommand::Create { dir, node, leave_out_damaged, rate, remote } = args.command else {
+        return Ok(());
+    };
     let dir = absolute(&dir).map_err(|source| BackupError::Io { path: dir.clone(), source })?;
     remote
         .with_client(async |client| {
             let view = client.cluster().await.map_err(|error| remote.failed(error))?;
             let members = view.nodes.iter().filter(|node| node.state != NodeState::Removed).count();
             if members > 1 || node.is_some() {
-                return images::create(&remote, client, &view, node.map(NodeId), &dir, rate).await;
+                let node = node.map(NodeId);
+                return images::create(&remote, client, &view, node, &dir, leave_out_damaged, rate).await;
             }
             let dir = dir.display().to_string();
-            let status = job::run(&remote, client, JobKind::Backup { dir: dir.clone() }, rate).await?;
-            let json = json!({ "backup": dir, "read_and_written_bytes": status.done_bytes });
-            remote.output.show(|| json, || format!("the backup is in {dir}"))
+            let kind = JobKind::Backup { dir: dir.clone(), leaves_out_damaged: leave_out_damaged };
+            let status = job::run(&remote, client, kind, rate).await?;
+            let left_out: Vec<_> = status.findings.iter().map(|finding| &finding.what).collect();
+            let json =
+                json!({ "backup": dir, "read_and_written_bytes": status.done_bytes, "left_out": left_out });
+            let is_whole = left_out.is_empty();
+            remote.output.show(
+                || json,
+                || {
+                    let lines = left_out.iter().map(|what| format!("LEFT OUT: {what}"));
+                    lines.chain([format!("the backup is in {dir}")]).collect::<Vec<_>>().join("\n")
+                },
+            )?;
+            if is_whole { Ok(()) } else { Err(CliError::LeftOut { partitions: status.found }) }
         })
         .await
 }

@@ -6,19 +6,22 @@ use std::time::Duration;
 
 use clap::Args;
 use fanfold_client::{
-    ChangeStep, Client, ClusterChange, ClusterChanged, ClusterView, GroupHealth, GroupName, NodeId,
-    NodeState, ReplicaRole,
+    ChangeStep, Client, ClusterChange, ClusterChanged, ClusterNode, ClusterSettings, ClusterView,
+    GroupHealth, GroupName, GroupView, NodeId, NodeState, ReplicaRole, ReplicaView,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::error::CliError;
-use super::output::id;
+use super::output::{duration, id};
 use super::remote::Remote;
 
 /// How often the cluster is looked at while its replicas move.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Of how many groups it is said what they wait for.
+const WAITS_SHOWN: usize = 3;
 
 /// How often a line is written where there is no bar.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -44,21 +47,39 @@ pub(super) struct How {
     pub remote: Remote,
 }
 
+/// What is left of a change.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// How many replicas or groups are not yet as the change wants them.
+    count: usize,
+    /// What the first of them wait for.
+    waits: Vec<String>,
+}
+
 /// Makes a change, shows what it does, and waits for it if that is wanted.
 pub(super) async fn run(how: How, change: ClusterChange) -> Result<(), CliError> {
     let remote = how.remote.clone();
     remote
         .with_client(async |client| {
+            let before = match change {
+                ClusterChange::Settings { .. } => {
+                    let view = client.cluster().await.map_err(|error| remote.failed(error))?;
+                    Some(view.settings)
+                }
+                _ => None,
+            };
+            let settings = before.map_or_else(Vec::new, |before| settings_text(before, &change));
             let asked = client.change_cluster(change.clone(), how.dry_run).await;
             let changed = asked.map_err(|error| remote.failed(error))?;
-            remote
-                .output
-                .show(|| changed_json(&changed, how.dry_run), || changed_text(&changed, how.dry_run))?;
+            remote.output.show(
+                || changed_json(&changed, before.map(|before| (before, &change)), how.dry_run),
+                || changed_text(&changed, settings, how.dry_run),
+            )?;
             if let ClusterChange::Settings { replicas: Some(wanted), .. } = change {
                 tell_of_replicas(&remote, client, wanted).await?;
             }
             match how.wait {
-                Some(most) => wait(&remote, client, most, |view| left(view, &change)).await,
+                Some(most) => wait(&remote, client, most, |view| left(view, &change, changed.epoch)).await,
                 None => Ok(()),
             }
         })
@@ -78,76 +99,155 @@ async fn tell_of_replicas(remote: &Remote, client: &Client, wanted: u32) -> Resu
     Ok(())
 }
 
-/// How many replicas are not yet as a change wants them.
-fn left(view: &ClusterView, change: &ClusterChange) -> usize {
-    let held = |node: &NodeId| {
-        let replicas = view.groups.iter().flat_map(|group| &group.replicas);
-        replicas.filter(|replica| replica.node == *node).count()
+/// What is not yet as a change wants it that the catalog had at an epoch.
+fn left(view: &ClusterView, change: &ClusterChange, epoch: u64) -> Result<Left, CliError> {
+    if view.epoch < epoch {
+        let waits = vec![format!("node {} has not heard of the change yet", view.by)];
+        return Ok(Left { count: 1, waits });
+    }
+    let group = |name: &GroupName| {
+        let found = view.groups.iter().find(|group| group.group == *name);
+        found.ok_or_else(|| no_such_group(view, *name))
     };
-    let group = |name: &GroupName| view.groups.iter().find(|group| group.group == *name);
-    match change {
-        ClusterChange::Drain { node } | ClusterChange::Remove { node } => held(node),
-        ClusterChange::Replace { node, .. } => held(node) + unsettled(view),
+    let held = |node: &NodeId| waiting(view, |group| group.replicas.iter().any(|r| r.node == *node));
+    Ok(match change {
+        ClusterChange::Drain { node } => {
+            let is_active = |known: &ClusterNode| known.node == *node && known.state == NodeState::Active;
+            if view.nodes.iter().any(is_active) {
+                return Err(CliError::Undrained { node: node.0 });
+            }
+            held(node)
+        }
+        ClusterChange::Remove { node } => held(node),
+        ClusterChange::Replace { node, .. } => {
+            let has = |group: &GroupView| group.replicas.iter().any(|replica| replica.node == *node);
+            waiting(view, |group| has(group) || !is_settled(group))
+        }
         ClusterChange::TransferLeader { group: name, to } => {
-            usize::from(group(name).is_none_or(|group| group.leader != Some(*to)))
+            let leads = group(name)?.leader == Some(*to);
+            waiting(view, |group| group.group == *name && !leads)
         }
         ClusterChange::Move { group: name, from, to } => {
-            let Some(group) = group(name) else { return 1 };
-            let has = |node: &NodeId| group.replicas.iter().any(|replica| replica.node == *node);
-            let votes = |node: &NodeId| {
-                let is_voter = |role| role == ReplicaRole::Voter;
-                group.replicas.iter().any(|replica| replica.node == *node && is_voter(replica.role))
-            };
-            usize::from(has(from)) + usize::from(!votes(to))
+            let group = group(name)?;
+            let has = group.replicas.iter().any(|replica| replica.node == *from);
+            let is_voter = |role| role == ReplicaRole::Voter;
+            let votes = group.replicas.iter().any(|replica| replica.node == *to && is_voter(replica.role));
+            let count = usize::from(has) + usize::from(!votes);
+            Left { count, ..waiting(view, |other| other.group == *name && count > 0) }
         }
-        _ => unsettled(view),
+        ClusterChange::Recover { group: name, .. } => {
+            group(name)?;
+            waiting(view, |group| !is_settled(group))
+        }
+        _ => waiting(view, |group| !is_settled(group)),
+    })
+}
+
+/// The groups of which this is so, and what they wait for.
+fn waiting(view: &ClusterView, is_so: impl Fn(&GroupView) -> bool) -> Left {
+    let groups: Vec<_> = view.groups.iter().filter(|group| is_so(group)).collect();
+    let waits = groups.iter().take(WAITS_SHOWN).map(|group| waits_for(view, group)).collect();
+    Left { count: groups.len(), waits }
+}
+
+/// What a group waits for whose replicas are on their way.
+fn waits_for(view: &ClusterView, group: &GroupView) -> String {
+    let name = group_text(group.group);
+    if group.health == GroupHealth::Lost {
+        return format!("{name} has no majority, see `fanfold cluster health`");
+    }
+    let comes = |replica: &&ReplicaView| matches!(replica.role, ReplicaRole::Coming | ReplicaRole::Learner);
+    let Some(coming) = group.replicas.iter().find(comes) else { return format!("{name} waits for its turn") };
+    let is_silent = view.nodes.iter().any(|node| node.node == coming.node && !node.is_alive);
+    let (node, lag) = (coming.node, coming.lag.filter(|lag| *lag > 0));
+    match lag {
+        _ if is_silent => format!("{name} waits for node {node}, which is silent"),
+        Some(lag) => format!("{name} waits for node {node}, which lacks {lag} Raft entries"),
+        None => format!("{name} waits for node {node}"),
     }
 }
 
-/// Groups whose replicas are on their way.
-fn unsettled(view: &ClusterView) -> usize {
-    let settled = |health: GroupHealth| matches!(health, GroupHealth::Whole | GroupHealth::Degraded);
-    view.groups.iter().filter(|group| !settled(group.health)).count()
+/// The refusal of a group that does not exist.
+pub(super) fn no_such_group(view: &ClusterView, name: GroupName) -> CliError {
+    let known = view.groups.iter().map(|group| group.group.to_string()).collect();
+    CliError::NoSuch { what: "partition", asked: name.to_string(), known }
 }
 
-/// Looks at the cluster until nothing is left to do, with a bar on a terminal and a line now and then elsewhere.
-pub(super) async fn wait(
+/// Whether a group has the replicas that it should have, as far as their nodes are alive.
+fn is_settled(group: &GroupView) -> bool {
+    matches!(group.health, GroupHealth::Whole | GroupHealth::Degraded)
+}
+
+/// Looks at the cluster until nothing is left to do, with a bar on a terminal and a line now and then elsewhere, and says when
+/// it is done.
+async fn wait(
     remote: &Remote,
     client: &Client,
     most: Duration,
-    left: impl Fn(&ClusterView) -> usize,
+    left: impl Fn(&ClusterView) -> Result<Left, CliError>,
 ) -> Result<(), CliError> {
-    let style = ProgressStyle::with_template("replicas moved {wide_bar} {pos}/{len} {elapsed}");
+    let style = ProgressStyle::with_template("replicas moved {wide_bar} {pos}/{len} {elapsed} {msg}");
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let (end, mut looks, mut total) = (Instant::now() + most, interval(LOOK_EVERY), 0);
+    let (begun, mut looks, mut total) = (Instant::now(), interval(LOOK_EVERY), 0);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut next_line = Instant::now();
+    let (end, mut next_line) = (begun + most, begun);
     loop {
         looks.tick().await;
-        let remaining = match client.cluster().await {
-            Ok(view) => left(&view),
+        let Left { count, waits } = match client.cluster().await {
+            Ok(view) => left(&view).inspect_err(|_| bar.finish_and_clear())?,
             // A node that just goes away is asked again: another one answers then.
             Err(error) if error.is_retryable() && Instant::now() < end => continue,
             Err(error) => return Err(remote.failed(error)),
         };
-        total = total.max(remaining);
+        total = total.max(count);
         bar.set_length(total as u64);
-        bar.set_position((total - remaining) as u64);
-        if remaining == 0 {
+        bar.set_position((total - count) as u64);
+        bar.set_message(waits.first().cloned().unwrap_or_default());
+        if count == 0 {
             bar.finish_and_clear();
+            let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            eprintln!("done: 0 of {total} left after {}", duration(took_ms / 100 * 100));
             return Ok(());
         }
         let now = Instant::now();
         if now >= end {
             bar.finish_and_clear();
-            return Err(CliError::NotYet { left: remaining, waited: most });
+            return Err(CliError::NotYet { left: count, waits, waited: most });
         }
         if !io::stderr().is_terminal() && now >= next_line {
-            eprintln!("{remaining} of {total} left");
+            let waits = if waits.is_empty() { String::new() } else { format!(": {}", waits.join(", ")) };
+            eprintln!("{count} of {total} left{waits}");
             next_line = now + LINE_EVERY;
         }
     }
+}
+
+/// Each setting that a change names, as it is then and as it was.
+fn settings_text(before: ClusterSettings, change: &ClusterChange) -> Vec<String> {
+    let ClusterChange::Settings { replicas, repair_after_ms } = change else { return Vec::new() };
+    let line = |name: &str, then: String, was: String, so: &str| {
+        if then == was {
+            format!("{name}: {then}, as it was")
+        } else {
+            format!("{name}: {then} (was {was}){so}")
+        }
+    };
+    let bears = |replicas: u32| {
+        format!(", so that a partition bears the loss of {} of its nodes", (replicas - 1) / 2)
+    };
+    let replicas = replicas.map(|then| {
+        let so = if then < before.replicas { bears(then) } else { String::new() };
+        line("replicas", then.to_string(), before.replicas.to_string(), &so)
+    });
+    let repair_after =
+        repair_after_ms.map(|then| line("repair-after", after(then), after(before.repair_after_ms), ""));
+    replicas.into_iter().chain(repair_after).collect()
+}
+
+/// The silence after which a node's replicas go to others.
+pub(super) fn after(ms: u64) -> String {
+    if ms == 0 { "never".to_owned() } else { duration(ms) }
 }
 
 fn step_text(step: &ChangeStep) -> String {
@@ -179,20 +279,34 @@ pub(super) fn group_json(group: GroupName) -> Value {
     }
 }
 
-fn changed_text(changed: &ClusterChanged, dry_run: bool) -> String {
-    let mut lines: Vec<_> = changed.steps.iter().map(step_text).collect();
+fn changed_text(changed: &ClusterChanged, settings: Vec<String>, dry_run: bool) -> String {
+    let has_settings = !settings.is_empty();
+    let mut lines = settings;
+    lines.extend(changed.steps.iter().map(step_text));
     lines.extend(
         changed.losses.iter().map(|loss| format!("LOST of {}: {}", group_text(loss.group), loss.what)),
     );
-    if lines.is_empty() {
-        lines.push(if dry_run { "no replica would move" } else { "done; no replica has to move" }.to_owned());
-    } else if dry_run {
+    if dry_run && !lines.is_empty() {
         lines.insert(0, "this would change (--dry-run):".to_owned());
+    }
+    if changed.steps.is_empty() && changed.losses.is_empty() {
+        lines.push(
+            match (dry_run, has_settings) {
+                (true, _) => "no replica would move",
+                (false, true) => "no replica has to move",
+                (false, false) => "done; no replica has to move",
+            }
+            .to_owned(),
+        );
     }
     lines.join("\n")
 }
 
-fn changed_json(changed: &ClusterChanged, dry_run: bool) -> Value {
+fn changed_json(
+    changed: &ClusterChanged,
+    settings: Option<(ClusterSettings, &ClusterChange)>,
+    dry_run: bool,
+) -> Value {
     let step = |step: &ChangeStep| match step {
         ChangeStep::AddReplica { group, to } => {
             json!({ "what": "add_replica", "partition": group_json(*group), "node": id(to) })
@@ -209,10 +323,119 @@ fn changed_json(changed: &ClusterChanged, dry_run: bool) -> Value {
     };
     let losses =
         changed.losses.iter().map(|loss| json!({ "partition": group_json(loss.group), "what": loss.what }));
-    json!({
+    let mut said = json!({
         "dry_run": dry_run,
         "epoch": changed.epoch,
         "steps": changed.steps.iter().map(step).collect::<Vec<_>>(),
         "losses": losses.collect::<Vec<_>>(),
-    })
+    });
+    if let Some((before, ClusterChange::Settings { replicas, repair_after_ms })) = settings {
+        said["settings"] = json!({
+            "replicas": replicas.unwrap_or(before.replicas),
+            "repair_after_ms": repair_after_ms.unwrap_or(before.repair_after_ms),
+        });
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfold_client::{ClusterId, PartitionId};
+
+    use super::*;
+
+    fn node(node: u64, state: NodeState, is_alive: bool) -> ClusterNode {
+        ClusterNode {
+            node: NodeId(node),
+            address: String::new(),
+            peer_address: String::new(),
+            zone: String::new(),
+            state,
+            heard_ms: None,
+            is_alive,
+            clock_ahead_ms: None,
+            is_clock_off: false,
+            is_disk_slow: false,
+            is_disk_full: false,
+            replicas: 0,
+            leads: 0,
+        }
+    }
+
+    /// One partition, with replicas on these nodes.
+    fn view(nodes: Vec<ClusterNode>, replicas: &[(u64, ReplicaRole)]) -> ClusterView {
+        let replica = |(node, role): &(u64, ReplicaRole)| ReplicaView {
+            replica: *node,
+            node: NodeId(*node),
+            role: *role,
+            lag: None,
+            is_closed: false,
+        };
+        let partition = GroupView {
+            group: GroupName::Partition(PartitionId(0)),
+            leader: Some(NodeId(1)),
+            term: 1,
+            preferred: None,
+            health: GroupHealth::Changing,
+            is_diverged: false,
+            replicas: replicas.iter().map(replica).collect(),
+        };
+        ClusterView {
+            cluster: ClusterId(1),
+            by: NodeId(1),
+            epoch: 5,
+            settings: ClusterSettings { replicas: 3, repair_after_ms: 600_000 },
+            nodes,
+            groups: vec![partition],
+        }
+    }
+
+    #[test]
+    fn a_wait_for_a_partition_that_does_not_exist_ends() {
+        let (view, group) = (view(Vec::new(), &[]), GroupName::Partition(PartitionId(99)));
+        for change in [
+            ClusterChange::Move { group, from: NodeId(1), to: NodeId(4) },
+            ClusterChange::TransferLeader { group, to: NodeId(4) },
+            ClusterChange::Recover { group, from: NodeId(4) },
+        ] {
+            let ended = left(&view, &change, 5);
+            assert!(matches!(ended, Err(CliError::NoSuch { what: "partition", .. })), "{ended:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_for_a_drain_ends_with_the_drain_and_says_who_holds_it_up() {
+        let replicas = [(2, ReplicaRole::Going), (3, ReplicaRole::Voter), (5, ReplicaRole::Coming)];
+        let of = |state, is_alive| {
+            let nodes = vec![node(2, state, true), node(5, NodeState::Active, is_alive)];
+            left(&view(nodes, &replicas), &ClusterChange::Drain { node: NodeId(2) }, 5)
+        };
+        let waits = |text: &str| Left { count: 1, waits: vec![text.to_owned()] };
+        let silent = of(NodeState::Draining, false).unwrap();
+        assert_eq!(silent, waits("partition 0 waits for node 5, which is silent"));
+        assert_eq!(of(NodeState::Draining, true).unwrap(), waits("partition 0 waits for node 5"));
+        let undrained = of(NodeState::Active, true);
+        assert!(matches!(undrained, Err(CliError::Undrained { node: 2 })), "{undrained:?}");
+        // Who has not heard of the drain does not know of an end of it either.
+        let old = view(vec![node(2, NodeState::Active, true)], &replicas);
+        assert_eq!(left(&old, &ClusterChange::Drain { node: NodeId(2) }, 6).unwrap().count, 1);
+    }
+
+    #[test]
+    fn what_was_set_is_said() {
+        let before = ClusterSettings { replicas: 3, repair_after_ms: 600_000 };
+        let change = ClusterChange::Settings { replicas: Some(1), repair_after_ms: Some(0) };
+        let said = changed_text(&ClusterChanged::default(), settings_text(before, &change), false);
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "replicas: 1 (was 3), so that a partition bears the loss of 0 of its nodes",
+                "repair-after: never (was 10m)",
+                "no replica has to move"
+            ]
+        );
+        let json = changed_json(&ClusterChanged::default(), Some((before, &change)), false);
+        assert_eq!(json["settings"], json!({ "replicas": 1, "repair_after_ms": 0 }));
+    }
 }

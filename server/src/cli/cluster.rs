@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use fanfold_client::{
-    ClusterChange, ClusterNode, ClusterView, GroupHealth, GroupView, InitCluster, NodeState, ReplicaRole,
-    ReplicaView,
+    ClusterChange, ClusterNode, ClusterView, GroupHealth, GroupName, GroupView, InitCluster, NodeState,
+    ReplicaRole, ReplicaView,
 };
 use fanfold_cluster::catalog::REPLICAS_MAX;
-use fanfold_cluster::survivor::survive;
+use fanfold_cluster::survivor::{survive, withdraw};
+use fanfold_protocol::message::{REPAIR_AFTER_MS_MAX, REPAIR_AFTER_MS_MIN};
 use serde_json::{Value, json};
 
-use super::change::{self, How, group_json, group_text};
+use super::change::{self, How, after, group_json, group_text};
 use super::error::CliError;
+use super::lost::lost;
 use super::output::{Output, duration, id, table, text};
 use super::remote::Remote;
 
@@ -27,15 +29,18 @@ pub(super) struct ClusterArgs {
 enum ClusterCommand {
     /// Founds a cluster on a node that waits for one (`fanfold start --join`); the nodes that are to join it find it.
     #[command(
-        after_help = "Example:\n  fanfold cluster init --replicas 3 --partitions 16 --address 10.0.0.1:7117"
+        after_help = "Example:\n  fanfold cluster init --replicas 3 --partitions 16 --address 10.0.0.1:7117\n\nSay it to one node, once. That one asks all nodes of its `--join` list first, and refuses if one is silent, in a cluster, or\nwas told to found one too."
     )]
     Init {
         /// Replicas of each partition, once there are as many nodes.
         #[arg(long, value_name = "N", default_value_t = 3, value_parser = replicas)]
         replicas: u8,
         /// Number of partitions, a power of two up to 4096; it never changes.
-        #[arg(long, value_name = "N", default_value_t = 16)]
+        #[arg(long, value_name = "N", default_value_t = 16, value_parser = partitions)]
         partitions: u16,
+        /// Also if nodes of the `--join` list are silent; they must not be in a cluster, or ever found another one.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -53,7 +58,7 @@ enum ClusterCommand {
     },
     /// Shows the settings of the cluster, or changes those that are named.
     #[command(
-        after_help = "Examples:\n  fanfold cluster settings\n  fanfold cluster settings --replicas 5 --dry-run\n  fanfold cluster settings --repair-after 30m"
+        after_help = "Examples:\n  fanfold cluster settings\n  fanfold cluster settings --replicas 5 --dry-run\n  fanfold cluster settings --replicas 1 --accept-less-redundancy\n  fanfold cluster settings --repair-after 30m"
     )]
     Settings {
         /// Replicas that every partition should have: 1, 3, 5 or 7.
@@ -62,6 +67,9 @@ enum ClusterCommand {
         /// How long a node may be silent before its replicas go to others, such as `10m`, or `never`.
         #[arg(long, value_name = "DURATION", value_parser = repair_after)]
         repair_after: Option<Duration>,
+        /// Fewer replicas than now are meant: partitions bear the loss of fewer nodes from then on.
+        #[arg(long, requires = "replicas")]
+        accept_less_redundancy: bool,
         #[command(flatten)]
         how: How,
     },
@@ -69,11 +77,17 @@ enum ClusterCommand {
     /// replica of the catalog the only one, removes the nodes that are gone, and lets partitions that lost their majority go on
     /// with one replica that is left.
     #[command(
-        after_help = "Example:\n  fanfold cluster recover --gone 2,3 --data-dir ./fanfold-data --dry-run\n  fanfold cluster recover --gone 2,3 --data-dir ./fanfold-data --accept-loss\n\nThe nodes that are gone must never run again: what they answered and this node never got is lost. Do it on one node only."
+        after_help = "Example:\n  fanfold cluster recover --gone 2,3 --data-dir ./fanfold-data --dry-run\n  fanfold cluster recover --gone 2,3 --data-dir ./fanfold-data --accept-loss\n\nThe nodes that are gone must never run again: what they answered and this node never got is lost. Do it on one node only: the next start asks the\nothers, and refuses if one of them has such an order too, or has done it; `--withdraw` takes an order back."
     )]
     Recover {
         /// The nodes that are gone.
-        #[arg(long, value_name = "NODE,…", required = true, value_delimiter = ',')]
+        #[arg(
+            long,
+            value_name = "NODE,…",
+            required_unless_present = "withdraw",
+            conflicts_with = "withdraw",
+            value_delimiter = ','
+        )]
         gone: Vec<u64>,
         /// The data directory of the node that goes on.
         #[arg(long, value_name = "DIR")]
@@ -84,6 +98,9 @@ enum ClusterCommand {
         /// Only say what would be lost.
         #[arg(long)]
         dry_run: bool,
+        /// Take the order back that was given to this node, before it was started with it.
+        #[arg(long, conflicts_with_all = ["accept_loss", "dry_run"])]
+        withdraw: bool,
         /// How the result is shown.
         #[arg(long, value_enum, default_value_t)]
         output: Output,
@@ -104,9 +121,18 @@ impl ClusterArgs {
 
 /// Lets a stopped node go on without the others.
 pub(super) fn offline(args: &ClusterArgs) -> Result<(), CliError> {
-    let ClusterCommand::Recover { gone, data_dir, accept_loss, dry_run, output } = &args.command else {
+    let ClusterCommand::Recover { gone, data_dir, accept_loss, dry_run, withdraw: takes_back, output } =
+        &args.command
+    else {
         return Ok(());
     };
+    if *takes_back {
+        withdraw(data_dir)?;
+        return output.show(
+            || json!({ "withdrawn": true }),
+            || "the order is withdrawn; the node starts as one of the others".to_owned(),
+        );
+    }
     if !accept_loss && !dry_run {
         return Err(CliError::AcceptLoss);
     }
@@ -124,6 +150,12 @@ pub(super) fn offline(args: &ClusterArgs) -> Result<(), CliError> {
             if *dry_run { "would go on" } else { "goes on at its next start" },
             survival.gone
         )];
+        lines.extend(survival.catalog_of_epoch.map(|epoch| {
+            format!(
+                "nobody who is left has a replica of the catalog: it is made anew of what this node wrote down of it at epoch \
+                 {epoch}, or of what others that run then know; nodes, spaces and moves of later epochs are lost"
+            )
+        }));
         lines.extend(survival.kept.iter().map(|(partition, nodes)| {
             format!(
                 "partition {partition}: goes on with what one of {nodes:?} has, when all nodes that are left run; \
@@ -131,12 +163,26 @@ pub(super) fn offline(args: &ClusterArgs) -> Result<(), CliError> {
             )
         }));
         lines.extend(survival.lost.iter().map(|partition| {
-            format!("partition {partition}: LOST, no node that is left has it; only a backup brings it back")
+            format!(
+                "partition {partition}: LOST, no node that is left has it; only a backup brings it back, or let it begin \
+                     empty then: `fanfold partition recover {partition} --empty --to {} --accept-loss`",
+                survival.node
+            )
         }));
+        lines.push("do it on one node only; start it, then all others that are left".to_owned());
         lines.join("\n")
     };
     output.show(
-        || json!({ "node": survival.node, "gone": survival.gone, "kept": kept, "lost": lost, "dry_run": dry_run }),
+        || {
+            json!({
+                "node": survival.node,
+                "gone": survival.gone,
+                "kept": kept,
+                "lost": lost,
+                "catalog_of_epoch": survival.catalog_of_epoch,
+                "dry_run": dry_run,
+            })
+        },
         said,
     )
 }
@@ -147,19 +193,31 @@ fn replicas(text: &str) -> Result<u8, String> {
     text.parse().ok().filter(is_possible).ok_or_else(|| "choose 1, 3, 5 or 7".to_owned())
 }
 
-/// Zero stands for never.
+fn partitions(text: &str) -> Result<u16, String> {
+    let is_possible = |got: &u16| *got <= 4_096 && got.is_power_of_two();
+    text.parse().ok().filter(is_possible).ok_or_else(|| "choose a power of two from 1 to 4096".to_owned())
+}
+
+/// Zero stands for never, and is what nobody means who says a time.
 fn repair_after(text: &str) -> Result<Duration, String> {
     if text == "never" {
         return Ok(Duration::ZERO);
     }
-    humantime::parse_duration(text).map_err(|error| format!("{error}; say for example `10m`, or `never`"))
+    let parsed = humantime::parse_duration(text);
+    let time = parsed.map_err(|error| format!("{error}; say for example `10m`, or `never`"))?;
+    let possible = Duration::from_millis(REPAIR_AFTER_MS_MIN)..=Duration::from_millis(REPAIR_AFTER_MS_MAX);
+    if possible.contains(&time) {
+        return Ok(time);
+    }
+    let [min, max] = [possible.start(), possible.end()].map(|time| humantime::format_duration(*time));
+    Err(format!("choose {min} to {max}, or `never` if replicas are to stay where they are"))
 }
 
 /// Runs a command about the cluster.
 pub(super) async fn run(args: ClusterArgs) -> Result<(), CliError> {
     match args.command {
-        ClusterCommand::Init { replicas, partitions, remote } => {
-            let init = InitCluster { replicas: replicas.into(), partitions };
+        ClusterCommand::Init { replicas, partitions, force, remote } => {
+            let init = InitCluster { replicas: replicas.into(), partitions, force, asker: None };
             let founded = fanfold_client::init_cluster(&remote.address, init, remote.deadline).await;
             founded.map_err(|error| remote.failed(error))?;
             remote.output.show(
@@ -180,7 +238,7 @@ pub(super) async fn run(args: ClusterArgs) -> Result<(), CliError> {
             )?;
             if problems.is_empty() { Ok(()) } else { Err(CliError::Unhealthy { problems: problems.len() }) }
         }
-        ClusterCommand::Settings { replicas: None, repair_after: None, how } => {
+        ClusterCommand::Settings { replicas: None, repair_after: None, how, .. } => {
             let settings = view(&how.remote).await?.settings;
             how.remote.output.show(
                 || json!({ "replicas": settings.replicas, "repair_after_ms": settings.repair_after_ms }),
@@ -192,7 +250,13 @@ pub(super) async fn run(args: ClusterArgs) -> Result<(), CliError> {
                 },
             )
         }
-        ClusterCommand::Settings { replicas, repair_after, how } => {
+        ClusterCommand::Settings { replicas, repair_after, accept_less_redundancy, how } => {
+            if let Some(to) = replicas.map(u32::from).filter(|_| !accept_less_redundancy && !how.dry_run) {
+                let from = view(&how.remote).await?.settings.replicas;
+                if to < from {
+                    return Err(CliError::LessRedundancy { from, to });
+                }
+            }
             let repair_after_ms =
                 repair_after.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
             let replicas = replicas.map(u32::from);
@@ -212,10 +276,6 @@ pub(super) async fn view(remote: &Remote) -> Result<ClusterView, CliError> {
     };
     remote.with_client(look).await?;
     seen.ok_or(CliError::Cancelled)
-}
-
-fn after(ms: u64) -> String {
-    if ms == 0 { "never".to_owned() } else { duration(ms) }
 }
 
 /// What is wrong, a line each.
@@ -238,13 +298,65 @@ pub(super) fn problems(view: &ClusterView) -> Vec<String> {
             GroupHealth::Changing => Some(format!("{name} is moving replicas")),
             GroupHealth::Degraded => Some(format!("{name} serves with a replica too few")),
             GroupHealth::Electing => Some(format!("{name} has no leader at the moment")),
-            GroupHealth::Lost => Some(format!(
-                "{name} cannot serve: most of its replicas are on silent nodes; start them, or see \
-                 `fanfold partition recover --help`"
-            )),
+            GroupHealth::Lost => Some(lost(view, group)),
         }
     });
-    nodes.chain(groups).collect()
+    let unfit = view.nodes.iter().filter(|node| node.is_alive).flat_map(unfit);
+    let replicas = view.groups.iter().flat_map(|group| {
+        let name = group_text(group.group);
+        let differ = group
+            .is_diverged
+            .then(|| format!("the replicas of {name} differ; see ReplicasDiffer in RUNBOOK.md"));
+        let closed = group.replicas.iter().filter(|replica| replica.is_closed).map(move |replica| {
+            format!(
+                "the replica of {name} on node {} is damaged; the log of that node says where",
+                replica.node
+            )
+        });
+        differ.into_iter().chain(closed)
+    });
+    nodes.chain(unfit).chain(groups).chain(replicas).chain(few_replicas(view)).collect()
+}
+
+/// Why a node that is alive leads nothing.
+fn unfit(node: &ClusterNode) -> Vec<String> {
+    let (id, address) = (node.node, &node.address);
+    let said = |is_so: bool, what: &str| is_so.then(|| format!("node {id} at {address} {what}"));
+    let slow = node.is_disk_slow && !node.is_disk_full;
+    [
+        said(node.is_clock_off, "has a clock that is off, and leads nothing; see ClockSkew in RUNBOOK.md"),
+        said(slow, "has a disk that does not get on, and leads nothing; see DiskStalled in RUNBOOK.md"),
+        said(node.is_disk_full, "has no room for its log; make some on the disk of its data directory"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What is said if partitions have fewer replicas than they should have because there are too few nodes.
+fn few_replicas(view: &ClusterView) -> Option<String> {
+    let members = || view.nodes.iter().filter(|node| node.state != NodeState::Removed);
+    // Nobody can join a node that listens to no others: it is meant to be alone.
+    if members().all(|node| node.peer_address.is_empty()) {
+        return None;
+    }
+    let wanted = view.settings.replicas as usize;
+    let partitions = view.groups.iter().filter(|group| group.group != GroupName::Catalog);
+    let placed = |group: &GroupView| {
+        group.replicas.iter().filter(|replica| replica.role != ReplicaRole::Going).count()
+    };
+    let few: Vec<usize> = partitions.map(placed).filter(|placed| *placed < wanted).collect();
+    let least = few.iter().min()?;
+    let active = members().filter(|node| node.state == NodeState::Active && node.is_alive).count();
+    // With enough of them the replicas come by themselves.
+    let (count, least) =
+        (few.len(), if *least == 1 { "1 replica".to_owned() } else { format!("{least} replicas") });
+    (active < wanted).then(|| {
+        format!(
+            "{count} partitions have {least} instead of {wanted}: too few nodes ({active} active and alive); start more with \
+             `fanfold start --join`"
+        )
+    })
 }
 
 /// The name of a node's state.
@@ -366,6 +478,9 @@ pub(super) fn node_json(node: &ClusterNode) -> Value {
         "alive": node.is_alive,
         "heard_ms": node.heard_ms,
         "clock_ahead_ms": node.clock_ahead_ms,
+        "clock_off": node.is_clock_off,
+        "disk_slow": node.is_disk_slow,
+        "disk_full": node.is_disk_full,
         "replicas": node.replicas,
         "leads": node.leads,
     })
@@ -379,6 +494,7 @@ pub(super) fn partition_json(group: &GroupView) -> Value {
             "node": id(replica.node),
             "role": role_name(replica.role),
             "lag": replica.lag,
+            "closed": replica.is_closed,
         })
     };
     json!({
@@ -387,6 +503,26 @@ pub(super) fn partition_json(group: &GroupView) -> Value {
         "leader": group.leader.map(id),
         "preferred": group.preferred.map(id),
         "term": group.term,
+        "diverged": group.is_diverged,
         "replicas": group.replicas.iter().map(replica).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_says_what_can_be_said_instead() {
+        assert_eq!(repair_after("never"), Ok(Duration::ZERO));
+        assert_eq!(repair_after("30m"), Ok(Duration::from_secs(1_800)));
+        for text in ["0s", "1ms", "31d"] {
+            let said = repair_after(text).unwrap_err();
+            assert!(said.contains("choose 1s to 30days") && said.contains("never"), "{said}");
+        }
+        assert_eq!([partitions("8"), partitions("4096")], [Ok(8), Ok(4_096)]);
+        for text in ["7", "0", "8192", "many"] {
+            assert!(partitions(text).unwrap_err().contains("power of two"), "{text}");
+        }
+    }
 }

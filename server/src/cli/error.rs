@@ -43,6 +43,14 @@ pub enum CliError {
         /// What it, or the client, said.
         source: fanfold_client::Error,
     },
+    /// A call failed because another node is not there.
+    #[error("{address}: {source}; `fanfold cluster health` says who is missing, and what to do")]
+    Others {
+        /// The node that was asked.
+        address: String,
+        /// What the client said.
+        source: fanfold_client::Error,
+    },
     /// A name is not one that a space or graph can have.
     #[error(
         "the name of a space or graph is 1 to 64 of the characters a-z, 0-9, - and _; choose another one"
@@ -130,6 +138,12 @@ pub enum CliError {
         /// Whether the images that there are have everything.
         is_complete: bool,
     },
+    /// What was made is without some partitions.
+    #[error("{partitions} damaged {} left out; the output says which", if *partitions == 1 { "partition is" } else { "partitions are" })]
+    LeftOut {
+        /// How many.
+        partitions: u64,
+    },
     /// A job was cancelled.
     #[error("it was cancelled")]
     Cancelled,
@@ -150,10 +164,44 @@ pub enum CliError {
         known: Vec<String>,
     },
     /// A recovery that gives data up was not named as such.
-    #[error(
-        "a recovery gives up what only the lost replicas had; look with --dry-run, and say --accept-loss to do it"
-    )]
+    #[error("that gives up what is lost or damaged; look with --dry-run, and say --accept-loss to do it")]
     AcceptLoss,
+    /// Fewer replicas were not named as what they are.
+    #[error(
+        "with {to} replicas instead of {from} a partition bears the loss of {} of its nodes instead of {}; look with \
+         --dry-run, and say --accept-less-redundancy to do it",
+        (to - 1) / 2, (from - 1) / 2
+    )]
+    LessRedundancy {
+        /// As it is.
+        from: u32,
+        /// As it was asked for.
+        to: u32,
+    },
+    /// Somebody took back the drain that is waited for.
+    #[error("node {node} drains no more: somebody has undrained it; what was moved stays where it is")]
+    Undrained {
+        /// The node.
+        node: u64,
+    },
+    /// Some nodes did not do what all were asked to.
+    #[error(
+        "it was not done on nodes {}, as said above; repeat it there with --node when they run",
+        numbers(nodes)
+    )]
+    SomeNodes {
+        /// The nodes.
+        nodes: Vec<u64>,
+    },
+    /// What is shown leaves partitions out, because none of their replicas answered.
+    #[error(
+        "partitions {} are left out: none of the nodes that answer has a replica of them",
+        numbers(partitions)
+    )]
+    Unanswered {
+        /// The partitions.
+        partitions: Vec<u64>,
+    },
     /// Several backups for one partition.
     #[error("one partition is restored from one backup; name one, or restore all without --partition")]
     OneBackup,
@@ -161,10 +209,15 @@ pub enum CliError {
     #[error(transparent)]
     Survivor(#[from] fanfold_cluster::survivor::SurvivorError),
     /// What was changed is not finished.
-    #[error("{left} are left after {waited:?}; it goes on, and `fanfold cluster status` shows how far it is")]
+    #[error(
+        "{left} are left after {waited:?}{}; it goes on, and `fanfold cluster status` shows how far it is",
+        if waits.is_empty() { String::new() } else { format!(": {}", waits.join(", ")) }
+    )]
     NotYet {
         /// How many.
         left: usize,
+        /// What they wait for.
+        waits: Vec<String>,
         /// How long it was waited for.
         waited: std::time::Duration,
     },
@@ -185,6 +238,10 @@ fn listed(rejects: Option<&Path>) -> String {
     rejects.map_or_else(String::new, |path| format!("; {} says which and why", path.display()))
 }
 
+fn numbers(all: &[u64]) -> String {
+    all.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl CliError {
     /// Whether the reader of stdout went away, as `head` does; that is no failure.
     pub fn is_closed_pipe(&self) -> bool {
@@ -203,6 +260,7 @@ impl CliError {
             | Self::Logging(_)
             | Self::NothingToChange
             | Self::AcceptLoss
+            | Self::LessRedundancy { .. }
             | Self::OneBackup
             | Self::Import(ImportError::Format { .. }) => ExitCode::from(2),
             Self::SomeRejected { .. } => ExitCode::from(3),

@@ -34,6 +34,9 @@ pub(super) struct ExportArgs {
     /// Export this backup instead; the node that it is of may run.
     #[arg(long, value_name = "DIR", conflicts_with = "data_dir")]
     backup: Option<PathBuf>,
+    /// Go on without partitions that are damaged, or not in the backup, and list them.
+    #[arg(long)]
+    leave_out_damaged: bool,
     /// The directory for the files; `-` writes the lines to standard output.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -48,19 +51,27 @@ pub(super) async fn run(args: ExportArgs) -> Result<(), CliError> {
     let done = |done: u16, partitions: u16| {
         bar.get_or_insert_with(|| progress::bar("partitions", partitions.into())).set_position(done.into());
     };
+    let leaves_out = args.leave_out_damaged;
     let exported = match &args.backup {
-        Some(backup) => export_backup(backup, args.what, &args.out, done).await,
-        None => export(&args.data_dir, args.what, &args.out, done).await,
+        Some(backup) => export_backup(backup, args.what, &args.out, leaves_out, done).await,
+        None => export(&args.data_dir, args.what, &args.out, leaves_out, done).await,
     };
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    let Exported { edges, entries } = exported?;
-    if args.out == Path::new("-") {
-        return Ok(());
+    let Exported { edges, entries, left_out } = exported?;
+    if args.out != Path::new("-") {
+        args.output.show(
+            || json!({ "edges": edges, "entries": entries, "left_out": left_out }),
+            || {
+                let lines = left_out.iter().map(|partition| format!("LEFT OUT: partition {partition}"));
+                let done = format!("{edges} edges and {entries} entries exported to {}", args.out.display());
+                lines.chain([done]).collect::<Vec<_>>().join("\n")
+            },
+        )?;
     }
-    args.output.show(
-        || json!({ "edges": edges, "entries": entries }),
-        || format!("{edges} edges and {entries} entries exported to {}", args.out.display()),
-    )
+    match left_out.len() {
+        0 => Ok(()),
+        partitions => Err(CliError::LeftOut { partitions: partitions as u64 }),
+    }
 }

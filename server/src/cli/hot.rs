@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::output::{duration, id, table, text};
-use super::remote::Remote;
+use super::remote::{Remote, answered};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum By {
@@ -44,18 +44,12 @@ pub(super) async fn run(args: HotArgs) -> Result<(), CliError> {
     };
     let remote = &args.remote;
     let look = async |client: &fanfold_client::Client| {
-        let lists = client.hot(by, args.limit).await.map_err(|error| remote.failed(error))?;
-        let mut answered = Vec::new();
-        for (node, list) in lists {
-            match list {
-                Ok(list) => answered.push(list),
-                Err(error) => eprintln!("node {node} is left out: {error}"),
-            }
-        }
+        let (lists, _) = answered(remote, client.hot(by, args.limit).await)?;
+        let answered: Vec<HotList> = lists.into_iter().map(|(_, list)| list).collect();
         let limit = args.limit as usize;
         let users = sum(answered.iter().flat_map(|list| &list.users), limit);
         let partitions = sum(answered.iter().flat_map(|list| &list.partitions), limit);
-        let over_ms = answered.iter().map(|list: &HotList| list.over_ms).max().unwrap_or_default();
+        let over_ms = answered.iter().map(|list| list.over_ms).max().unwrap_or_default();
         remote.output.show(
             || {
                 let user = |hot: &Hot<_>| json!({ "user": id(hot.of), "count": hot.count, "error": hot.error });

@@ -29,6 +29,7 @@ pub(super) async fn create(
     view: &ClusterView,
     only: Option<NodeId>,
     dir: &Path,
+    leaves_out_damaged: bool,
     rate: Option<u64>,
 ) -> Result<(), CliError> {
     let members: Vec<NodeId> =
@@ -39,7 +40,7 @@ pub(super) async fn create(
     }
     let place = |node: NodeId| dir.join(format!("{IMAGE}{node}")).display().to_string();
     let asked = members.into_iter().filter(|node| only.is_none_or(|only| only == *node));
-    let jobs = asked.map(|node| (node, JobKind::Backup { dir: place(node) })).collect();
+    let jobs = asked.map(|node| (node, JobKind::Backup { dir: place(node), leaves_out_damaged })).collect();
     let ended = job::run_all(client, jobs, rate).await;
     let (mut images, mut failed) = (Vec::new(), Vec::new());
     for (node, ended) in ended {
@@ -50,6 +51,10 @@ pub(super) async fn create(
     }
     let made: BTreeSet<NodeId> = images.iter().map(|(node, _)| *node).collect();
     let missing = missing(view, &made);
+    let left_out: Vec<_> = images
+        .iter()
+        .flat_map(|(node, status)| status.findings.iter().map(move |f| format!("node {node}: {}", f.what)))
+        .collect();
     let json = json!({
         "backup": dir,
         "images": images.iter().map(|(node, status)| json!({
@@ -58,6 +63,7 @@ pub(super) async fn create(
         "failed": failed.iter().map(|(node, said)| json!({ "node": node.to_string(), "why": said }))
             .collect::<Vec<Value>>(),
         "is_complete": missing.is_empty(),
+        "left_out": left_out,
         "missing_groups": missing,
     });
     remote.output.show(
@@ -66,6 +72,9 @@ pub(super) async fn create(
             let lines = images.iter().map(|(node, _)| format!("node {node}: {}", place(*node)));
             let mut lines: Vec<_> = lines.collect();
             lines.extend(failed.iter().map(|(node, said)| format!("node {node}: FAILED: {said}")));
+            lines.extend(left_out.iter().map(|what| {
+                format!("LEFT OUT: {what}; `fanfold backup list` says whether another image has it")
+            }));
             lines.push(if missing.is_empty() {
                 "together they have every partition; copy them to one place, and name its directory to restore them"
                     .to_owned()
@@ -151,6 +160,7 @@ mod tests {
         let group = |group, nodes: &[u64]| GroupView {
             group,
             health: GroupHealth::Whole,
+            is_diverged: false,
             term: 1,
             leader: None,
             preferred: None,
@@ -161,6 +171,7 @@ mod tests {
                     node: NodeId(*node),
                     role: if *node == 9 { ReplicaRole::Learner } else { ReplicaRole::Voter },
                     lag: None,
+                    is_closed: false,
                 })
                 .collect(),
         };

@@ -19,10 +19,7 @@ pub(super) async fn run(
     kind: JobKind,
     bytes_per_second: Option<u64>,
 ) -> Result<JobStatus, CliError> {
-    let map = client.map().await.map_err(|error| remote.failed(error))?;
-    // The node that was named, if the cluster knows it by that name; of a single one the name does not matter.
-    let named = map.nodes.iter().find(|node| node.address == remote.address);
-    let node = named.or(map.nodes.first()).map_or(NodeId(1), |node| node.node);
+    let node = node(remote, client).await?;
     let mut ended = run_all(client, vec![(node, kind)], bytes_per_second).await;
     match ended.pop().map(|(_, ended)| ended) {
         Some(Ok(status)) => match &status.state {
@@ -35,6 +32,13 @@ pub(super) async fn run(
         Some(Err(error)) => Err(remote.failed(error)),
         None => Err(CliError::Cancelled),
     }
+}
+
+/// The node that was named, if the cluster knows it by that name; of a single one the name does not matter.
+pub(super) async fn node(remote: &Remote, client: &Client) -> Result<NodeId, CliError> {
+    let map = client.map().await.map_err(|error| remote.failed(error))?;
+    let named = map.nodes.iter().find(|node| node.address == remote.address);
+    Ok(named.or(map.nodes.first()).map_or(NodeId(1), |node| node.node))
 }
 
 /// Runs jobs on several nodes at the same time, each to its end; Ctrl-C cancels all.

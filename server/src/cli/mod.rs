@@ -20,6 +20,8 @@ mod inspect;
 mod inspect_dir;
 mod inspect_files;
 mod job;
+mod jobs;
+mod lost;
 mod node;
 mod output;
 mod partition;
@@ -108,6 +110,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Makes, lists and restores backups.
     Backup(backup::BackupArgs),
+    /// Lists and cancels the checks and backups that nodes do.
+    Job(jobs::JobArgs),
     /// What to do about the clock of a node.
     Clock(admin::ClockArgs),
     /// Shows the settings of a node.
@@ -138,6 +142,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Verify(args) if args.is_offline() => verify::offline(&args),
         Command::Backup(args) if args.is_offline() => backup::offline(&args),
         Command::Cluster(args) if args.is_offline() => cluster::offline(&args),
+        Command::Partition(args) if args.is_offline() => partition::offline(&args),
         remote => remote::block_on(run_remote(remote)),
     }
 }
@@ -167,6 +172,7 @@ async fn run_remote(command: Command) -> Result<(), CliError> {
         Command::Clock(args) => admin::clock(args).await,
         Command::Verify(args) => verify::online(args).await,
         Command::Backup(args) => backup::create(args).await,
+        Command::Job(args) => jobs::run(args).await,
         Command::Start(_)
         | Command::Demo(_)
         | Command::Inspect(_)

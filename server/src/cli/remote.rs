@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use clap::Args;
-use fanfold_client::Client;
+use fanfold_client::{ByNode, Client, NodeId};
 use fanfold_protocol::{Field, Status};
 
 use super::error::CliError;
@@ -46,22 +46,56 @@ impl Remote {
         if let Some(Status::Malformed { field: Field::Name | Field::Graph }) = source.status() {
             return CliError::Name;
         }
-        match refused_connection(&source) {
+        match refused_connection(&source, &self.address) {
             Some(source) => CliError::NoNode { address: self.address.clone(), source },
+            None if is_of_others(&source) => CliError::Others { address: self.address.clone(), source },
             None => CliError::Call { address: self.address.clone(), source },
         }
     }
 }
 
-/// The operating system's refusal to connect, if that is what is behind an error.
-fn refused_connection(error: &fanfold_client::Error) -> Option<io::Error> {
+/// The operating system's refusal to connect to the address that was named, if that is what is behind an error; the node
+/// there may also have named others that are not there. What may have been done is no matter of an address.
+fn refused_connection(error: &fanfold_client::Error, named: &str) -> Option<io::Error> {
     match error {
-        fanfold_client::Error::Connect { source, .. } => {
+        fanfold_client::Error::Connect { address, source } if address == named => {
             Some(io::Error::new(source.kind(), source.to_string()))
         }
-        fanfold_client::Error::DeadlineExceeded { last: Some(last), .. } => refused_connection(last),
+        fanfold_client::Error::DeadlineExceeded { last: Some(last), may_have_applied: false, .. } => {
+            refused_connection(last, named)
+        }
         _ => None,
     }
+}
+
+/// Whether a call failed because another node is not there than the one that was named.
+fn is_of_others(error: &fanfold_client::Error) -> bool {
+    let fanfold_client::Error::DeadlineExceeded { last: Some(last), .. } = error else { return false };
+    matches!(&**last, fanfold_client::Error::Connect { .. })
+}
+
+/// What nodes answered, and which did not.
+pub(super) type Answered<T> = (Vec<(NodeId, T)>, Vec<NodeId>);
+
+/// What nodes answered and which did not, which is said on stderr; an error if none did.
+pub(super) fn answered<T>(
+    remote: &Remote,
+    all: Result<ByNode<T>, fanfold_client::Error>,
+) -> Result<Answered<T>, CliError> {
+    let all = all.map_err(|error| remote.failed(error))?;
+    let nobody = all.iter().all(|(_, answer)| answer.is_err());
+    let (mut answered, mut left_out) = (Vec::new(), Vec::new());
+    for (node, answer) in all {
+        match answer {
+            Ok(answer) => answered.push((node, answer)),
+            Err(error) if nobody => return Err(remote.failed(error)),
+            Err(error) => {
+                eprintln!("fanfold: node {node} is left out: {error}");
+                left_out.push(node);
+            }
+        }
+    }
+    Ok((answered, left_out))
 }
 
 /// Runs a command on a runtime of one thread.
@@ -73,4 +107,35 @@ pub(super) fn block_on(
         .build()
         .map_err(|source| CliError::Process { doing: "starting the runtime", source })?;
     runtime.block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn nobody_listens_is_said_only_of_the_address_that_was_named() {
+        let remote = Remote {
+            address: "10.0.0.1:7117".to_owned(),
+            output: Output::Table,
+            deadline: Duration::from_secs(1),
+        };
+        let failed = |address: &str, may_have_applied| {
+            let source = Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused));
+            let connect = fanfold_client::Error::Connect { address: address.to_owned(), source };
+            let (deadline, last) = (remote.deadline, Some(Arc::new(connect)));
+            remote.failed(fanfold_client::Error::DeadlineExceeded { deadline, may_have_applied, last })
+        };
+        assert!(matches!(failed("10.0.0.1:7117", false), CliError::NoNode { .. }));
+        let other = failed("10.0.0.2:7117", false).to_string();
+        assert!(
+            other.contains("cannot connect to 10.0.0.2:7117") && other.contains("cluster health"),
+            "{other}"
+        );
+        assert!(!other.contains("no node listens"), "{other}");
+        let done = failed("10.0.0.1:7117", true).to_string();
+        assert!(done.contains("it may have been done"), "{done}");
+    }
 }

@@ -2,7 +2,8 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use fanfold_client::Client;
-use fanfold_protocol::message::{FanOut, SpaceChanges, SpaceInfo, SpacePolicy};
+use fanfold_protocol::message::{AlterSpace, FanOut, SpaceChanges, SpaceInfo, SpacePolicy};
+use fanfold_protocol::{Limits, Request};
 use serde_json::{Value, json};
 
 use super::entry::{Lifetime, lifetime};
@@ -47,13 +48,16 @@ enum SpaceCommand {
     },
     /// Changes the rules of a space.
     #[command(
-        after_help = "Example:\n  fanfold space alter posts --horizon 90d --pull-threshold 5000\n  fanfold space alter posts --read-only         # takes no writes until `--read-only false`"
+        after_help = "Example:\n  fanfold space alter posts --horizon 90d --pull-threshold 5000\n  fanfold space alter posts --read-only --dry-run\n  fanfold space alter posts --read-only         # takes no writes until `--read-only false`"
     )]
     Alter {
         /// Its name.
         name: String,
         #[command(flatten)]
         rules: Rules,
+        /// Only say what would change.
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -117,17 +121,20 @@ impl Rules {
     }
 
     fn policy(&self) -> SpacePolicy {
-        let changes = self.changes();
-        let default = default_policy();
-        SpacePolicy {
-            default_ttl_ms: changes.default_ttl_ms.unwrap_or(default.default_ttl_ms),
-            feed_cap: changes.feed_cap.unwrap_or(default.feed_cap),
-            horizon_ms: changes.horizon_ms.unwrap_or(default.horizon_ms),
-            fan_out: changes.fan_out.unwrap_or(default.fan_out),
-            pull_threshold: changes.pull_threshold.unwrap_or(default.pull_threshold),
-            payload_bytes_max: changes.payload_bytes_max.unwrap_or(default.payload_bytes_max),
-            is_read_only: changes.is_read_only.unwrap_or(default.is_read_only),
-        }
+        changed(&default_policy(), &self.changes())
+    }
+}
+
+/// A policy after changes.
+fn changed(policy: &SpacePolicy, changes: &SpaceChanges) -> SpacePolicy {
+    SpacePolicy {
+        default_ttl_ms: changes.default_ttl_ms.unwrap_or(policy.default_ttl_ms),
+        feed_cap: changes.feed_cap.unwrap_or(policy.feed_cap),
+        horizon_ms: changes.horizon_ms.unwrap_or(policy.horizon_ms),
+        fan_out: changes.fan_out.unwrap_or(policy.fan_out),
+        pull_threshold: changes.pull_threshold.unwrap_or(policy.pull_threshold),
+        payload_bytes_max: changes.payload_bytes_max.unwrap_or(policy.payload_bytes_max),
+        is_read_only: changes.is_read_only.unwrap_or(policy.is_read_only),
     }
 }
 
@@ -161,18 +168,50 @@ pub(super) async fn run(args: SpaceArgs) -> Result<(), CliError> {
             };
             remote.with_client(show_one).await
         }
-        SpaceCommand::Alter { name, rules, remote } => {
+        SpaceCommand::Alter { name, rules, dry_run, remote } => {
             let changes = rules.changes();
             if changes == SpaceChanges::default() {
                 return Err(CliError::NothingToChange);
             }
             let alter = async |client: &Client| {
+                if dry_run {
+                    return show_change(&remote, client, name, changes).await;
+                }
                 let altered = client.spaces().alter(name, changes).await;
                 show(&remote, &altered.map_err(|error| remote.failed(error))?)
             };
             remote.with_client(alter).await
         }
     }
+}
+
+/// Shows what changes would do to a space that the node would take.
+async fn show_change(
+    remote: &Remote,
+    client: &Client,
+    name: String,
+    changes: SpaceChanges,
+) -> Result<(), CliError> {
+    let now = client.spaces().show(name.clone()).await.map_err(|error| remote.failed(error))?;
+    let then = SpaceInfo { policy: changed(&now.policy, &changes), ..now.clone() };
+    let asked = Request::AlterSpace(AlterSpace { name, changes });
+    let refused = |status| fanfold_client::Error::Refused { status, may_have_applied: false };
+    asked.check(&Limits::default()).map_err(|status| remote.failed(refused(status)))?;
+    remote.output.show(
+        || json!({ "dry_run": true, "now": space_json(&now), "then": space_json(&then) }),
+        || {
+            let mut rows = table(["rule", "now", "then"]);
+            for ((rule, now), (_, then)) in rules(&now).into_iter().zip(rules(&then)) {
+                if now != then {
+                    rows.add_row([rule.to_owned(), now, then]);
+                }
+            }
+            if rows.is_empty() {
+                return "nothing would change".to_owned();
+            }
+            format!("this would change (--dry-run):\n{}", text(&rows))
+        },
+    )
 }
 
 fn show(remote: &Remote, space: &SpaceInfo) -> Result<(), CliError> {

@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
-use fanfold_protocol::NodeId;
 use fanfold_protocol::message::{NodeStatus, PartitionStatus};
+use fanfold_protocol::{NodeId, PartitionId};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -94,7 +94,11 @@ fn node_text(node: &NodeStatus) -> String {
             format!("HELD: the wall clock jumped by {ms} ms; if it is right now, run `fanfold clock accept`")
         },
     );
-    let pinned = node.log.pinned_by.map_or_else(String::new, |id| format!(", kept by partition {id}"));
+    let pinned = match (node.log.kept_by_job, node.log.pinned_by) {
+        (Some(job), _) => format!(", kept by job {job} (`fanfold job list`)"),
+        (None, Some(partition)) => format!(", kept by partition {partition}"),
+        (None, None) => String::new(),
+    };
     let head = format!(
         "node {} of cluster {}, version {}, up {}\nclock: {clock}\nlog: {} segments, {}, position {}{pinned}",
         node.node,
@@ -106,11 +110,10 @@ fn node_text(node: &NodeStatus) -> String {
         node.log.last_position,
     );
     let disk = on_disk(&node.partitions);
-    [head, partitions(&node.partitions), disk, streams(&node.partitions), memory(&node.partitions)]
-        .join("\n\n")
+    [head, partitions(node), disk, streams(&node.partitions), memory(&node.partitions)].join("\n\n")
 }
 
-fn partitions(partitions: &[PartitionStatus]) -> String {
+fn partitions(node: &NodeStatus) -> String {
     let heads = [
         "partition",
         "role",
@@ -129,10 +132,16 @@ fn partitions(partitions: &[PartitionStatus]) -> String {
         "sessions",
     ];
     let mut rows = table(heads);
-    for p in partitions {
+    // Those that are not even open have no figures.
+    let is_open = |id: &&PartitionId| node.partitions.iter().any(|p| p.partition == **id);
+    for id in node.damaged.iter().filter(|id| !is_open(id)) {
+        rows.add_row([id.to_string(), "DAMAGED".to_owned()]);
+    }
+    for p in &node.partitions {
+        let role = if p.is_leader { "leader" } else { "follower" };
         rows.add_row([
             p.partition.to_string(),
-            if p.is_leader { "leader" } else { "follower" }.to_owned(),
+            if node.damaged.contains(&p.partition) { "DAMAGED" } else { role }.to_owned(),
             p.term.to_string(),
             p.applied.to_string(),
             p.log_last.to_string(),
@@ -210,7 +219,9 @@ fn node_json(node: &NodeStatus) -> Value {
             "bytes": node.log.bytes,
             "last_position": node.log.last_position,
             "pinned_by": node.log.pinned_by.map(|partition| partition.0),
+            "kept_by_job": node.log.kept_by_job,
         },
+        "damaged": node.damaged.iter().map(|partition| partition.0).collect::<Vec<_>>(),
         "partitions": node.partitions.iter().map(partition_json).collect::<Vec<_>>(),
     })
 }

@@ -39,6 +39,10 @@ pub(super) async fn change(shared: &Arc<Shared>, ask: ChangeCluster) -> Reply {
             ClusterChange::Move { partition: translate::group(group), from: from.0, to: to.0 }
         }
         wire::ClusterChange::Balance => ClusterChange::Balance,
+        wire::ClusterChange::BeginEmpty { group, to } => {
+            let partition = translate::group(group).ok_or_else(no_recovery_of_the_catalog)?;
+            ClusterChange::BeginEmpty { partition, to: to.0 }
+        }
         wire::ClusterChange::Recover { group, from } => {
             let partition = translate::group(group).ok_or_else(no_recovery_of_the_catalog)?;
             ClusterChange::Recover { partition, from: from.0 }
@@ -50,17 +54,16 @@ pub(super) async fn change(shared: &Arc<Shared>, ask: ChangeCluster) -> Reply {
 
 /// The catalog says who recovers what, so it cannot say so of itself.
 fn no_recovery_of_the_catalog() -> Status {
-    let said = "the catalog is not recovered by command; start the nodes that have its replicas, or restore a backup";
+    let said = "the catalog goes on by a command at a stopped node: start the nodes that have its replicas or, if they \
+                are gone for good, see `fanfold cluster recover --help`";
     Status::ChangeRefused { refusal: wire::ChangeRefusal::Majority, said: said.to_owned() }
 }
 
 async fn transfer(shared: &Arc<Shared>, group: wire::GroupName, to: NodeId, dry_run: bool) -> Reply {
     let steps = vec![wire::ChangeStep::MoveLeader { group, to }];
+    let moved = shared.node.transfer_leader(translate::group(group), to.0, dry_run).await;
+    moved.map_err(|error| failure(shared, error, !dry_run))?;
     let epoch = shared.node.view().epoch;
-    if !dry_run {
-        let moved = shared.node.transfer_leader(translate::group(group), to.0).await;
-        moved.map_err(|error| failure(shared, error, false))?;
-    }
     Ok(Response::ClusterChanged(wire::ClusterChanged { epoch, steps, losses: Vec::new() }))
 }
 

@@ -12,9 +12,12 @@ use prometheus_client::registry::Registry;
 /// What is told of each partition: name, help, value.
 type TimesMetric = (&'static str, &'static str, fn(&ApplyTimes) -> &Times);
 
-const METRICS: [TimesMetric; 2] = [
+const METRICS: [TimesMetric; 3] = [
     ("apply_wait_seconds", "Waits of applying for the lock of the state", |times| &times.waits),
     ("apply_piece_seconds", "Pieces of applying, with their waits for the lock", |times| &times.pieces),
+    ("upkeep_held_seconds", "Times for which upkeep held the state, so that nothing was applied", |times| {
+        &times.held
+    }),
 ];
 
 #[derive(Debug)]

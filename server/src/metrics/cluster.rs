@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use fanfold_protocol::message::{ClusterView, GroupHealth, NodeState, ReplicaRole};
+use fanfold_protocol::message::{ClusterView, GroupHealth, GroupName, GroupView, NodeState, ReplicaRole};
 
 use super::units::{Seconds, gauge, seconds, seconds_of};
 
@@ -51,6 +51,7 @@ fn groups(registry: &mut Registry, view: &ClusterView) {
     let terms = Family::<GroupLabel, Gauge>::default();
     let healths = Family::<HealthLabels, Gauge>::default();
     let voters = Family::<GroupLabel, Gauge>::default();
+    let missing = Family::<GroupLabel, Gauge>::default();
     let lags = Family::<ReplicaLabels, Gauge>::default();
     for group in &view.groups {
         let partition = group.group.to_string();
@@ -69,6 +70,9 @@ fn groups(registry: &mut Registry, view: &ClusterView) {
         terms.get_or_create(&label).set(gauge(group.term));
         let votes = group.replicas.iter().filter(|replica| replica.role == ReplicaRole::Voter).count();
         voters.get_or_create(&label).set(gauge(votes as u64));
+        if group.group != GroupName::Catalog {
+            missing.get_or_create(&label).set(gauge(replicas_missing(view, group)));
+        }
         for replica in &group.replicas {
             if let Some(lag) = replica.lag {
                 let labels = ReplicaLabels { partition: partition.clone(), node: replica.node.0 };
@@ -83,8 +87,22 @@ fn groups(registry: &mut Registry, view: &ClusterView) {
         "1 for the health that a partition is in, told by its leader",
         healths,
     );
+    registry.register(
+        "partition_replicas_missing",
+        "Replicas that a partition led by this node has no place for, because there are too few nodes",
+        missing,
+    );
     registry.register("partition_voters", "Voters of a partition that this node leads", voters);
     registry.register("replica_lag", "Raft entries that a replica lacks, told by its leader", lags);
+}
+
+/// Replicas that a partition should have and that are placed nowhere; none where nobody can join.
+fn replicas_missing(view: &ClusterView, group: &GroupView) -> u64 {
+    if view.nodes.iter().all(|node| node.peer_address.is_empty()) {
+        return 0;
+    }
+    let placed = group.replicas.iter().filter(|replica| replica.role != ReplicaRole::Going).count() as u64;
+    u64::from(view.settings.replicas).saturating_sub(placed)
 }
 
 fn peers(registry: &mut Registry, view: &ClusterView) {
@@ -119,21 +137,27 @@ fn health(health: GroupHealth) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use fanfold_protocol::message::{ClusterNode, ClusterSettings, GroupName, GroupView, ReplicaView};
+    use fanfold_protocol::message::{ClusterNode, ClusterSettings, ReplicaView};
     use fanfold_protocol::{ClusterId, NodeId, PartitionId};
     use prometheus_client::encoding::text::encode;
 
     use super::*;
 
     fn group(partition: u16, leader: Option<u64>, health: GroupHealth) -> GroupView {
-        let voter =
-            |node, lag| ReplicaView { replica: node, node: NodeId(node), role: ReplicaRole::Voter, lag };
+        let voter = |node, lag| ReplicaView {
+            replica: node,
+            node: NodeId(node),
+            role: ReplicaRole::Voter,
+            lag,
+            is_closed: false,
+        };
         GroupView {
             group: GroupName::Partition(PartitionId(partition)),
             leader: leader.map(NodeId),
             term: 4,
             preferred: None,
             health,
+            is_diverged: false,
             replicas: vec![voter(1, Some(0)), voter(2, Some(7))],
         }
     }
@@ -149,6 +173,9 @@ mod tests {
             heard_ms: Some(4_000),
             is_alive: false,
             clock_ahead_ms: Some(-12),
+            is_clock_off: false,
+            is_disk_slow: false,
+            is_disk_full: false,
             replicas: 3,
             leads: 1,
         };
@@ -172,6 +199,7 @@ mod tests {
             r#"fanfold_partition_health{partition="0",health="degraded"} 1"#,
             r#"fanfold_partition_health{partition="2",health="lost"} 1"#,
             r#"fanfold_replica_lag{partition="0",node="2"} 7"#,
+            r#"fanfold_partition_replicas_missing{partition="0"} 1"#,
             r#"fanfold_peer_alive{node="2"} 0"#,
             r#"fanfold_peer_silent_seconds{node="2"} 4.0"#,
             r#"fanfold_peer_clock_ahead_seconds{node="2"} -0.012"#,

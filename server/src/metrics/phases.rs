@@ -82,6 +82,25 @@ pub(super) fn registry(figures: &NodeFigures) -> Registry {
         gauge(log.queued_bytes),
     );
     put(&mut registry, "log_full", "1 while the log refuses entries for want of room", i64::from(log.full));
+    put(
+        &mut registry,
+        "disk_stalled",
+        "1 if the disk did not get on within the last seconds; the node leads nothing then",
+        i64::from(figures.is_disk_stalled),
+    );
+    let damaged = Family::<PartitionLabel, Gauge>::default();
+    let here = figures.queued.iter().map(|(partition, _)| partition);
+    for partition in here.chain(&figures.damaged) {
+        let is_damaged = figures.damaged.contains(partition);
+        damaged.get_or_create(&PartitionLabel { partition: partition.0 }).set(i64::from(is_damaged));
+    }
+    registry.register("replica_damaged", "1 while this node's replica of the partition is damaged", damaged);
+    put_total(
+        &mut registry,
+        "damaged_replicas",
+        "Replicas on this node that were found damaged; others may have replaced them",
+        figures.damaged_replicas,
+    );
     put_total(&mut registry, "log_syncs", "Fsyncs of the log", log.syncs);
     put_total(
         &mut registry,
@@ -116,6 +135,9 @@ mod tests {
             log: LogStatus { syncs: 5, full: true, ..LogStatus::default() },
             diverged: vec![PartitionId(3)],
             disk_free_bytes: Some(1_000),
+            is_disk_stalled: true,
+            damaged: vec![PartitionId(4), PartitionId(9)],
+            damaged_replicas: 2,
         };
         let mut text = String::new();
         encode(&mut text, &registry(&figures)).unwrap();
@@ -128,6 +150,10 @@ mod tests {
             r#"fanfold_phase_seconds_count{phase="merge"} 0"#,
             r#"fanfold_queued_commands{partition="3"} 17"#,
             r#"fanfold_replica_checksum_mismatch{partition="3"} 1"#,
+            "fanfold_disk_stalled 1",
+            r#"fanfold_replica_damaged{partition="3"} 0"#,
+            r#"fanfold_replica_damaged{partition="9"} 1"#,
+            "fanfold_damaged_replicas_total 2",
             "fanfold_log_syncs_total 5",
             "fanfold_log_full 1",
             "fanfold_disk_free_bytes 1000",

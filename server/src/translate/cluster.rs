@@ -1,11 +1,14 @@
 //! Owns the mapping of the cluster's view and of changes of it.
 
+use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
+
 use fanfold_cluster::catalog::{NodeState, ReplicaRecord};
 use fanfold_cluster::change::{AcceptedLoss, PlacementChange};
 use fanfold_cluster::view::{GroupHealth, GroupView, NodeView};
 use fanfold_cluster::{ClusterChanged, ClusterRefusal, ClusterView};
 use fanfold_protocol::Status;
-use fanfold_protocol::ids::{ClusterId, NodeId};
+use fanfold_protocol::ids::{ClusterId, NodeId, Stamp};
 use fanfold_protocol::message as wire;
 use fanfold_storage::ids as stored;
 
@@ -49,6 +52,9 @@ fn node(node: NodeView) -> wire::ClusterNode {
         heard_ms: node.silent_ms,
         is_alive: node.is_alive,
         clock_ahead_ms: node.clock_ahead_ms,
+        is_clock_off: node.is_clock_off,
+        is_disk_slow: node.is_disk_slow,
+        is_disk_full: node.is_disk_full,
         replicas: node.replicas,
         leads: node.leads,
     }
@@ -76,6 +82,7 @@ fn group_view(view: &GroupView) -> wire::GroupView {
             GroupHealth::Lost => wire::GroupHealth::Lost,
             _ => wire::GroupHealth::Electing,
         },
+        is_diverged: view.is_diverged,
         replicas,
     }
 }
@@ -100,6 +107,7 @@ fn replicas(view: &GroupView) -> Vec<wire::ReplicaView> {
         node: NodeId(replica.node),
         role,
         lag: lag(replica),
+        is_closed: view.closed.contains(replica),
     })
     .collect()
 }
@@ -115,7 +123,8 @@ pub fn cluster_changed(changed: ClusterChanged) -> wire::ClusterChanged {
         placement_steps(placement, &mut steps);
     }
     steps.truncate(wire::CHANGE_STEPS_MAX);
-    let losses = changed.losses.iter().map(loss).collect();
+    let emptied = changed.emptied.iter().map(|(partition, node)| emptied(*partition, *node));
+    let losses = changed.losses.iter().map(loss).chain(emptied).collect();
     wire::ClusterChanged { epoch: changed.epoch, steps, losses }
 }
 
@@ -123,10 +132,53 @@ fn loss(loss: &AcceptedLoss) -> wire::ChangeLoss {
     let nodes: Vec<_> = loss.given_up.iter().map(u64::to_string).collect();
     let nodes = nodes.join(", ");
     let what = format!(
-        "every write that nodes {nodes} acknowledged and that had not reached the replica on node {}, and these replicas",
-        loss.kept
+        "every write that nodes {nodes} acknowledged and that had not reached the replica on node {}, and these \
+         replicas; {}",
+        loss.kept,
+        remains(loss)
     );
     wire::ChangeLoss { group: group_to_wire(Some(loss.partition)), what }
+}
+
+/// How far each replica has come that is left, the furthest first.
+fn remains(loss: &AcceptedLoss) -> String {
+    let kept = loss.left.iter().find(|left| left.node == loss.kept);
+    let ends = loss.left.iter().map(|left| {
+        let (term, index) = left.last;
+        let mut said = format!("node {} has it up to term {term}, index {index}", left.node);
+        let applied = UNIX_EPOCH + Duration::from_millis(Stamp(left.applied.0).to_unix_ms());
+        // Times after the year 9999 have no such form.
+        let mut time = String::new();
+        if left.applied != stored::Stamp(0)
+            && write!(time, ", applied up to {}", humantime::format_rfc3339_millis(applied)).is_ok()
+        {
+            said += &time;
+        }
+        said
+    });
+    let mut said: Vec<String> = ends.collect();
+    match (kept, loss.left.first()) {
+        (None, _) => said.push(format!("how far node {} has come is not known yet, look again", loss.kept)),
+        (Some(kept), Some(furthest)) if kept.last == furthest.last => {
+            said.push("no replica that is left has more".to_owned());
+        }
+        (Some(_), Some(furthest)) => {
+            said.push(format!(
+                "node {} is the furthest: `--from {}` loses less",
+                furthest.node, furthest.node
+            ));
+        }
+        _ => {}
+    }
+    said.join("; ")
+}
+
+fn emptied(partition: stored::PartitionId, node: u64) -> wire::ChangeLoss {
+    let what = format!(
+        "everything: the posts, follows and feeds of all users whose home it is. It begins empty on node {node}; others' \
+         follows of them stay, and show what they post from now on"
+    );
+    wire::ChangeLoss { group: group_to_wire(Some(partition)), what }
 }
 
 fn placement_steps(change: &PlacementChange, steps: &mut Vec<wire::ChangeStep>) {
@@ -145,6 +197,7 @@ fn placement_steps(change: &PlacementChange, steps: &mut Vec<wire::ChangeStep>) 
 pub fn cluster_refusal(refused: &ClusterRefusal) -> Status {
     let refusal = match refused {
         ClusterRefusal::UnknownNode { .. } => wire::ChangeRefusal::UnknownNode,
+        ClusterRefusal::UnknownPartition { .. } => wire::ChangeRefusal::UnknownGroup,
         ClusterRefusal::NodeRemoved { .. } | ClusterRefusal::NodeDraining { .. } => {
             wire::ChangeRefusal::NodeState
         }
@@ -152,11 +205,41 @@ pub fn cluster_refusal(refused: &ClusterRefusal) -> Status {
         ClusterRefusal::LastVoter { .. } => wire::ChangeRefusal::LastVoter,
         ClusterRefusal::BelowReplicas { .. } => wire::ChangeRefusal::TooFewNodes,
         ClusterRefusal::NotDrained { .. } => wire::ChangeRefusal::HoldsReplicas,
-        ClusterRefusal::QuorumLost { .. } | ClusterRefusal::HasQuorum { .. } => wire::ChangeRefusal::Majority,
+        ClusterRefusal::QuorumLost { .. }
+        | ClusterRefusal::NothingLeft { .. }
+        | ClusterRefusal::HasQuorum { .. } => wire::ChangeRefusal::Majority,
         ClusterRefusal::NoReplica { .. } => wire::ChangeRefusal::NoReplica,
-        ClusterRefusal::HasReplica { .. } => wire::ChangeRefusal::HasReplica,
+        ClusterRefusal::HasReplica { .. } | ClusterRefusal::ReplicaLeft { .. } => {
+            wire::ChangeRefusal::HasReplica
+        }
         ClusterRefusal::CannotLead { .. } => wire::ChangeRefusal::NotCaughtUp,
         _ => wire::ChangeRefusal::Other,
     };
     Status::ChangeRefused { refusal, said: refused.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfold_cluster::change::Remains;
+    use fanfold_storage::ids as stored;
+
+    use super::*;
+
+    #[test]
+    fn a_loss_names_the_ends_of_what_is_left_and_which_is_the_furthest() {
+        let remains = |node, last| Remains { node, last, applied: stored::Stamp(60_000) };
+        let what = |kept, left: &[Remains]| {
+            let (partition, given_up, left) = (stored::PartitionId(3), vec![1], left.to_vec());
+            loss(&AcceptedLoss { partition, kept, given_up, left }).what
+        };
+        let both = [remains(4, (6, 90)), remains(2, (5, 120))];
+        let behind = what(2, &both);
+        assert!(
+            behind.contains("node 2 has it up to term 5, index 120, applied up to 2000-01-01T00:01:00"),
+            "{behind}"
+        );
+        assert!(behind.contains("node 4 is the furthest"), "{behind}");
+        assert!(what(4, &both).contains("no replica that is left has more"));
+        assert!(what(2, &both[..1]).contains("not known yet"));
+    }
 }

@@ -37,8 +37,19 @@ pub fn node_status(status: &stored::NodeStatus) -> wire::NodeStatus {
             bytes: status.log.bytes,
             last_position: status.log.durable_position,
             pinned_by: status.log_pinned_by.map(partition_id_to_wire),
+            kept_by_job: status.log_kept_by_job,
         },
+        damaged: damaged(status),
     }
+}
+
+/// The partitions that refuse service here, opened or not.
+fn damaged(status: &stored::NodeStatus) -> Vec<fanfold_protocol::PartitionId> {
+    let opened = status.partitions.iter().filter(|partition| partition.is_damaged);
+    let mut damaged: Vec<_> = opened.map(|partition| partition.partition).collect();
+    damaged.extend(&status.damaged);
+    damaged.sort_unstable();
+    damaged.into_iter().map(partition_id_to_wire).collect()
 }
 
 fn partition(status: &stored::PartitionStatus) -> wire::PartitionStatus {

@@ -11,7 +11,18 @@ use fanfold_protocol::message as wire;
 pub fn job_kind(kind: wire::JobKind) -> stored::JobKind {
     match kind {
         wire::JobKind::Verify => stored::JobKind::Verify,
-        wire::JobKind::Backup { dir } => stored::JobKind::Backup { dir: PathBuf::from(dir) },
+        wire::JobKind::Backup { dir, leaves_out_damaged } => {
+            stored::JobKind::Backup { dir: PathBuf::from(dir), leaves_out_damaged }
+        }
+    }
+}
+
+fn kind_to_wire(kind: stored::JobKind) -> wire::JobKind {
+    match kind {
+        stored::JobKind::Verify => wire::JobKind::Verify,
+        stored::JobKind::Backup { dir, leaves_out_damaged } => {
+            wire::JobKind::Backup { dir: dir.display().to_string(), leaves_out_damaged }
+        }
     }
 }
 
@@ -47,5 +58,6 @@ pub fn job(status: stored::JobStatus) -> wire::JobStatus {
         total_bytes: status.progress.total_bytes,
         found: status.findings.len() as u64,
         findings: status.findings.iter().take(wire::JOB_FINDINGS_MAX).map(finding).collect(),
+        kind: Some(kind_to_wire(status.kind)),
     }
 }

@@ -146,9 +146,14 @@ pub fn error_to_status(error: NodeError, refused: &Refused<'_>, wrote: bool) -> 
         NodeError::Damaged { partition } => {
             Status::DamagedPartition { partition: partition_id_to_wire(partition) }
         }
-        NodeError::CatalogUnavailable { may_have_applied: false } => {
-            Status::Busy { delay_ms: DISK_FULL_DELAY_MS }
+        NodeError::CatalogSilent { silent } => {
+            Status::CatalogUnavailable { silent: silent.into_iter().map(NodeId).collect() }
         }
+        NodeError::CatalogUnavailable { may_have_applied: false } => {
+            Status::CatalogUnavailable { silent: Vec::new() }
+        }
+        // The answer of the catalog did not come in time.
+        NodeError::CatalogUnavailable { may_have_applied: true } => Status::DeadlineExceeded,
         error => {
             tracing::warn!(%error, "a call failed in a way that has no status of its own");
             Status::Internal
@@ -167,5 +172,23 @@ fn range_field(field: RangeField) -> Field {
         RangeField::PayloadBytesMax => Field::PayloadBytesMax,
         RangeField::NameBytes => Field::Name,
         _ => Field::Limit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catalog_that_cannot_agree_is_no_busy_server() {
+        let status =
+            |error| error_to_status(error, &Refused { spaces: &[], ttls_ms: &[], expiry: false }, true);
+        let lost = status(NodeError::CatalogSilent { silent: vec![1, 3] });
+        assert_eq!(lost, Status::CatalogUnavailable { silent: vec![NodeId(1), NodeId(3)] });
+        assert!(lost.to_string().contains("cluster recover"), "{lost}");
+        let electing = status(NodeError::CatalogUnavailable { may_have_applied: false });
+        assert_eq!(electing, Status::CatalogUnavailable { silent: Vec::new() });
+        let open = status(NodeError::CatalogUnavailable { may_have_applied: true });
+        assert!(open.may_have_applied() && open.is_retryable(), "{open}");
     }
 }

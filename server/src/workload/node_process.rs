@@ -140,12 +140,21 @@ impl NodeProcess {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
-        NodeProcessError::Ended { status, log_tail: log_tail(self.directory.path()) }
+        self.ended(&status)
+    }
+
+    fn ended(&self, status: &str) -> NodeProcessError {
+        NodeProcessError::Ended { status: status.to_owned(), log_tail: log_tail(self.directory.path()) }
     }
 
     /// Where its data lies.
     pub fn data_dir(&self) -> PathBuf {
         self.directory.path().join(DATA_DIR)
+    }
+
+    /// What it logged, since its first start.
+    pub fn log_file(&self) -> PathBuf {
+        self.directory.path().join(LOG_FILE)
     }
 
     /// Where it listens.
@@ -179,10 +188,11 @@ impl NodeProcess {
         self.child.kill().await.map_err(|source| NodeProcessError::Kill { source })
     }
 
-    /// Stops the node cleanly with SIGTERM and reaps it.
+    /// Stops the node cleanly with SIGTERM and reaps it. It must end as one that was asked to.
     pub async fn terminate(&mut self) -> Result<(), NodeProcessError> {
         self.signal(Signal::TERM)?;
-        self.child.wait().await.map(drop).map_err(|source| NodeProcessError::Kill { source })
+        let status = self.child.wait().await.map_err(|source| NodeProcessError::Kill { source })?;
+        if status.success() { Ok(()) } else { Err(self.ended(&status.to_string())) }
     }
 
     /// Holds the process where it is, until it is resumed.
@@ -312,6 +322,17 @@ mod tests {
     async fn a_node_that_ends_by_itself_is_noticed() {
         let mut node = NodeProcess::start(options("echo listening $5; exit 3")).await.unwrap();
         assert!(matches!(node.watch().await, NodeProcessError::Ended { status, .. } if status.contains('3')));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_fails_when_it_is_asked_to_end_is_noticed() {
+        let script = "trap 'exit 3' TERM; echo listening $5; while true; do sleep 0.05; done";
+        let mut node = NodeProcess::start(options(script)).await.unwrap();
+        let ended = node.terminate().await;
+        assert!(
+            matches!(&ended, Err(NodeProcessError::Ended { status, .. }) if status.contains('3')),
+            "{ended:?}"
+        );
     }
 
     #[tokio::test]

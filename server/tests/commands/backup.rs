@@ -1,8 +1,10 @@
 //! The commands that check, back up and restore what is on disk.
 
+use std::process::Stdio;
+
 use serde_json::Value;
 
-use crate::process::{Place, failure, fanfold, json};
+use crate::process::{FANFOLD, Place, failure, fanfold, json, stdout};
 
 #[test]
 fn a_node_is_checked_backed_up_and_restored_by_hand() {
@@ -84,4 +86,88 @@ fn snapshots_and_segments_are_shown_and_damage_is_named() {
         fanfold(&["backup", "restore", backup.to_str().unwrap(), "--data-dir", target.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(!target.exists());
+}
+
+#[test]
+fn a_job_whose_command_was_killed_is_named_listed_and_cancelled() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    assert!(node.run(&["post", "1", "hello"]).status.success());
+    assert_eq!(node.json(&["job", "list"]), serde_json::json!([]));
+    let mut left = std::process::Command::new(FANFOLD)
+        .args(["verify", "--rate", "1", "--address", &node.address])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let job = loop {
+        if let [job] = node.json(&["job", "list"]).as_array().unwrap().as_slice() {
+            break job.clone();
+        }
+    };
+    left.kill().unwrap();
+    left.wait().unwrap();
+    assert_eq!((&job["what"], &job["state"]), (&Value::from("verify"), &Value::from("running")), "{job}");
+    let refused = failure(&node.run(&["verify"]), 1);
+    assert!(refused.contains("fanfold job cancel 1"), "{refused}");
+    assert!(failure(&node.run(&["job", "cancel", "7"]), 1).contains("no job 7"));
+    assert!(node.run(&["job", "cancel", "1"]).status.success());
+    while node.json(&["job", "list"])[0]["state"] != "cancelled" {}
+    assert_eq!(node.json(&["verify"])["found"], 0);
+    node.stop();
+}
+
+#[test]
+fn a_damaged_partition_is_shown_left_out_and_salvaged_by_hand() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    for user in ["1", "2", "3", "4", "5", "6", "7", "8"] {
+        assert!(node.run(&["post", user, "hello"]).status.success());
+    }
+    node.stop();
+    let note = place.data_dir().join("groups/0002/replica");
+    let mut content = std::fs::read(&note).unwrap();
+    content[20] ^= 1;
+    std::fs::write(&note, content).unwrap();
+    let data = place.data_dir();
+    let data = data.to_str().unwrap();
+    assert!(stdout(&fanfold(&["verify", "--data-dir", data])).contains(note.to_str().unwrap()));
+
+    let node = place.start(&[]);
+    assert_eq!(node.json(&["status"])[0]["damaged"], serde_json::json!([1]));
+    assert!(stdout(&node.run(&["status"])).contains("DAMAGED"));
+    let dir = place.path("backup");
+    let dir = dir.to_str().unwrap();
+    let refused = failure(&node.run(&["backup", "create", dir]), 1);
+    assert!(refused.contains("partition 1") && refused.contains("--leave-out-damaged"), "{refused}");
+    assert!(!place.path("backup").exists());
+    let made = node.run(&["backup", "create", dir, "--leave-out-damaged"]);
+    assert_eq!(made.status.code(), Some(1));
+    assert!(stdout(&made).contains("LEFT OUT: partition 1"), "{made:?}");
+    assert!(
+        failure(&node.run(&["backup", "create", &format!("{data}/backup")]), 1).contains("data directory")
+    );
+    node.stop();
+
+    let out = place.path("export");
+    let export = ["export", "all", "--out", out.to_str().unwrap()];
+    let whole_only = fanfold(&[&export[..], &["--data-dir", data]].concat());
+    assert_eq!(whole_only.status.code(), Some(1));
+    for from in [["--data-dir", data], ["--backup", dir]] {
+        let exported = fanfold(&[&export[..], &from[..], &["--leave-out-damaged"]].concat());
+        assert_eq!(exported.status.code(), Some(1));
+        assert!(stdout(&exported).contains("LEFT OUT: partition 1"), "{exported:?}");
+    }
+
+    let salvage = ["partition", "salvage", "1", "--data-dir", data];
+    assert_eq!(fanfold(&salvage).status.code(), Some(2), "neither a look nor accepted");
+    for how in ["--dry-run", "--accept-loss"] {
+        let said = fanfold(&[&salvage[..], &[how]].concat());
+        assert!(said.status.success() && stdout(&said).contains("nothing is lost"), "{said:?}");
+    }
+    let node = place.start(&[]);
+    assert_eq!(node.json(&["status"])[0]["damaged"], serde_json::json!([]));
+    for user in ["1", "2", "3", "4", "5", "6", "7", "8"] {
+        assert!(stdout(&node.run(&["timeline", user])).contains("hello"));
+    }
+    node.stop();
 }

@@ -7,6 +7,7 @@ mod cluster;
 mod import;
 mod memory;
 mod observe;
+mod operators;
 mod process;
 mod replicas;
 mod runbook;

@@ -1,6 +1,7 @@
 //! Owns the thread that keeps segments ready: it makes the next one before it is needed and takes back old ones.
 //!
-//! - A segment is taken back only when a durable batch says that it is not needed, and nobody holds the log.
+//! - A segment is taken back only when a durable batch says that it is not needed, and nobody holds the log. Who keeps too much so, or
+//!   anything on a full disk, holds it no more.
 //! - No room for the next segment is not an error: the log refuses entries until there is room. Any other error ends
 //!   the log.
 
@@ -27,6 +28,7 @@ pub(super) struct Keeper {
 enum Job {
     Make(SegmentHeader),
     TakeBack(u64),
+    LetGo,
     Stop,
 }
 
@@ -57,6 +59,10 @@ impl Keeper {
         let result = match job {
             Job::Make(header) => self.make(*header),
             Job::TakeBack(start) => self.take_back(*start),
+            Job::LetGo => {
+                self.let_go();
+                Ok(())
+            }
             Job::Stop => return false,
         };
         let Err(failure) = result else { return true };
@@ -77,10 +83,13 @@ impl Keeper {
             return Some(Job::Stop);
         }
         let unneeded = |(_, oldest): &(_, &Arc<Segment>)| oldest.header.sequence < inner.keep_from;
-        if inner.holds == 0
-            && let Some((start, _)) = inner.segments.iter().next().filter(unneeded)
-        {
-            return Some(Job::TakeBack(*start));
+        if let Some((start, _)) = inner.segments.iter().next().filter(unneeded) {
+            if inner.holds.is_empty() {
+                return Some(Job::TakeBack(*start));
+            }
+            if inner.holds.exceed(inner.unneeded_bytes(), matches!(inner.next, Next::Full(_))) {
+                return Some(Job::LetGo);
+            }
         }
         let wanted = matches!(inner.next, Next::Wanted) || retry && matches!(inner.next, Next::Full(_));
         wanted.then(|| Job::Make(self.next_header(inner)))
@@ -134,6 +143,14 @@ impl Keeper {
         shared.work.notify_all();
         shared.room.notify_all();
         Ok(())
+    }
+
+    fn let_go(&self) {
+        let mut inner = self.shared.lock();
+        let (bytes, is_full) = (inner.unneeded_bytes(), matches!(inner.next, Next::Full(_)));
+        let told = inner.holds.let_go(bytes, is_full);
+        drop(inner);
+        told.iter().for_each(|let_go| let_go());
     }
 
     fn take_back(&mut self, start: u64) -> Result<(), Failure> {

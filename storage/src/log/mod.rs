@@ -43,16 +43,18 @@ use bytes::Bytes;
 
 pub use driver::{Driver, Due};
 pub use error::{LogError, OpenError, Operation};
-pub use hold::{HeldSegment, LogHold};
+pub use hold::{HeldSegment, LetGo, LogHold};
 pub use image::{Image, ReadPace};
 pub use inspect::{Inspected, InspectedBatch, InspectedRecord, InspectedSegment, inspect};
 pub use options::{BLOCK_BYTES, LogOptions, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use quarantine::{AffectedGroups, Damage};
 pub use record::{CONTROL_BYTES_MAX, Record};
+pub use shared::Room;
 pub use status::{GroupState, GroupUsage, LogStatus, Recovered, TornTail};
 
 use crate::fs::FileSystem;
 use failure::OrFail;
+use hold::Holds;
 use index::{Found, Place};
 use keeper::Keeper;
 use open::Opened;
@@ -143,9 +145,10 @@ impl Log {
             next: Next::Wanted,
             active: Arc::clone(&active),
             active_left_bytes: active.header.bytes - offset,
+            promised_bytes: 0,
             durable_number: recovery.last_number,
             keep_from: recovery.keep_from,
-            holds: 0,
+            holds: Holds::default(),
             status,
         };
         let shared = Arc::new(Shared::new(fs, dir.to_path_buf(), options, inner, wake));
@@ -220,18 +223,26 @@ impl Log {
         Ok(inner.index.get(group).map(index::GroupIndex::state).unwrap_or_default())
     }
 
-    /// Whether an entry would be taken now: false on a full disk, after a failure and when closed. For proposers, so
-    /// that writes are refused before Raft sees them.
+    /// Whether an entry would be taken now: false on a full disk, after a failure and when closed.
     pub fn accepts_appends(&self) -> bool {
-        let shared = &self.handle.shared;
-        let inner = shared.lock();
-        let bytes = shared.gather_bytes_max().min(inner.active.header.bytes / 8);
-        matches!(inner.phase, Phase::Running) && inner.has_room(bytes, true).is_ok()
+        self.accepts(0)
     }
 
-    /// Keeps what is durable now in its files, to be read while the log goes on.
-    pub fn hold(&self) -> LogHold {
-        LogHold::new(&self.handle.shared)
+    /// The same for entries of so many bytes.
+    pub fn accepts(&self, bytes: u64) -> bool {
+        self.handle.shared.accepts(bytes)
+    }
+
+    /// Keeps room for entries of so many bytes until it is dropped; none if they would not be taken now. For proposers: what
+    /// is refused is refused before Raft sees it, and when a disk becomes full, what Raft has already seen has its room.
+    pub fn promise_room(&self, bytes: u64) -> Option<Room> {
+        Room::promised(&self.handle.shared, bytes)
+    }
+
+    /// Keeps what is durable now in its files, to be read while the log goes on: as long as there is room on the disk, and no more
+    /// than `unneeded_bytes_max` are kept for this alone. Else `let_go` is called, and the files are used again.
+    pub fn hold(&self, unneeded_bytes_max: u64, let_go: LetGo) -> LogHold {
+        LogHold::new(&self.handle.shared, unneeded_bytes_max, let_go)
     }
 
     /// Counters and sizes.
@@ -240,6 +251,7 @@ impl Log {
         LogStatus {
             segments: inner.segments.len() as u64,
             bytes: inner.segments.values().map(|segment| segment.header.bytes).sum(),
+            held_bytes: if inner.holds.is_empty() { 0 } else { inner.unneeded_bytes() },
             queued_bytes: inner.queued_bytes,
             recent_bytes: inner.index.iter().map(|(_, state)| state.recent_bytes()).sum(),
             ..inner.status.clone()

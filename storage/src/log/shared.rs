@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
 use super::batch::{self, padded_bytes, record_bytes};
+use super::hold::Holds;
 use super::index::Index;
 use super::options::{BLOCK_BYTES, LogOptions};
 use super::quarantine::Quarantine;
@@ -65,12 +66,14 @@ pub(super) struct Inner {
     pub(super) active: Arc<Segment>,
     /// Room in the active segment.
     pub(super) active_left_bytes: u64,
+    /// What was promised to entries that are not queued yet, and to some that are, in bytes on disk.
+    pub(super) promised_bytes: u64,
     /// The number of the last durable batch.
     pub(super) durable_number: u64,
     /// Segments before this one are not needed any more.
     pub(super) keep_from: u64,
-    /// How many hold the segments that there are.
-    pub(super) holds: u64,
+    /// Who keeps segments that are not needed.
+    pub(super) holds: Holds,
     pub(super) status: LogStatus,
 }
 
@@ -170,6 +173,19 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether entries of so many bytes would be taken now, beside those that room was promised to.
+    pub(super) fn accepts(&self, bytes: u64) -> bool {
+        let inner = self.lock();
+        matches!(inner.phase, Phase::Running)
+            && inner.has_room(inner.promised_bytes + self.padded_entries(&inner, bytes), true).is_ok()
+    }
+
+    /// What entries of so many bytes take on disk; at least what one batch usually gathers.
+    fn padded_entries(&self, inner: &Inner, bytes: u64) -> u64 {
+        let usual = self.gather_bytes_max().min(inner.active.header.bytes / 8);
+        padded_bytes(bytes + batch::LINE_BYTES as u64).max(usual)
+    }
+
     fn check_sizes(&self, records: &[Record]) -> Result<(), LogError> {
         for record in records {
             let bytes = record.data().len() as u64;
@@ -204,6 +220,45 @@ impl Shared {
     }
 }
 
+/// Room in the log that entries were promised, until it is dropped.
+///
+/// - It matters only while the disk has no room for a next segment: then the active one takes no more promises than it has room
+///   for. A promise from before may be one too many, and what was promised room waits then.
+pub struct Room {
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Room").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Room {
+    /// Room for entries of so many bytes; none if they would not be taken now.
+    pub(super) fn promised(shared: &Arc<Shared>, entries_bytes: u64) -> Option<Self> {
+        let mut inner = shared.lock();
+        // What is promised exactly is less than what has to be there, so that promises do not add up to more than a segment.
+        let usual = shared.padded_entries(&inner, entries_bytes);
+        if !matches!(inner.phase, Phase::Running)
+            || inner.has_room(inner.promised_bytes + usual, true).is_err()
+        {
+            return None;
+        }
+        let bytes = padded_bytes(entries_bytes + batch::LINE_BYTES as u64);
+        inner.promised_bytes += bytes;
+        drop(inner);
+        Some(Self { shared: Arc::clone(shared), bytes })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.shared.lock().promised_bytes -= self.bytes;
+    }
+}
+
 impl Inner {
     fn check_running(&self) -> Result<(), LogError> {
         match &self.phase {
@@ -233,6 +288,12 @@ impl Inner {
             let index = if let Record::Append { index, .. } = record { *index } else { 0 };
             LogError::Gap { group: record.group(), index, expected: next.expected }
         })
+    }
+
+    /// Bytes of segments that are kept for nobody but those who hold the log.
+    pub(super) fn unneeded_bytes(&self) -> u64 {
+        let segments = self.segments.values().map(|segment| &segment.header);
+        segments.take_while(|header| header.sequence < self.keep_from).map(|header| header.bytes).sum()
     }
 
     /// Room in the active segment that is not spoken for.

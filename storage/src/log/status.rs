@@ -76,6 +76,8 @@ pub struct LogStatus {
     pub segments: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Bytes of segments that are kept only because somebody holds the log.
+    pub held_bytes: u64,
     /// Absolute position up to which everything is durable.
     pub durable_position: u64,
     /// This run's incarnation of the log.

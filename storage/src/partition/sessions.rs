@@ -26,12 +26,13 @@ const USE_GRAIN: u64 = 16;
 /// Bytes of answers that one session keeps.
 pub(super) const SESSION_RESULT_BYTES_MAX: usize = 4 << 20;
 
-/// Bytes of answers that all sessions keep; beyond, a session keeps no more than [`SESSION_RESULT_BYTES_SHARE`].
-const RESULT_BYTES_MAX: usize = 256 << 20;
+/// Bytes of answers that all sessions keep; beyond, a session keeps no more than [`SESSION_RESULT_BYTES_SHARE`]. Fewer in tests
+/// of this crate.
+const RESULT_BYTES_MAX: usize = if cfg!(test) { 16 << 20 } else { 256 << 20 };
 const SESSION_RESULT_BYTES_SHARE: usize = 64 << 10;
 
-/// Keys that a partition remembers, about 220 bytes each.
-pub(super) const KEYS_MAX: usize = 1 << 24;
+/// Keys that a partition remembers, about 220 bytes each. Fewer in tests of this crate, so that one can reach it.
+pub(super) const KEYS_MAX: usize = if cfg!(test) { 1 << 13 } else { 1 << 24 };
 
 #[derive(Clone, Debug)]
 pub(super) struct Session {
@@ -382,5 +383,75 @@ impl Keys {
             // The bytes of a key are shared by the two.
             + self.known.len() * 64
             + self.tracked.memory()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits { session_requests_max: u32::MAX, ..Limits::default() }
+    }
+
+    fn tag(session: SessionId, sequence: u64, lowest_unanswered: u64) -> WriteTag {
+        WriteTag { session, sequence: Sequence(sequence), lowest_unanswered: Sequence(lowest_unanswered) }
+    }
+
+    /// An answer with about 64 KiB on the heap.
+    fn large() -> Outcome {
+        let made = AppendResult::Made { id: EntryId(1), duplicate: false };
+        let items = vec![made; (64 << 10) / size_of::<AppendResult>()];
+        Outcome::Written { result: WriteResult::Appended { items: items.into() }, journal: None }
+    }
+
+    /// Runs requests until the session takes no more; how many it took.
+    fn fill(sessions: &mut Sessions, session: SessionId, from: u64) -> u64 {
+        for sequence in from.. {
+            let tag = tag(session, sequence, from);
+            match sessions.seen(&tag, 7, Stamp(1), &limits()) {
+                Seen::New => sessions.keep(&tag, 7, large()),
+                Seen::Refused(Refusal::SessionFull) => return sequence - from,
+                Seen::Before(_) | Seen::Refused(_) => panic!("request {sequence} is new"),
+            }
+            assert!(sequence - from < 10_000, "nothing bounds what a session keeps");
+        }
+        unreachable!("numbers do not end")
+    }
+
+    #[test]
+    fn a_session_keeps_answers_up_to_a_number_of_bytes() {
+        let mut sessions = Sessions::default();
+        let (first, second) = (sessions.open(Stamp(1)), sessions.open(Stamp(1)));
+        let taken = fill(&mut sessions, first, 1);
+        assert!((60..=66).contains(&taken), "{taken} of 64 KiB in 4 MiB");
+        // It is that one's own affair, and over once the client has its answers.
+        assert_eq!(fill(&mut sessions, second, 1), taken);
+        assert_eq!(fill(&mut sessions, first, 1_000), taken);
+        // An answer that is kept is given again all the same.
+        assert!(matches!(sessions.seen(&tag(first, 1_000, 1_000), 7, Stamp(1), &limits()), Seen::Before(_)));
+    }
+
+    #[test]
+    fn when_all_together_keep_much_each_keeps_a_small_share() {
+        let mut sessions = Sessions::default();
+        let mut taken = Vec::new();
+        while sessions.weight < RESULT_BYTES_MAX {
+            let session = sessions.open(Stamp(1));
+            taken.push(fill(&mut sessions, session, 1));
+            assert!(taken.len() < 100, "nothing bounds what all keep");
+        }
+        let session = sessions.open(Stamp(1));
+        assert!(fill(&mut sessions, session, 1) <= 2, "64 KiB each");
+        assert!(taken[0] > 50);
+    }
+
+    #[test]
+    fn a_new_incarnation_leaves_numbers_out() {
+        let mut sessions = Sessions::default();
+        let before = sessions.open(Stamp(1));
+        sessions.skip(1_764_000_000_000);
+        let after = sessions.open(Stamp(1));
+        assert!(after.0 > before.0 + SKIPPED_MIN && after.0 <= before.0 + 1 + SKIPPED_MIN + SKIPPED_SPAN);
     }
 }

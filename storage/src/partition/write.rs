@@ -241,3 +241,67 @@ impl Partition {
         self.journal.record(self.stamp, self.reach.of(graph, owner), event);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, Limits, encode_batch};
+    use crate::ids::{GraphId, PartitionId, Sequence, SessionId};
+    use crate::space::{SpaceDefinition, SpacePolicy};
+
+    const SPACE: SpaceId = SpaceId(1);
+    const OWNER: UserId = UserId(1);
+
+    fn apply(partition: &mut Partition, at: Stamp, command: &Command) -> Outcome {
+        let batch = encode_batch(at, &[command.to_bytes()]);
+        partition.apply(partition.applied() + 1, &batch).unwrap().remove(0)
+    }
+
+    /// Appends with these keys.
+    fn append(
+        partition: &mut Partition,
+        at: Stamp,
+        sequence: u64,
+        keys: std::ops::Range<u64>,
+    ) -> Vec<AppendResult> {
+        let item = |key: u64| Append {
+            space: SPACE,
+            owner: OWNER,
+            author: None,
+            audience: Audience::Public,
+            ttl: Ttl::SpaceDefault,
+            key: Some(Bytes::copy_from_slice(&key.to_be_bytes())),
+            reference: None,
+            payload: Bytes::new(),
+        };
+        let sequence = Sequence(sequence);
+        let tag = WriteTag { session: SessionId(1), sequence, lowest_unanswered: sequence };
+        let write = Write::Append { items: keys.map(item).collect() };
+        match apply(partition, at, &Command::Write { tag, write }) {
+            Outcome::Written { result: WriteResult::Appended { items }, .. } => items.to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn keys_are_remembered_up_to_a_number_and_then_refused_until_some_are_forgotten() {
+        let (first, most) = (Stamp(1_000_000), KEYS_MAX as u64);
+        let mut partition = Partition::new(PartitionId(0), 1);
+        let limits = Limits { key_window_ms: 1_000, ..Limits::default() };
+        let policy = SpacePolicy::default();
+        let (graph, name, graph_name) = (GraphId(1), "posts".into(), "follows".into());
+        let definition = SpaceDefinition { id: SPACE, name, graph, graph_name, version: 1, policy };
+        apply(&mut partition, first, &Command::Configure { limits: limits.clone() });
+        apply(&mut partition, first, &Command::DefineSpace { definition });
+        apply(&mut partition, first, &Command::OpenSession);
+        let made = |result: &AppendResult| matches!(result, AppendResult::Made { duplicate: false, .. });
+        assert!(append(&mut partition, first, 1, 0..most).iter().all(made));
+        let refusal = Refusal::LimitReached { what: Limited::Keys, limit: most as u32 };
+        assert_eq!(append(&mut partition, first, 2, most..most + 1), [AppendResult::Refused { refusal }]);
+        // A retry still gets the first answer.
+        let again = append(&mut partition, first, 3, 5..6);
+        assert!(matches!(again[..], [AppendResult::Made { duplicate: true, .. }]), "{again:?}");
+        let later = Stamp(first.0 + limits.key_window_ms);
+        assert!(append(&mut partition, later, 4, most..most + 1).iter().all(made));
+    }
+}

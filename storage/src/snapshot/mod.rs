@@ -71,12 +71,20 @@ pub struct SnapshotStatus {
     pub segment_bytes: u64,
     /// Bytes written to bucket files and manifests since the store was opened.
     pub written_bytes: u64,
+    /// Bytes read by [`SnapshotStore::verify`] since the store was opened.
+    pub read_back_bytes: u64,
 }
 
 /// Keeps the files of a snapshot from being removed while it lives.
 #[derive(Debug)]
 pub struct Pin {
     manifest: Arc<Manifest>,
+    _hold: Hold,
+}
+
+/// Keeps files of a directory from being removed while it lives.
+#[derive(Debug)]
+pub struct FileHold {
     _hold: Hold,
 }
 
@@ -106,8 +114,8 @@ impl SnapshotStore {
         Ok((Self { shared: Arc::new(shared) }, found))
     }
 
-    /// Looks at a directory that others may use, and changes nothing: for whoever only reads. Manifests are returned
-    /// newest first; the files that they name are not looked at.
+    /// Looks at a directory that others may use, and changes nothing: for whoever only reads. Manifests are read past the cache and
+    /// returned newest first; the files that they name are not looked at.
     pub fn look(
         fs: Arc<dyn FileSystem>,
         dir: &Path,
@@ -169,7 +177,11 @@ impl SnapshotStore {
         pace: Pace<'_>,
     ) -> Result<(), SnapshotError> {
         let _hold = Hold::snapshot(&self.shared, manifest.number);
-        let checked = read::verify(&self.shared, manifest, verified, pace);
+        let counted = |bytes| {
+            self.shared.read_back_bytes.fetch_add(bytes, Ordering::Relaxed);
+            pace(bytes);
+        };
+        let checked = read::verify(&self.shared, manifest, verified, &counted);
         checked.inspect_err(|error| self.shared.condemn(error, manifest))
     }
 
@@ -184,6 +196,23 @@ impl SnapshotStore {
     ) {
         let _hold = Hold::snapshot(&self.shared, manifest.number);
         read::check_file(&self.shared, manifest, name, pace, found);
+    }
+
+    /// Checks a segment of the directory that need not be in any snapshot, past the cache. `pace` hears of all bytes read.
+    pub fn check_segment(&self, segment: &Listed, pace: Pace<'_>) -> Result<(), SnapshotError> {
+        read::check_segment(&self.shared, segment, pace)
+    }
+
+    /// Keeps files of these names from being removed while it lives. Which of them were there before must be asked again.
+    pub fn hold(&self, names: impl Iterator<Item = String>) -> FileHold {
+        let mut hold = Hold::new(&self.shared);
+        names.for_each(|name| hold.add(name));
+        FileHold { _hold: hold }
+    }
+
+    /// The numbers of manifests that are known to be damaged, or to need a file that is.
+    pub fn damaged(&self) -> BTreeSet<u64> {
+        self.shared.state.lock().damaged.clone()
     }
 
     /// Removes files that neither the two newest whole snapshots nor a pin nor a writer needs; returns how many.
@@ -217,6 +246,7 @@ impl SnapshotStore {
             bucket_file_bytes: newest.map_or(0, |newest| newest.files.iter().map(|file| file.bytes).sum()),
             segment_bytes: newest.map_or(0, |newest| newest.segment_bytes()),
             written_bytes: self.shared.written_bytes.load(Ordering::Relaxed),
+            read_back_bytes: self.shared.read_back_bytes.load(Ordering::Relaxed),
         }
     }
 }

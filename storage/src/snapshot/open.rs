@@ -44,7 +44,7 @@ pub(super) fn open(
                 fs.remove(&path).or_fail(Operation::Remove, &path)?;
             }
             Some((Kind::Manifest, number)) => {
-                let manifest = read(&*fs, dir, group, number);
+                let manifest = read(&*fs, dir, group, number, using);
                 let manifest = manifest.and_then(|manifest| {
                     if using == Use::Own {
                         check_files(&*fs, dir, &manifest, &mut lengths)?;
@@ -71,14 +71,24 @@ pub(super) fn open(
         group,
         next_number: AtomicU64::new(highest.map_or(1, |highest| highest + 1)),
         written_bytes: AtomicU64::new(0),
+        read_back_bytes: AtomicU64::new(0),
         state: Mutex::new(state),
     };
     Ok((shared, found))
 }
 
-fn read(fs: &dyn FileSystem, dir: &Path, group: GroupId, number: u64) -> Result<Manifest, SnapshotError> {
+fn read(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    group: GroupId,
+    number: u64,
+    using: Use,
+) -> Result<Manifest, SnapshotError> {
     let path = dir.join(Kind::Manifest.name(number));
     let file = fs.open_read(&path).or_fail(Operation::Open, &path)?;
+    if using == Use::Look {
+        file.drop_cache().or_fail(Operation::Read, &path)?;
+    }
     let length = file.len().or_fail(Operation::Read, &path)?;
     if length > MANIFEST_BYTES_MAX {
         return Err(SnapshotError::Damaged { path, offset: MANIFEST_BYTES_MAX, what: "length" });

@@ -245,7 +245,7 @@ fn check_buckets(
     Ok(())
 }
 
-fn check_segment(shared: &Shared, segment: &Listed, pace: Pace<'_>) -> Result<(), SnapshotError> {
+pub(super) fn check_segment(shared: &Shared, segment: &Listed, pace: Pace<'_>) -> Result<(), SnapshotError> {
     let mut window = Window::open(shared, &segment.name, segment.bytes, PIECE_BYTES, Cache::Bypass)?;
     let mut hasher = crc32fast::Hasher::new();
     let mut piece = Vec::new();

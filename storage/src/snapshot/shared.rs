@@ -22,6 +22,7 @@ pub(super) struct Shared {
     pub(super) group: GroupId,
     pub(super) next_number: AtomicU64,
     pub(super) written_bytes: AtomicU64,
+    pub(super) read_back_bytes: AtomicU64,
     pub(super) state: Mutex<State>,
 }
 

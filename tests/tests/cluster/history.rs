@@ -4,6 +4,7 @@
 //!
 //! - The state is the live entries with their ids, which only grow. An append adds the newest, a delete takes one away
 //!   and answers whether it was there, a page shows the newest so many.
+//! - A page without tags may show an id whose append nobody knows: it cannot be deleted then, and the last page has its tag.
 //! - An append or delete whose outcome nobody knows counts if the last page, which shows everything, says that it was done.
 //!   Then it may have been done at any time after its call.
 
@@ -20,6 +21,8 @@ pub enum Done {
     Delete { id: EntryId, existed: Option<bool> },
     /// Ids and tags, newest first, of at most so many entries.
     Page { limit: usize, shown: Vec<(EntryId, u64)> },
+    /// The same without tags.
+    Ids { limit: usize, shown: Vec<EntryId> },
 }
 
 /// Something done to a timeline, from its call to its answer, in any unit of time.
@@ -39,16 +42,34 @@ pub struct Contradiction {
     /// Those that can come next in it, none of which fits.
     stuck_at: Vec<Event>,
     live: Vec<(EntryId, u64)>,
+    /// Everything at about that time.
+    around: Vec<String>,
 }
+
+/// How long before and after it is about the same time.
+const AROUND: u64 = 2_000_000_000;
 
 /// Checks the history of one timeline. `last` is everything it shows when nothing is under way any more.
 pub fn check(events: Vec<Event>, last: Vec<(EntryId, u64)>) -> Result<usize, Contradiction> {
     let end = events.iter().map(|event| event.answered.max(event.called)).max().unwrap_or_default() + 1;
+    let all = events.clone();
     let mut events = known(events, &last, end);
     let limit = usize::MAX;
     events.push(Event { called: end + 1, answered: end + 2, done: Done::Page { limit, shown: last } });
     events.sort_by_key(|event| (event.called, event.answered));
-    Search::new(events).run()
+    Search::new(events).run().map_err(|mut found| {
+        found.around = around(all, &found.stuck_at);
+        found
+    })
+}
+
+/// What was done at about the time of some of it.
+fn around(mut all: Vec<Event>, some: &[Event]) -> Vec<String> {
+    let from = some.iter().map(|event| event.called).min().unwrap_or_default().saturating_sub(AROUND);
+    let to = some.iter().map(|event| event.answered).max().unwrap_or_default().saturating_add(AROUND);
+    all.retain(|event| event.answered >= from && event.called <= to);
+    all.sort_by_key(|event| event.called);
+    all.iter().map(|event| format!("{event:?}")).collect()
 }
 
 /// The events that took place, with what pages say of those whose outcome nobody knew: they were done when the first page
@@ -59,17 +80,23 @@ fn known(events: Vec<Event>, last: &[(EntryId, u64)], end: u64) -> Vec<Event> {
     let live: BTreeSet<EntryId> = last.iter().map(|(id, _)| *id).collect();
     let mut pages = Vec::new();
     for event in &events {
-        let Done::Page { limit, shown } = &event.done else { continue };
-        for (id, tag) in shown {
-            let seen = appended.entry(*tag).or_insert((*id, end));
-            seen.1 = seen.1.min(event.answered);
+        let (limit, ids): (_, Vec<EntryId>) = match &event.done {
+            Done::Page { limit, shown } => (limit, shown.iter().map(|(id, _)| *id).collect()),
+            Done::Ids { limit, shown } => (limit, shown.clone()),
+            _ => continue,
+        };
+        if let Done::Page { shown, .. } = &event.done {
+            for (id, tag) in shown {
+                let seen = appended.entry(*tag).or_insert((*id, end));
+                seen.1 = seen.1.min(event.answered);
+            }
         }
-        let reaches_to = shown.last().filter(|_| shown.len() == *limit).map(|(id, _)| *id);
-        pages.push((event.called, event.answered, reaches_to, shown.clone()));
+        let reaches_to = ids.last().filter(|_| ids.len() == *limit).copied();
+        pages.push((event.called, event.answered, reaches_to, ids));
     }
     let lacks = |id: EntryId, called: u64| {
         let without = pages.iter().filter(|(at, _, to, shown)| {
-            *at >= called && to.is_none_or(|to| to < id) && shown.iter().all(|(other, _)| *other != id)
+            *at >= called && to.is_none_or(|to| to < id) && !shown.contains(&id)
         });
         without.map(|(_, answered, ..)| *answered).min().unwrap_or(end)
     };
@@ -124,6 +151,9 @@ impl Timeline {
                 let newest = self.live.iter().rev().take(*limit).map(|(id, tag)| (*id, *tag));
                 newest.eq(shown.iter().copied()).then_some(Undo::Nothing)
             }
+            Done::Ids { limit, shown } => {
+                self.live.keys().rev().take(*limit).eq(shown).then_some(Undo::Nothing)
+            }
         }
     }
 
@@ -177,6 +207,7 @@ impl Search {
                         explained: steps.len(),
                         stuck_at: all.iter().map(|at| self.events[*at].clone()).collect(),
                         live: self.state.live.iter().rev().take(50).map(|(id, tag)| (*id, *tag)).collect(),
+                        around: Vec::new(),
                     });
                 }
                 let Some(undone) = steps.pop() else {
@@ -213,7 +244,7 @@ impl Search {
         // The last is taken first.
         found.sort_by_key(|at| {
             let event = &self.events[*at];
-            (matches!(event.done, Done::Page { .. }), u64::MAX - event.answered)
+            (matches!(event.done, Done::Page { .. } | Done::Ids { .. }), u64::MAX - event.answered)
         });
         found
     }
@@ -258,6 +289,11 @@ mod tests {
         Event { called, answered, done: Done::Page { limit: 2, shown: shown.to_vec() } }
     }
 
+    fn ids(called: u64, answered: u64, shown: &[(EntryId, u64)]) -> Event {
+        let shown = shown.iter().map(|(id, _)| *id).collect();
+        Event { called, answered, done: Done::Ids { limit: 2, shown } }
+    }
+
     fn is_right(events: &[Event], last: &[(EntryId, u64)]) -> bool {
         check(events.to_vec(), last.to_vec()).is_ok()
     }
@@ -285,6 +321,21 @@ mod tests {
         assert!(!is_right(&events, &[(EntryId(30), 2), B, A]));
         // Ids grow in the order of what did not overlap.
         assert!(!is_right(&[append(1, 2, B), append(3, 4, A)], &[B, A]));
+    }
+
+    #[test]
+    fn a_page_without_tags_is_of_one_moment() {
+        let events = [append(1, 2, A), append(4, 5, B), delete(6, 7, A.0, true)];
+        let seen = |shown: &[(EntryId, u64)]| is_right(&[&events[..], &[ids(3, 8, shown)]].concat(), &[B]);
+        assert!(seen(&[A]) && seen(&[B, A]) && seen(&[B]));
+        // Before the append of B and behind the delete of A.
+        assert!(!seen(&[]));
+        let events = [append(1, 2, A), delete(3, 3, A.0, None)];
+        assert!(!is_right(&[&events[..], &[ids(5, 6, &[]), page(8, 9, &[A])]].concat(), &[A]));
+        assert!(is_right(&[&events[..], &[ids(5, 6, &[]), page(8, 9, &[])]].concat(), &[]));
+        let events = [append(1, 2, A), unknown_append(3, B.1)];
+        assert!(is_right(&[&events[..], &[ids(4, 5, &[B, A])]].concat(), &[B, A]));
+        assert!(!is_right(&[&events[..], &[ids(4, 5, &[B, A]), ids(6, 7, &[A])]].concat(), &[B, A]));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use fanfold_server::workload::mirror::Mirror;
 use futures_util::TryStreamExt;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +33,7 @@ const BOOKMARK_EVERY: u64 = 40;
 const PAGE_LIMIT: u32 = 20;
 
 /// The first of the users with a history, beyond those of any graph.
-const FIRST_USER: u64 = 1 << 40;
+pub const FIRST_USER: u64 = 1 << 40;
 
 /// Timelines with a history, and who writes and reads each.
 const TIMELINES: u64 = 8;
@@ -58,6 +59,7 @@ pub struct Reads {
     stop: CancellationToken,
     tasks: JoinSet<Vec<Bookmark>>,
     pages: Arc<AtomicU64>,
+    has_kept: Arc<watch::Sender<bool>>,
 }
 
 /// Scans that were begun.
@@ -65,12 +67,19 @@ pub struct Scans(Vec<Bookmark>);
 
 impl Reads {
     pub fn begin(access: &Access, users: &Arc<[UserId]>, seed: u64) -> Self {
-        let (stop, pages, mut tasks) = (CancellationToken::new(), Arc::default(), JoinSet::new());
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let (pages, has_kept) = (Arc::default(), Arc::default());
         for task in 0..READERS {
             let rng = ChaCha8Rng::seed_from_u64(seed ^ task);
-            tasks.spawn(read(access.clone(), users.clone(), rng, stop.clone(), Arc::clone(&pages)));
+            let tells = (Arc::clone(&pages), Arc::clone(&has_kept));
+            tasks.spawn(read(access.clone(), users.clone(), rng, stop.clone(), tells));
         }
-        Self { stop, tasks, pages }
+        Self { stop, tasks, pages, has_kept }
+    }
+
+    /// Waits until there is a scan to go on with.
+    pub async fn has_begun_a_scan(&self) {
+        self.has_kept.subscribe().wait_for(|has_kept| *has_kept).await.unwrap();
     }
 
     /// Ends them: how many pages were read, and the scans that were begun.
@@ -86,7 +95,7 @@ async fn read(
     users: Arc<[UserId]>,
     mut rng: ChaCha8Rng,
     stop: CancellationToken,
-    pages: Arc<AtomicU64>,
+    (pages, has_kept): (Arc<AtomicU64>, Arc<watch::Sender<bool>>),
 ) -> Vec<Bookmark> {
     let mut kept = Vec::new();
     while !stop.is_cancelled() {
@@ -100,6 +109,7 @@ async fn read(
             && let Some(next) = page.next
         {
             kept.push(Bookmark { reader, next, complete_to: page.complete_to });
+            has_kept.send_replace(true);
         }
         tokio::time::sleep(READ_EVERY).await;
     }
@@ -107,9 +117,19 @@ async fn read(
 }
 
 impl Scans {
-    /// Goes on with all of them: what comes is what the feed has there now. Answers how many there were.
-    pub async fn go_on(self, access: &Access, mirror: &Mirror) -> usize {
-        let count = self.0.len();
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The reader of one of them.
+    pub fn reader(&self) -> Option<UserId> {
+        self.0.first().map(|bookmark| bookmark.reader)
+    }
+
+    /// Goes on with all of them: what comes should be what the feed has there now. Answers what is not so.
+    pub async fn go_on(self, access: &Access, mirror: &Mirror) -> Vec<String> {
+        let mut wrong = Vec::new();
         for Bookmark { reader, next, complete_to } in self.0 {
             let pages = access.space.feed(reader).cursor(next).limit(1_000).pages();
             let pages: Vec<Page> = pages.try_collect().await.unwrap();
@@ -117,9 +137,13 @@ impl Scans {
                 pages.iter().flat_map(|page| &page.entries).map(|entry| entry.id).collect();
             let mut wanted = mirror.feed(reader);
             wanted.retain(|id| *id < complete_to);
-            assert_eq!(shown, wanted, "the scan of {reader} went on below {complete_to}");
+            if shown != wanted {
+                wrong.push(format!(
+                    "the scan of {reader} below {complete_to} shows {shown:?}, not {wanted:?}"
+                ));
+            }
         }
-        count
+        wrong
     }
 }
 
@@ -233,15 +257,22 @@ impl Written {
         Some(Done::Delete { id, existed })
     }
 
+    /// A page of the timeline with its payloads, or one of the feed without: a feed's payloads are fetched when the ids are
+    /// known, and what is deleted between leaves the page, so that it is not of one moment.
     async fn page(&self, client: &Client, of_feed: bool) -> Option<Done> {
         let (space, limit) = (client.space("posts"), HISTORY_LIMIT as u32);
         let read = if of_feed {
-            space.feed(self.owner).limit(limit).hydrate().deadline(WRITE_DEADLINE).await
+            space.feed(self.owner).limit(limit).deadline(WRITE_DEADLINE).await
         } else {
             space.timeline(self.owner).limit(limit).hydrate().deadline(WRITE_DEADLINE).await
         };
         let page = read.ok().filter(|page| page.short_of.is_empty())?;
-        Some(Done::Page { limit: HISTORY_LIMIT, shown: shown(&page) })
+        let limit = HISTORY_LIMIT;
+        Some(if of_feed {
+            Done::Ids { limit, shown: page.entries.iter().map(|entry| entry.id).collect() }
+        } else {
+            Done::Page { limit, shown: shown(&page) }
+        })
     }
 
     /// What came of a write: nothing, if nobody knows. An error: it certainly was not done.

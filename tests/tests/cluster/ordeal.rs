@@ -10,6 +10,7 @@ use fanfold_client::UserId;
 use fanfold_server::workload::access::Access;
 use fanfold_server::workload::activity::{ActivityOptions, SeededActivity};
 use fanfold_server::workload::graph::FollowGraph;
+use fanfold_server::workload::mirror::Mirror;
 use fanfold_server::workload::report::Report;
 use fanfold_server::workload::run::Run;
 use rand::SeedableRng;
@@ -17,7 +18,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::links::Links;
-use crate::load::{Histories, Reads};
+use crate::load::{Checked, FIRST_USER, Histories, Reads, Scans};
 use crate::namespaces::Namespaces;
 use crate::network::Network;
 use crate::replicas;
@@ -28,10 +29,14 @@ const WINDOW: usize = 2_048;
 
 /// What is done, and for how long.
 struct Tier {
+    /// The order of the troubles follows from it too.
+    seed: u64,
     users: u64,
     operations_per_second: u32,
     lasts: Duration,
     troubles: Vec<Trouble>,
+    /// Whether acknowledged entries are taken away in the end: a negative control, which has to be noticed.
+    is_robbed: bool,
 }
 
 fn variable<T: std::str::FromStr>(name: &str, default: T) -> T {
@@ -40,24 +45,48 @@ fn variable<T: std::str::FromStr>(name: &str, default: T) -> T {
         .map_or(default, |said| said.parse().ok().unwrap_or_else(|| panic!("{name}={said}")))
 }
 
+/// The seed that is asked for, or any.
+fn seed() -> u64 {
+    variable("FANFOLD_SEED", rand::random_range(0..1_000_000))
+}
+
 /// So many of it.
 fn times(trouble: Trouble, count: usize) -> impl Iterator<Item = Trouble> {
     std::iter::repeat_n(trouble, count)
 }
 
+/// What is not as it should be, by who found it.
+#[derive(Debug, Default)]
+struct Wrong {
+    histories: Option<String>,
+    scans: Vec<String>,
+    comparison: Option<String>,
+}
+
+impl Wrong {
+    fn is_nothing(&self) -> bool {
+        self.histories.is_none() && self.scans.is_empty() && self.comparison.is_none()
+    }
+}
+
 async fn live_through(tier: Tier, network: Box<dyn Network>, arguments: &[&str]) {
-    let seed: u64 = variable("FANFOLD_SEED", rand::random_range(0..1_000_000));
-    println!("FANFOLD_SEED={seed}, {} s: {:?}", tier.lasts.as_secs(), tier.troubles);
+    let wrong = find_wrong(tier, network, arguments).await;
+    assert!(wrong.is_nothing(), "{wrong:#?}");
+}
+
+async fn find_wrong(tier: Tier, network: Box<dyn Network>, arguments: &[&str]) -> Wrong {
+    let Tier { seed, users, operations_per_second, lasts, troubles, is_robbed } = tier;
+    println!("FANFOLD_SEED={seed}, {} s: {troubles:?}", lasts.as_secs());
     let rng = ChaCha8Rng::seed_from_u64(seed);
     let founding = crate::options(&[&crate::SMALL, arguments].concat());
     let joining = crate::options(&[&crate::SMALL[2..], arguments].concat());
     let mut ordeal = Ordeal::begin(network, &founding, joining, rng).await;
     let access = Access::of(ordeal.client.clone()).await.unwrap();
-    let graph = FollowGraph::power_law(tier.users, seed);
-    let parameters = serde_json::json!({ "users": tier.users, "seed": seed });
+    let graph = FollowGraph::power_law(users, seed);
+    let parameters = serde_json::json!({ "users": users, "seed": seed });
     let mut run = Run::begin(access.clone(), None, WINDOW, Report::new("cluster", parameters)).await.unwrap();
     run.follow(&graph).await.unwrap();
-    run.set_pace(tier.operations_per_second);
+    run.set_pace(operations_per_second);
 
     let is_over = AtomicBool::new(false);
     let activity = SeededActivity::new(&graph, ActivityOptions { posts: usize::MAX, seed });
@@ -65,39 +94,48 @@ async fn live_through(tier: Tier, network: Box<dyn Network>, arguments: &[&str])
     let users: Arc<[UserId]> = graph.users().into();
     let reads = Reads::begin(&access, &users, seed);
     let histories = Histories::begin(async || ordeal.fleet.client(PATIENCE).await.unwrap(), seed).await;
-    let count = tier.troubles.len() as u32;
+    let count = troubles.len() as u32;
     let troubled = async {
         let begun = Instant::now();
-        for (at, trouble) in tier.troubles.into_iter().enumerate() {
+        for (at, trouble) in troubles.into_iter().enumerate() {
             // The first one comes when the load has begun, and the last one has its share of time.
-            let comes = (tier.lasts * (2 * at as u32 + 1)) / (2 * count + 1);
+            let comes = (lasts * (2 * at as u32 + 1)) / (2 * count + 1);
             tokio::time::sleep(comes.saturating_sub(begun.elapsed())).await;
             let before = begun.elapsed();
             ordeal.make(trouble).await;
             let took = begun.elapsed().saturating_sub(before);
             println!("{:6.1} s: {trouble:?}, {:.1} s", before.as_secs_f64(), took.as_secs_f64());
         }
-        tokio::time::sleep(tier.lasts.saturating_sub(begun.elapsed())).await;
+        tokio::time::sleep(lasts.saturating_sub(begun.elapsed())).await;
         is_over.store(true, Ordering::Relaxed);
     };
     let (acted, ()) = tokio::join!(run.act(0, activity), troubled);
     acted.unwrap();
+    println!("{:?}", ordeal.tally());
     ordeal.whole().await;
+    tokio::time::timeout(PATIENCE, reads.has_begun_a_scan()).await.unwrap();
     let (pages, scans) = reads.end().await;
-    let history = histories.end(&access.client).await;
-    let history = history.unwrap_or_else(|(owner, found)| panic!("the timeline of {owner}: {found:#?}"));
+    if is_robbed {
+        rob(&access, &scans, run.mirror()).await;
+    }
+    let mut wrong = Wrong::default();
+    let history = histories.end(&access.client).await.unwrap_or_else(|(owner, found)| {
+        wrong.histories = Some(format!("the timeline of {owner}: {found:#?}"));
+        Checked::default()
+    });
     access.wait_drained().await.unwrap();
     run.check().await.unwrap();
-    let scans = scans.go_on(&access, run.mirror()).await;
+    let scans_begun = scans.len();
+    wrong.scans = scans.go_on(&access, run.mirror()).await;
     let tally = run.mirror().tally();
     let ran = run.finish().await.unwrap();
-    assert_eq!(ran.report.mismatches(), 0, "{ran}\n{}", ran.report);
+    wrong.comparison = (ran.report.mismatches() > 0).then(|| format!("{ran}\n{}", ran.report));
     drop(access);
     let (left, _processes, _network) = ordeal.end().await;
     let compared = replicas::compare(&left, REPLICAS).await;
     println!(
-        "{} operations, {} posts, {} feeds and {} timelines as they should be; {pages} pages read, {scans} scans went \
-         on; {} events of histories, {} of unknown outcome; {compared} replicas compared",
+        "{} operations, {} posts, {} feeds and {} timelines compared with the oracle; {pages} pages read, {scans_begun} \
+         scans gone on with; {} events of histories, {} of unknown outcome; {compared} replicas compared",
         tally.operations,
         tally.posts,
         ran.report.feeds_checked,
@@ -105,7 +143,20 @@ async fn live_through(tier: Tier, network: Box<dyn Network>, arguments: &[&str])
         history.events,
         history.unknown
     );
-    assert!(scans > 0 && pages > 0 && history.events > 0 && compared > 0, "nothing was looked at");
+    assert!(scans_begun > 0 && pages > 0 && compared > 0, "nothing was looked at");
+    assert!(history.events > 0 || wrong.histories.is_some(), "no history was looked at");
+    wrong
+}
+
+/// Takes acknowledged entries away, as if they had been lost: one below a scan, and one of a history.
+async fn rob(access: &Access, scans: &Scans, mirror: &Mirror) {
+    let oldest = *mirror.feed(scans.reader().unwrap()).last().unwrap();
+    let owner = UserId(mirror.entry(oldest).unwrap().owner.0);
+    assert!(access.space.delete(owner, oldest).await.unwrap().existed);
+    let owner = UserId(FIRST_USER);
+    let shown = access.space.timeline(owner).limit(1_000).await.unwrap();
+    let oldest = shown.entries.last().unwrap().id;
+    assert!(access.space.delete(owner, oldest).await.unwrap().existed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,10 +164,21 @@ async fn live_through(tier: Tier, network: Box<dyn Network>, arguments: &[&str])
 async fn nodes_killed_held_and_cut_off_for_a_minute_lose_and_repeat_nothing() {
     let mut troubles: Vec<_> =
         times(Trouble::Kill, 3).chain(times(Trouble::Suspend, 1)).chain(times(Trouble::Cut, 2)).collect();
-    troubles.shuffle(&mut ChaCha8Rng::seed_from_u64(variable("FANFOLD_SEED", rand::random())));
-    let lasts = Duration::from_secs(60);
-    let tier = Tier { users: 300, operations_per_second: 150, lasts, troubles };
+    let (seed, lasts) = (seed(), Duration::from_secs(60));
+    troubles.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    let tier = Tier { seed, users: 300, operations_per_second: 150, lasts, troubles, is_robbed: false };
     live_through(tier, Box::new(Links::default()), &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_away_is_missed_by_every_check() {
+    let (seed, lasts) = (seed(), Duration::from_secs(5));
+    let tier =
+        Tier { seed, users: 100, operations_per_second: 150, lasts, troubles: Vec::new(), is_robbed: true };
+    let wrong = find_wrong(tier, Box::new(Links::default()), &[]).await;
+    assert!(wrong.histories.is_some(), "{wrong:?}");
+    assert!(!wrong.scans.is_empty(), "{wrong:?}");
+    assert!(wrong.comparison.is_some(), "{wrong:?}");
 }
 
 /// So many minutes of everything, in a drawn order.
@@ -128,14 +190,15 @@ fn long() -> Tier {
         .chain(times(Trouble::Cut, share(10)))
         .chain(times(Trouble::RollingRestart, share(2)))
         .collect();
-    troubles.shuffle(&mut ChaCha8Rng::seed_from_u64(variable("FANFOLD_SEED", rand::random())));
+    let seed = seed();
+    troubles.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     // What moves replicas needs the fourth node, which is there from the first of these to the last.
     let all = troubles.len();
     let people = [
         (15, Trouble::AddAndBalance),
         (35, Trouble::MoveAll),
         (50, Trouble::WipeAndReplace),
-        (65, Trouble::MoveAll),
+        (65, Trouble::MoveAllAndKill),
         (80, Trouble::DrainAndRemove),
     ];
     for (percent, trouble) in people.into_iter().rev() {
@@ -148,7 +211,8 @@ fn long() -> Tier {
         };
         troubles = only.split(',').map(named).collect();
     }
-    Tier { users: 1_000, operations_per_second: 150, lasts: Duration::from_secs(60 * minutes), troubles }
+    let lasts = Duration::from_secs(60 * minutes);
+    Tier { seed, users: 1_000, operations_per_second: 150, lasts, troubles, is_robbed: false }
 }
 
 /// `FANFOLD_MINUTES` makes it shorter or longer, with as many fewer or more of each.

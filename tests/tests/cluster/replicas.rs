@@ -42,11 +42,8 @@ pub async fn compare(left: &[Left], replicas: usize) -> usize {
                 Some((node.identity().node_id, state))
             });
             let states: BTreeMap<_, _> = states.collect();
-            let mut by_index: BTreeMap<_, Vec<u128>> = BTreeMap::new();
-            states.values().for_each(|(index, sum)| by_index.entry(*index).or_default().push(*sum));
-            let differs = by_index.values().any(|sums| sums.iter().any(|sum| *sum != sums[0]));
-            assert!(!differs, "{partition:?} is not the same everywhere: {states:?}");
-            if states.len() == replicas && by_index.len() == 1 {
+            assert_ne!(agree(&states), Some(false), "{partition:?} is not the same everywhere: {states:?}");
+            if states.len() == replicas && agree(&states).is_some() {
                 break states.len();
             }
             assert!(begun.elapsed() < PATIENCE, "{partition:?} did not come to one index: {states:?}");
@@ -57,4 +54,20 @@ pub async fn compare(left: &[Left], replicas: usize) -> usize {
         node.close().await.unwrap();
     }
     compared
+}
+
+/// Whether all that are at the same index are the same there; nothing, if they are but are not all at one.
+fn agree<Id, Index: Ord>(states: &BTreeMap<Id, (Index, u128)>) -> Option<bool> {
+    let mut by_index: BTreeMap<&Index, u128> = BTreeMap::new();
+    let same = states.values().all(|(index, sum)| *by_index.entry(index).or_insert(*sum) == *sum);
+    (!same || by_index.len() == 1).then_some(same)
+}
+
+#[test]
+fn replicas_that_differ_at_one_index_do_not_agree() {
+    let agreed = |states: &[(u64, u128)]| agree(&states.iter().copied().enumerate().collect());
+    assert_eq!(agreed(&[(7, 1), (7, 1), (7, 1)]), Some(true));
+    assert_eq!(agreed(&[(7, 1), (7, 1), (6, 2)]), None);
+    assert_eq!(agreed(&[(7, 1), (6, 2), (7, 3)]), Some(false));
+    assert_eq!(agreed(&[(7, 1), (7, 1), (7, 2)]), Some(false));
 }

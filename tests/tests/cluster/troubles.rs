@@ -1,5 +1,6 @@
 //! Owns what machines, networks and operators do to the nodes of a cluster.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fanfold_client::{Client, ClusterChange, ClusterView, GroupName, NodeId, NodeState};
@@ -20,7 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 pub const REPLICAS: usize = 3;
 
 /// Something that happens to a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
     /// One after the other is stopped cleanly and started again.
     RollingRestart,
@@ -38,6 +39,8 @@ pub enum Trouble {
     WipeAndReplace,
     /// Each partition's first replica moves to a node that has none.
     MoveAll,
+    /// The same, and one is killed meanwhile.
+    MoveAllAndKill,
 }
 
 /// A cluster in trouble.
@@ -49,6 +52,17 @@ pub struct Ordeal {
     spots: Vec<Spot>,
     options: NodeProcessOptions,
     rng: ChaCha8Rng,
+    tally: Tally,
+}
+
+/// What happened, counted.
+#[derive(Debug, Default, Clone)]
+pub struct Tally {
+    pub troubles: BTreeMap<Trouble, usize>,
+    pub cuts_both_ways: usize,
+    pub cuts_one_way: usize,
+    /// Of the nodes that were killed or held, those that led most.
+    pub leaders: usize,
 }
 
 impl Ordeal {
@@ -62,7 +76,12 @@ impl Ordeal {
         let spots = network.spots(founding, REPLICAS);
         let fleet = Fleet::form(spots.clone(), REPLICAS).await.unwrap();
         let client = fleet.client(PATIENCE).await.unwrap();
-        Self { fleet, network, client, spots, options: joining, rng }
+        Self { fleet, network, client, spots, options: joining, rng, tally: Tally::default() }
+    }
+
+    /// What has happened so far.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Waits until everybody is well and everything where it should be.
@@ -72,13 +91,16 @@ impl Ordeal {
 
     /// Ends all nodes cleanly.
     pub async fn end(mut self) -> (Vec<Left>, Vec<NodeProcess>, Box<dyn Network>) {
+        self.all_run("the end");
         for at in 0..self.fleet.nodes().len() {
             self.fleet.node_mut(at).terminate().await.unwrap();
         }
         self.network.bring_home();
         let mut ended = Vec::new();
         while !self.fleet.nodes().is_empty() {
-            ended.push(self.fleet.remove(0));
+            let node = self.fleet.remove(0);
+            nothing_panicked(&node);
+            ended.push(node);
         }
         let left = ended.iter().zip(self.spots);
         let left = left.map(|(node, spot)| Left { spot, data_dir: node.data_dir() }).collect();
@@ -87,6 +109,9 @@ impl Ordeal {
 
     /// Makes it happen, and waits until it is over; not until all is well again, if it is nothing that people do.
     pub async fn make(&mut self, trouble: Trouble) {
+        // Else a kill could hide that its victim had ended before.
+        self.all_run(&format!("{trouble:?}"));
+        *self.tally.troubles.entry(trouble).or_default() += 1;
         match trouble {
             Trouble::RollingRestart => self.restart_all().await,
             Trouble::Suspend => {
@@ -96,13 +121,7 @@ impl Ordeal {
                 tokio::time::sleep(Duration::from_millis(held)).await;
                 self.fleet.node_mut(at).resume().unwrap();
             }
-            Trouble::Kill => {
-                let at = self.any_or_leader().await;
-                self.fleet.node_mut(at).kill().await.unwrap();
-                let away = if self.rng.random() { 0 } else { self.rng.random_range(0..6_000) };
-                tokio::time::sleep(Duration::from_millis(away)).await;
-                self.fleet.node_mut(at).restart().await.unwrap();
-            }
+            Trouble::Kill => self.kill().await,
             Trouble::Cut => self.cut().await,
             Trouble::AddAndBalance => {
                 self.add().await;
@@ -119,15 +138,39 @@ impl Ordeal {
                 self.until("the drain", |view| replicas_on(view, node) == 0).await;
                 self.whole().await;
                 self.change(ClusterChange::Remove { node: NodeId(node) }).await;
-                self.remove(at).end().await.unwrap();
+                let removed = self.remove(at);
+                nothing_panicked(&removed);
+                removed.end().await.unwrap();
                 self.whole().await;
             }
             Trouble::WipeAndReplace => self.replace().await,
-            Trouble::MoveAll => self.move_all().await,
+            Trouble::MoveAll => {
+                self.begin_moves().await;
+                self.whole().await;
+            }
+            Trouble::MoveAllAndKill => {
+                self.begin_moves().await;
+                let moved = Duration::from_millis(self.rng.random_range(0..3_000));
+                tokio::time::sleep(moved).await;
+                self.kill().await;
+                self.whole().await;
+            }
         }
+    }
+
+    /// No node has ended by itself.
+    fn all_run(&mut self, before: &str) {
         if let Some(error) = self.fleet.watch().now_or_never() {
-            panic!("after {trouble:?}: {error}");
+            panic!("before {before}: {error}");
         }
+    }
+
+    async fn kill(&mut self) {
+        let at = self.any_or_leader().await;
+        self.fleet.node_mut(at).kill().await.unwrap();
+        let away = if self.rng.random() { 0 } else { self.rng.random_range(0..6_000) };
+        tokio::time::sleep(Duration::from_millis(away)).await;
+        self.fleet.node_mut(at).restart().await.unwrap();
     }
 
     async fn restart_all(&mut self) {
@@ -152,11 +195,14 @@ impl Ordeal {
         }
         let (from, to): (Vec<Way>, Vec<Way>) =
             others.iter().map(|other| ((one, *other), (*other, one))).unzip();
-        let ways = match self.rng.random_range(0..4) {
-            0 => from,
-            1 => to,
-            _ => [from, to].concat(),
+        // Dealt, not drawn, so that none of them is left out.
+        let is_both_ways = self.tally.cuts_both_ways <= self.tally.cuts_one_way;
+        let ways = match (is_both_ways, self.tally.cuts_one_way.is_multiple_of(2)) {
+            (true, _) => [from, to].concat(),
+            (false, true) => from,
+            (false, false) => to,
         };
+        *(if is_both_ways { &mut self.tally.cuts_both_ways } else { &mut self.tally.cuts_one_way }) += 1;
         let named: Vec<_> = ways.iter().map(|(from, to)| (from.node, to.node)).collect();
         println!("  cut: {named:?}");
         self.network.cut(&ways);
@@ -169,6 +215,7 @@ impl Ordeal {
         let at = self.rng.random_range(0..self.spots.len());
         let node = self.id_of(at).await;
         let mut lost = self.remove(at);
+        nothing_panicked(&lost);
         lost.kill().await.unwrap();
         std::fs::remove_dir_all(lost.data_dir()).unwrap();
         // With an empty directory it is not what it was.
@@ -184,7 +231,7 @@ impl Ordeal {
         self.whole().await;
     }
 
-    async fn move_all(&mut self) {
+    async fn begin_moves(&mut self) {
         self.whole().await;
         let view = self.client.cluster().await.unwrap();
         for group in view.groups.iter().filter(|group| group.group != GroupName::Catalog) {
@@ -194,7 +241,6 @@ impl Ordeal {
             let from = group.preferred.unwrap();
             self.change(ClusterChange::Move { group: group.group, from, to }).await;
         }
-        self.whole().await;
     }
 
     async fn add(&mut self) {
@@ -209,7 +255,10 @@ impl Ordeal {
     }
 
     async fn any_or_leader(&mut self) -> usize {
-        if self.rng.random() { self.fleet.leader().await } else { self.rng.random_range(0..self.spots.len()) }
+        let leader = self.fleet.leader().await;
+        let at = if self.rng.random() { leader } else { self.rng.random_range(0..self.spots.len()) };
+        self.tally.leaders += usize::from(at == leader);
+        at
     }
 
     async fn change(&self, change: ClusterChange) {
@@ -238,6 +287,14 @@ impl Ordeal {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
+}
+
+/// A task that panics does not always end its process.
+fn nothing_panicked(node: &NodeProcess) {
+    let log = std::fs::read(node.log_file()).unwrap();
+    let log = String::from_utf8_lossy(&log);
+    let found: Vec<_> = log.lines().filter(|line| line.contains("panicked at")).collect();
+    assert!(found.is_empty(), "the node at {} panicked: {found:?}", node.address());
 }
 
 fn replicas_on(view: &ClusterView, node: u64) -> usize {

@@ -89,7 +89,7 @@ impl Running {
 
 /// A backup into a directory.
 pub fn backup_to(dir: &Path) -> JobKind {
-    JobKind::Backup { dir: dir.to_str().unwrap().to_owned() }
+    JobKind::Backup { dir: dir.to_str().unwrap().to_owned(), leaves_out_damaged: false }
 }
 
 /// Everybody, from every partition.

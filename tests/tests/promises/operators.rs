@@ -48,6 +48,9 @@ async fn paused_fan_out_keeps_entries_back_and_shows_all_when_it_goes_on() {
     world.client.wait_drained().await.unwrap();
     world.client.pause_fan_out(owner, true).await.unwrap();
     let kept = posts.append(owner, "kept back").await.unwrap();
+    // What is kept back is not waited for: nothing is on its way.
+    let waited = world.client.wait_delivered(&kept.token).deadline(std::time::Duration::from_secs(20)).await;
+    waited.unwrap();
     let deleted = posts.append(owner, "kept back, then deleted").await.unwrap();
     posts.delete(owner, deleted.id).await.unwrap();
     for round in 0..2 {

@@ -35,6 +35,8 @@ struct Slot {
     sent: Sent,
     partition: PartitionId,
     sequence: Option<Sequence>,
+    /// Whether a node has sent it to another one.
+    turned_away: bool,
 }
 
 /// One connection.
@@ -78,13 +80,9 @@ impl Session {
 impl Connection {
     /// Connects to each node, shakes hands, and opens a session with each partition at the node that leads it.
     pub(super) fn open(addresses: &[SocketAddr], leaders: &[usize]) -> Result<Self, FanfoldError> {
-        let failed = |source| FanfoldError::Connection { source };
         let mut streams = Vec::with_capacity(addresses.len());
         for address in addresses {
-            let mut stream = TcpStream::connect(address).map_err(failed)?;
-            stream.set_nodelay(true).map_err(failed)?;
-            shake_hands(&mut stream)?;
-            streams.push(stream);
+            streams.push(dial(*address)?);
         }
         let mut sessions = Vec::with_capacity(leaders.len());
         for (partition, leader) in leaders.iter().enumerate() {
@@ -110,7 +108,7 @@ impl Connection {
         });
         self.lines[node].outbox.push(id as u64, &sent.job, Route { tag, ..route }, payload);
         let sequence = tag.map(|tag| tag.sequence);
-        slots[id] = Some(Slot { sent, partition: route.partition, sequence });
+        slots[id] = Some(Slot { sent, partition: route.partition, sequence, turned_away: false });
     }
 
     /// Puts a request that was refused for a moment into the outbox again, under the same tag, to the node that leads its
@@ -137,6 +135,12 @@ impl Pending {
         self.slots.get(id as usize)?.as_ref().map(|slot| slot.partition)
     }
 
+    /// Notes that a node sent a request to another one; whether that is the first time.
+    pub(super) fn turn_away(&mut self, id: u64) -> bool {
+        let slot = self.slots.get_mut(id as usize).and_then(Option::as_mut);
+        slot.is_some_and(|slot| !std::mem::replace(&mut slot.turned_away, true))
+    }
+
     /// The request that an answer belongs to, which is done with that.
     pub(super) fn settle(&mut self, id: u64) -> Result<Sent, FanfoldError> {
         let slot = self.slots.get_mut(id as usize).and_then(Option::take);
@@ -147,6 +151,15 @@ impl Pending {
         }
         Ok(slot.sent)
     }
+}
+
+/// Connects to a node and shakes hands.
+pub(super) fn dial(address: SocketAddr) -> Result<TcpStream, FanfoldError> {
+    let failed = |source| FanfoldError::Connection { source };
+    let mut stream = TcpStream::connect(address).map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    shake_hands(&mut stream)?;
+    Ok(stream)
 }
 
 /// Shakes hands over a blocking socket.

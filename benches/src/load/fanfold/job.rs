@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use fanfold_protocol::{EntryId, UserId};
+use fanfold_protocol::{EntryId, Status, UserId};
 
 /// A request, without its routing and its tag.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +72,11 @@ pub(super) trait Plan {
     /// What to send next on the connections that are kept apart. Called while a place of those is free.
     fn next_apart(&mut self, _now: Instant) -> Next {
         Next::Done
+    }
+
+    /// Takes a refusal; whether the request is done with that. Otherwise the run fails.
+    fn refused(&mut self, _sent: &Sent, _status: &Status) -> bool {
+        false
     }
 
     /// Takes an answer; what it gives back is sent at once on the same connection, beyond the places.

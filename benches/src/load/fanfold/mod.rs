@@ -11,14 +11,17 @@
 mod answer;
 mod connection;
 mod error;
+mod grow;
 mod job;
 mod line;
+mod newcomer;
 mod nodes;
 mod oracle;
 mod outbox;
 mod plans;
 mod pump;
 mod side;
+mod stages;
 mod watch;
 mod windows;
 

@@ -1,8 +1,9 @@
 //! Owns the processes of the nodes as a measurement needs them: started as one store, looked at together, stopped together.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use fanfold_client::{ClusterChange, ClusterView, GroupHealth, GroupName, NodeId};
 use fanfold_protocol::message::{NodeStatus, SpaceChanges};
 use fanfold_server::workload::WorkloadError;
 use fanfold_server::workload::access::Access;
@@ -13,7 +14,7 @@ use tokio::runtime::Runtime;
 
 use super::error::FanfoldError;
 use super::pump::Routing;
-use crate::load::target::ServerUse;
+use crate::load::target::{Grown, ServerUse};
 use crate::load::usage;
 
 /// How long a call of the control connection is repeated; draining a backlog may take long.
@@ -21,11 +22,17 @@ const CONTROL_DEADLINE: Duration = Duration::from_secs(600);
 /// How often the replicas are looked at until all have applied what the leaders have.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
+/// How often the groups are looked at until all are where they should be.
+const GROUPS_LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// The nodes of a measurement, and a client for what is not measured.
 #[derive(Debug)]
 pub(super) struct Nodes {
     runtime: Runtime,
     fleet: Option<Fleet>,
+    /// How a node is started.
+    options: NodeProcessOptions,
+    replicas: usize,
     process_ids: Vec<u32>,
     access: Access,
 }
@@ -39,7 +46,7 @@ impl Nodes {
     ) -> Result<Self, FanfoldError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| FanfoldError::Runtime { source })?;
-        let fleet = Fleet::start_replicated(options, usize::from(nodes), usize::from(replicas));
+        let fleet = Fleet::start_replicated(options.clone(), usize::from(nodes), usize::from(replicas));
         let fleet = runtime.block_on(fleet)?;
         let process_ids = fleet.nodes().iter().map(NodeProcess::process_id).collect::<Option<_>>();
         let process_ids = process_ids.ok_or(FanfoldError::Closed)?;
@@ -48,7 +55,8 @@ impl Nodes {
             access.alter(rules).await?;
             Ok::<_, WorkloadError>(access)
         })?;
-        Ok(Self { runtime, fleet: Some(fleet), process_ids, access })
+        let (fleet, replicas) = (Some(fleet), usize::from(replicas));
+        Ok(Self { runtime, fleet, options, replicas, process_ids, access })
     }
 
     /// Where requests go now.
@@ -73,6 +81,48 @@ impl Nodes {
             graph: fanfold_protocol::GraphId(space.graph.0),
             addresses,
         })
+    }
+
+    /// Starts one more node, tells where it listens when it has joined, and has the replicas balanced; returns when every
+    /// partition has all its replicas and its preferred leader.
+    pub(super) fn grow(
+        &mut self,
+        joined: &dyn Fn(SocketAddr) -> Result<(), FanfoldError>,
+    ) -> Result<Grown, FanfoldError> {
+        let Self { runtime, fleet, options, access, replicas, process_ids } = self;
+        let fleet = fleet.as_mut().ok_or(FanfoldError::Closed)?;
+        let begun = Instant::now();
+        runtime.block_on(fleet.add(options.clone()))?;
+        let join_seconds = begun.elapsed().as_secs_f64();
+        let newcomer = fleet.nodes().last().ok_or(FanfoldError::Closed)?;
+        let process = newcomer.process_id().ok_or(FanfoldError::Closed)?;
+        process_ids.push(process);
+        joined(newcomer.address())?;
+        let address = newcomer.address().to_string();
+        let begun = Instant::now();
+        let (replicas, leads) = runtime.block_on(async {
+            let failed = |source| WorkloadError::Prepare { source };
+            let changed =
+                access.client.change_cluster(ClusterChange::Balance, false).await.map_err(failed)?;
+            loop {
+                let view = access.client.cluster().await.map_err(failed)?;
+                if view.epoch >= changed.epoch
+                    && let Some(share) = share(&view, &address, *replicas)
+                {
+                    return Ok::<_, WorkloadError>(share);
+                }
+                if begun.elapsed() > CONTROL_DEADLINE {
+                    return Err(WorkloadError::NotWhole {
+                        waited: CONTROL_DEADLINE,
+                        seen: format!("{view:?}"),
+                    });
+                }
+                tokio::time::sleep(GROUPS_LOOK_EVERY).await;
+            }
+        })?;
+        let move_seconds = begun.elapsed().as_secs_f64();
+        let used = usage::of_process(process).map_err(|source| FanfoldError::Process { source })?;
+        Ok(Grown { join_seconds, move_seconds, replicas, leads, written_bytes: used.written_bytes })
     }
 
     /// Where the first node listens, and its process.
@@ -126,6 +176,21 @@ impl Nodes {
             None => Ok(()),
         }
     }
+}
+
+/// How many replicas of partitions the node at an address has, and how many of them lead; none as long as it has none or
+/// anything is still on its way.
+fn share(view: &ClusterView, address: &str, replicas: usize) -> Option<(u64, u64)> {
+    let node: NodeId = view.nodes.iter().rfind(|node| node.address == address)?.node;
+    let is_done = view.groups.iter().all(|group| {
+        let has_all = group.group == GroupName::Catalog || group.replicas.len() == replicas;
+        group.health == GroupHealth::Whole && has_all && group.leader == group.preferred
+    });
+    let partitions = view.groups.iter().filter(|group| group.group != GroupName::Catalog);
+    let held = partitions.filter(|group| group.replicas.iter().any(|replica| replica.node == node));
+    let (held, led) =
+        held.fold((0, 0), |(held, led), group| (held + 1, led + u64::from(group.leader == Some(node))));
+    (is_done && held > 0).then_some((held, led))
 }
 
 /// A replica of a partition: the partition, whether it leads, and the index it has applied.

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fanfold_protocol::frame::Flags;
 use fanfold_protocol::message::Page;
-use fanfold_protocol::{Frame, Opcode, RequestId, Response};
+use fanfold_protocol::{Frame, Opcode, RequestId, Response, Status};
 
 use super::job::{Heard, Job, Next, Plan, Sent, Waited};
 use super::oracle::Oracle;
+use super::stages::{STAGES, StageTally, Stages};
 use super::windows::Windows;
 use crate::load::graph::BenchGraph;
 use crate::load::target::{MicrosHistogram, micros_histogram};
@@ -82,6 +83,8 @@ pub(super) enum Until {
     Count(u64),
     /// When so much time has passed.
     Elapsed(Duration),
+    /// When its stages are over.
+    Over,
 }
 
 /// One owner's posts beside the others.
@@ -121,6 +124,7 @@ pub(super) struct Traffic<'a, F> {
     whale: Option<Whale>,
     apart: Option<ReadsApart<'a>>,
     windows: Option<Windows>,
+    stages: Option<(Stages, [StageTally; STAGES])>,
     begun: Instant,
     issued: u64,
     /// What came of it.
@@ -154,6 +158,7 @@ impl<'a, F: FnMut(u64) -> Job> Traffic<'a, F> {
             whale: None,
             apart: None,
             windows: None,
+            stages: None,
             begun,
             issued: 0,
             tally: Tally {
@@ -190,6 +195,23 @@ impl<'a, F: FnMut(u64) -> Job> Traffic<'a, F> {
         Self { windows: window.map(|window| Windows::new(begun, window)), ..self }
     }
 
+    /// With figures for each of these stages.
+    pub(super) fn in_stages(self, stages: Stages) -> Self {
+        let tallies = std::array::from_fn(|_| StageTally::new());
+        Self { stages: Some((stages, tallies)), ..self }
+    }
+
+    /// What came of it by stages and by windows.
+    pub(super) fn into_stages(self) -> (Vec<StageTally>, Option<Windows>) {
+        (self.stages.into_iter().flat_map(|(_, tallies)| tallies).collect(), self.windows)
+    }
+
+    /// What is tallied of a request that was due then; none if no stages are told apart.
+    fn stage(&mut self, due: Instant) -> Option<&mut StageTally> {
+        let (stages, tallies) = self.stages.as_mut()?;
+        tallies.get_mut(stages.of(due)?)
+    }
+
     /// What came of it, as a whole and by windows.
     pub(super) fn into_tally(self) -> (Tally, Option<Windows>) {
         (self.tally, self.windows)
@@ -213,6 +235,9 @@ impl<'a, F: FnMut(u64) -> Job> Traffic<'a, F> {
         if !is_whale {
             self.tally.posts += 1;
             record(&mut self.tally.post_micros, now - sent.due);
+            if let Some(stage) = self.stage(sent.due) {
+                stage.posted(sent.due, now);
+            }
             if let Some(windows) = &mut self.windows {
                 windows.posted(sent.due, now);
             }
@@ -242,6 +267,7 @@ impl<F: FnMut(u64) -> Job> Plan for Traffic<'_, F> {
             // At a pace, all that is due within the time is sent, however late: leaving out what a slow server
             // did not come to would hide its latency.
             Until::Elapsed(time) => due - self.begun >= time,
+            Until::Over => self.stages.as_ref().is_none_or(|(stages, _)| stages.of(due).is_none()),
         };
         if over {
             return Next::Done;
@@ -276,6 +302,10 @@ impl<F: FnMut(u64) -> Job> Plan for Traffic<'_, F> {
         Next::Send((apart.make)(number), due)
     }
 
+    fn refused(&mut self, sent: &Sent, _: &Status) -> bool {
+        self.stage(sent.due).map(|stage| stage.errors += 1).is_some()
+    }
+
     fn heard(&mut self, sent: &Sent, heard: &Heard<'_>, now: Instant) -> Option<Job> {
         self.tally.ended = now;
         match (&sent.job, heard) {
@@ -290,6 +320,9 @@ impl<F: FnMut(u64) -> Job> Plan for Traffic<'_, F> {
             (Job::Read { .. }, _) => {
                 self.tally.reads += 1;
                 record(&mut self.tally.read_micros, now - sent.due);
+                if let Some(stage) = self.stage(sent.due) {
+                    stage.read(sent.due, now);
+                }
                 if let Some(windows) = &mut self.windows {
                     windows.read(sent.due, now);
                 }

@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use fanfold_protocol::{GraphId, PartitionId, SpaceId, Status};
@@ -18,6 +19,8 @@ use mio::{Events, Interest, Poll, Token};
 use super::connection::Connection;
 use super::error::FanfoldError;
 use super::job::{Heard, Job, Next, Plan, Sent, user};
+use super::line::Line;
+use super::newcomer::Newcomer;
 use super::outbox::Route;
 use crate::load::graph::Draws;
 
@@ -27,6 +30,8 @@ const EVENTS: usize = 1_024;
 const UNAVAILABLE_DELAY: Duration = Duration::from_millis(20);
 /// How long no request may be answered before the node is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Nodes that a connection may have a socket to.
+const NODES_MAX: usize = 64;
 /// Requests that may be under way on each connection that is kept apart.
 const APART_DEPTH: usize = 64;
 /// Longest payload that can be asked for.
@@ -67,6 +72,8 @@ pub(super) struct Pump {
     pub(super) repeats: u64,
     /// How often a partition was found led by another node.
     pub(super) moves: u64,
+    /// Nodes that join meanwhile.
+    pub(super) newcomers: Option<Receiver<Newcomer>>,
 }
 
 impl Pump {
@@ -76,7 +83,8 @@ impl Pump {
         let mut draws = Draws::new(routing.epoch, 0);
         let payload = (0..PAYLOAD_BYTES_MAX / 8).flat_map(|_| draws.next().to_le_bytes()).collect();
         let (connections, dirty, again) = (Vec::new(), Vec::new(), BinaryHeap::new());
-        Ok(Self { routing, poll, connections, payload, dirty, again, repeats: 0, moves: 0 })
+        let newcomers = None;
+        Ok(Self { routing, poll, connections, payload, dirty, again, repeats: 0, moves: 0, newcomers })
     }
 
     /// Sends what the plan says over `connections` connections with `depth` places each, until it is done and
@@ -108,6 +116,7 @@ impl Pump {
         let mut events = Events::with_capacity(EVENTS);
         let mut heard_at = Instant::now();
         loop {
+            self.welcome()?;
             let nexts = self.issue(plan, &mut places);
             self.repeat();
             self.flush()?;
@@ -120,8 +129,7 @@ impl Pump {
                 return Err(FanfoldError::Stalled { waited: PATIENCE, in_flight });
             }
             for event in &events {
-                let nodes = self.routing.addresses.len();
-                let (index, node) = (event.token().0 / nodes, event.token().0 % nodes);
+                let (index, node) = (event.token().0 / NODES_MAX, event.token().0 % NODES_MAX);
                 if event.is_writable() {
                     self.dirty.push((index, node));
                 }
@@ -139,13 +147,35 @@ impl Pump {
             let Routing { addresses, leaders, .. } = &self.routing;
             let mut connection = Connection::open(addresses, leaders)?;
             for (node, line) in connection.lines.iter_mut().enumerate() {
-                let token = Token(self.connections.len() * addresses.len() + node);
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                let registered = self.poll.registry().register(&mut line.stream, token, interest);
-                registered.map_err(|source| FanfoldError::Connection { source })?;
+                register(&self.poll, line, (self.connections.len(), node))?;
             }
             self.connections.push(connection);
         }
+        Ok(())
+    }
+
+    /// How many connections there are.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Takes in the sockets to nodes that have joined.
+    fn welcome(&mut self) -> Result<(), FanfoldError> {
+        let Some(newcomer) = self.newcomers.as_ref().and_then(|newcomers| newcomers.try_recv().ok()) else {
+            return Ok(());
+        };
+        let node = self.routing.addresses.len();
+        assert_eq!(
+            newcomer.streams.len(),
+            self.connections.len(),
+            "each connection has a socket to each node"
+        );
+        for (index, (connection, stream)) in self.connections.iter_mut().zip(newcomer.streams).enumerate() {
+            let mut line = Line::new(stream)?;
+            register(&self.poll, &mut line, (index, node))?;
+            connection.lines.push(line);
+        }
+        self.routing.addresses.push(newcomer.address);
         Ok(())
     }
 
@@ -253,13 +283,28 @@ impl Pump {
                         status
                         @ (Status::Busy { .. } | Status::Unavailable { .. } | Status::NotLeader { .. }),
                     ) => {
-                        let at = now + delay(&status);
                         let partition = pending.partition(answer.id);
                         *moves += u64::from(partition.is_some_and(|of| routing.learn(of, &status)));
+                        // As the client does: who has been told of another leader asks that one at once, but only once.
+                        let leads_elsewhere =
+                            partition.is_some_and(|of| routing.leaders[of.0 as usize] != node);
+                        let is_told = matches!(status, Status::NotLeader { hint: Some(_) });
+                        let at_once = is_told && leads_elsewhere && pending.turn_away(answer.id);
+                        let at = if at_once { now } else { now + delay(&status) };
                         again.push(Reverse(Again { at, connection: index, id: answer.id }));
                         return Ok(());
                     }
-                    Err(status) => return Err(FanfoldError::Refused(status)),
+                    Err(status) => {
+                        let sent = pending.settle(answer.id)?;
+                        if !plan.refused(&sent, &status) {
+                            return Err(FanfoldError::Refused(status));
+                        }
+                        settled += 1;
+                        if !matches!(sent.job, Job::Wait(_)) {
+                            places.free(index);
+                        }
+                        return Ok(());
+                    }
                 };
                 let sent = pending.settle(answer.id)?;
                 settled += 1;
@@ -291,6 +336,14 @@ impl Routing {
         let leader = &mut self.leaders[partition.0 as usize];
         node.is_some_and(|node| std::mem::replace(leader, node) != node)
     }
+}
+
+/// Listens to the socket of a connection to a node.
+fn register(poll: &Poll, line: &mut Line, (index, node): (usize, usize)) -> Result<(), FanfoldError> {
+    assert!(node < NODES_MAX, "a measurement has few nodes");
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    let registered = poll.registry().register(&mut line.stream, Token(index * NODES_MAX + node), interest);
+    registered.map_err(|source| FanfoldError::Connection { source })
 }
 
 /// Free places, each by its connection.

@@ -36,7 +36,7 @@ const FILL_CHUNK: u64 = 100_000;
 /// One post in so many is followed to its last delivery.
 const SAMPLE_EVERY: u64 = 101;
 /// Requests that an open loop may have under way on a connection.
-const OPEN_DEPTH: usize = 256;
+pub(super) const OPEN_DEPTH: usize = 256;
 /// Connections of the reads beside posts.
 const READ_CONNECTIONS: usize = 10;
 /// Entries compared with the oracle at most: a page.
@@ -73,12 +73,12 @@ pub struct SideOptions {
 /// Nodes with the load generator for them.
 #[derive(Debug)]
 pub struct FanfoldSide {
-    options: SideOptions,
-    nodes: Nodes,
+    pub(super) options: SideOptions,
+    pub(super) nodes: Nodes,
     /// Where the node tells its metrics; only of a single one.
     http: Option<SocketAddr>,
-    pump: Pump,
-    oracle: Oracle,
+    pub(super) pump: Pump,
+    pub(super) oracle: Oracle,
     feed_entries: u64,
     /// The owner whom everybody follows, once there is one, with the edges made.
     whale: Option<(u32, u64)>,
@@ -211,7 +211,7 @@ impl FanfoldSide {
         Ok((figures, tally))
     }
 
-    fn compare(&mut self, figures: &mut Figures, sample_readers: u32) -> Result<(), FanfoldError> {
+    pub(super) fn compare(&mut self, figures: &mut Figures, sample_readers: u32) -> Result<(), FanfoldError> {
         let limit = self.options.feed_cap.min(COMPARED_MAX);
         let mut check = Check::new(&self.oracle, sample_readers, limit);
         self.pump.run(&mut check, LOAD_CONNECTIONS, 4)?;

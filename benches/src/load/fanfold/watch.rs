@@ -14,6 +14,13 @@ use super::error::FanfoldError;
 use crate::load::target::ServerUse;
 use crate::load::usage;
 
+/// The node's metrics that tell what keeps applying up.
+const WAITS: &str = "fanfold_apply_wait_seconds";
+const HELD: &str = "fanfold_upkeep_held_seconds";
+
+/// What the threads are called that apply.
+const ENGINE: &str = "engine";
+
 /// How long one look may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -31,10 +38,15 @@ pub(super) struct Look {
     pub(super) at: Instant,
     pub(super) deliveries: u64,
     pub(super) used: ServerUse,
+    /// Waits of applying for a partition's lock.
     pub(super) waits: Waits,
+    /// Times for which upkeep kept applying from a partition.
+    pub(super) held: Waits,
+    /// Seconds in which threads that apply were ready and had no processor.
+    pub(super) ready_seconds: f64,
 }
 
-/// How often applying has waited for a partition's lock so far, in all partitions, by the bounds that the node tells.
+/// How often something was waited for so far, in all partitions, by the bounds that the node tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Waits {
     /// Bounds in seconds and how many waits were longer, the bounds ascending.
@@ -44,15 +56,14 @@ pub(super) struct Waits {
 
 impl Waits {
     const BOUNDS_MAX: usize = 32;
-    const METRIC: &'static str = "fanfold_apply_wait_seconds";
 
-    /// Of the text that `/metrics` answers.
-    fn parse(text: &str) -> Self {
+    /// Of a metric in the text that `/metrics` answers.
+    fn parse(text: &str, metric: &str) -> Self {
         let mut all = Self::default();
         let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<u64>().ok());
         let mut within = [(0.0, 0u64); Self::BOUNDS_MAX];
         let mut count = 0;
-        for line in text.lines().filter_map(|line| line.strip_prefix(Self::METRIC)) {
+        for line in text.lines().filter_map(|line| line.strip_prefix(metric)) {
             if line.starts_with("_count") {
                 count += value(line).unwrap_or_default();
             }
@@ -143,7 +154,9 @@ impl Watched {
         let at = Instant::now();
         let used = usage::of_process(self.process_id).map_err(process)?;
         let metrics = self.metrics().map_err(|source| FanfoldError::Connection { source })?;
-        Ok(Look { at, deliveries, used, waits: Waits::parse(&metrics) })
+        let (waits, held) = (Waits::parse(&metrics, WAITS), Waits::parse(&metrics, HELD));
+        let ready_seconds = usage::ready_seconds(self.process_id, ENGINE);
+        Ok(Look { at, deliveries, used, waits, held, ready_seconds })
     }
 
     /// What `/metrics` answers.
@@ -179,12 +192,14 @@ mod tests {
     fn waits_of_all_partitions_are_told_by_their_bounds() {
         let ms = Duration::from_millis;
         let (before, after) = (text([[5, 5, 5], [1, 2, 2]]), text([[9, 10, 10], [1, 3, 4]]));
-        let (before, after) = (Waits::parse(&before), Waits::parse(&after));
+        let (before, after) = (Waits::parse(&before, WAITS), Waits::parse(&after, WAITS));
         assert_eq!((after.longer_than(&before, ms(1)), after.longer_than(&before, ms(5))), (3, 1));
         assert_eq!(after.longest(&before), None);
-        let quiet = Waits::parse(&text([[9, 10, 10], [1, 3, 4]]));
+        let quiet = Waits::parse(&text([[9, 10, 10], [1, 3, 4]]), WAITS);
         assert_eq!(quiet.longest(&after), Some(0.001));
-        let long = Waits::parse(&text([[9, 11, 11], [1, 3, 4]]));
+        let long = Waits::parse(&text([[9, 11, 11], [1, 3, 4]]), WAITS);
         assert_eq!(long.longest(&quiet), Some(0.005));
+        let other = Waits::parse(&text([[9, 11, 11], [1, 3, 4]]), HELD);
+        assert_eq!(other, Waits::default(), "each metric is told apart");
     }
 }

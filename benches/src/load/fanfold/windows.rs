@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::plans::record;
 use super::watch::Look;
-use crate::load::target::{MicrosHistogram, WindowFigures, micros_histogram};
+use crate::load::target::{MicrosHistogram, SpanFigures, WindowFigures, micros_histogram};
 
-/// The longest wait of applying that is called short.
+/// The longest wait of applying, and for upkeep, that is called short.
 const STALL: Duration = Duration::from_millis(5);
 
 /// What was answered within one window.
@@ -59,6 +59,19 @@ impl Windows {
         record(&mut window.read_micros, now - due);
     }
 
+    /// The windows alone.
+    pub(super) fn spans(self) -> Vec<SpanFigures> {
+        let seconds = self.window.as_secs_f64();
+        let span = |Window { read_micros, post_micros, .. }| SpanFigures {
+            seconds,
+            read_micros,
+            post_micros,
+            errors: 0,
+            server_cpu_seconds: None,
+        };
+        self.all.into_iter().map(span).collect()
+    }
+
     /// The windows with what the node said at the end of each; one that has no look at its end is left out.
     pub(super) fn figures(self, looks: &[Look]) -> Vec<WindowFigures> {
         let spans = looks.windows(2).zip(self.all);
@@ -75,6 +88,9 @@ impl Windows {
                 after: after.used,
                 stalls: after.waits.longer_than(&before.waits, STALL),
                 longest_stall_seconds: after.waits.longest(&before.waits),
+                holds: after.held.longer_than(&before.held, STALL),
+                longest_hold_seconds: after.held.longest(&before.held),
+                ready_seconds: after.ready_seconds - before.ready_seconds,
             })
         });
         figures.collect()

@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fanfold_storage::ids::PartitionId;
 use fanfold_storage::log::GroupId;
 
 use super::{Facts, ROUNDS_MAX, partition_at};
 use crate::catalog::{Edit, NodeState, Place};
 use crate::change::ClusterRefusal;
-use crate::map::group_of;
 
 /// The nodes of each group's replicas, as they are to be.
 pub(super) struct Draft<'a> {
@@ -20,10 +18,6 @@ impl<'a> Draft<'a> {
     pub fn new(facts: &'a Facts<'a>) -> Self {
         let nodes = facts.state.groups.iter().map(|wanted| wanted.iter().map(|record| record.node).collect());
         Self { facts, groups: nodes.collect() }
-    }
-
-    pub fn group(&self, partition: Option<PartitionId>) -> usize {
-        (group_of(partition).0 as usize).min(self.groups.len().saturating_sub(1))
     }
 
     pub fn holding(&self, node: u64) -> Vec<usize> {

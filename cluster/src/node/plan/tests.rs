@@ -3,6 +3,7 @@
 use super::*;
 use crate::catalog::{NodeRecord, ReplicaRecord};
 use crate::node::survey::{GroupReport, Held, NodeReport};
+use fanfold_storage::ids::Stamp;
 
 const PARTITIONS: usize = 4;
 
@@ -62,11 +63,13 @@ fn surveyed(state: &CatalogState) -> Surveyed {
             voters: wanted.clone(),
             learners: Vec::new(),
             lag: Vec::new(),
+            leader: (wanted[0].replica, 50),
+            applied: Stamp(50),
         };
         let led = groups.clone().filter(|(_, wanted)| wanted[0].node == *node).map(report).collect();
         let held = groups.filter_map(|(group, wanted)| {
             let replica = wanted.iter().find(|record| record.node == *node)?.replica;
-            Some(Held { group, replica, is_open: true, stranded: None, marks: Vec::new() })
+            Some(Held { group, replica, is_open: true, applied: 0, stranded: None, marks: Vec::new() })
         });
         survey.note(*node, NodeReport { led, held: held.collect() });
     }
@@ -145,7 +148,10 @@ fn a_drained_node_becomes_empty_and_can_be_removed() {
     let state = changed(&state, &[], ClusterChange::Remove { node: 1 }).unwrap();
     assert_eq!(state.nodes[&1].state, NodeState::Removed);
     let next = changed(&state, &[], ClusterChange::Drain { node: 2 });
-    assert_eq!(next, Err(ClusterRefusal::BelowReplicas { node: 2, replicas: 3, left: 2 }));
+    assert_eq!(
+        next,
+        Err(ClusterRefusal::BelowReplicas { node: 2, replicas: 3, left: 2, silent: Vec::new() })
+    );
 }
 
 #[test]
@@ -265,7 +271,8 @@ fn a_group_that_lost_its_voters_waits_for_its_recovery() {
     // One of two that are alive has a damaged replica.
     let mut damaged = survey;
     let replica = state.groups[group].iter().find(|record| record.node == lost[0]).unwrap().replica;
-    let held = Held { group: group as u32, replica, is_open: false, stranded: None, marks: Vec::new() };
+    let held =
+        Held { group: group as u32, replica, is_open: false, applied: 0, stranded: None, marks: Vec::new() };
     damaged.note(lost[0], NodeReport { led: Vec::new(), held: vec![held] });
     assert_eq!(recover_of(&lost[1..], &damaged).unwrap().0, [(group as u32, from)]);
 }
@@ -288,7 +295,14 @@ fn a_recovery_that_gets_nowhere_is_begun_anew_with_another_replica() {
             node,
             NodeReport {
                 led: Vec::new(),
-                held: vec![Held { group: 1, replica, is_open, stranded: None, marks: Vec::new() }],
+                held: vec![Held {
+                    group: 1,
+                    replica,
+                    is_open,
+                    applied: 0,
+                    stranded: None,
+                    marks: Vec::new(),
+                }],
             },
         );
         survey
@@ -329,9 +343,10 @@ fn stranded(wanted: &[u64], said: &[(u64, &[u64], (u64, u64))]) -> (CatalogState
     state.groups[1] = wanted.iter().map(record).collect();
     let mut survey = surveyed(&CatalogState { groups: vec![state.groups[0].clone()], ..state.clone() });
     for (node, voters, last) in said {
-        let left = Left { voters: voters.iter().map(record).collect(), last: *last };
+        let applied = Stamp(last.1);
+        let left = Left { voters: voters.iter().map(record).collect(), last: *last, applied };
         let (stranded, marks) = (Some(left), Vec::new());
-        let held = Held { group: 1, replica: 10 + node, is_open: true, stranded, marks };
+        let held = Held { group: 1, replica: 10 + node, is_open: true, applied: 0, stranded, marks };
         survey.note(*node, NodeReport { led: Vec::new(), held: vec![held] });
     }
     (state, survey)
@@ -356,4 +371,118 @@ fn what_a_survivor_left_without_a_majority_goes_on_with_the_furthest() {
     let (mut state, survey) = stranded(&[2, 3, 4], &[(4, &[2, 3, 4], (5, 9))]);
     state.given_up_before.insert(1, 90);
     assert_eq!(with_survey(&state, &survey, &[2, 3], give_up), None, "it was given up before");
+}
+
+#[test]
+fn a_partition_that_does_not_exist_is_no_other_one() {
+    let state = kept(founded(&[""; 4]), &[]);
+    let partition = PartitionId(PARTITIONS as u16);
+    let unknown = ClusterRefusal::UnknownPartition { partition, partitions: PARTITIONS as u16 };
+    let nodes: Vec<u64> = nodes(&state, PARTITIONS).into_iter().collect();
+    let to = (1..=4).find(|node| !nodes.contains(node)).unwrap();
+    let moved = |partition| {
+        changed(&state, &[], ClusterChange::Move { partition: Some(partition), from: nodes[0], to })
+    };
+    assert_eq!(moved(partition), Err(unknown.clone()));
+    assert_ne!(moved(PartitionId(partition.0 - 1)).unwrap(), state);
+    let recover = ClusterChange::Recover { partition, from: nodes[0] };
+    assert_eq!(changed(&state, &nodes[1..], recover), Err(unknown.clone()));
+    let preferred = |partition| with(&state, &[], |facts| prefer(facts, Some(partition), nodes[1]));
+    assert_eq!(preferred(partition), Err(unknown.clone()));
+    assert!(preferred(PartitionId(partition.0 - 1)).is_ok());
+    assert_eq!(unknown.to_string(), "there is no partition 4; there are 0 to 3");
+}
+
+#[test]
+fn a_node_is_not_drained_while_those_that_are_left_cannot_take_its_replicas() {
+    let five = kept(founded(&[""; 5]), &[]);
+    let drain = |state: &CatalogState, lost: &[u64]| changed(state, lost, ClusterChange::Drain { node: 2 });
+    assert!(drain(&five, &[5]).is_ok());
+    let refused = drain(&five, &[4, 5]).unwrap_err();
+    assert_eq!(refused, ClusterRefusal::BelowReplicas { node: 2, replicas: 3, left: 2, silent: vec![4, 5] });
+    assert!(refused.to_string().contains("beside the silent 4, 5"), "{refused}");
+    // What is accepted ends, though one stays silent.
+    let drained = kept(drain(&five, &[5]).unwrap(), &[]);
+    assert!((0..=PARTITIONS).all(|group| !nodes(&drained, group).contains(&2)), "{drained:?}");
+}
+
+#[test]
+fn nobody_is_made_a_leader_that_cannot_lead() {
+    let state = kept(founded(&[""; 5]), &[]);
+    let held: Vec<u64> = nodes(&state, 1).into_iter().collect();
+    let prefer = |lost: &[u64], to: u64| with(&state, lost, |facts| prefer(facts, Some(PartitionId(0)), to));
+    assert!(matches!(prefer(&[], 9), Err(ClusterRefusal::UnknownNode { node: 9, .. })));
+    assert_eq!(prefer(&held[..1], held[0]), Err(ClusterRefusal::NodeSilent { node: held[0] }));
+    assert!(matches!(prefer(&held[1..], held[0]), Err(ClusterRefusal::QuorumLost { .. })));
+    assert!(prefer(&held[..1], held[1]).is_ok());
+}
+
+#[test]
+fn a_recovery_says_how_far_each_replica_that_is_left_has_come() {
+    // Nodes 2 and 3 are gone.
+    let voters: &[u64] = &[1, 2, 3, 4];
+    let (state, survey) = stranded(voters, &[(1, voters, (5, 9)), (4, voters, (5, 12))]);
+    let losses = with_survey(&state, &survey, &[2, 3], |facts| {
+        let edit = plan(facts, ClusterChange::Recover { partition: PartitionId(0), from: 1 }).unwrap();
+        outcome(facts, &edit).losses
+    });
+    let remains = |node: u64, index: u64| Remains { node, last: (5, index), applied: Stamp(index) };
+    assert_eq!(losses[0].kept, 1);
+    assert_eq!(losses[0].left, [remains(4, 12), remains(1, 9)]);
+    // One that still takes itself for the leader says so too.
+    let state = kept(founded(&[""; 5]), &[]);
+    let leader = state.groups[1][0].node;
+    let lost: Vec<u64> = nodes(&state, 1).into_iter().filter(|node| *node != leader).collect();
+    let losses = with(&state, &lost, |facts| {
+        let edit = plan(facts, ClusterChange::Recover { partition: PartitionId(0), from: leader }).unwrap();
+        outcome(facts, &edit).losses
+    });
+    assert_eq!(losses[0].left, [Remains { node: leader, last: (1, 50), applied: Stamp(50) }]);
+}
+
+#[test]
+fn a_partition_begins_empty_only_when_nothing_is_left_of_it() {
+    let state = kept(founded(&[""; 5]), &[]);
+    let held: Vec<u64> = nodes(&state, 1).into_iter().collect();
+    let others: Vec<u64> = (1..=5).filter(|node| !held.contains(node)).collect();
+    let (partition, to) = (PartitionId(0), others[0]);
+    let begin = ClusterChange::BeginEmpty { partition, to };
+    assert_eq!(changed(&state, &[], begin), Err(ClusterRefusal::HasQuorum { partition }));
+    let left = ClusterRefusal::ReplicaLeft { partition, nodes: vec![held[0]] };
+    assert_eq!(changed(&state, &held[1..], begin), Err(left));
+    let dead = ClusterChange::BeginEmpty { partition, to: held[0] };
+    assert_eq!(changed(&state, &held, dead), Err(ClusterRefusal::NodeSilent { node: held[0] }));
+    // Who lives and has said nothing may have one.
+    let unheard = with_survey(&state, &Surveyed::default(), &held, |facts| plan(facts, begin));
+    assert_eq!(unheard, Err(ClusterRefusal::ReplicaLeft { partition, nodes: others.clone() }));
+    // Whatever else is asked for, the way out is named.
+    let recover = ClusterChange::Recover { partition, from: to };
+    let moved = ClusterChange::Move { partition: Some(partition), from: held[0], to };
+    let drain = ClusterChange::Drain { node: held[0] };
+    let mut lost = state.clone();
+    lost.groups[0] = vec![ReplicaRecord { replica: 99, node: to }];
+    let replaced = ClusterChange::Replace { node: held[0], by: others[1] };
+    for change in [recover, moved, drain, replaced] {
+        let refused = with_survey(&lost, &surveyed(&lost), &held, |facts| plan(facts, change)).unwrap_err();
+        assert!(matches!(refused, ClusterRefusal::NothingLeft { .. }), "{change:?} {refused}");
+        let said = format!("fanfold partition recover 0 --empty --to {to} --accept-loss");
+        assert!(refused.to_string().contains(&said), "{refused}");
+    }
+    // One that is damaged is nothing.
+    let mut survey = surveyed(&state);
+    let replica = state.groups[1].iter().find(|record| record.node == held[0]).unwrap().replica;
+    let rotten = Held { group: 1, replica, is_open: false, applied: 0, stranded: None, marks: Vec::new() };
+    survey.note(held[0], NodeReport { led: Vec::new(), held: vec![rotten] });
+    let edit = with_survey(&state, &survey, &held[1..], |facts| plan(facts, begin)).unwrap();
+    let begun = state.edited(&edit);
+    let replica = begun.last_replica;
+    assert_eq!(begun.wanted(1), [ReplicaRecord { replica, node: to }]);
+    assert_eq!((begun.recovering.get(&1), begun.begins_empty.get(&1)), (Some(&replica), Some(&replica)));
+    assert!(begun.is_given_up(1, replica - 1) && !begun.is_given_up(1, replica));
+    assert_eq!(
+        with_survey(&begun, &survey, &held, |facts| plan(facts, begin)).map(|e| e.is_empty()),
+        Ok(true)
+    );
+    let done = begun.edited(&Edit { recovered: vec![1], ..Edit::default() });
+    assert!(done.recovering.is_empty() && done.begins_empty.is_empty());
 }

@@ -1,6 +1,7 @@
 //! Tests of changes of the members and of the leader.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::trio::Trio;
 use super::*;
@@ -220,5 +221,51 @@ async fn a_change_whose_leader_dies_in_the_middle_is_finished_by_the_next() {
         for node in here {
             assert_eq!(trio.lines(node), ["before", "in between", "after"]);
         }
+    }
+}
+
+/// Proposes until it is over: whoever does not lead names the one that does, or has not published yet that it was elected. How often
+/// one was named, and how many lines were written.
+async fn write(trio: &Trio, is_over: &AtomicBool) -> (usize, usize) {
+    let (mut at, mut refusals, mut lines) = (trio.leader(&[0, 1, 2]).await, 0, 0);
+    while !is_over.load(Ordering::Relaxed) {
+        match trio.group(at).propose(line("a line")).await {
+            Ok(_) => lines += 1,
+            Err(ProposeError::NotLeader { hint: Some(hint) }) => {
+                (at, refusals) = (hint.replica.0 as usize - 1, refusals + 1);
+            }
+            Err(ProposeError::NotLeader { hint: None }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    (refusals, lines)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_proposes_during_a_hand_over_is_sent_to_the_new_leader_once_and_loses_nothing() {
+    let (trio, is_over) = (Arc::new(Trio::without_time().await), Arc::new(AtomicBool::new(false)));
+    trio.propose(&[0, 1, 2], "begin").await;
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let (trio, is_over) = (trio.clone(), is_over.clone());
+            tokio::spawn(async move { write(&trio, &is_over).await })
+        })
+        .collect();
+    let mut hand_overs = 0;
+    for _ in 0..6 {
+        let leader = trio.leader(&[0, 1, 2]).await;
+        let to = trio.group((leader + 1) % 3).replica();
+        // It is what was just elected, and the others may not have answered yet.
+        while trio.group(leader).transfer_leader(to).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        hand_overs += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for writer in writers {
+        let (refusals, lines) = writer.await.unwrap();
+        assert!(refusals <= hand_overs, "{refusals} refusals for {hand_overs} hand-overs");
+        assert!(lines > 0);
     }
 }

@@ -36,17 +36,6 @@ async fn asleep(trio: &Trio, nodes: &[usize]) {
     }
 }
 
-/// A group in which elections by time take longer than any test.
-async fn without_time() -> Trio {
-    let settings = RaftSettings { election_min_ms: 200_000, election_max_ms: 400_000, ..quick() };
-    let mut trio = Trio::empty(settings, 3);
-    // The one that forms the group finds the others there, and is elected at once.
-    for node in [2, 1, 0] {
-        trio.start(node, Formation::New).await;
-    }
-    trio
-}
-
 fn others(leader: usize) -> Vec<usize> {
     ALL.into_iter().filter(|node| *node != leader).collect()
 }
@@ -145,7 +134,7 @@ async fn a_member_that_does_not_sleep_keeps_the_leader_awake() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_process_ended_is_succeeded_before_time_tells() {
-    let mut trio = without_time().await;
+    let mut trio = Trio::without_time().await;
     let (leader, index) = trio.propose(&ALL, "one").await;
     trio.converge(&ALL, index).await;
     let replica = trio.group(leader).replica();
@@ -160,7 +149,7 @@ async fn a_leader_whose_process_ended_is_succeeded_before_time_tells() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_wrong_about_its_leader_changes_nothing() {
-    let trio = without_time().await;
+    let trio = Trio::without_time().await;
     let (leader, index) = trio.propose(&ALL, "one").await;
     trio.converge(&ALL, index).await;
     let term = trio.group(leader).metrics().term;

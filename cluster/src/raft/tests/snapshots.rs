@@ -1,6 +1,8 @@
 //! Tests of a group's snapshots: what a restart begins with, what leaves the log, and what faults do.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 
 use fanfold_storage::fs::FileSystem;
 
@@ -211,4 +213,76 @@ async fn a_stop_at_any_operation_loses_nothing() {
             assert_eq!(texts(&node.group), node.acked, "and again after {stop} operations, {loss:?}");
         }
     }
+}
+
+/// A file system whose writer waits: each piece of a snapshot or segment is announced, and written once that is answered.
+fn slow_directory(disk: &FaultFs) -> (GroupDirectory, Receiver<()>, SyncSender<()>) {
+    let ((asks, asked), (allow, allowed)) = (sync_channel(0), sync_channel(0));
+    let allowed = std::sync::Mutex::new(allowed);
+    let pace = move |_| {
+        // Who asks no more lets everything through.
+        if asks.send(()).is_ok() {
+            let _ = allowed.lock().unwrap().recv();
+        }
+    };
+    (GroupDirectory { pace: Arc::new(pace), ..memory_directory(disk) }, asked, allow)
+}
+
+#[tokio::test]
+async fn entries_are_applied_while_the_disk_keeps_a_snapshot_waiting() {
+    let disk = FaultFs::new();
+    let log = open_memory_log(&disk);
+    let (directory, asked, allow) = slow_directory(&disk);
+    let group = open_single(directory, &log, Formation::New).await.unwrap();
+    let mut node = Single { disk, log, group, acked: Vec::new() };
+    node.write(25).await;
+    let index = node.group.applied_index();
+    let taken = tokio::spawn({
+        let group = node.group.clone();
+        async move { group.snapshot(&group.turn().await).await }
+    });
+    let mut pieces = 0;
+    while !taken.is_finished() {
+        if asked.try_recv().is_ok() {
+            pieces += 1;
+            // The piece waits until this was applied and answered.
+            node.write(1).await;
+            allow.send(()).unwrap();
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(taken.await.unwrap().unwrap());
+    assert!(pieces > 1, "{pieces}");
+    assert_eq!(node.newest(), index, "what came later is not in it");
+    drop((asked, allow));
+    let node = node.restart().await;
+    assert_eq!(texts(&node.group), node.acked);
+}
+
+/// Threads for the background give way to all others: applying would wait for one that has the lock and no processor.
+#[tokio::test]
+async fn the_lock_is_taken_where_the_group_is_applied_and_files_are_written_elsewhere() {
+    let disk = FaultFs::new();
+    let log = open_memory_log(&disk);
+    let (wrote, written) = std::sync::mpsc::channel();
+    let pace = Arc::new(move |_| wrote.send(thread::current().id()).unwrap());
+    let directory = GroupDirectory { pace, ..memory_directory(&disk) };
+    let group = open_single(directory, &log, Formation::New).await.unwrap();
+    let mut node = Single { disk, log, group, acked: Vec::new() };
+    node.write(25).await;
+    assert!(node.snapshot().await.unwrap());
+    let turn = node.group.turn().await;
+    let install: FileWork<Notebook> = Box::new(|files| {
+        (files.pace)(1);
+        Ok(Box::new(|notebook: &mut Notebook| {
+            notebook.kept_up_on.push(thread::current().id());
+            Box::new(()) as Garbage
+        }))
+    });
+    node.group.work(&turn, install).await.unwrap();
+    let here = thread::current().id();
+    let kept_up_on = node.group.read(|notebook| notebook.kept_up_on.clone());
+    assert!(kept_up_on.len() > 5 && kept_up_on.iter().all(|thread| *thread == here), "{kept_up_on:?}");
+    let written: Vec<_> = written.try_iter().collect();
+    assert!(written.len() > 2 && !written.contains(&here), "{written:?}");
 }

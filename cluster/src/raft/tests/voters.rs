@@ -151,18 +151,21 @@ async fn without_room(trio: &Trio) -> usize {
     let wide = "x".repeat(100 << 10);
     let (leader, mut index) = trio.propose(&[0, 1, 2], "one").await;
     let node = (leader + 1) % 3;
+    // Whoever of the others leads while it fills up.
+    trio.group(node).let_campaign(false);
+    let others = [leader, (node + 1) % 3];
     let disk = &trio.disks[node];
     for _ in 0..12 {
-        index = trio.propose(&[leader], &wide).await.1;
+        index = trio.propose(&others, &wide).await.1;
     }
     trio.group(node).wait_applied(index).await.unwrap();
     disk.set_room_bytes(Some(0));
     let log = &trio.replicas[node].as_ref().unwrap().log;
     while log.accepts_appends() {
-        index = trio.propose(&[leader], &wide).await.1;
+        index = trio.propose(&others, &wide).await.1;
     }
     for _ in 0..8 {
-        index = trio.propose(&[leader], &wide).await.1;
+        index = trio.propose(&others, &wide).await.1;
     }
     let last = log.group_state(GROUP).unwrap().last;
     assert!(last < Some(index), "what does not fit waits");
@@ -205,20 +208,19 @@ async fn a_follower_without_room_can_be_stopped() {
 async fn a_follower_without_room_makes_some_while_it_is_sent_a_snapshot() {
     let trio = Trio::apart(RaftSettings { lagging_log_bytes_max: 0, ..quick() }).await;
     let node = without_room(&trio).await;
-    let leader = trio.leader(&[(node + 1) % 3, (node + 2) % 3]).await;
-    while trio.wire.installs() == 0 {
-        // What the follower would need next is not in the log any more.
-        trio.propose(&[leader], "more").await;
-        trio.group(leader).snapshot(&trio.group(leader).turn().await).await.unwrap();
-    }
-    // Whatever came of the first, it was answered.
+    let others = [(node + 1) % 3, (node + 2) % 3];
+    // Whatever came of the first, it was answered when there is a second.
     while trio.wire.installs() < 2 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        // What the follower would need next is not in the log of whoever leads any more.
+        let (leader, _) = trio.propose(&others, "more").await;
+        trio.group(leader).snapshot(&trio.group(leader).turn().await).await.unwrap();
     }
     let turn = tokio::time::timeout(Duration::from_secs(20), trio.group(node).turn()).await;
     let turn = turn.expect("whoever makes room comes to his turn");
     trio.group(node).snapshot_keeping(&turn, 0).await.unwrap();
     trio.group(node).snapshot_keeping(&turn, 0).await.unwrap();
     drop(turn);
-    tokio::time::timeout(Duration::from_secs(60), trio.caught_up(leader, node)).await.unwrap();
+    let (_, index) = trio.propose(&others, "last").await;
+    let caught_up = tokio::time::timeout(Duration::from_secs(60), trio.group(node).wait_applied(index)).await;
+    caught_up.unwrap().unwrap();
 }

@@ -87,6 +87,38 @@ fn segments_follow_each_other_and_a_full_disk_refuses_without_blocking() {
 }
 
 #[test]
+fn what_was_promised_room_has_it_when_the_disk_is_full() {
+    let fs = FaultFs::new();
+    let (log, mut driver, _) = open_driven(&fs, unmarked());
+    let mut last = 0;
+    let mut append = |driver: &mut Driver| {
+        last += 1;
+        let done = submit(&log, vec![super::append(A, last, vec![1; 3000])]).unwrap();
+        assert!(driver.step(false));
+        done.try_recv().unwrap().unwrap();
+    };
+    append(&mut driver);
+    fs.set_room_bytes(Some(0));
+    while !log.status().full {
+        append(&mut driver);
+    }
+    assert!(log.accepts_appends());
+    assert!(log.promise_room(unmarked().segment_bytes()).is_none(), "more than is left");
+    let mut promised = Vec::new();
+    while let Some(room) = log.promise_room(3000) {
+        promised.push(room);
+        assert!(promised.len() < 100, "more than there can be room for");
+    }
+    assert!(!promised.is_empty() && !log.accepts_appends());
+    promised.iter().for_each(|_| append(&mut driver));
+    promised.clear();
+    assert!(log.promise_room(3000).is_none(), "it is full now");
+    fs.set_room_bytes(None);
+    assert!(driver.step(true));
+    assert!(log.promise_room(3000).is_some());
+}
+
+#[test]
 fn a_failed_sync_ends_the_log() {
     let fs = FaultFs::new();
     let (log, mut driver, _) = open_driven(&fs, unmarked());

@@ -1,5 +1,7 @@
 //! Owns the tests of holding a log that is written, and of reading one without opening it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::fs::FileSystem;
 use crate::log::{Image, LogHold};
@@ -13,6 +15,11 @@ fn load(log: &Log, entries: std::ops::Range<u64>) {
         }
         submit_and_wait(log, records).unwrap();
     }
+}
+
+/// Holds the log, whatever that keeps.
+fn hold(log: &Log) -> LogHold {
+    log.hold(u64::MAX, Box::new(|| {}))
 }
 
 /// The files of a hold, as a log of their own.
@@ -33,7 +40,7 @@ fn what_is_held_is_the_log_of_that_moment_while_others_go_on() {
     let (log, _) = open(&fs, small()).unwrap();
     submit_and_wait(&log, vec![vote(A, "va"), append(A, 1, bytes("1")), append(B, 1, bytes("1"))]).unwrap();
     load(&log, 2..30);
-    let (hold, model) = (log.hold(), Model::of(&log).unwrap());
+    let (hold, model) = (hold(&log), Model::of(&log).unwrap());
     let recycled = log.status().recycled_segments;
     load(&log, 30..120);
     assert_eq!(log.status().recycled_segments, recycled, "nothing is used again while it is held");
@@ -46,6 +53,53 @@ fn what_is_held_is_the_log_of_that_moment_while_others_go_on() {
     drop(hold);
     load(&log, 120..125);
     eventually(|| log.status().recycled_segments > recycled);
+}
+
+#[test]
+fn a_hold_that_keeps_too_much_is_let_go_of() {
+    let fs = FaultFs::new();
+    let (log, _) = open(&fs, small()).unwrap();
+    submit_and_wait(&log, vec![append(A, 1, bytes("1")), append(B, 1, bytes("1"))]).unwrap();
+    load(&log, 2..30);
+    let told = Arc::new(AtomicBool::new(false));
+    let teller = told.clone();
+    let most_bytes = 5 * small().segment_bytes;
+    let held = log.hold(most_bytes, Box::new(move || teller.store(true, Ordering::Relaxed)));
+    let other = hold(&log);
+    load(&log, 30..50);
+    assert!(held.is_kept() && !told.load(Ordering::Relaxed), "{:?}", log.status());
+    load(&log, 50..200);
+    eventually(|| told.load(Ordering::Relaxed));
+    assert!(!held.is_kept() && other.is_kept());
+    assert!(log.status().held_bytes > most_bytes, "the other one keeps all");
+    drop(other);
+    load(&log, 200..210);
+    eventually(|| log.status().bytes < most_bytes);
+    assert_eq!(log.status().held_bytes, 0);
+    drop(held);
+    // Whoever holds it anew keeps what is there now.
+    let again = hold(&log);
+    load(&log, 210..300);
+    assert!(again.is_kept() && again.read(None, &|_| Ok(())).unwrap().recovered().damaged.is_empty());
+}
+
+#[test]
+fn a_full_disk_lets_a_hold_go() {
+    let fs = FaultFs::new();
+    let (log, _) = open(&fs, small()).unwrap();
+    submit_and_wait(&log, vec![append(A, 1, bytes("1")), append(B, 1, bytes("1"))]).unwrap();
+    load(&log, 2..30);
+    let held = hold(&log);
+    load(&log, 30..100);
+    assert!(held.is_kept());
+    let used: u64 = fs.paths().iter().map(|path| fs.content(path).unwrap().len() as u64).sum();
+    fs.set_room_bytes(Some(used));
+    // Entries are refused for no longer than it takes to let go of what only the hold keeps.
+    for index in 100..140 {
+        let records = || vec![append(A, index, vec![1; 3000])];
+        eventually(|| submit_and_wait(&log, records()).is_ok());
+    }
+    assert!(!held.is_kept());
 }
 
 #[test]
@@ -75,7 +129,7 @@ fn damage_is_found_where_it_is_held() {
     let (log, _) = open(&fs, unmarked()).unwrap();
     submit_and_wait(&log, vec![append(A, 1, bytes("1")), append(B, 1, bytes("1"))]).unwrap();
     load(&log, 2..9);
-    let hold = log.hold();
+    let hold = hold(&log);
     load(&log, 9..12);
     let segment = hold.segments().last().unwrap();
     let mut content = fs.content(segment.path).unwrap();

@@ -1,0 +1,69 @@
+//! A partition that nobody can reach for long, while the others are written to (row 32, R10).
+
+use fanfold_cluster::ClusterChange;
+use fanfold_cluster::view::GroupHealth;
+use fanfold_storage::command::Write;
+use fanfold_storage::ids::PartitionId;
+
+use crate::support::*;
+
+/// Events that a journal keeps for a partition that does not answer.
+const EVENTS_MAX: u64 = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_destination_stops_no_post_and_its_feeds_are_right_after_its_return() {
+    let mut cluster =
+        Cluster::changed(3, 1, |options| options.journal_events_max = EVENTS_MAX as usize).await;
+    let (dead, node) = (PartitionId(1), 3);
+    let change = ClusterChange::Move { partition: Some(dead), from: 1, to: node };
+    patient(cluster.node(2).change_cluster(change, false)).await.unwrap();
+    cluster.whole().await;
+    let mut followed = Followed::new(&cluster).await;
+    // Followed by one reader there only; its entry is deleted while nobody there hears of it.
+    let (other, reader) = (user_at(2, 4), user_at(dead.0, 2));
+    cluster.follow(reader, other).await;
+    followed.post(&cluster, 3).await;
+    followed.seen(&cluster).await;
+    let [old, kept] = [cluster.post(other, "goes").await, cluster.post(other, "stays").await];
+    cluster.sees(reader, &[kept, old]).await;
+    cluster.kill(node).await;
+    cluster.agree("the loss is seen", |view| view.groups[2].health == GroupHealth::Lost).await;
+
+    // Posting goes on; nothing more is kept for it once a message to it counts as lost.
+    let home = PartitionId::of_user(followed.owner, PARTITIONS);
+    let source = || {
+        let status = cluster.node(1).status();
+        status.partitions.into_iter().find(|partition| partition.partition == home).unwrap()
+    };
+    let is_given_up = || source().streams.iter().any(|s| s.destination == dead && !s.is_active);
+    while !is_given_up() {
+        followed.post(&cluster, 5).await;
+        assert!(followed.posts.len() < 5_000, "it is never given up");
+    }
+    cluster.write(other, Write::Delete { space: POSTS, owner: other, id: old }).await;
+    for _ in 0..10 {
+        followed.post(&cluster, 10).await;
+        // What the others have yet to answer.
+        patient(async {
+            while source().journal_len > EVENTS_MAX {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+        .await;
+    }
+    // The other partitions' readers see all of it meanwhile.
+    let newest = |followed: &Followed| followed.posts.iter().copied().take(100).collect::<Vec<_>>();
+    for reader in followed.readers.iter().filter(|reader| **reader != user_at(dead.0, 1)) {
+        cluster.sees(*reader, &newest(&followed)).await;
+    }
+    cluster.start(node).await;
+    cluster.whole().await;
+    for _ in 0..2 {
+        for reader in &followed.readers {
+            cluster.sees(*reader, &newest(&followed)).await;
+        }
+        cluster.sees(reader, &[kept]).await;
+        // And it goes on as if nothing had been.
+        followed.post(&cluster, 2).await;
+    }
+}

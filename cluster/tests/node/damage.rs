@@ -1,0 +1,378 @@
+//! Bits that flip under a node: found by its check while it runs, kept from the other partitions, and what is left goes on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fanfold_cluster::backup::{Backup, Begins, Salvage, restore_all, salvage};
+use fanfold_cluster::jobs::{JobKind, JobState, JobStatus};
+use fanfold_cluster::meter::Meter;
+use fanfold_cluster::verify::{Finding, verify_data_dir};
+use fanfold_cluster::{NodeError, NodeOptions};
+use fanfold_storage::ids::{EntryId, PartitionId, UserId};
+use tempfile::TempDir;
+
+use crate::support::*;
+
+const DAMAGED: PartitionId = PartitionId(0);
+
+/// Entries go to segments early, which stay as they are, and snapshots are taken by backups alone.
+fn segments_only(options: &mut NodeOptions) {
+    options.disk.files.segment_bytes_max = 0;
+    options.disk.files.table_bytes = 64 << 10;
+    options.disk.files.cache_bytes = 0;
+    options.disk.snapshot_log_bytes = 1 << 30;
+    options.disk.log_bytes_max = 1 << 30;
+}
+
+async fn node() -> TestNode {
+    TestNode::with(segments_only, Box::new(|streams| streams)).await
+}
+
+fn owner() -> UserId {
+    user_at(DAMAGED.0, 0)
+}
+
+async fn post_many(test: &TestNode, count: usize) -> Vec<EntryId> {
+    let mut posted = Vec::new();
+    for n in 0..count {
+        posted.push(test.post(owner(), &format!("{n}:{}", "x".repeat(4 << 10))).await);
+    }
+    posted
+}
+
+async fn ended(test: &TestNode, started: &JobStatus) -> JobStatus {
+    until(async || test.node.job(started.id).unwrap().state != JobState::Running).await;
+    test.node.job(started.id).unwrap()
+}
+
+async fn verify(test: &TestNode) -> Vec<Finding> {
+    let status = ended(test, &test.node.start_job(JobKind::Verify, None).unwrap()).await;
+    assert_eq!(status.state, JobState::Done);
+    status.findings
+}
+
+async fn back_up(test: &TestNode, name: &str, leaves_out_damaged: bool) -> JobStatus {
+    let kind = JobKind::Backup { dir: test.dir.path().join(name), leaves_out_damaged };
+    ended(test, &test.node.start_job(kind, None).unwrap()).await
+}
+
+fn data_dir(dir: &TempDir) -> PathBuf {
+    dir.path().join("data")
+}
+
+fn group_dir(dir: &TempDir) -> PathBuf {
+    data_dir(dir).join("groups/0001")
+}
+
+/// The files of a kind in the directory of the partition, the oldest first.
+fn of_kind(dir: &TempDir, kind: &str) -> Vec<PathBuf> {
+    let items = fs::read_dir(group_dir(dir)).unwrap().map(|item| item.unwrap().path());
+    let mut all: Vec<_> = items.filter(|path| path.extension().is_some_and(|e| e == kind)).collect();
+    all.sort();
+    all
+}
+
+/// Flips a bit, in a file of its own, so that neither links nor who has it open see it; what was there.
+fn flip(path: &Path, at: usize) -> Vec<u8> {
+    let whole = fs::read(path).unwrap();
+    let mut content = whole.clone();
+    content[at] ^= 0x10;
+    fs::remove_file(path).unwrap();
+    fs::write(path, content).unwrap();
+    whole
+}
+
+fn flip_middle(path: &Path) -> Vec<u8> {
+    flip(path, fs::metadata(path).unwrap().len() as usize / 2)
+}
+
+/// Flips a bit in place.
+fn flip_in_place(path: &Path, at: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
+fn names(findings: &[Finding], path: &Path) -> bool {
+    findings.iter().any(|finding| finding.path == path)
+}
+
+async fn timeline_of(test: &TestNode, owner: UserId) -> Result<Vec<EntryId>, NodeError> {
+    let mut request = timeline(owner, None);
+    let mut all = Vec::new();
+    loop {
+        let page = patient(test.node.read_timeline(&request)).await?;
+        all.extend(ids(&page.entries));
+        match page.next {
+            Some(next) => request.below = next,
+            None => break,
+        }
+    }
+    all.reverse();
+    Ok(all)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_in_any_kind_of_file_is_found_under_a_running_node() {
+    let test = node().await;
+    for name in ["first", "second"] {
+        post_many(&test, 40).await;
+        assert_eq!(back_up(&test, name, false).await.state, JobState::Done);
+    }
+    let named = of_kind(&test.dir, "segment");
+    post_many(&test, 40).await;
+    let unnamed = || of_kind(&test.dir, "segment").into_iter().find(|path| !named.contains(path));
+    until(async || unnamed().is_some()).await;
+    assert_eq!(verify(&test).await, Vec::new());
+
+    let [manifests, buckets] = ["manifest", "buckets"].map(|kind| of_kind(&test.dir, kind));
+    assert_eq!(manifests.len(), 2);
+    let replica = group_dir(&test.dir).join("replica");
+    for path in manifests.iter().chain([buckets.last().unwrap(), &named[0], &unnamed().unwrap(), &replica]) {
+        let whole = flip_middle(path);
+        let findings = verify(&test).await;
+        assert!(names(&findings, path), "{}: {findings:?}", path.display());
+        fs::write(path, whole).unwrap();
+        assert_eq!(verify(&test).await, Vec::new());
+    }
+    let log = fs::read_dir(data_dir(&test.dir).join("log")).unwrap().map(|item| item.unwrap().path());
+    let log = log.filter(|path| path.extension().is_some_and(|e| e == "log")).min().unwrap();
+    flip_in_place(&log, 4_096 + 8);
+    assert!(names(&verify(&test).await, &log));
+    flip_in_place(&log, 4_096 + 8);
+    assert_eq!(verify(&test).await, Vec::new());
+    // What the database holds, wherever it stands there.
+    let identity = data_dir(&test.dir).join("identity");
+    let (db, cluster) = (identity.join("db"), test.node.status().cluster_id.to_le_bytes());
+    let content = fs::read(&db).unwrap();
+    let places: Vec<_> = content.windows(16).enumerate().filter(|(_, bytes)| *bytes == cluster).collect();
+    assert!(!places.is_empty());
+    places.iter().for_each(|(at, _)| flip_in_place(&db, *at as u64));
+    let findings = verify(&test).await;
+    assert!(names(&findings, &identity), "{findings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_was_damaged_at_the_start_is_found_while_the_node_runs() {
+    let test = node().await;
+    for name in ["first", "second"] {
+        post_many(&test, 20).await;
+        assert_eq!(back_up(&test, name, false).await.state, JobState::Done);
+    }
+    let newest = of_kind(&test.dir, "manifest").pop().unwrap();
+    let stopped = test.stop().await;
+    flip_middle(&newest);
+    let test = stopped.start_with(segments_only).await;
+    let findings = verify(&test).await;
+    assert!(names(&findings, &newest), "{findings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_of_a_segment_that_no_snapshot_names_is_over_with_a_restart() {
+    let test = node().await;
+    let posted = post_many(&test, 60).await;
+    until(async || !of_kind(&test.dir, "segment").is_empty()).await;
+    let segment = of_kind(&test.dir, "segment").remove(0);
+    // The payload of an entry is all but the whole of it.
+    let bytes = fs::metadata(&segment).unwrap().len();
+    (1..8).for_each(|part| flip_in_place(&segment, bytes * part / 9));
+    // What is in memory as well goes from there soon.
+    until(async || timeline_of(&test, owner()).await.is_err()).await;
+    let read = timeline_of(&test, owner()).await;
+    assert!(matches!(read, Err(NodeError::Damaged { partition: DAMAGED })), "{read:?}");
+    let findings = verify(&test).await;
+    assert!(findings.iter().filter(|finding| finding.path == segment).count() >= 2, "{findings:?}");
+    assert!(test.node.status().partitions[0].is_damaged);
+    let refused = back_up(&test, "refused", false).await.state;
+    assert!(matches!(&refused, JobState::Failed(said) if said.contains("partition 0")), "{refused:?}");
+    assert!(!test.dir.path().join("refused").exists(), "nothing is left behind");
+    let test = test.restart_hard_with(segments_only).await;
+    assert_eq!(timeline_of(&test, owner()).await.unwrap(), posted);
+    assert_eq!(verify(&test).await, Vec::new());
+}
+
+/// The other partitions serve, and this one does not.
+async fn only_it_refuses(test: &TestNode, other: UserId, kept: &[EntryId]) {
+    assert_eq!(test.node.status().damaged, [DAMAGED]);
+    let read = timeline_of(test, owner()).await;
+    assert!(matches!(read, Err(NodeError::Damaged { partition: DAMAGED })), "{read:?}");
+    assert_eq!(timeline_of(test, other).await.unwrap(), kept);
+}
+
+fn salvaged(dir: &TempDir, is_dry_run: bool) -> Salvage {
+    salvage(&data_dir(dir), Some(DAMAGED), is_dry_run, &Meter::new(None)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_note_keeps_only_its_partition_from_opening_and_is_mended_without_loss() {
+    let test = node().await;
+    let other = user_at(1, 0);
+    let (posted, kept) = (post_many(&test, 3).await, [test.post(other, "kept").await]);
+    let stopped = test.stop().await;
+    let note = group_dir(&stopped.dir).join("replica");
+    flip(&note, 20);
+    let found = verify_data_dir(&data_dir(&stopped.dir), &Meter::new(None)).unwrap().findings;
+    assert!(names(&found, &note), "{found:?}");
+    let test = stopped.start_with(segments_only).await;
+    only_it_refuses(&test, other, &kept).await;
+    assert!(names(&verify(&test).await, &note));
+    let stopped = test.stop().await;
+    for is_dry_run in [true, false] {
+        assert_eq!(salvaged(&stopped.dir, is_dry_run).begins, Begins::Whole);
+    }
+    let test = stopped.start_with(segments_only).await;
+    assert_eq!(timeline_of(&test, owner()).await.unwrap(), posted);
+    assert_eq!(timeline_of(&test, other).await.unwrap(), kept);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_whole_snapshot_a_partition_refuses_alone_and_begins_empty_once_that_is_accepted() {
+    let test = node().await;
+    let other = user_at(1, 0);
+    let kept = [test.post(other, "kept").await];
+    test.follow(other, &[owner()]).await;
+    for name in ["first", "second", "third"] {
+        post_many(&test, 5).await;
+        assert_eq!(back_up(&test, name, false).await.state, JobState::Done);
+    }
+    test.drained().await;
+    let stopped = test.stop().await;
+    of_kind(&stopped.dir, "manifest").iter().for_each(|manifest| drop(flip_middle(manifest)));
+    let test = stopped.start_with(segments_only).await;
+    only_it_refuses(&test, other, &kept).await;
+    let refused = back_up(&test, "fourth", false).await.state;
+    assert!(matches!(&refused, JobState::Failed(said) if said.contains("partition 0")), "{refused:?}");
+    let status = back_up(&test, "without", true).await;
+    assert_eq!((&status.state, status.findings.len()), (&JobState::Done, 1), "{status:?}");
+    let backup = Backup::open(&test.dir.path().join("without")).unwrap();
+    assert_eq!(
+        (backup.contents.left_out.as_slice(), backup.contents.missing().as_slice()),
+        (&[0][..], &[0][..])
+    );
+    let target = test.dir.path().join("restored");
+    assert!(restore_all(std::slice::from_ref(&backup), false, &target, &Meter::new(None)).is_err());
+    assert_eq!(restore_all(&[backup], true, &target, &Meter::new(None)).unwrap(), [0]);
+    let stopped = test.stop().await;
+
+    assert_eq!(salvaged(&stopped.dir, true).begins, Begins::Empty);
+    assert_eq!(of_kind(&stopped.dir, "manifest").len(), 2, "a dry run changes nothing");
+    assert_eq!(salvaged(&stopped.dir, false).begins, Begins::Empty);
+    let test = stopped.start_with(segments_only).await;
+    assert_eq!(timeline_of(&test, other).await.unwrap(), kept);
+    assert_eq!(timeline_of(&test, owner()).await.unwrap(), []);
+    let posted = post_many(&test, 3).await;
+    test.drained().await;
+    let mut newest_first: Vec<_> = posted.iter().chain(&kept).copied().collect();
+    newest_first.sort_unstable_by(|a, b| b.cmp(a));
+    assert_eq!(test.feed(other).await, newest_first, "its streams began anew");
+    assert_eq!(verify(&test).await, Vec::new());
+    let test = test.restart_hard_with(segments_only).await;
+    assert_eq!(timeline_of(&test, owner()).await.unwrap(), posted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_whose_log_is_damaged_goes_on_from_its_snapshot_once_that_is_accepted() {
+    let test = node().await;
+    let other = user_at(1, 0);
+    let before = post_many(&test, 5).await;
+    assert_eq!(back_up(&test, "first", false).await.state, JobState::Done);
+    test.post(owner(), "what is lost, since it lies behind the snapshot").await;
+    let kept = [test.post(other, "kept").await];
+    test.post(owner(), "lost too").await;
+    let stopped = test.stop().await;
+    let log = fs::read_dir(data_dir(&stopped.dir).join("log")).unwrap().map(|item| item.unwrap().path());
+    let place = log.filter(|path| path.extension().is_some_and(|e| e == "log")).find_map(|path| {
+        let content = fs::read(&path).unwrap();
+        let at = content.windows(12).position(|bytes| bytes == b"what is lost")?;
+        Some((path, at))
+    });
+    let (path, at) = place.unwrap();
+    flip_in_place(&path, at as u64);
+    let test = stopped.start_with(segments_only).await;
+    only_it_refuses(&test, other, &kept).await;
+    let status = back_up(&test, "without", true).await;
+    assert_eq!((&status.state, status.findings.len()), (&JobState::Done, 1), "{status:?}");
+    let stopped = test.stop().await;
+    let salvage = salvaged(&stopped.dir, true);
+    assert!(matches!(salvage.begins, Begins::Snapshot { .. }) && !salvage.findings.is_empty(), "{salvage:?}");
+    salvaged(&stopped.dir, false);
+    let test = stopped.start_with(segments_only).await;
+    assert_eq!(timeline_of(&test, owner()).await.unwrap(), before);
+    assert_eq!(timeline_of(&test, other).await.unwrap(), kept);
+    post_many(&test, 3).await;
+    // The place in the log stays damaged until the log is let go of, and is nobody's any more.
+    assert!(verify(&test).await.iter().all(|finding| finding.path == path));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_would_keep_too_much_of_the_log_fails_and_another_names_the_one_that_runs() {
+    let small_log = |options: &mut NodeOptions| {
+        segments_only(options);
+        options.disk.snapshot_log_bytes = 256 << 10;
+        options.disk.log_bytes_max = 16 << 20;
+    };
+    let test = node().await;
+    // Several segments of the log, so that a check at a byte a second never gets to the second one.
+    post_many(&test, 300).await;
+    let test = test.restart_hard_with(small_log).await;
+    let started = test.node.start_job(JobKind::Verify, Some(1)).unwrap();
+    let refused = test.node.start_job(JobKind::Verify, None).unwrap();
+    let says = format!("fanfold job cancel {}", started.id);
+    assert!(matches!(&refused.state, JobState::Failed(said) if said.contains(&says)), "{refused:?}");
+    assert_eq!((refused.id, test.node.job(0).unwrap().id), (0, started.id));
+    let mut kept = None;
+    while test.node.job(started.id).unwrap().state == JobState::Running {
+        test.post(owner(), &"x".repeat(16 << 10)).await;
+        kept = kept.or(test.node.status().log_kept_by_job);
+    }
+    assert_eq!(kept, Some(started.id));
+    let ended = test.node.job(started.id).unwrap().state;
+    assert!(matches!(&ended, JobState::Failed(said) if said.contains("log_bytes_max")), "{ended:?}");
+    until(async || test.node.status().log.bytes <= 20 << 20).await;
+    // Whoever ends one makes room for the next.
+    let slow = test.node.start_job(JobKind::Verify, Some(1)).unwrap();
+    test.node.cancel_job(slow.id).unwrap();
+    assert_eq!(self::ended(&test, &slow).await.state, JobState::Cancelled);
+    assert_eq!(verify(&test).await, Vec::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_backup_is_made_in_the_data_directory() {
+    let test = node().await;
+    test.post(owner(), "one").await;
+    for name in ["data/backup", "data/log/../backup", "data"] {
+        let state = back_up(&test, name, false).await.state;
+        assert!(
+            matches!(&state, JobState::Failed(said) if said.contains("data directory")),
+            "{name}: {state:?}"
+        );
+    }
+    assert!(!data_dir(&test.dir).join("backup").exists());
+}
+
+/// R20.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_stays_behind_a_snapshot_that_does_not_read_back_as_it_was_written() {
+    let test = node().await;
+    let other = user_at(1, 0);
+    let kept = [test.post(other, "kept").await];
+    let mut posted = post_many(&test, 20).await;
+    assert_eq!(back_up(&test, "first", false).await.state, JobState::Done);
+    posted.extend(post_many(&test, 20).await);
+    // The manifest of the first names it, and nobody has read it back yet.
+    let segment = of_kind(&test.dir, "segment").remove(0);
+    let at = fs::metadata(&segment).unwrap().len() / 2;
+    flip_in_place(&segment, at);
+    let taken = back_up(&test, "second", false).await.state;
+    assert!(matches!(taken, JobState::Failed(_)), "{taken:?}");
+    until(async || test.node.status().partitions[0].is_damaged).await;
+    let stopped = test.stop().await;
+    // All of it is in the log still: nothing is lost.
+    assert_eq!(salvaged(&stopped.dir, true).begins, Begins::Whole);
+    salvaged(&stopped.dir, false);
+    let test = stopped.start_with(segments_only).await;
+    assert_eq!(timeline_of(&test, owner()).await.unwrap(), posted);
+    assert_eq!(timeline_of(&test, other).await.unwrap(), kept);
+}
