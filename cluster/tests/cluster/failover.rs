@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fanfold_cluster::clock::{Clock, LOG_EPOCH_UNIX_MS, ManualClock, SystemClock};
 use fanfold_cluster::view::GroupHealth;
-use fanfold_cluster::{NodeError, OpenError};
+use fanfold_cluster::{ClusterView, NodeError, OpenError};
 use fanfold_storage::fs::FaultFs;
 use fanfold_storage::ids::PartitionId;
 use fanfold_storage::space::SpacePolicy;
@@ -150,6 +150,15 @@ async fn a_leader_whose_clock_is_off_proposes_nothing_though_nobody_can_take_ove
     cluster.post(owner, "at last").await;
 }
 
+/// Lets a disk get on again, whatever happens: a log is not closed before.
+struct Held<'a>(&'a FaultFs);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.hold_syncs(false);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_disk_stalls_leads_nothing_until_it_gets_on() {
     let (mut cluster, disk) = (Cluster::empty(3), FaultFs::new());
@@ -162,16 +171,21 @@ async fn a_node_whose_disk_stalls_leads_nothing_until_it_gets_on() {
     let mut followed = Followed::new(&cluster).await;
     followed.post(&cluster, 1).await;
     disk.hold_syncs(true);
+    let held = Held(&disk);
     followed.post(&cluster, 3).await;
-    cluster.agree("it leads nothing", |view| view.nodes[1].leads == 0).await;
+    let is_led = |view: &ClusterView| view.groups.iter().all(|group| group.leader.is_some());
+    cluster.agree("others lead everything", |view| view.nodes[1].leads == 0 && is_led(view)).await;
     followed.post(&cluster, 3).await;
     // Whoever leads now does not give it back to the one that should lead, though that is there.
     let terms =
         |cluster: &Cluster| -> Vec<_> { cluster.any().view().groups.iter().map(|g| g.term).collect() };
     let before = terms(&cluster);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!((terms(&cluster), cluster.any().view().nodes[1].leads), (before, 0));
-    disk.hold_syncs(false);
+    assert_eq!(cluster.any().view().nodes[1].leads, 0);
+    // Between the others a leadership may settle once more, and no more than that.
+    let after = terms(&cluster);
+    assert!(after.iter().zip(&before).all(|(after, before)| *after <= before + 1), "{before:?} {after:?}");
+    drop(held);
     followed.post(&cluster, 3).await;
     followed.seen(&cluster).await;
     cluster.whole().await;
