@@ -31,7 +31,6 @@ impl Addresses for Known {
     fn peer_address(&self, node: u64) -> Option<String> {
         self.0.lock().get(&node).map(ToString::to_string)
     }
-
     fn peers(&self) -> Vec<u64> {
         self.0.lock().keys().copied().collect()
     }
@@ -53,7 +52,6 @@ impl PeerHandler for Echo {
     fn admit(&self, _: u64) -> Result<(), HelloRefusal> {
         self.refused.lock().map_or(Ok(()), Err)
     }
-
     fn raft(
         &self,
         _: u64,
@@ -73,7 +71,6 @@ impl PeerHandler for Echo {
             Ok(body)
         })
     }
-
     fn call(&self, from: u64, call: PeerCall) -> BoxFuture<'_, Result<PeerAnswer, PeerRefusal>> {
         Box::pin(async move {
             match call {
@@ -89,12 +86,10 @@ impl PeerHandler for Echo {
             }
         })
     }
-
     fn ping(&self) -> Ping {
         let led = vec![(GroupId(1), self.node)];
         Ping { wall_ms: 1_000 * self.node, catalog_epoch: self.node, led, ..Ping::default() }
     }
-
     fn heard(&self, from: u64, ping: &Ping) {
         self.heard.lock().push((from, ping.clone()));
     }
