@@ -30,6 +30,8 @@ pub struct DiskOptions {
     pub log_bytes_max: u64,
     /// Bytes that are written in the background, by all groups together, in a second.
     pub background_bytes_per_second: u64,
+    /// Bytes of log and snapshots that the replicas here take in a second, all together, while they are filled by their peers.
+    pub fill_bytes_per_second: u64,
     /// Bytes of the disk that are kept for the time when it is full; 0 is none.
     pub reserve_bytes: u64,
 }
@@ -43,6 +45,7 @@ impl Default for DiskOptions {
             snapshot_log_bytes: 256 << 20,
             log_bytes_max: 2 << 30,
             background_bytes_per_second: 256 << 20,
+            fill_bytes_per_second: 32 << 20,
             reserve_bytes: 0,
         }
     }
