@@ -8,7 +8,7 @@ use fanfold_storage::command::Limits;
 use fanfold_storage::fs::{FileSystem, RealFs};
 use fanfold_storage::log::LogOptions;
 
-use crate::catalog::REPLICAS_DEFAULT;
+use crate::catalog::{FEATURE_LEVEL, REPLICAS_DEFAULT};
 use crate::clock::{Clock, SystemClock};
 use crate::phases::Phases;
 use crate::raft::{FileSettings, RaftSettings};
@@ -104,6 +104,9 @@ pub struct NodeOptions {
     pub phases: Arc<Phases>,
     /// Events a journal keeps for a destination that does not answer, before it is dropped (R10).
     pub journal_events_max: usize,
+    /// The feature level that the node says its program has (R3); another one than the default is for tests of clusters of several
+    /// versions.
+    pub feature_level: u32,
 }
 
 impl NodeOptions {
@@ -127,6 +130,7 @@ impl NodeOptions {
             raft: RaftSettings::default(),
             phases: Arc::default(),
             journal_events_max: 1 << 20,
+            feature_level: FEATURE_LEVEL,
         }
     }
 }

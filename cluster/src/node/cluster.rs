@@ -90,8 +90,10 @@ impl Node {
         let led = self.whereabouts.leaders.led(group).filter(|(leader, _)| liveness.is_alive(*leader));
         let (leader, term) = (led.map(|(leader, _)| leader), led.map_or(0, |(_, term)| term));
         let voters = report.as_ref().map_or_else(|| wanted.clone(), |report| report.voters.clone());
-        let silent =
-            |records: &[ReplicaRecord]| records.iter().filter(|r| !liveness.is_alive(r.node)).count();
+        // What is damaged takes no part, like what is silent.
+        let is_away =
+            |record: &&ReplicaRecord| !liveness.is_alive(record.node) || surveyed.is_closed(group, record);
+        let silent = |records: &[ReplicaRecord]| records.iter().filter(is_away).count();
         let is_settled = report.as_ref().is_some_and(|report| {
             let is_wanted = |voter| wanted.contains(voter);
             report.settled_epoch > 0
@@ -138,6 +140,9 @@ impl Node {
     ) -> Result<ClusterChanged, NodeError> {
         let _pass = self.enter()?;
         self.acquainted().await?;
+        if let ClusterChange::Upgrade { to } = change {
+            return self.upgrade(to, is_dry_run).await;
+        }
         self.host.survey.note(self.host.node, self.host.report());
         if matches!(change, ClusterChange::Remove { .. }) {
             self.surveyed().await?;

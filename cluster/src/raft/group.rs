@@ -300,10 +300,15 @@ impl<M: Machine> Group<M> {
 
     /// Who leads, as far as this replica knows.
     pub fn leader_hint(&self) -> Option<LeaderHint> {
+        self.leader_of_term().map(|(_, hint)| hint)
+    }
+
+    /// Who leads, as far as this replica knows, and in which term.
+    pub fn leader_of_term(&self) -> Option<(u64, LeaderHint)> {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
         let replica = metrics.current_leader?;
         let address = metrics.membership_config.get_node(&replica)?.clone();
-        Some(LeaderHint { replica, address })
+        Some((metrics.current_term, LeaderHint { replica, address }))
     }
 
     /// What this replica knows about its group now.
