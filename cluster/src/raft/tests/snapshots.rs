@@ -289,7 +289,7 @@ async fn applying_waits_for_a_cut_that_has_saved_as_much_as_it_may() {
         tokio::task::yield_now().await;
     }
     assert!(taken.await.unwrap().unwrap());
-    next.await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), next).await.expect("the cut has ended").unwrap();
     node.acked.push(late.to_owned());
     drop((asked, allow));
     let node = node.restart().await;
@@ -316,7 +316,8 @@ async fn a_cut_that_fails_lets_go_whoever_waits_for_it() {
     node.write(1).await;
     node.disk.set_room_bytes(Some(0));
     drop((asked, allow));
-    node.write(2).await;
+    let written = tokio::time::timeout(Duration::from_secs(60), node.write(2)).await;
+    written.expect("the cut has ended");
     assert!(taken.await.unwrap().unwrap_err().is_full());
     node.disk.set_room_bytes(None);
     node.group.change(|notebook| notebook.cut_lines_max = None);
