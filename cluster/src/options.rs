@@ -38,8 +38,12 @@ pub struct DiskOptions {
 
 impl Default for DiskOptions {
     fn default() -> Self {
-        let files =
-            FileSettings { table_bytes: 32 << 20, segment_bytes_max: 512 << 20, cache_bytes: 32 << 20 };
+        let files = FileSettings {
+            table_bytes: 32 << 20,
+            segment_bytes_max: 512 << 20,
+            cache_bytes: 32 << 20,
+            cut_bytes_max: 16 << 20,
+        };
         Self {
             files,
             snapshot_log_bytes: 256 << 20,

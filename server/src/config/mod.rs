@@ -386,6 +386,7 @@ impl Config {
                 table_bytes: self.table_bytes,
                 cache_bytes: self.cache_bytes,
                 segment_bytes_max: self.segment_bytes_max,
+                ..DiskOptions::default().files
             },
             snapshot_log_bytes: self.snapshot_log_bytes,
             log_bytes_max: self.log_bytes_max,
