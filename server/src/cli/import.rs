@@ -148,6 +148,9 @@ async fn import(common: Common, job: Job) -> Result<(), CliError> {
     let format = format(&common)?;
     let rejects = common.rejects.clone().unwrap_or_else(|| beside(&common.files[0], ".rejects"));
     check_outputs(&common, &job, &rejects)?;
+    if common.state.is_some() && !common.dry_run && state_path(&common).is_none() {
+        eprintln!("fanfold: --state has no effect: pipes and standard input cannot be gone on with");
+    }
     let started = Instant::now();
     let mut summary = None;
     if common.dry_run {

@@ -146,7 +146,13 @@ fn is_zstd(path: &Path) -> bool {
 
 /// Whether an input can be read only once: standard input, a pipe, a device.
 pub(crate) fn is_stream(path: &Path) -> bool {
-    path == Path::new(STDIN) || path.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+    path == Path::new(STDIN) || is_device(path)
+}
+
+/// Whether a path is no file that is this process's own: a device, a pipe, or what it was started with, as `/dev/stderr`.
+pub(crate) fn is_device(path: &Path) -> bool {
+    let is_of_system = path.starts_with("/dev") || path.starts_with("/proc");
+    is_of_system || path.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
 }
 
 /// With what an input is packed that cannot be read, by its first bytes.

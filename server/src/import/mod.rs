@@ -102,7 +102,7 @@ pub enum ImportError {
         length: u64,
     },
     /// The state file is not usable.
-    #[error("the state file {}: {source}", path.display())]
+    #[error("cannot use the state file {}: {source}; name another one with --state, or remove it to begin anew", path.display())]
     State {
         /// The file.
         path: PathBuf,

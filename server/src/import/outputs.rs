@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::ImportError;
+use super::lines::is_device;
 
 /// One such file.
 #[derive(Debug)]
@@ -60,10 +61,10 @@ impl Output {
         let (Some(file), Some(path)) = (&mut self.file, &self.path) else { return Ok(()) };
         let failed = |source| ImportError::Write { path: path.clone(), source };
         file.flush().map_err(failed)?;
-        let written = file.get_ref().metadata().map_err(failed)?;
-        if !written.is_file() {
+        if is_device(path) {
             return Ok(());
         }
+        let written = file.get_ref().metadata().map_err(failed)?;
         file.get_ref().sync_data().map_err(failed)?;
         match path.metadata() {
             Ok(there) if is_same(&there, &written) => {}
@@ -105,6 +106,9 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
 
 /// Takes away what an earlier import wrote.
 fn clear(path: &Path) -> io::Result<()> {
+    if is_device(path) {
+        return Ok(());
+    }
     match path.symlink_metadata() {
         Ok(found) if found.is_file() => std::fs::remove_file(path),
         Ok(found) if found.is_symlink() && path.metadata().is_ok_and(|target| target.is_file()) => {
@@ -117,10 +121,11 @@ fn clear(path: &Path) -> io::Result<()> {
 
 /// `InvalidData` if the file does not hold so many bytes that end with a line.
 fn open(path: &Path, length: u64) -> io::Result<File> {
-    let mut file = match path.metadata() {
-        Ok(found) if !found.is_file() => return File::options().write(true).open(path),
-        _ => File::options().read(true).write(true).create(true).truncate(false).open(path)?,
-    };
+    if is_device(path) {
+        // Others may write there too.
+        return File::options().append(true).open(path);
+    }
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
     if let Some(last) = length.checked_sub(1) {
         let mut end = [0];
         if file.metadata()?.len() < length || file.read_exact_at(&mut end, last).is_err() || end != *b"\n" {
@@ -184,6 +189,14 @@ mod tests {
         assert_eq!(write(Path::new("/dev/null"), 4, &["two"]).unwrap(), 8);
         assert!(Path::new("/dev/null").exists());
         assert!(matches!(write(Path::new("/dev/full"), 0, &["one"]), Err(ImportError::Write { .. })));
+        // Nor is what a process was started with, though it may be a file.
+        let log = dir.path().join("log");
+        std::fs::write(&log, "what others wrote\n").unwrap();
+        let opened = File::options().append(true).open(&log).unwrap();
+        let open = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&opened));
+        write(Path::new(&open), 0, &["one"]).unwrap();
+        write(Path::new(&open), 4, &["two"]).unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "what others wrote\none\ntwo\n");
     }
 
     #[test]

@@ -98,9 +98,14 @@ fn a_pipe_is_read_to_its_end_from_its_beginning() {
     // More than is looked at of a file to know it again.
     let line = |n: u64| format!("{n}\t{}\n", n + 1);
     let file = write(&place, "edges", (0..EDGES).map(line).collect::<String>());
-    let line = "cd $3 && cat $2 | \"$0\" import follows --format tsv /dev/stdin --address $1 --output json";
+    let line = "cd $3 && cat $2 | \"$0\" import follows --format tsv /dev/stdin --address $1 --output json --state s";
     let piped = shell(line, &[&node.address, &file, place.path("").to_str().unwrap()]);
     assert_eq!(shown(&piped)["new"], json!(EDGES));
+    assert!(stderr(&piped).contains("--state has no effect") && !place.path("s").exists(), "{piped:?}");
+    // What stands there may be a file all the same.
+    let line = line.replace("cat $2 | ", "").replace("$1", "$1 < $2");
+    let again = shown(&shell(&line, &[&node.address, &file, place.path("").to_str().unwrap()]));
+    assert_eq!((&again["new"], &again["known"]), (&json!(0), &json!(EDGES)));
     assert_eq!(count(&node, "edges"), EDGES);
     node.stop();
 }
