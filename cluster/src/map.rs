@@ -105,6 +105,12 @@ impl Leaders {
     pub fn of(&self, group: GroupId) -> Option<u64> {
         self.0.read().get(&group)?.node
     }
+
+    /// The node that leads a group, and the term in which it does.
+    pub fn led(&self, group: GroupId) -> Option<(u64, u64)> {
+        let known = *self.0.read().get(&group)?;
+        Some((known.node?, known.term))
+    }
 }
 
 /// Where nodes are, and who leads what.

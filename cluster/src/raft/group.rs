@@ -103,6 +103,7 @@ pub(super) struct Inner<M: Machine> {
     pub spec: GroupSpec,
     pub settings: RaftSettings,
     pub files: GroupFiles,
+    pub transport: Arc<dyn PeerTransport>,
     pub current: Arc<Current>,
     /// Held by who works on the files.
     pub turn: Arc<tokio::sync::Mutex<()>>,
@@ -184,7 +185,7 @@ impl<M: Machine> Group<M> {
         let network = NetworkFactory::new(
             spec.group,
             spec.replica,
-            transport,
+            transport.clone(),
             Duration::from_millis(settings.append_timeout_ms),
         );
         let outgoing = network.outgoing();
@@ -201,6 +202,7 @@ impl<M: Machine> Group<M> {
                 spec,
                 settings: settings.clone(),
                 files,
+                transport,
                 current,
                 turn: Arc::default(),
                 alone: Alone::default(),
