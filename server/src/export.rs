@@ -42,7 +42,7 @@ pub enum ExportError {
     },
     /// The node is one of several, and may not know of all that was acknowledged.
     #[error(
-        "{} is of one of {nodes} nodes, which may be behind the others; export a backup of them: \
+        "{} is of one of {nodes} nodes, which may be behind the others; export a backup of them all: \
          `fanfold backup create`, then --backup",
         path.display()
     )]
@@ -117,26 +117,27 @@ pub(crate) struct Exported {
     pub(crate) left_out: Vec<u16>,
 }
 
-/// Exports a backup, which is one moment of a node that ran: it is put together in a directory of its own beside the files,
-/// mostly of links to those of the backup, and that is removed again. `done` hears of each partition that is exported.
-pub(crate) async fn export_backup(
-    dir: &Path,
+/// Exports a backup, which is one moment of a node that ran, or those of the nodes of a cluster: of each partition the one that goes
+/// furthest. They are put together in a directory beside the files, mostly of links to theirs, and that is removed again. `done`
+/// hears of each partition that is exported.
+pub(crate) async fn export_backups(
+    backups: Vec<Backup>,
     what: What,
     out: &Path,
     leaves_out_damaged: bool,
     done: impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
     check(what, out)?;
-    let (backups, place) = ([Backup::open(dir)?], place_beside(out)?);
+    let place = place_beside(out)?;
     let data_dir = place.path().join("data");
-    let target = data_dir.clone();
+    let (dir, target) = (backups.first().map(|backup| backup.dir.clone()), data_dir.clone());
     let put = tokio::task::spawn_blocking(move || {
         restore_all(&backups, leaves_out_damaged, &target, &Meter::new(None))
     });
     let empty = put.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     let options = NodeOptions::new(&data_dir);
     let exported = open_and_export(options, what, out, leaves_out_damaged, done).await;
-    let mut exported = exported.map_err(|error| error.of(dir, &data_dir))?;
+    let mut exported = exported.map_err(|error| error.of(&dir.unwrap_or_default(), &data_dir))?;
     exported.left_out.extend(empty);
     Ok(exported)
 }
