@@ -96,6 +96,8 @@ pub fn is_settled(data_dir: &Path) -> bool {
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
+    /// Where the database is opened: that of the directory, or a copy, since opening it writes.
+    opened: PathBuf,
     /// Held while the database is open: it can be opened once at a time.
     database: Mutex<()>,
 }
@@ -121,7 +123,12 @@ impl DataDir {
 
     /// The directory at `path`, as it is.
     pub fn at(path: &Path) -> Self {
-        Self { path: path.to_owned(), database: Mutex::default() }
+        Self::looked_at(path, path.join(IDENTITY_DIR))
+    }
+
+    /// The directory at `path` with a copy of its database, for those who only look.
+    pub fn looked_at(path: &Path, opened: PathBuf) -> Self {
+        Self { path: path.to_owned(), opened, database: Mutex::default() }
     }
 
     /// The identity, if there is a readable one; nothing is made or moved.
@@ -206,7 +213,7 @@ impl DataDir {
 
     /// Whether the disk has room for the database to be opened: it writes then, and what does not fit damages it.
     pub fn has_room(&self) -> bool {
-        RealFs.free_bytes(&self.path).is_ok_and(|bytes| bytes >= ROOM_BYTES)
+        RealFs.free_bytes(self.opened.parent().unwrap_or(&self.path)).is_ok_and(|bytes| bytes >= ROOM_BYTES)
     }
 
     /// The identity, if there is one. An unreadable one is moved aside, to be rebuilt.
@@ -279,7 +286,7 @@ impl DataDir {
 
     /// Opens the database. sled gives its lock back some time after the last handle is dropped, so that is waited for.
     fn open(&self) -> sled::Result<sled::Db> {
-        let config = sled::Config::new().path(self.path.join(IDENTITY_DIR)).cache_capacity(CACHE_BYTES);
+        let config = sled::Config::new().path(&self.opened).cache_capacity(CACHE_BYTES);
         let config = config.flush_every_ms(None);
         let give_up = Instant::now() + UNLOCK_WAIT;
         loop {

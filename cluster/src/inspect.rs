@@ -13,9 +13,9 @@ use fanfold_storage::ids::Stamp;
 use fanfold_storage::log::{AffectedGroups, GroupId};
 use thiserror::Error;
 
-use crate::backup::Restored;
+use crate::backup::{Restored, copy_all};
 use crate::error::OpenError;
-use crate::identity::{DataDir, Identity};
+use crate::identity::{DataDir, IDENTITY_DIR, Identity};
 use crate::lock::DirLock;
 use crate::raft::{CodecError, Look, groups_dir, look};
 
@@ -24,6 +24,8 @@ use crate::raft::{CodecError, Look, groups_dir, look};
 pub struct Inspection {
     dir: DataDir,
     _lock: Option<DirLock>,
+    /// Of the identity, if it could be copied: its database writes when it is opened.
+    _copy: Option<tempfile::TempDir>,
 }
 
 /// What a data directory says of itself.
@@ -69,7 +71,12 @@ impl Inspection {
         if !dir.has_identity() && !dir.log().is_dir() && !groups_dir(data_dir).is_dir() {
             return Err(OpenError::NoNode { data_dir: data_dir.to_owned() });
         }
-        Ok(Self { dir, _lock: DirLock::hold(data_dir)? })
+        let lock = DirLock::hold(data_dir)?;
+        let copy = tempfile::tempdir().ok().filter(|_| dir.has_identity());
+        let copy = copy.filter(|copy| copy_all(&dir.identity(), &copy.path().join(IDENTITY_DIR)).is_ok());
+        let dir =
+            copy.as_ref().map_or(dir, |copy| DataDir::looked_at(data_dir, copy.path().join(IDENTITY_DIR)));
+        Ok(Self { dir, _lock: lock, _copy: copy })
     }
 
     /// What the directory says of itself.

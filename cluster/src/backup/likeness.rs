@@ -76,7 +76,8 @@ fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>, BackupError> {
     items.map(|item| item.map(|item| item.file_name())).collect::<io::Result<_>>().at(dir)
 }
 
-fn copy_all(from: &Path, to: &Path) -> Result<(), BackupError> {
+/// Copies a directory with all that is in it.
+pub(crate) fn copy_all(from: &Path, to: &Path) -> Result<(), BackupError> {
     std::fs::create_dir_all(to).at(to)?;
     for name in names(from)? {
         let (from, to) = (from.join(&name), to.join(&name));

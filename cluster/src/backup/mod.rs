@@ -25,6 +25,7 @@ use create::Prepared;
 pub(crate) use create::{Source, prepare, write};
 pub use error::BackupError;
 pub use likeness::Likeness;
+pub(crate) use likeness::copy_all;
 pub(crate) use marker::{Alone, FILE as RESTORE_FILE, Restored};
 pub use restore::{restore, restore_all, restore_partition};
 pub use salvage::{Begins, Salvage, salvage};
