@@ -24,6 +24,12 @@ pub enum OpenError {
         /// The process, if the lock file says.
         pid: Option<u32>,
     },
+    /// There is nothing of a node in the directory.
+    #[error("{data_dir:?} holds no node; name the data directory of one with --data-dir")]
+    NoNode {
+        /// The directory.
+        data_dir: PathBuf,
+    },
     /// The number of partitions is no power of two up to 4,096.
     #[error("{got} partitions are not possible; choose a power of two from 1 to 4096")]
     PartitionCount {

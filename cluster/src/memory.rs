@@ -40,6 +40,12 @@ const TABLE_BYTES_MIN: u64 = 64 << 10;
 /// While memory is short, tables are flushed at this part of their size.
 const TIGHT_PART: u64 = 8;
 
+/// This part of the budget is for what changes while snapshots are cut, of all partitions …
+const CUTS_PART: u64 = 16;
+
+/// … but a partition's is not less, because of the budget.
+const CUT_BYTES_MIN: u64 = 256 << 10;
+
 /// The least log between two snapshots, however small the budget.
 const SNAPSHOT_LOG_BYTES_MIN: u64 = 256 << 10;
 
@@ -95,6 +101,10 @@ pub(crate) fn within(disk: &DiskOptions, memory_bytes: u64, partitions: u16) -> 
         table_bytes: disk.files.table_bytes.min(table.max(TABLE_BYTES_MIN)),
         cache_bytes: disk.files.cache_bytes.min(table),
         segment_bytes_max: disk.files.segment_bytes_max.min(share.max(SEGMENT_BYTES_MIN)),
+        cut_bytes_max: disk
+            .files
+            .cut_bytes_max
+            .min((memory_bytes / CUTS_PART / partitions).max(CUT_BYTES_MIN)),
     };
     let snapshot_log_bytes = disk.snapshot_log_bytes.min(of_partition.max(SNAPSHOT_LOG_BYTES_MIN));
     DiskOptions { files, snapshot_log_bytes, ..disk }
@@ -314,11 +324,14 @@ mod tests {
     fn the_tables_of_all_partitions_fit_into_their_part() {
         for (memory_bytes, partitions) in [(64 << 20, 16), (1 << 30, 64), (16 << 30, 16)] {
             let disk = within(&DiskOptions::default(), memory_bytes, partitions);
-            let FileSettings { table_bytes, cache_bytes, segment_bytes_max } = disk.files;
+            let FileSettings { table_bytes, cache_bytes, segment_bytes_max, cut_bytes_max } = disk.files;
             let tables = u64::from(partitions) * (2 * table_bytes + cache_bytes);
             assert!(tables <= memory_bytes / TABLES_PART, "{tables} of {memory_bytes}");
             assert!(u64::from(partitions) * disk.snapshot_log_bytes <= memory_bytes / TABLES_PART);
             assert!(segment_bytes_max <= memory_bytes / TABLES_PART);
+            assert!(
+                u64::from(partitions) * cut_bytes_max <= (memory_bytes / CUTS_PART).max(16 * CUT_BYTES_MIN)
+            );
         }
         assert_eq!(within(&DiskOptions::default(), 0, 1), DiskOptions::default());
         assert_eq!(within(&DiskOptions::default(), 1 << 40, 1), DiskOptions::default());

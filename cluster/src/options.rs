@@ -30,19 +30,26 @@ pub struct DiskOptions {
     pub log_bytes_max: u64,
     /// Bytes that are written in the background, by all groups together, in a second.
     pub background_bytes_per_second: u64,
+    /// Bytes of log and snapshots that the replicas here take in a second, all together, while they are filled by their peers.
+    pub fill_bytes_per_second: u64,
     /// Bytes of the disk that are kept for the time when it is full; 0 is none.
     pub reserve_bytes: u64,
 }
 
 impl Default for DiskOptions {
     fn default() -> Self {
-        let files =
-            FileSettings { table_bytes: 32 << 20, segment_bytes_max: 512 << 20, cache_bytes: 32 << 20 };
+        let files = FileSettings {
+            table_bytes: 32 << 20,
+            segment_bytes_max: 512 << 20,
+            cache_bytes: 32 << 20,
+            cut_bytes_max: 16 << 20,
+        };
         Self {
             files,
             snapshot_log_bytes: 256 << 20,
             log_bytes_max: 2 << 30,
             background_bytes_per_second: 256 << 20,
+            fill_bytes_per_second: 32 << 20,
             reserve_bytes: 0,
         }
     }

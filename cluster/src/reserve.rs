@@ -41,7 +41,8 @@ impl Reserve {
         let mut is_held = self.is_held.lock().unwrap_or_else(PoisonError::into_inner);
         let there = *is_held != Some(false) && self.fs.remove(&self.dir.join(FILE)).is_ok();
         *is_held = Some(false);
-        there
+        // What a process left that was killed while it made the file.
+        self.fs.remove(&self.dir.join(UNFINISHED)).is_ok() || there
     }
 
     /// Whether the file is to be made.
@@ -59,6 +60,8 @@ impl Reserve {
             return Ok(());
         }
         self.fs.create_dir_all(&self.dir)?;
+        // What a process left that was killed while it made the file takes room, and helps nobody.
+        let _ = self.fs.remove(&self.dir.join(UNFINISHED));
         if self.fs.free_bytes(&self.dir)? < ROOM * self.bytes {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -73,7 +76,6 @@ impl Reserve {
 
     fn make(&self, path: &Path) -> io::Result<()> {
         let unfinished = self.dir.join(UNFINISHED);
-        let _ = self.fs.remove(&unfinished);
         let file = self.fs.create(&unfinished)?;
         fill_with_zeros(&*file, 0, self.bytes)?;
         file.sync_data()?;
@@ -109,5 +111,41 @@ mod tests {
         disk.set_room_bytes(None);
         next.take().unwrap();
         assert!(reserve(&disk).give_up(), "also by a process that never looked");
+    }
+
+    #[test]
+    fn what_a_killed_process_had_made_of_it_takes_no_room_for_good() {
+        for taken in [true, false] {
+            let disk = FaultFs::new();
+            let dir = Path::new("/data");
+            let reserve = |disk: &FaultFs| Reserve::new(Arc::new(disk.clone()), dir, 10_000);
+            // The file is there, and written in part or whole, without its name.
+            disk.stop_after(2);
+            assert!(reserve(&disk).take().is_err());
+            let disk = disk.kill();
+            assert_eq!(disk.paths(), [dir.join(UNFINISHED)]);
+            disk.set_room_bytes(Some(10_000));
+            let next = reserve(&disk);
+            if taken {
+                assert!(next.take().is_err());
+            } else {
+                assert!(next.give_up());
+            }
+            assert!(disk.paths().is_empty(), "{:?}", disk.paths());
+            disk.set_room_bytes(None);
+            next.take().unwrap();
+        }
+    }
+
+    #[test]
+    fn it_is_given_up_each_time_that_there_is_room_for_it_in_between() {
+        let disk = FaultFs::new();
+        let reserve = Reserve::new(Arc::new(disk.clone()), Path::new("/data"), 10_000);
+        for _ in 0..3 {
+            disk.set_room_bytes(None);
+            reserve.take().unwrap();
+            disk.set_room_bytes(Some(10_000));
+            assert!(reserve.give_up() && !reserve.give_up() && reserve.is_wanted());
+        }
     }
 }

@@ -31,6 +31,22 @@ pub struct Finding {
     pub what: String,
 }
 
+/// How every finding begins that is of a file which the disk did not give: a later check may find it as it was written.
+const UNREAD: &str = "not read, so that it may be as it was written";
+
+impl Finding {
+    /// A finding of an error; `is_unread`: the disk did not give what was asked of it.
+    fn of(path: &Path, offset: Option<u64>, error: &dyn std::fmt::Display, is_unread: bool) -> Self {
+        let what = if is_unread { format!("{UNREAD}: {error}") } else { error.to_string() };
+        Self { path: path.to_owned(), offset, what }
+    }
+
+    /// Whether the disk did not give what was to be checked; otherwise it gave something else than was written.
+    pub fn is_unread(&self) -> bool {
+        self.what.starts_with(UNREAD)
+    }
+}
+
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
@@ -243,9 +259,8 @@ impl Report {
         let HeldGroup { group, replica, files, snapshots, segments, damage, .. } = held;
         let (dir, store) = (&files.dir, &files.snapshots);
         self.note(fs, dir, *group, Some(*replica));
-        if let Some(Damage { path, offset, what, .. }) = damage {
-            let path = path.as_ref().unwrap_or(dir).clone();
-            self.findings.push(Finding { path, offset: *offset, what: what.clone() });
+        if let Some(Damage { path, offset, what, is_unread }) = damage {
+            self.findings.push(Finding::of(path.as_ref().unwrap_or(dir), *offset, what, *is_unread));
         }
         let looked = SnapshotStore::look(files.fs.clone(), dir, *group);
         let mut found = looked.map_or_else(
@@ -350,8 +365,11 @@ impl Report {
 
     /// Adds what is wrong with a snapshot; `path` if the error names no file.
     fn add(&mut self, error: &SnapshotError, path: &Path) {
-        let (path, offset) = error.place().unwrap_or((path, None));
-        let finding = Finding { path: path.to_owned(), offset, what: error.to_string() };
+        let (path, offset) = match error {
+            SnapshotError::Io { path, .. } => (&**path, None),
+            _ => error.place().unwrap_or((path, None)),
+        };
+        let finding = Finding::of(path, offset, error, error.is_unread());
         if !self.findings.contains(&finding) {
             self.findings.push(finding);
         }
@@ -377,26 +395,26 @@ impl Report {
     }
 
     fn unreadable_log(&mut self, error: &LogOpenError) {
-        let path = error.path().to_owned();
-        self.findings.push(Finding { path, offset: None, what: error.to_string() });
+        self.findings.push(Finding::of(error.path(), None, error, error.is_unread()));
     }
 
     /// Adds every damaged place of a log that cannot be read as a whole.
     fn log_places(&mut self, error: &LogOpenError, log_dir: &Path) -> Result<(), OpenError> {
         let (before, mut file) = (self.findings.len(), PathBuf::new());
-        let mut add = |path: &Path, offset, what: &str| {
-            self.findings.push(Finding { path: path.to_owned(), offset, what: what.to_owned() });
+        let mut add = |path: &Path, offset, what: &dyn std::fmt::Display, is_unread| {
+            self.findings.push(Finding::of(path, offset, what, is_unread));
         };
         inspect(&RealFs, log_dir, &|_| {}, &mut |found| match found {
             Inspected::Segment(segment) => segment.path.clone_into(&mut file),
-            Inspected::MissingSegment { path } => add(path, None, "the segment is missing"),
-            Inspected::UnreadableSegment { path, error } => add(path, None, &error.to_string()),
+            Inspected::MissingSegment { path } => add(path, None, &"the segment is missing", false),
+            Inspected::UnreadableSegment { path, error } => add(path, None, error, error.is_unread()),
             Inspected::Record(record) if record.payload.is_none() => {
                 let whose = name_of(record.group);
-                add(&file, Some(record.offset), &format!("a record of {whose} has a wrong checksum"));
+                let what = format!("a record of {whose} has a wrong checksum");
+                add(&file, Some(record.offset), &what, false);
             }
             Inspected::Unknown { path, offset, before_batch: true, .. } => {
-                add(path, Some(*offset), "bytes between batches are damaged");
+                add(path, Some(*offset), &"bytes between batches are damaged", false);
             }
             _ => {}
         })?;

@@ -30,8 +30,12 @@ use crate::wire::{Answer, Peers, Request, Service, Streams, Wire, name_of};
 use crate::world::{NodeClock, World, lock};
 
 /// Small, so that segments, snapshots and merges come soon.
-const FILES: FileSettings =
-    FileSettings { table_bytes: 8 << 10, segment_bytes_max: 64 << 10, cache_bytes: 8 << 10 };
+const FILES: FileSettings = FileSettings {
+    table_bytes: 8 << 10,
+    segment_bytes_max: 64 << 10,
+    cache_bytes: 8 << 10,
+    cut_bytes_max: 2 << 10,
+};
 
 /// A leader's stamps: as R2 says, or as its clock says.
 enum LeaderStamps {

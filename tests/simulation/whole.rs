@@ -64,10 +64,16 @@ fn options(world: &Arc<World>, node: usize) -> NodeOptions {
     options.log.segment_bytes = 256 << 10;
     options.log.recent_bytes_max = 32 << 10;
     options.disk = DiskOptions {
-        files: FileSettings { table_bytes: 16 << 10, segment_bytes_max: 128 << 10, cache_bytes: 16 << 10 },
+        files: FileSettings {
+            table_bytes: 16 << 10,
+            segment_bytes_max: 128 << 10,
+            cache_bytes: 16 << 10,
+            cut_bytes_max: 2 << 10,
+        },
         snapshot_log_bytes: 24 << 10,
         log_bytes_max: 2 << 20,
         background_bytes_per_second: 1 << 50,
+        fill_bytes_per_second: 1 << 20,
         reserve_bytes: 0,
     };
     options.advertise = format!("{}:1", name_of(node));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfold_client::{Client, EntryId, Page, Space, UserId};
+use fanfold_client::{Client, EntryId, NewEntry, Page, Space, UserId};
 use fanfold_server::workload::node_process::{NodeProcess, NodeProcessOptions};
 use fanfold_storage::entry::{Audience, Entry};
 use fanfold_storage::ids as stored;
@@ -70,6 +70,71 @@ impl Draw {
 
 fn stored_user(user: UserId) -> stored::UserId {
     stored::UserId(user.0)
+}
+
+/// Large indexes of segments are mapped: a page of one that the disk does not give ends the process (SIGBUS), as does a file that
+/// somebody cuts, and nothing wrong is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mapped_index_that_is_cut_ends_the_process_and_a_restart_has_everything() {
+    const ENTRIES: usize = 30_000;
+    let arguments = [
+        "--partitions",
+        "1",
+        "--table-bytes",
+        "2097152",
+        "--cache-bytes",
+        "0",
+        // The log has everything.
+        "--snapshot-log-bytes",
+        "1073741824",
+    ];
+    let mut node = NodeProcess::start(NodeProcessOptions {
+        program: env!("CARGO_BIN_EXE_fanfold-tests-node").into(),
+        arguments: Vec::new(),
+        start_arguments: arguments.map(Into::into).to_vec(),
+        ready_timeout: Duration::from_secs(60),
+    })
+    .await
+    .unwrap();
+    let client = Client::builder(node.address().to_string()).deadline(Duration::from_secs(60));
+    let client = client.connect().await.unwrap();
+    let posts = client.space("posts");
+    let mut made = BTreeSet::new();
+    while made.len() < ENTRIES {
+        let entries: Vec<_> = (0..1_000).map(|_| NewEntry::new(UserId(1), "an entry".to_owned())).collect();
+        made.extend(posts.append_many(entries).await.unwrap().into_iter().map(|made| made.unwrap().id));
+    }
+    let group = node.data_dir().join("groups/0001");
+    // More than half of such a segment are indexes, far more than are kept in memory.
+    let large = || {
+        let files = std::fs::read_dir(&group).unwrap().map(|file| file.unwrap().path());
+        let segments = files.filter(|path| path.extension().is_some_and(|e| e == "segment"));
+        segments
+            .filter(|path| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 300 << 10))
+            .collect::<Vec<_>>()
+    };
+    while large().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let reads = async {
+        loop {
+            for segment in large() {
+                std::fs::OpenOptions::new().write(true).open(segment).unwrap().set_len(100).unwrap();
+            }
+            let read = posts.timeline(UserId(1)).limit(200).deadline(Duration::from_secs(1)).pages();
+            let _refused_or_whole = read.try_collect::<Vec<_>>().await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = node.watch() => ended.to_string(),
+        () = reads => unreachable!("reads go on"),
+    };
+    assert!(ended.contains("signal: 7"), "{ended}");
+    node.restart().await.unwrap();
+    let pages: Vec<_> = posts.timeline(UserId(1)).limit(200).pages().try_collect().await.unwrap();
+    let shown: BTreeSet<_> = pages.into_iter().flat_map(|page| page.entries).map(|entry| entry.id).collect();
+    assert!(shown == made, "{} of {}", shown.len(), made.len());
+    node.end().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -99,7 +99,7 @@ impl Node {
         let replicas = replicas_alone(replicas, stored.as_ref(), restored.as_ref());
         let pacer = Arc::new(Pacer::new(options.disk.background_bytes_per_second));
         // Snapshots and the log take long to read, and neither needs the other before both are there.
-        let fills = Fills::default();
+        let fills = Fills::new(options.disk.fill_bytes_per_second);
         let loads = Loads::begin(&options, (&pacer, &fills), stored.as_ref(), &replicas);
         let loads = Arc::new(loads);
         let (left, stopping) = (loads.clone(), stopping.clone());

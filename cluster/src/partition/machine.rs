@@ -158,6 +158,10 @@ impl Machine for PartitionMachine {
         })
     }
 
+    fn cut_holds_too_much(&mut self) -> bool {
+        self.state.cut_holds_too_much()
+    }
+
     fn cut_work(&mut self) -> Option<FileWork<Self>> {
         self.flush_work()
     }
@@ -229,6 +233,7 @@ impl Machine for PartitionMachine {
 
     fn file_work(&mut self, settings: &FileSettings) -> Option<FileWork<Self>> {
         self.state()?;
+        self.state.bound_cuts(settings.cut_bytes_max as usize);
         let (expired, cached) =
             (self.state.drop_expired_segments(), self.state.drop_cached_tables(settings.cache_bytes));
         if expired.segments().len() + cached.tables() > 0 {

@@ -4,6 +4,8 @@
 //! - A committed batch that does not decode is damage: nothing is applied from then on, and service is refused.
 
 mod activity;
+#[cfg(test)]
+mod crashes;
 mod fresh;
 mod gate;
 mod handle;

@@ -17,6 +17,7 @@ use futures_util::FutureExt;
 use super::handle::{PartitionHandle, position_of};
 use super::machine::PartitionMachine;
 use crate::clock::{Stamps, SystemClock};
+use crate::options::DiskOptions;
 use crate::position::Position;
 use crate::proposer::Proposer;
 use crate::raft::testing::{directory, open_memory_log, quick};
@@ -78,7 +79,8 @@ impl Node {
         let tag = WriteTag { session: SessionId(1), sequence: number, lowest_unanswered: number };
         let write = Write::Append { items: items.collect() };
         self.apply(1_000_000 + sequence, vec![Command::Write { tag, write }]).await;
-        let settings = FileSettings { table_bytes: 0, segment_bytes_max: 1 << 20, cache_bytes: 0 };
+        let settings =
+            FileSettings { table_bytes: 0, segment_bytes_max: 1 << 20, ..DiskOptions::default().files };
         let turn = self.group.turn().await;
         while let Some(work) = self.group.change(|machine| machine.file_work(&settings)) {
             self.group.work(&turn, work).await.unwrap();

@@ -127,6 +127,8 @@ pub struct FileSettings {
     pub segment_bytes_max: u64,
     /// Bytes of entries that are on disk already and are kept in memory for reads, of each partition.
     pub cache_bytes: u64,
+    /// Bytes of memory for what changes while a snapshot is cut; applying waits for the snapshot at that.
+    pub cut_bytes_max: u64,
 }
 
 /// Where a group's files are, before they are looked at.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use fanfold_storage::snapshot::{Listed, Manifest, SnapshotError};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::files::{FileError, FileSettings, FileWork, Garbage, GroupFiles};
 use super::keep::beside;
@@ -49,6 +49,12 @@ pub trait Machine: Send + Sync + 'static {
     /// The next step of the cut: a bucket, as the state was when it began, or that it is as in the snapshot before; `must_write`
     /// says of which buckets that is not enough. Runs under the write lock, between pieces of work on later entries.
     fn next_bucket(&mut self, must_write: &dyn Fn(u8, u64) -> bool) -> Option<Bucket>;
+
+    /// Whether the cut holds as much as it may of what changed since it began: nothing is to be applied before it took further
+    /// steps. Runs under the write lock.
+    fn cut_holds_too_much(&mut self) -> bool {
+        false
+    }
 
     /// Work that has to be done and installed before the last bucket; none when there is no more.
     fn cut_work(&mut self) -> Option<FileWork<Self>>
@@ -199,6 +205,8 @@ pub(super) struct Shared<M> {
     pub times: ApplyClock,
     /// A panic left half a state.
     is_broken: AtomicBool,
+    /// Tells who applies that a cut took a step, or ended.
+    cut_steps: Notify,
 }
 
 /// Marks a state as broken that is left by a panic. One that is changed while a panic elsewhere unwinds is whole.
@@ -226,7 +234,13 @@ impl<M> Shared<M> {
     pub fn new(machine: M) -> Self {
         let state = Applied { machine, log_id: None, membership: StoredMembership::default() };
         let (index, is_broken) = (watch::Sender::new(0), AtomicBool::new(false));
-        Self { state: StateLock::new(state), index, times: ApplyClock::default(), is_broken }
+        Self {
+            state: StateLock::new(state),
+            index,
+            times: ApplyClock::default(),
+            is_broken,
+            cut_steps: Notify::new(),
+        }
     }
 
     /// Notes that the machine was restored to where a snapshot was taken.
@@ -286,7 +300,23 @@ impl<M> Shared<M> {
             (change(state), begun.elapsed())
         });
         self.times.count_held(held);
+        self.cut_steps.notify_waiters();
         changed
+    }
+
+    /// Waits, before anything more is applied, until the cut under way, if there is one, holds less than it may. It does not wait for
+    /// what is applied, so this ends.
+    pub async fn cut_catches_up(&self)
+    where
+        M: Machine,
+    {
+        loop {
+            let stepped = self.cut_steps.notified();
+            if !self.change(|state| state.machine.cut_holds_too_much()) {
+                return;
+            }
+            stepped.await;
+        }
     }
 
     /// Does work on files on a thread that gives way, and installs what came of it on this one.

@@ -3,6 +3,7 @@
 //! - Each Raft entry is applied under the write lock in short pieces, between which readers are let in, then announced,
 //!   then answered: whoever gets an answer finds its effect. openraft takes snapshots on the same task, so never in
 //!   the middle of an entry.
+//! - Whoever would change more than a cut may save waits until the cut has caught up, which waits for nothing that is applied.
 //! - Snapshots are taken beside it ([`snapshot`](super::snapshot)); openraft is offered what is on disk.
 
 use std::io;
@@ -53,23 +54,29 @@ impl<M: Machine> StateMachine<M> {
         self.shared.begin_cut()
     }
 
-    /// Applies a batch in short pieces, so that neither readers nor the thread's other tasks wait for all of it.
-    async fn apply_batch(&self, index: u64, batch: &[u8]) -> M::Outcome {
-        let (mut work, mut goes_on) = self.shared.apply(|state| {
+    /// Applies a batch in short pieces, so that neither readers nor the thread's other tasks wait for all of it. The second: whether
+    /// the next has to wait for a cut.
+    async fn apply_batch(&self, index: u64, batch: &[u8]) -> (M::Outcome, bool) {
+        let (mut work, mut goes_on, mut waits) = self.shared.apply(|state| {
             let mut work = state.machine.begin(index, batch);
             let goes_on = state.machine.go_on(&mut work);
-            (work, goes_on)
+            (work, goes_on, state.machine.cut_holds_too_much())
         });
         while goes_on {
             tokio::task::yield_now().await;
-            goes_on = self.shared.apply(|state| state.machine.go_on(&mut work));
+            if waits {
+                self.shared.cut_catches_up().await;
+            }
+            (goes_on, waits) = self
+                .shared
+                .apply(|state| (state.machine.go_on(&mut work), state.machine.cut_holds_too_much()));
         }
-        M::finish(work)
+        (M::finish(work), waits)
     }
 
     /// Applies a batch to a replica that is being filled: it has much to apply and serves nobody yet, so that it gives way to
     /// those that do.
-    async fn apply_filling(&self, index: u64, batch: Batch) -> io::Result<M::Outcome> {
+    async fn apply_filling(&self, index: u64, batch: Batch) -> io::Result<(M::Outcome, bool)> {
         let shared = self.shared.clone();
         let applied = filling(move || {
             let (mut work, mut goes_on) = shared.apply(|state| {
@@ -80,7 +87,8 @@ impl<M: Machine> StateMachine<M> {
             while goes_on {
                 goes_on = shared.apply(|state| state.machine.go_on(&mut work));
             }
-            M::finish(work)
+            let waits = shared.change(|state| state.machine.cut_holds_too_much());
+            (M::finish(work), waits)
         });
         applied.await.map_err(io::Error::other)
     }
@@ -103,10 +111,18 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
             let index = entry.log_id.index;
+            let mut waits = false;
             let reply = match entry.payload {
                 Payload::Blank => Reply::none(),
-                Payload::Normal(batch) if votes => Reply::outcome(self.apply_batch(index, &batch.0).await),
-                Payload::Normal(batch) => Reply::outcome(self.apply_filling(index, batch).await?),
+                Payload::Normal(batch) => {
+                    let outcome;
+                    (outcome, waits) = if votes {
+                        self.apply_batch(index, &batch.0).await
+                    } else {
+                        self.apply_filling(index, batch).await?
+                    };
+                    Reply::outcome(outcome)
+                }
                 Payload::Membership(membership) => {
                     let membership = StoredMembership::new(Some(entry.log_id), membership);
                     self.shared.change(|state| state.membership = membership);
@@ -119,6 +135,9 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
             self.shared.announce(index);
             if let Some(responder) = responder {
                 responder.send(reply);
+            }
+            if waits {
+                self.shared.cut_catches_up().await;
             }
         }
         Ok(())

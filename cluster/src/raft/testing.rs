@@ -24,6 +24,8 @@ pub(crate) struct Notebook {
     taken: usize,
     /// Whether there is work on files, which panics.
     pub panics_at_work: bool,
+    /// Lines that may come while a cut is under way, until the next has to wait.
+    pub cut_lines_max: Option<usize>,
     /// Where the steps of cuts were taken and where works on files were installed.
     pub kept_up_on: Vec<ThreadId>,
 }
@@ -73,6 +75,11 @@ impl Machine for Notebook {
         }
         let lines = lines.iter().map(|(stamp_ms, line)| encode_batch(*stamp_ms, std::slice::from_ref(line)));
         Some(Bucket::Changed { section: 1, number, bytes: lines.flatten().collect() })
+    }
+
+    fn cut_holds_too_much(&mut self) -> bool {
+        let came = self.lines.len() - self.cut.len();
+        !self.cut.is_empty() && self.cut_lines_max.is_some_and(|most| came >= most)
     }
 
     fn last_bucket(&mut self) -> Option<LastWork> {

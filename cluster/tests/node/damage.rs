@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fanfold_cluster::backup::{Backup, Begins, Salvage, restore_all, salvage};
 use fanfold_cluster::jobs::{JobKind, JobState, JobStatus};
 use fanfold_cluster::meter::Meter;
 use fanfold_cluster::verify::{Finding, verify_data_dir};
 use fanfold_cluster::{NodeError, NodeOptions};
+use fanfold_storage::fs::FaultFs;
 use fanfold_storage::ids::{EntryId, PartitionId, UserId};
 use tempfile::TempDir;
 
@@ -152,6 +154,44 @@ async fn a_flipped_bit_in_any_kind_of_file_is_found_under_a_running_node() {
     places.iter().for_each(|(at, _)| flip_in_place(&db, *at as u64));
     let findings = verify(&test).await;
     assert!(names(&findings, &identity), "{findings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_disk_does_not_give_is_told_apart_from_damage() {
+    let disk = FaultFs::new();
+    let own = disk.clone();
+    let on_it = move |options: &mut NodeOptions| {
+        segments_only(options);
+        options.disk.snapshot_log_bytes = 64 << 10;
+        options.fs = Arc::new(own);
+    };
+    let test = TestNode::with(on_it, Box::new(|streams| streams)).await;
+    let posted = post_many(&test, 40).await;
+    let of_kind = |kind: &str| {
+        let group = group_dir(&test.dir);
+        let mut paths = disk.paths().into_iter();
+        paths.find(|path| path.starts_with(&group) && path.extension().is_some_and(|e| e == kind))
+    };
+    until(async || of_kind("manifest").is_some() && of_kind("segment").is_some()).await;
+    until(async || verify(&test).await.is_empty()).await;
+    let log = disk.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "log"));
+    for path in ["manifest", "buckets", "segment"].map(of_kind).into_iter().chain([log]) {
+        let path = path.unwrap();
+        assert!(disk.fail_reads(&path, true));
+        let findings = verify(&test).await;
+        assert!(disk.fail_reads(&path, false));
+        assert!(names(&findings, &path), "{}: {findings:?}", path.display());
+        assert!(findings.iter().all(Finding::is_unread), "{findings:?}");
+        assert_eq!(verify(&test).await, Vec::new(), "it is as it was written");
+    }
+    // What is damaged is no less for that.
+    let manifest = of_kind("manifest").unwrap();
+    let mut content = disk.content(&manifest).unwrap();
+    content[40] ^= 1;
+    assert!(disk.damage(&manifest, &content));
+    let findings = verify(&test).await;
+    assert!(names(&findings, &manifest) && !findings.iter().any(Finding::is_unread), "{findings:?}");
+    assert_eq!(timeline_of(&test, owner()).await.unwrap(), posted);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,3 +11,4 @@ mod reads;
 mod stories;
 mod streams;
 mod support;
+mod writes;

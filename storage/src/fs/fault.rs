@@ -3,6 +3,7 @@
 //! - A loss of power and the end of a process are different things: see [`FaultFs::lose_power`] and [`FaultFs::kill`].
 //! - Handles and threads of the lost machine get errors from then on and reach nothing of the new one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,8 +18,13 @@ struct State {
     stop_after: Option<u64>,
     fail_sync_after: Option<(u64, PowerLoss)>,
     fail_write_after: Option<(u64, usize)>,
+    fail_dir_sync_after: Option<u64>,
     room_bytes: Option<u64>,
     syncs_held: bool,
+    /// Files whose reads fail.
+    unreadable: BTreeSet<u64>,
+    /// Bytes written, by the path under which the file was opened or made.
+    written: BTreeMap<PathBuf, u64>,
     operations: u64,
     syncs: u64,
 }
@@ -91,6 +97,23 @@ impl FaultFs {
         self.lock().fail_write_after = Some((count, written_bytes));
     }
 
+    /// The sync of a directory after the next `count` fails with EIO; names may be durable or not.
+    pub fn fail_dir_sync_after(&self, count: u64) {
+        self.lock().fail_dir_sync_after = Some(count);
+    }
+
+    /// From now on reads of a file fail with EIO, or do not any more; false if there is no such file.
+    pub fn fail_reads(&self, path: &Path, fail: bool) -> bool {
+        let mut state = self.lock();
+        let Some(number) = state.disk.names.get(path).copied() else { return false };
+        if fail { state.unreadable.insert(number) } else { state.unreadable.remove(&number) }
+    }
+
+    /// Bytes written so far, by the path that each file was opened or made under.
+    pub fn written(&self) -> BTreeMap<PathBuf, u64> {
+        self.lock().written.clone()
+    }
+
     /// How many bytes the disk has; files that would grow beyond are refused. None is without limit.
     pub fn set_room_bytes(&self, bytes: Option<u64>) {
         self.lock().room_bytes = bytes;
@@ -141,11 +164,16 @@ impl FaultFs {
         let state = self.lock();
         state.alive()?;
         let inode = *state.disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(FaultFile { fs: self.clone(), inode }))
+        Ok(Arc::new(FaultFile { fs: self.clone(), path: path.to_owned(), inode }))
     }
 }
 
 impl State {
+    fn readable(&self, inode: u64) -> io::Result<()> {
+        self.alive()?;
+        if self.unreadable.contains(&inode) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    }
+
     fn alive(&self) -> io::Result<()> {
         if self.stopped { Err(io::Error::other("the machine has stopped")) } else { Ok(()) }
     }
@@ -198,7 +226,7 @@ impl FileSystem for FaultFs {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let inode = state.change(|disk| disk.add(path))?;
-        Ok(Arc::new(FaultFile { fs: self.clone(), inode }))
+        Ok(Arc::new(FaultFile { fs: self.clone(), path: path.to_owned(), inode }))
     }
 
     fn open_rw(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -245,6 +273,14 @@ impl FileSystem for FaultFs {
         if state.count()? {
             return state.alive();
         }
+        match &mut state.fail_dir_sync_after {
+            Some(0) => {
+                state.fail_dir_sync_after = None;
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
         state.disk.sync_dir(dir);
         Ok(())
     }
@@ -254,6 +290,7 @@ impl FileSystem for FaultFs {
 #[derive(Debug)]
 struct FaultFile {
     fs: FaultFs,
+    path: PathBuf,
     inode: u64,
 }
 
@@ -266,7 +303,7 @@ impl File for FaultFile {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let mut state = self.fs.lock();
-        state.alive()?;
+        state.readable(self.inode)?;
         let content = state.disk.inode(self.inode).cached();
         let rest = content.get(offset as usize..).ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(rest.get(..buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -295,6 +332,11 @@ impl File for FaultFile {
             return Err(io::ErrorKind::StorageFull.into());
         }
         state.change(|disk| disk.inode(self.inode).write(offset as usize, data))?;
+        let bytes = data.len() as u64;
+        match state.written.get_mut(&self.path) {
+            Some(written) => *written += bytes,
+            None => drop(state.written.insert(self.path.clone(), bytes)),
+        }
         if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
     }
 
@@ -304,7 +346,7 @@ impl File for FaultFile {
 
     fn map(&self) -> io::Result<Mapped> {
         let mut state = self.fs.lock();
-        state.alive()?;
+        state.readable(self.inode)?;
         Ok(Mapped::copied(state.disk.inode(self.inode).cached().to_vec()))
     }
 

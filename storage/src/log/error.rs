@@ -73,6 +73,11 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the disk did not give what was asked of it: what it holds may be as it was written.
+    pub fn is_unread(&self) -> bool {
+        matches!(self, Self::Io { .. })
+    }
+
     /// The file or directory that it is about.
     pub fn path(&self) -> &Path {
         match self {

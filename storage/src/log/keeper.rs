@@ -3,13 +3,15 @@
 //! - A segment is taken back only when a durable batch says that it is not needed, and nobody holds the log. Who keeps too much so, or
 //!   anything on a full disk, holds it no more.
 //! - No room for the next segment is not an error: the log refuses entries until there is room. Any other error ends
-//!   the log.
+//!   the log. The disk is asked first, so that the attempts do not take the room that there is from others.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::Operation;
 use super::failure::{Failure, is_full};
 use super::make::{give_back, make_segment};
 use super::segment::{Segment, SegmentHeader};
@@ -130,7 +132,15 @@ impl Keeper {
     fn make(&mut self, header: SegmentHeader) -> Result<(), Failure> {
         let shared = Arc::clone(&self.shared);
         let spare = self.spares.pop_last();
-        let next = match make_segment(&*shared.fs, &shared.dir, header, spare.as_deref(), &[]) {
+        // One that does not say is tried.
+        let free_bytes = shared.fs.free_bytes(&shared.dir).unwrap_or(u64::MAX);
+        let made = if spare.is_none() && free_bytes < header.bytes {
+            let (operation, path) = (Operation::Create, shared.dir.clone());
+            Err(Failure { operation, path, source: io::ErrorKind::StorageFull.into() })
+        } else {
+            make_segment(&*shared.fs, &shared.dir, header, spare.as_deref(), &[])
+        };
+        let next = match made {
             Ok(segment) => Next::Ready(Arc::new(segment)),
             Err(failure) if is_full(&failure.source) => Next::Full(Arc::new(failure.source)),
             Err(failure) => return Err(failure),

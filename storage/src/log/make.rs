@@ -1,13 +1,14 @@
 //! Owns the making of segment files: a new or reused file becomes a segment in one step, by its name.
 //!
 //! - A file gets a segment's name only after its header and first batches are durable; until then it counts for nothing.
+//! - What a full disk took of a file is removed: its room is for what lets the log go.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Operation;
-use super::failure::{Failure, OrFail};
+use super::failure::{Failure, OrFail, is_full};
 use super::options::BLOCK_BYTES;
 use super::segment::{Segment, SegmentHeader, path_of, spare_path_of, unfinished_path_of};
 use crate::fs::{File, FileSystem, fill_with_zeros};
@@ -15,6 +16,21 @@ use crate::fs::{File, FileSystem, fill_with_zeros};
 /// Makes a segment with the given header and first batches, from a spare file if one is given. An older file of the
 /// same name is replaced.
 pub(super) fn make_segment(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    header: SegmentHeader,
+    spare: Option<&Path>,
+    first_batches: &[u8],
+) -> Result<Segment, Failure> {
+    let made = try_make(fs, dir, header, spare, first_batches);
+    if made.as_ref().is_err_and(|failure| is_full(&failure.source)) {
+        // If it cannot be removed now, the next attempt or the next open does it.
+        let _ = fs.remove(&unfinished_path_of(dir, header.sequence));
+    }
+    made
+}
+
+fn try_make(
     fs: &dyn FileSystem,
     dir: &Path,
     mut header: SegmentHeader,
@@ -87,4 +103,33 @@ pub(super) fn give_back(
     }
     fs.sync_dir(dir).or_fail(Operation::SyncDirectory, dir)?;
     Ok(keep.then_some(spare))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::FaultFs;
+
+    #[test]
+    fn what_a_full_disk_took_of_a_segment_is_given_back() {
+        let (fs, dir) = (FaultFs::new(), Path::new("/log"));
+        fs.create_dir_all(dir).unwrap();
+        let header = SegmentHeader {
+            sequence: 1,
+            start: 0,
+            bytes: 3 << 20,
+            incarnation: 1,
+            salt: 7,
+            durable_number: 0,
+            reused: false,
+            made_at_open: false,
+        };
+        // A part of it has room.
+        fs.set_room_bytes(Some(2 << 20));
+        let failure = make_segment(&fs, dir, header, None, &[]).unwrap_err();
+        assert!(is_full(&failure.source), "{failure:?}");
+        assert_eq!((fs.paths(), fs.free_bytes(dir).unwrap()), (Vec::new(), 2 << 20));
+        fs.set_room_bytes(Some(3 << 20));
+        make_segment(&fs, dir, header, None, &[]).unwrap();
+    }
 }

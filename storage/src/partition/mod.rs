@@ -139,6 +139,8 @@ pub struct Partition {
     /// Of each space with a horizon, the seconds in which entries known here were made.
     horizon_seconds: BTreeMap<SpaceId, BTreeSet<u64>>,
     cutting: Option<Cutting>,
+    /// Bytes of memory for what a cut saves.
+    saved_bytes_max: usize,
     /// Of those spaces, the first and the last second of entries that were on disk already when that was counted.
     horizon_spans: BTreeMap<SpaceId, (u64, u64)>,
 }
@@ -175,6 +177,7 @@ impl Partition {
             keys: Keys::default(),
             horizon_seconds: BTreeMap::new(),
             cutting: None,
+            saved_bytes_max: cut::SAVED_BYTES_MAX,
             horizon_spans: BTreeMap::new(),
         }
     }

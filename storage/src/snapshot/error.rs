@@ -125,6 +125,11 @@ impl SnapshotError {
         self.place().is_some()
     }
 
+    /// Whether the disk did not give what was asked of it: what it holds may be as it was written.
+    pub fn is_unread(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Read { .. })
+    }
+
     /// The damaged file, and where in it; none if no file is to blame.
     pub fn place(&self) -> Option<(&Path, Option<u64>)> {
         match self {

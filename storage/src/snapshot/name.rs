@@ -11,8 +11,12 @@ pub(super) enum Kind {
     Manifest,
     Buckets,
     Segment,
+    /// A bucket file or a manifest, or a segment, which has its kind in the name as well.
     Unfinished,
 }
+
+/// The suffix of a segment that is not finished.
+const UNFINISHED_SEGMENT: &str = "segment.new";
 
 impl Kind {
     const ALL: [Self; 4] = [Self::Manifest, Self::Buckets, Self::Segment, Self::Unfinished];
@@ -34,6 +38,9 @@ impl Kind {
     /// Reads a name; none for files that are not of this directory's kinds.
     pub(super) fn parse(name: &str) -> Option<(Self, u64)> {
         let (number, suffix) = numbered(name)?;
+        if suffix == UNFINISHED_SEGMENT {
+            return Some((Self::Unfinished, number));
+        }
         Self::ALL.into_iter().find(|kind| kind.suffix() == suffix).map(|kind| (kind, number))
     }
 }
@@ -59,6 +66,7 @@ mod tests {
             assert_eq!(Kind::parse(&kind.name(0xab)), Some((kind, 0xab)));
         }
         assert_eq!(Kind::Manifest.name(0xab), "00000000000000ab.manifest");
+        assert_eq!(Kind::parse("00000000000000ab.segment.new"), Some((Kind::Unfinished, 0xab)));
         assert_eq!(numbered("00000000000000ab.other"), Some((0xab, "other")));
         for other in
             ["LOCK", "1.segment", "00000000000000AB.new", "ffffffffffffffff.new", "00000000000000ab.bucket"]

@@ -50,6 +50,7 @@ impl Node {
         for _ in 0..self.log.len() * 7 / 3 % 3 {
             self.pull();
         }
+        while self.partition.cut_holds_too_much() && self.pull() {}
         self.log.push(batch.clone());
         let outcomes = self.partition.apply(self.log.len() as u64, &batch).unwrap();
         assert_eq!(outcomes.len(), commands.len());
@@ -95,6 +96,8 @@ impl Node {
     pub fn begin_cut(&mut self) {
         self.abandon_cut();
         let (applied, checksum) = (self.log.len(), self.partition.checksum());
+        // What is saved is next to nothing, a little, or all there is.
+        self.partition.bound_cuts([0, 500, 1 << 20][self.log.len() % 3]);
         self.partition.begin_cut();
         self.cut = Some(Cut { applied, checksum, buckets: Buckets::new() });
     }

@@ -259,6 +259,73 @@ async fn entries_are_applied_while_the_disk_keeps_a_snapshot_waiting() {
     assert_eq!(texts(&node.group), node.acked);
 }
 
+#[tokio::test]
+async fn applying_waits_for_a_cut_that_has_saved_as_much_as_it_may() {
+    let disk = FaultFs::new();
+    let log = open_memory_log(&disk);
+    let (directory, asked, allow) = slow_directory(&disk);
+    let group = open_single(directory, &log, Formation::New).await.unwrap();
+    let mut node = Single { disk, log, group, acked: Vec::new() };
+    node.write(25).await;
+    node.group.change(|notebook| notebook.cut_lines_max = Some(3));
+    let taken = tokio::spawn({
+        let group = node.group.clone();
+        async move { group.snapshot(&group.turn().await).await }
+    });
+    while asked.try_recv().is_err() {
+        tokio::task::yield_now().await;
+    }
+    node.write(3).await;
+    let (group, late) = (node.group.clone(), "one too many");
+    let next = group.propose(line(late));
+    tokio::pin!(next);
+    let waited = tokio::time::timeout(Duration::from_millis(200), &mut next).await;
+    assert!(waited.is_err() && texts(&node.group) == node.acked, "{waited:?}");
+    allow.send(()).unwrap();
+    while !taken.is_finished() {
+        if asked.try_recv().is_ok() {
+            allow.send(()).unwrap();
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(taken.await.unwrap().unwrap());
+    tokio::time::timeout(Duration::from_secs(60), next).await.expect("the cut has ended").unwrap();
+    node.acked.push(late.to_owned());
+    drop((asked, allow));
+    let node = node.restart().await;
+    assert_eq!(texts(&node.group), node.acked);
+}
+
+#[tokio::test]
+async fn a_cut_that_fails_lets_go_whoever_waits_for_it() {
+    let disk = FaultFs::new();
+    let log = open_memory_log(&disk);
+    let (directory, asked, allow) = slow_directory(&disk);
+    let group = open_single(directory, &log, Formation::New).await.unwrap();
+    let mut node = Single { disk, log, group, acked: Vec::new() };
+    node.write(25).await;
+    node.group.change(|notebook| notebook.cut_lines_max = Some(0));
+    let taken = tokio::spawn({
+        let group = node.group.clone();
+        async move { group.snapshot(&group.turn().await).await }
+    });
+    while asked.try_recv().is_err() {
+        tokio::task::yield_now().await;
+    }
+    // Its entry is applied, and the next waits.
+    node.write(1).await;
+    node.disk.set_room_bytes(Some(0));
+    drop((asked, allow));
+    let written = tokio::time::timeout(Duration::from_secs(60), node.write(2)).await;
+    written.expect("the cut has ended");
+    assert!(taken.await.unwrap().unwrap_err().is_full());
+    node.disk.set_room_bytes(None);
+    node.group.change(|notebook| notebook.cut_lines_max = None);
+    assert!(node.snapshot().await.unwrap());
+    let node = node.restart().await;
+    assert_eq!(texts(&node.group), node.acked);
+}
+
 /// Threads for the background give way to all others: applying would wait for one that has the lock and no processor.
 #[tokio::test]
 async fn the_lock_is_taken_where_the_group_is_applied_and_files_are_written_elsewhere() {

@@ -87,6 +87,34 @@ fn segments_follow_each_other_and_a_full_disk_refuses_without_blocking() {
 }
 
 #[test]
+fn a_log_that_waits_for_room_leaves_the_room_there_is_to_others() {
+    let fs = FaultFs::new();
+    let (log, mut driver, _) = open_driven(&fs, unmarked());
+    let used =
+        |fs: &FaultFs| fs.paths().iter().map(|path| fs.content(path).unwrap().len() as u64).sum::<u64>();
+    let mut last = 0;
+    while !log.status().full {
+        fs.set_room_bytes(Some(used(&fs) + unmarked().segment_bytes() - 1));
+        last += 1;
+        let done = submit(&log, vec![append(A, last, vec![1; 3000])]).unwrap();
+        assert!(driver.step(false));
+        done.try_recv().unwrap().unwrap();
+    }
+    // The mark of the pause.
+    assert!(driver.step(true));
+    let (before, operations) = (fs.paths(), fs.operations());
+    assert!(
+        before.iter().all(|path| path.extension().is_some_and(|extension| extension == "log")),
+        "{before:?}"
+    );
+    for _ in 0..5 {
+        assert!(driver.step(true));
+    }
+    assert!(log.status().full);
+    assert_eq!((fs.paths(), fs.operations()), (before, operations), "it asks, and takes nothing");
+}
+
+#[test]
 fn what_was_promised_room_has_it_when_the_disk_is_full() {
     let fs = FaultFs::new();
     let (log, mut driver, _) = open_driven(&fs, unmarked());

@@ -6,6 +6,8 @@
 //!   One that nothing is left of is not named at all.
 //! - The sections that change at every entry are written first, so that little has to be saved; the large ones that seldom
 //!   change are written last.
+//! - What is saved has a bound. From half of it on, the buckets go first of which most is saved; at the bound whoever applies has
+//!   to wait for steps ([`Partition::cut_holds_too_much`]), so that memory stays within it and the records of one piece of applying.
 //! - Feeds are in no cut, and the places of entries are physical: see [`Restoring`] and [`Partition::checksum`].
 //!
 //! The bytes stand in `FORMAT.md`, "Buckets of a partition".
@@ -110,6 +112,9 @@ impl Section {
     }
 }
 
+/// Bytes of memory for what cuts save, unless [`Partition::bound_cuts`] says otherwise.
+pub(super) const SAVED_BYTES_MAX: usize = 16 << 20;
+
 /// What a step of a cut came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CutBucket {
@@ -178,17 +183,20 @@ impl Partition {
             return Some(CutBucket::Written { section: Section::Head as u8, number: 0, bytes });
         }
         loop {
-            let at = *PARTS.get(self.cutting.as_ref()?.done)?;
+            let urgent = self.fullest().filter(|(saved, _)| *saved > self.saved_bytes_max / 2);
+            let in_turn = PARTS.get(self.cutting.as_ref()?.done).copied();
+            let at = urgent.map(|(_, section)| section).or(in_turn)?;
             let section = at as u8;
             let mut cut = self.tracked(at)?.take_cut()?;
             let piece = cut.piece(
+                urgent.is_some(),
                 |number| must_write(section, number),
                 |from| self.next_record(at, from),
                 |record, out| self.encode_record(at, record, out),
             );
             self.tracked(at)?.put_back(cut);
             match piece {
-                Piece::End => self.cutting.as_mut()?.done += 1,
+                Piece::End => self.cutting.as_mut()?.done += usize::from(urgent.is_none()),
                 Piece::More => return Some(CutBucket::Unfinished),
                 Piece::Written { number, bytes } => {
                     return Some(CutBucket::Written { section, number, bytes });
@@ -196,6 +204,29 @@ impl Partition {
                 Piece::Unchanged { number } => return Some(CutBucket::Unchanged { section, number }),
             }
         }
+    }
+
+    /// Bounds the memory for what cuts save.
+    pub fn bound_cuts(&mut self, saved_bytes_max: usize) {
+        self.saved_bytes_max = saved_bytes_max;
+    }
+
+    /// Bytes of memory of what the cut under way has saved.
+    pub fn cut_saved_bytes(&mut self) -> usize {
+        self.fullest().map_or(0, |(saved, _)| saved)
+    }
+
+    /// Whether as much is saved as may be, so that nothing is to be applied before the cut took further steps.
+    pub fn cut_holds_too_much(&mut self) -> bool {
+        self.cut_saved_bytes() >= self.saved_bytes_max.max(1)
+    }
+
+    /// Bytes that the cut under way has saved, and the section with the most of them; none without a cut.
+    fn fullest(&mut self) -> Option<(usize, Section)> {
+        self.cutting.as_ref()?;
+        let saved = PARTS.map(|section| (self.tracked(section).map_or(0, |t| t.saved_bytes()), section));
+        let sum = saved.iter().map(|(bytes, _)| bytes).sum();
+        saved.into_iter().max().map(|(_, section)| (sum, section))
     }
 
     /// Ends a cut whose buckets are all kept: the next one names what does not change from now on. Changes since it began

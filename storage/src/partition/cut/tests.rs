@@ -44,6 +44,8 @@ struct Life {
     files: u64,
     /// Those that the kept cut needs.
     segments: Vec<Arc<Segment>>,
+    /// The most that cuts saved.
+    saved_bytes: usize,
 }
 
 impl Life {
@@ -61,6 +63,7 @@ impl Life {
             disk: FaultFs::new(),
             files: 0,
             segments: Vec::new(),
+            saved_bytes: 0,
         };
         life.disk.create_dir_all(Path::new(DIR)).unwrap();
         let limits = Limits { window_rows, key_window_ms: 20_000, slice_followers: 6, ..Limits::default() };
@@ -206,6 +209,17 @@ impl Life {
         image
     }
 
+    /// Goes on for so many commands, or until a cut has to catch up.
+    fn go_on_beside(&mut self, commands: usize) {
+        for _ in 0..commands.div_ceil(10) {
+            if self.partition.cut_holds_too_much() {
+                return;
+            }
+            self.go_on(1);
+            self.saved_bytes = self.saved_bytes.max(self.partition.cut_saved_bytes());
+        }
+    }
+
     /// Cuts the partition, with so many commands between two steps; answers how many buckets were written.
     fn cut(&mut self, commands: usize) -> usize {
         let (checksum, applied) = (self.partition.checksum(), self.log.len());
@@ -223,7 +237,7 @@ impl Life {
                 }
             };
             assert!(buckets.insert(key, bytes).is_none());
-            self.go_on(commands);
+            self.go_on_beside(commands);
         }
         let timelines = self.flushed_timelines();
         buckets.insert((TIMELINES_SECTION, 0), timelines);
@@ -267,6 +281,51 @@ fn a_cut_of_many_buckets_is_the_state_when_it_began() {
     // What moved along while the cut ran is no part of the next.
     life.go_on(3_000);
     life.cut(0);
+}
+
+/// What a batch of a life changes, saved.
+const BATCH_BYTES: usize = 8 << 10;
+
+#[test]
+fn at_its_bound_a_cut_is_the_state_when_it_began_and_saves_no_more() {
+    let mut free = Life::new(1_500, 5_000);
+    free.go_on(4_000);
+    free.cut(100);
+    let unbounded = free.saved_bytes;
+    for part in [0, 8] {
+        let bound = unbounded.checked_div(part).unwrap_or_default();
+        let mut life = Life::new(1_500, 5_000);
+        life.go_on(4_000);
+        life.partition.bound_cuts(bound);
+        // Every bucket changed before the first one; of the second, some did not.
+        for _ in 0..2 {
+            life.cut(100);
+            let most = bound + BATCH_BYTES;
+            assert!((bound..=most).contains(&life.saved_bytes), "{} of {bound}", life.saved_bytes);
+        }
+        assert!(2 * (bound + BATCH_BYTES) < unbounded, "{unbounded} without a bound");
+    }
+}
+
+#[test]
+fn what_a_cut_saves_is_counted_with_the_memory_of_its_part() {
+    let mut life = Life::new(1_500, 5_000);
+    life.go_on(14_000);
+    let used = |life: &Life| life.partition.usage().memory.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    life.partition.begin_cut();
+    let users = life.users.clone();
+    let before = used(&life);
+    for user in users {
+        let write = life.write(Write::Mute { user, targets: vec![UserId(user.0 + 1)] });
+        life.apply(&[write]);
+    }
+    let saved = life.partition.cut_saved_bytes() as u64;
+    assert!(saved > 100_000, "{saved}");
+    assert!(used(&life) - before >= saved);
+    let with = used(&life);
+    drop(life.partition.abandon_cut());
+    // What changed counts as changed again, a bit a bucket.
+    assert!((used(&life) + saved).abs_diff(with) < 4 << 10);
 }
 
 #[test]

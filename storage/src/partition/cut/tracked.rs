@@ -8,9 +8,11 @@
 //! - A record that only leaves the front of its part is saved, but its bucket has not changed: readers of a bucket skip what
 //!   is before the part's first record.
 //! - A call of [`Cut::piece`] writes about [`PIECE_BYTES`], a record at least, and at most one bucket, so the parts that
-//!   change at every entry are best written first: the less is saved.
+//!   change at every entry are best written first: the less is saved. When too much is saved all the same, the bucket of which
+//!   most is goes before its turn.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 
 use super::bits::Bits;
@@ -38,13 +40,31 @@ pub(in crate::partition) struct Cut {
     shift: u32,
     /// The buckets that had changed since the last finished cut.
     changed: Bits,
-    /// The records that are not passed yet.
+    /// The records that are not passed yet, but for the buckets `ahead`.
     left: Range<u64>,
-    /// Those among them that changed since, as they were.
-    saved: BTreeMap<u64, Box<[u8]>>,
+    /// Buckets that were passed before their turn.
+    ahead: Bits,
+    /// By bucket, the records that are not passed and changed since, as they were.
+    saved: BTreeMap<u64, Saved>,
     saved_bytes: usize,
-    /// The bucket that is being written; empty between two.
-    open: Vec<u8>,
+    /// The bucket that is being written.
+    open: Option<Open>,
+}
+
+/// What is saved of a bucket.
+#[derive(Debug, Default)]
+struct Saved {
+    records: BTreeMap<u64, Box<[u8]>>,
+    bytes: usize,
+}
+
+/// A bucket of which a part is written.
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    /// The records that are not written.
+    left: Range<u64>,
+    bytes: Vec<u8>,
 }
 
 /// What a step of a cut came to.
@@ -97,9 +117,10 @@ impl Tracked {
             shift: self.shift,
             changed: std::mem::take(&mut self.changed),
             left: records,
+            ahead: Bits::default(),
             saved: BTreeMap::new(),
             saved_bytes: 0,
-            open: Vec::new(),
+            open: None,
         }));
     }
 
@@ -125,76 +146,135 @@ impl Tracked {
         self.changed = Bits::default();
     }
 
+    /// Bytes of memory that what is saved takes.
+    pub(in crate::partition) fn saved_bytes(&self) -> usize {
+        self.cut.as_ref().map_or(0, |cut| cut.saved_bytes)
+    }
+
     /// Bytes of memory it holds.
     pub(in crate::partition) fn memory(&self) -> usize {
-        self.changed.memory() + self.cut.as_ref().map_or(0, |cut| cut.saved_bytes + cut.open.capacity())
+        let open = self.cut.as_ref().and_then(|cut| cut.open.as_ref());
+        self.changed.memory() + self.saved_bytes() + open.map_or(0, |open| open.bytes.capacity())
     }
+}
+
+/// What a record of so many bytes takes while it is saved, about.
+fn saved_memory(bytes: &[u8]) -> usize {
+    allocated(bytes.len()) + SAVED_BYTES
 }
 
 impl Cut {
     #[cold]
     fn save(&mut self, record: u64, encode: impl FnOnce(&mut Vec<u8>)) {
-        if self.left.contains(&record)
-            && let std::collections::btree_map::Entry::Vacant(vacant) = self.saved.entry(record)
+        let number = record >> self.shift;
+        let is_written = |open: &Open| open.number == number && record < open.left.start;
+        if !self.left.contains(&record)
+            || self.ahead.contains(number)
+            || self.open.as_ref().is_some_and(is_written)
         {
+            return;
+        }
+        let saved = self.saved.entry(number).or_default();
+        if let Entry::Vacant(vacant) = saved.records.entry(record) {
             let mut bytes = Vec::new();
             encode(&mut bytes);
-            self.saved_bytes += allocated(bytes.len()) + SAVED_BYTES;
-            vacant.insert(bytes.into_boxed_slice());
+            let bytes = bytes.into_boxed_slice();
+            saved.bytes += saved_memory(&bytes);
+            self.saved_bytes += saved_memory(&bytes);
+            vacant.insert(bytes);
         }
     }
 
     /// Takes the next step. `next` answers the first record there is at or behind a number, and `encode` writes a record
-    /// as it is; `must_write` names buckets that are to be written although they did not change.
+    /// as it is; `must_write` names buckets that are to be written although they did not change. If it `is_urgent`, the bucket of
+    /// which most is saved goes first.
     pub(in crate::partition) fn piece(
         &mut self,
+        is_urgent: bool,
         must_write: impl Fn(u64) -> bool,
         next: impl Fn(u64) -> Option<u64>,
         encode: impl Fn(u64, &mut Vec<u8>),
     ) -> Piece {
-        if self.open.is_empty() {
-            let saved = self.saved.first_key_value().map(|(record, _)| *record);
-            let first = next(self.left.start).into_iter().chain(saved).min();
-            self.left.start = first.map_or(self.left.end, |first| first.min(self.left.end));
+        if let Some(open) = self.open.take() {
+            return self.write(open, encode);
         }
-        let number = self.left.start >> self.shift;
-        let end = ((number + 1) << self.shift).min(self.left.end);
-        if self.left.is_empty() {
-            return Piece::End;
+        let Some((number, left)) = self.turn(is_urgent, next) else { return Piece::End };
+        if !self.changed.contains(number) && !must_write(number) {
+            self.saved_bytes -= self.saved.remove(&number).unwrap_or_default().bytes;
+            self.pass(number, left.end);
+            return Piece::Unchanged { number };
         }
-        if self.open.is_empty() {
-            if !self.changed.contains(number) && !must_write(number) {
-                self.left.start = end;
-                while self.saved.first_key_value().is_some_and(|(record, _)| *record < end) {
-                    self.pop_saved();
-                }
-                return Piece::Unchanged { number };
-            }
-            put_u64(&mut self.open, self.left.start);
-        }
-        let enough = self.open.len() + PIECE_BYTES;
-        let mut saved = self.saved.first_key_value().map_or(end, |(record, _)| *record);
-        while self.left.start < end {
-            let record = self.left.start;
-            if record == saved {
-                let bytes = self.pop_saved();
-                self.open.extend_from_slice(&bytes);
-                saved = self.saved.first_key_value().map_or(end, |(record, _)| *record);
-            } else {
-                encode(record, &mut self.open);
-            }
-            self.left.start += 1;
-            if self.open.len() >= enough && self.left.start < end {
-                return Piece::More;
-            }
-        }
-        Piece::Written { number, bytes: std::mem::take(&mut self.open) }
+        let mut bytes = Vec::new();
+        put_u64(&mut bytes, left.start);
+        let open = Open { number, left, bytes };
+        self.write(open, encode)
     }
 
-    fn pop_saved(&mut self) -> Box<[u8]> {
-        let bytes = self.saved.pop_first().map(|(_, bytes)| bytes).unwrap_or_default();
-        self.saved_bytes -= allocated(bytes.len()) + SAVED_BYTES;
-        bytes
+    /// The bucket that is next, and its records; none if all are passed.
+    fn turn(&mut self, is_urgent: bool, next: impl Fn(u64) -> Option<u64>) -> Option<(u64, Range<u64>)> {
+        let fullest = self.saved.iter().max_by_key(|(_, saved)| saved.bytes);
+        if let Some((number, saved)) = fullest.filter(|_| is_urgent) {
+            let saved = saved.records.keys().next().copied();
+            let first = next(self.left.start.max(number << self.shift)).into_iter().chain(saved).min();
+            return Some((*number, first.unwrap_or(self.left.end)..self.end_of(*number)));
+        }
+        while !self.left.is_empty() {
+            let saved = self.saved.values().next().and_then(|saved| saved.records.keys().next());
+            let first = next(self.left.start).into_iter().chain(saved.copied()).min();
+            self.left.start = first.map_or(self.left.end, |first| first.min(self.left.end));
+            let number = self.left.start >> self.shift;
+            let records = self.left.start..self.end_of(number);
+            if !self.left.is_empty() && !self.ahead.contains(number) {
+                return Some((number, records));
+            }
+            self.left.start = records.end;
+        }
+        None
+    }
+
+    /// Where a bucket ends that is not passed.
+    fn end_of(&self, number: u64) -> u64 {
+        ((number + 1) << self.shift).min(self.left.end)
+    }
+
+    /// Notes that a bucket is done.
+    fn pass(&mut self, number: u64, end: u64) {
+        if self.left.start >> self.shift == number {
+            self.left.start = end;
+        } else {
+            self.ahead.add(number);
+        }
+    }
+
+    /// Writes a piece of a bucket.
+    fn write(&mut self, mut open: Open, encode: impl Fn(u64, &mut Vec<u8>)) -> Piece {
+        let end = open.left.end;
+        let mut saved = self.saved.remove(&open.number).unwrap_or_default();
+        self.saved_bytes -= saved.bytes;
+        let mut next_saved = saved.records.keys().next().copied().unwrap_or(end);
+        let enough = open.bytes.len() + PIECE_BYTES;
+        while open.left.start < end && open.bytes.len() < enough {
+            let record = open.left.start;
+            if record == next_saved {
+                let bytes = saved.records.pop_first().map(|(_, bytes)| bytes).unwrap_or_default();
+                saved.bytes -= saved_memory(&bytes);
+                open.bytes.extend_from_slice(&bytes);
+                next_saved = saved.records.keys().next().copied().unwrap_or(end);
+            } else {
+                encode(record, &mut open.bytes);
+            }
+            open.left.start += 1;
+        }
+        if open.left.is_empty() {
+            self.pass(open.number, end);
+            return Piece::Written { number: open.number, bytes: open.bytes };
+        }
+        self.saved_bytes += saved.bytes;
+        if !saved.records.is_empty() {
+            self.saved.insert(open.number, saved);
+        }
+        self.open = Some(open);
+        Piece::More
     }
 }
 
@@ -238,11 +318,19 @@ mod tests {
             }
         }
 
-        fn step(&mut self, forced: u64) -> Piece {
+        fn step(&mut self, forced: u64, is_urgent: bool) -> Piece {
             let mut cut = self.tracked.take_cut().unwrap();
+            let fullest = cut.saved.values().map(|saved| saved.bytes).max().unwrap_or_default();
+            let before = cut.saved_bytes;
             let encode =
                 |record: u64, out: &mut Vec<u8>| out.push(self.values[(record - self.first) as usize]);
-            let piece = cut.piece(|number| number % 5 == forced, Some, encode);
+            let piece = cut.piece(is_urgent, |number| number % 5 == forced, Some, encode);
+            assert!(!is_urgent || cut.saved_bytes == before - fullest, "the fullest is written, and freed");
+            let saved = cut
+                .saved
+                .values()
+                .map(|saved| saved.records.values().map(|b| saved_memory(b)).sum::<usize>());
+            assert_eq!(saved.sum::<usize>(), cut.saved_bytes);
             self.tracked.put_back(cut);
             piece
         }
@@ -252,7 +340,7 @@ mod tests {
         #[test]
         fn a_cut_holds_what_was_there_when_it_began(
             base in prop_oneof![Just(0u64), 0..1u64 << 40],
-            rounds in prop::collection::vec((prop::collection::vec((0u8..6, 0usize..40, any::<u8>()), 0..60), 0u64..9, any::<bool>()), 1..6),
+            rounds in prop::collection::vec((prop::collection::vec((0u8..7, 0usize..40, any::<u8>()), 0..60), 0u64..9, any::<bool>()), 1..6),
         ) {
             let tracked = Tracked::new(SHIFT);
             let mut part = Part { tracked, values: VecDeque::new(), first: base, kept: BTreeMap::new() };
@@ -260,8 +348,8 @@ mod tests {
                 part.tracked.begin(part.range());
                 let (mut left, mut cut, mut done) = (part.range(), BTreeMap::new(), false);
                 let expected: Vec<u8> = part.values.iter().copied().collect();
-                let step = |part: &mut Part, cut: &mut BTreeMap<u64, Vec<u8>>| {
-                    match part.step(forced) {
+                let step = |part: &mut Part, cut: &mut BTreeMap<u64, Vec<u8>>, is_urgent: bool| {
+                    match part.step(forced, is_urgent) {
                         Piece::End => return true,
                         Piece::More => unreachable!("the records are small"),
                         Piece::Written { number, bytes } => _ = cut.insert(number, bytes),
@@ -274,7 +362,7 @@ mod tests {
                         0 => part.pop(),
                         1 => part.change(at, value),
                         2..4 => part.push(value),
-                        _ => done |= step(&mut part, &mut cut),
+                        what => done |= step(&mut part, &mut cut, what == 6),
                     }
                 }
                 if !finish {
@@ -282,7 +370,7 @@ mod tests {
                     continue;
                 }
                 while !done {
-                    done = step(&mut part, &mut cut);
+                    done = step(&mut part, &mut cut, false);
                 }
                 let ended = part.tracked.take_cut().unwrap();
                 prop_assert_eq!((ended.saved.len(), ended.saved_bytes), (0, 0));
@@ -313,7 +401,12 @@ mod tests {
         let mut pieces = Vec::new();
         loop {
             let mut cut = tracked.take_cut().unwrap();
-            pieces.push(cut.piece(|_| false, Some, |record, out| encode(values[record as usize], out)));
+            pieces.push(cut.piece(
+                false,
+                |_| false,
+                Some,
+                |record, out| encode(values[record as usize], out),
+            ));
             tracked.put_back(cut);
             for record in 0..4 {
                 tracked.touch(record, |out| encode(values[record as usize], out));
@@ -341,6 +434,7 @@ mod tests {
         let mut cut = tracked.take_cut().unwrap();
         let mut step = || {
             cut.piece(
+                false,
                 |_| false,
                 next,
                 |record, out| {

@@ -23,7 +23,7 @@ pub struct MergePolicy {
     pub fan_in_min: usize,
     /// Segments merged at once, at most.
     pub fan_in_max: usize,
-    /// Bytes that flushes and merges may write per byte of payload flushed. Payloads below 128 bytes count as that.
+    /// Bytes that flushes and merges may write per byte of payload flushed. Payloads below 64 bytes count as that.
     pub write_bound: f64,
     /// A segment is rewritten when more than one of so many of its bytes is dead, whatever was written.
     pub dead_divisor: u64,

@@ -5,7 +5,7 @@ use super::held::Held;
 use crate::segment::SegmentInfo;
 
 /// What a payload counts at least where writes are bounded by payloads, so that tiny entries are merged too.
-const PAYLOAD_BYTES_MIN: u64 = 128;
+const PAYLOAD_BYTES_MIN: u64 = 64;
 
 /// Bytes written since the partition was opened.
 #[derive(Clone, Copy, Debug, Default)]

@@ -31,6 +31,10 @@ impl Run {
 
     fn append(&mut self, ttl_ms: Option<u64>) {
         let owner = next(&mut self.random) % 500;
+        self.append_of(owner, ttl_ms);
+    }
+
+    fn append_of(&mut self, owner: u64, ttl_ms: Option<u64>) {
         let id = self.store.append(owner, ttl_ms, vec![0; PAYLOAD_BYTES as usize]);
         self.payload += PAYLOAD_BYTES;
         self.ids.push(id);
@@ -56,16 +60,18 @@ impl Run {
     }
 }
 
-/// Segments that a read of the newest twenty entries of each owner finds something in, or may: the mean, and the most.
-fn touched(run: &Run) -> (f64, usize) {
+/// Segments that a read of the newest twenty entries of an owner finds something in, or may.
+fn touched_of(run: &Run, owner: u64) -> usize {
     let timelines = &run.store.timelines;
-    let touched = (0..500).map(|owner| {
-        let mut walk = timelines.newest(SPACE, UserId(owner), EntryId::MAX, run.store.stamp);
-        assert_eq!(walk.by_ref().take(20).count(), 20);
-        let looked_into = &timelines.segments[walk.segments..];
-        looked_into.iter().filter(|held| held.segment.may_hold(SPACE, UserId(owner))).count()
-    });
-    let touched: Vec<usize> = touched.collect();
+    let mut walk = timelines.newest(SPACE, UserId(owner), EntryId::MAX, run.store.stamp);
+    assert_eq!(walk.by_ref().take(20).count(), 20);
+    let looked_into = &timelines.segments[walk.segments..];
+    looked_into.iter().filter(|held| held.segment.may_hold(SPACE, UserId(owner))).count()
+}
+
+/// The same of each owner: the mean, and the most.
+fn touched(run: &Run) -> (f64, usize) {
+    let touched: Vec<usize> = (0..500).map(|owner| touched_of(run, owner)).collect();
     (
         touched.iter().sum::<usize>() as f64 / touched.len() as f64,
         touched.into_iter().max().unwrap_or_default(),
@@ -93,6 +99,31 @@ fn writes_are_a_small_multiple_of_the_payloads() {
         assert!(mean <= touched_max, "{mean:.1} segments for a page");
         assert!(sizes.segment_bytes as f64 <= 1.3 * run.payload as f64);
     }
+}
+
+/// Who posts twenty entries in the time of a table or two is read from one or two segments. Who posts seldom is in as many as
+/// there are of the time of twenty posts (above): segments are of windows of time.
+#[test]
+fn the_newest_of_who_posts_often_are_in_one_or_two_segments() {
+    const OFTEN: u64 = 1_000;
+    let mut run = Run::new(256 << 10);
+    let mut counts = Vec::new();
+    for n in 0..30_000 {
+        if n % 40 == 0 {
+            run.append_of(OFTEN, None)
+        } else {
+            run.append(None)
+        }
+        if n % 50 == 0 {
+            run.maintain();
+        }
+        if n > 2_000 && n % 250 == 0 {
+            counts.push(touched_of(&run, OFTEN));
+        }
+    }
+    let (mean, most) = (counts.iter().sum::<usize>() as f64 / counts.len() as f64, counts.iter().max());
+    eprintln!("{mean:.2} segments, at most {most:?}");
+    assert!(mean <= 2.0 && most <= Some(&2), "{mean:.2} segments, at most {most:?}");
 }
 
 #[test]
