@@ -57,6 +57,7 @@ impl Client {
             | ClusterChange::Drain { .. }
             | ClusterChange::Undrain { .. }
             | ClusterChange::TransferLeader { .. }
+            | ClusterChange::Upgrade { .. }
             | ClusterChange::Balance => Effect::Idempotent,
             _ => Effect::Once,
         };

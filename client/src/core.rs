@@ -259,8 +259,7 @@ impl Core {
             }
             // A node that went away is known to others before it is missed by its own partitions' clients.
             Error::ConnectionLost { address, .. } | Error::Connect { address, .. } => {
-                self.router.doubt(address);
-                self.router.renew(routes);
+                self.router.lost(routes, address);
             }
             _ => {}
         }

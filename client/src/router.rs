@@ -7,6 +7,7 @@
 //! - Only maps of one cluster are taken: sessions, tokens and ids mean nothing to another.
 //! - What is about a partition without a leader goes to any node, and the next attempt to another: they answer with a
 //!   status that says whether to try again.
+//! - Whose map led to a node that does not answer is asked for the next one after the others.
 //! - A node that does not answer with the map in time is asked last from then on; the map is fetched by one call at a
 //!   time, and not more often than every `MAP_INTERVAL`.
 //! - A cluster of one node is reached under the address that the application gave, whatever the node calls itself.
@@ -56,6 +57,8 @@ impl Target {
 pub(crate) struct Routes {
     map: Map,
     addresses: BTreeMap<NodeId, String>,
+    /// Where the map was asked for.
+    told_at: String,
 }
 
 impl Routes {
@@ -72,7 +75,7 @@ impl Routes {
             && map.partitions.is_power_of_two()
             && map.leaders.len() == usize::from(map.partitions)
             && map.leaders.iter().all(known);
-        sound.then_some(Self { map, addresses })
+        sound.then(|| Self { map, addresses, told_at: asked.to_owned() })
     }
 
     pub fn epoch(&self) -> u64 {
@@ -232,7 +235,7 @@ impl Router {
     }
 
     /// A node does not answer: the next map is asked for there last.
-    pub fn doubt(&self, address: &str) {
+    fn doubt(&self, address: &str) {
         let mut known = lock(&self.known);
         if let Some(at) = known.iter().position(|other| other == address) {
             let silent = known.remove(at);
@@ -240,13 +243,20 @@ impl Router {
         }
     }
 
+    /// A node that a map names does not answer: the next map is asked for there last, and of others before who told this one, who
+    /// may not have heard that somebody else leads.
+    pub fn lost(&self, stale: &Arc<Routes>, address: &str) {
+        self.doubt(&stale.told_at);
+        self.doubt(address);
+        self.renew(stale);
+    }
+
     /// Whether a target is at another address than `from` by a map that is not older than `LEADER_DOUBT_AGAIN`; it is asked of
     /// the other nodes first.
     pub async fn has_moved(&self, target: Target, from: &str, deadline: Deadline) -> bool {
-        self.doubt(from);
         let is_fresh = lock(&self.fetched).is_some_and(|at| at.elapsed() < defaults::LEADER_DOUBT_AGAIN / 2);
         if let Some(current) = self.routes.peek().filter(|_| !is_fresh) {
-            self.renew(&current);
+            self.lost(&current, from);
         }
         let moved = |now: &Arc<Routes>| now.known_address(target).is_some_and(|address| address != from);
         self.routes(deadline).await.is_ok_and(|now| moved(&now))

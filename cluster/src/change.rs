@@ -66,6 +66,11 @@ pub enum ClusterChange {
         /// The node.
         to: u64,
     },
+    /// Raises the feature level to what the programs of all nodes have (R3).
+    Upgrade {
+        /// The level; none: the highest that any node's program has.
+        to: Option<u32>,
+    },
 }
 
 /// What a change did, or would do.
@@ -83,6 +88,8 @@ pub struct ClusterChanged {
     pub losses: Vec<AcceptedLoss>,
     /// Partitions that begin with nothing, each with its node.
     pub emptied: Vec<(PartitionId, u64)>,
+    /// The feature level before and after, if it was to be raised.
+    pub level: Option<(u32, u32)>,
 }
 
 /// What a partition that goes on with one replica has lost: every write that was acknowledged by the others and had not
@@ -303,6 +310,36 @@ pub enum ClusterRefusal {
         /// What the program has.
         supported: u32,
     },
+    /// The programs of some nodes do not have a feature level.
+    #[error(
+        "feature level {level} is more than what the programs of these nodes have: {}; start them with a newer version of \
+         fanfold first, one after the other",
+        with_levels(below)
+    )]
+    LevelAbove {
+        /// The level.
+        level: u32,
+        /// The nodes, each with what its program has.
+        below: Vec<(u64, u32)>,
+    },
+    /// What the programs of some nodes have is not known.
+    #[error(
+        "nodes {} do not say what their programs have, and would be refused if that is too little; start them, or remove \
+         those that are gone for good (`fanfold node remove`, `fanfold node replace`)",
+        list(silent)
+    )]
+    LevelUnknown {
+        /// The nodes.
+        silent: Vec<u64>,
+    },
+    /// A feature level would fall.
+    #[error("the cluster uses feature level {level} already, which never falls; {asked} is less")]
+    LevelFalls {
+        /// The level that the cluster uses.
+        level: u32,
+        /// What was asked for.
+        asked: u32,
+    },
     /// The cluster does not take the node.
     #[error("the cluster does not take this node; its version may be another one")]
     NotTaken,
@@ -343,6 +380,11 @@ fn way_out(partition: Option<PartitionId>) -> String {
             )
         },
     )
+}
+
+fn with_levels(nodes: &[(u64, u32)]) -> String {
+    let names: Vec<_> = nodes.iter().map(|(node, level)| format!("node {node} has {level}")).collect();
+    names.join(", ")
 }
 
 fn list(nodes: &[u64]) -> String {

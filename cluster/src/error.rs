@@ -24,6 +24,12 @@ pub enum OpenError {
         /// The process, if the lock file says.
         pid: Option<u32>,
     },
+    /// There is nothing of a node in the directory.
+    #[error("{data_dir:?} holds no node; name the data directory of one with --data-dir")]
+    NoNode {
+        /// The directory.
+        data_dir: PathBuf,
+    },
     /// The number of partitions is no power of two up to 4,096.
     #[error("{got} partitions are not possible; choose a power of two from 1 to 4096")]
     PartitionCount {
@@ -66,15 +72,40 @@ pub enum OpenError {
     },
     /// The node's identity is there, but its log is gone.
     #[error(
-        "{data_dir:?} belongs to cluster {cluster_id:032x}, but its log is missing; put the `log` directory back, or \
-         start with an empty data directory: a node that is alone loses what was stored, one of several is filled by the \
-         others after `fanfold node replace`"
+        "{data_dir:?} belongs to node {node} of cluster {cluster_id:032x}, but its log is missing; put the `log` directory \
+         back, or start with an empty data directory: a node that is alone loses what was stored, one of several is filled by \
+         the others after `fanfold node replace {node}`"
     )]
     LogMissing {
         /// The directory.
         data_dir: PathBuf,
         /// The cluster it belongs to.
         cluster_id: u128,
+        /// The node.
+        node: u64,
+    },
+    /// The log is of another node of the same cluster.
+    #[error(
+        "the log in {data_dir:?} is of node {log}, and {}; nothing of it was changed: put it back where node {log} has its \
+         data, {}",
+        whose(*node), own_log(*node)
+    )]
+    LogOfAnother {
+        /// The directory.
+        data_dir: PathBuf,
+        /// The node that it belongs to; 0 if it has not joined yet.
+        node: u64,
+        /// The node that wrote the log.
+        log: u64,
+    },
+    /// The note in the log's directory that says whose it is is damaged.
+    #[error(
+        "{path:?}, which says which node's log this is, is damaged; if the log is this node's, remove that file, and the next \
+         start writes it anew"
+    )]
+    LogNote {
+        /// The file.
+        path: PathBuf,
     },
     /// Identity and log come from different clusters or nodes.
     #[error(
@@ -250,6 +281,26 @@ pub enum OpenError {
     /// The node stopped serving while it was being opened.
     #[error("the node could not be made ready: {0}")]
     Setup(#[from] NodeError),
+}
+
+/// For messages to people: whose a data directory is.
+fn whose(node: u64) -> String {
+    if node == 0 {
+        "the rest of a node that has not joined yet".to_owned()
+    } else {
+        format!("the rest of node {node}")
+    }
+}
+
+/// For messages to people: what becomes of a node that has another one's log.
+fn own_log(node: u64) -> String {
+    if node == 0 {
+        "and start this node with an empty data directory".to_owned()
+    } else {
+        format!(
+            "and node {node}'s own here; if that is lost, start with an empty data directory and `fanfold node replace {node}`"
+        )
+    }
 }
 
 /// For messages to people: what else can be done about a file that is gone, than to put it back.
@@ -456,7 +507,7 @@ impl NodeError {
         whereabouts: &Whereabouts,
     ) -> Self {
         let hinted = hint.and_then(|hint| whereabouts.of_hint(hint));
-        Self::NotLeader { leader: hinted.or_else(|| whereabouts.leader_of(group_of(partition))) }
+        Self::NotLeader { leader: hinted.or_else(|| whereabouts.leader_of(group_of(partition), None)) }
     }
 
     /// What a proposal to `partition` (none: the catalog) failed with.

@@ -197,9 +197,11 @@ impl DataDir {
         self.path.join(LOG_DIR)
     }
 
-    /// Whether there is a write-ahead log: its folder with something in it.
+    /// Whether there is a write-ahead log: its folder with a segment in it.
     pub fn has_log(&self, fs: &dyn FileSystem) -> bool {
-        fs.list(&self.log()).is_ok_and(|names| !names.is_empty())
+        let is_segment =
+            |name: &String| Path::new(name).extension().is_some_and(|extension| extension == "log");
+        fs.list(&self.log()).is_ok_and(|names| names.iter().any(is_segment))
     }
 
     /// Whether the disk has room for the database to be opened: it writes then, and what does not fit damages it.

@@ -1,6 +1,6 @@
 //! Owns the offline look into what a stopped node left: its identity, and what the entries of its log say.
 //!
-//! - Nothing is changed. The data directory is locked meanwhile, so that no node starts on it.
+//! - Nothing is changed. The data directory is locked meanwhile, so that no node starts on it; a copy of one may have no lock file.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::raft::{CodecError, Look, groups_dir, look};
 #[derive(Debug)]
 pub struct Inspection {
     dir: DataDir,
-    _lock: DirLock,
+    _lock: Option<DirLock>,
 }
 
 /// What a data directory says of itself.
@@ -65,8 +65,11 @@ pub enum EntryError {
 impl Inspection {
     /// Locks a data directory.
     pub fn begin(data_dir: &Path) -> Result<Self, OpenError> {
-        let lock = DirLock::take(data_dir)?;
-        Ok(Self { dir: DataDir::at(data_dir), _lock: lock })
+        let dir = DataDir::at(data_dir);
+        if !dir.has_identity() && !dir.log().is_dir() && !groups_dir(data_dir).is_dir() {
+            return Err(OpenError::NoNode { data_dir: data_dir.to_owned() });
+        }
+        Ok(Self { dir, _lock: DirLock::hold(data_dir)? })
     }
 
     /// What the directory says of itself.

@@ -21,6 +21,7 @@ mod memory;
 pub mod meter;
 pub mod node;
 pub mod options;
+mod owner;
 mod pacer;
 mod partition;
 pub mod peer;

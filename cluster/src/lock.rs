@@ -1,7 +1,9 @@
 //! Owns the lock on a data directory: one process at a time.
+//!
+//! - Whoever only looks makes no lock file, and leaves the one that is there as it was.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use crate::error::OpenError;
@@ -16,10 +18,17 @@ const PID_BYTES_MAX: u64 = 16;
 #[derive(Debug)]
 pub(crate) struct DirLock {
     file: File,
+    /// What the file said before, if that is to be put back.
+    before: Option<Vec<u8>>,
 }
 
 impl Drop for DirLock {
     fn drop(&mut self) {
+        if let Some(before) = &mut self.before {
+            let before = std::mem::take(before);
+            // Who had the lock last is for people, and nothing depends on it.
+            let _ = self.write(&before);
+        }
         // Closing the file is not enough while a process that is being started still has a copy of it.
         let _ = self.file.unlock();
     }
@@ -31,18 +40,47 @@ impl DirLock {
         let path = data_dir.join(LOCK_FILE);
         let failed = |source| OpenError::Io { path: path.clone(), source };
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = opened.map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::Locked { data_dir: data_dir.to_owned(), pid: holder(&mut file) });
+        let mut lock = Self::of(data_dir, opened.map_err(failed)?)?;
+        lock.write(std::process::id().to_string().as_bytes()).map_err(failed)?;
+        Ok(lock)
+    }
+
+    /// Takes the lock as long as somebody looks; none if there is no lock file, as in a copy of a data directory. Nothing is different
+    /// afterwards.
+    pub fn hold(data_dir: &Path) -> Result<Option<Self>, OpenError> {
+        let path = data_dir.join(LOCK_FILE);
+        let failed = |source| OpenError::Io { path: path.clone(), source };
+        let may_not_write = [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem];
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if may_not_write.contains(&error.kind()) => {
+                Self::of(data_dir, File::open(&path).map_err(failed)?).map(Some)
             }
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            opened => {
+                let mut lock = Self::of(data_dir, opened.map_err(failed)?)?;
+                let mut before = Vec::new();
+                (&lock.file).take(PID_BYTES_MAX).read_to_end(&mut before).map_err(failed)?;
+                lock.before = Some(before);
+                lock.write(std::process::id().to_string().as_bytes()).map_err(failed)?;
+                Ok(Some(lock))
+            }
         }
-        file.set_len(0).map_err(failed)?;
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        write!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self { file })
+    }
+
+    fn of(data_dir: &Path, mut file: File) -> Result<Self, OpenError> {
+        match file.try_lock() {
+            Ok(()) => Ok(Self { file, before: None }),
+            Err(TryLockError::WouldBlock) => {
+                Err(OpenError::Locked { data_dir: data_dir.to_owned(), pid: holder(&mut file) })
+            }
+            Err(TryLockError::Error(source)) => Err(OpenError::Io { path: data_dir.join(LOCK_FILE), source }),
+        }
+    }
+
+    fn write(&mut self, content: &[u8]) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(content)
     }
 }
 
@@ -65,6 +103,23 @@ mod tests {
         let pid = std::process::id();
         assert!(matches!(second, OpenError::Locked { pid: Some(holder), .. } if holder == pid), "{second}");
         drop(first);
+        DirLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn whoever_only_looks_leaves_the_file_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(DirLock::hold(dir.path()).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let path = dir.path().join(LOCK_FILE);
+        std::fs::write(&path, "7").unwrap();
+        let held = DirLock::hold(dir.path()).unwrap();
+        let pid = std::process::id();
+        for refused in [DirLock::take(dir.path()).unwrap_err(), DirLock::hold(dir.path()).unwrap_err()] {
+            assert!(matches!(refused, OpenError::Locked { pid: Some(holder), .. } if holder == pid));
+        }
+        drop(held);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "7");
         DirLock::take(dir.path()).unwrap();
     }
 }

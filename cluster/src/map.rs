@@ -1,6 +1,8 @@
 //! Owns the map: which nodes there are and which of them leads each partition.
 //!
-//! - Who leads is gossip: leaders say it of themselves, and of two who do, the one of the later term counts.
+//! - Who leads is gossip: leaders say it of themselves, and of two who do, the one of the later term counts; what a replica here
+//!   knows is a word like the others'.
+//! - Nobody is told to ask a node that this one does not hear any more: a leader that is dead leads nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -105,6 +107,23 @@ impl Leaders {
     pub fn of(&self, group: GroupId) -> Option<u64> {
         self.0.read().get(&group)?.node
     }
+
+    /// The node that leads a group by the later of two words: what was heard, and what a replica here knows, a term and the
+    /// node that leads in it.
+    fn of_either(&self, group: GroupId, here: Option<(u64, u64)>) -> Option<u64> {
+        let heard = self.0.read().get(&group).copied();
+        match (heard, here) {
+            (Some(heard), Some((term, _))) if heard.term > term => heard.node,
+            (_, Some((_, node))) => Some(node),
+            (heard, None) => heard?.node,
+        }
+    }
+
+    /// The node that leads a group, and the term in which it does.
+    pub fn led(&self, group: GroupId) -> Option<(u64, u64)> {
+        let known = *self.0.read().get(&group)?;
+        Some((known.node?, known.term))
+    }
 }
 
 /// Where nodes are, and who leads what.
@@ -116,6 +135,10 @@ pub(crate) struct Whereabouts {
     pub leaders: Leaders,
     /// The nodes whose clocks are too far from the others'.
     pub clocks_off: RwLock<BTreeSet<u64>>,
+    /// By node: where it says itself that it listens for other nodes, and what the catalog said of that when it did.
+    told: RwLock<BTreeMap<u64, (String, String)>>,
+    /// The nodes whose processes have ended, or that fell silent.
+    away: RwLock<BTreeSet<u64>>,
     /// The nodes whose disks do not get on.
     slow: RwLock<BTreeSet<u64>>,
     /// The nodes whose logs take no entries for want of room.
@@ -139,6 +162,30 @@ impl Whereabouts {
     /// Whether the clock of a node is too far from the others'.
     pub fn is_clock_off(&self, node: u64) -> bool {
         self.clocks_off.read().contains(&node)
+    }
+
+    /// Takes note of where a node says itself that it listens for other nodes.
+    pub fn note_told_address(&self, node: u64, peer_address: String) {
+        if let Some(record) = self.view.current().nodes.get(&node) {
+            self.told.write().insert(node, (peer_address, record.peer_address.clone()));
+        }
+    }
+
+    /// Where a node has said that it listens for other nodes, since the catalog says `recorded`.
+    pub fn told_address(&self, node: u64, recorded: &str) -> Option<String> {
+        let told = self.told.read();
+        told.get(&node).filter(|(_, then)| then == recorded).map(|(peer_address, _)| peer_address.clone())
+    }
+
+    /// Takes note of the nodes whose processes have ended, or that fell silent; they answer nobody.
+    pub fn note_away(&self, away: BTreeSet<u64>) {
+        if *self.away.read() != away {
+            *self.away.write() = away;
+        }
+    }
+
+    fn is_away(&self, node: u64) -> bool {
+        self.away.read().contains(&node)
     }
 
     /// Takes note whether the disk of a node gets on.
@@ -178,14 +225,20 @@ impl Whereabouts {
         !self.is_clock_off(node) && !self.is_slow(node)
     }
 
-    /// Where the leader of a group is, if anybody is known to lead it.
-    pub fn leader_of(&self, group: GroupId) -> Option<LeaderAt> {
-        self.at(self.leaders.of(group)?)
+    /// The node that leads a group and can be asked; `here` is what a replica here knows of it, with the term.
+    pub fn node_leading(&self, group: GroupId, here: Option<(u64, LeaderHint)>) -> Option<u64> {
+        let here = here.map(|(term, hint)| (term, node_of(&hint.address)));
+        self.leaders.of_either(group, here).filter(|node| !self.is_away(*node))
     }
 
-    /// Where the leader is that a replica knows of.
+    /// Where the leader of a group is, if anybody who can be asked is known to lead it.
+    pub fn leader_of(&self, group: GroupId, here: Option<(u64, LeaderHint)>) -> Option<LeaderAt> {
+        self.at(self.node_leading(group, here)?)
+    }
+
+    /// Where the leader is that a replica knows of, if it can be asked.
     pub fn of_hint(&self, hint: &LeaderHint) -> Option<LeaderAt> {
-        self.at(node_of(&hint.address))
+        self.at(node_of(&hint.address)).filter(|at| !self.is_away(at.node))
     }
 
     /// Where a node is, if it is known and was not removed.
@@ -215,6 +268,24 @@ mod tests {
         assert_eq!(leaders.of(group), None);
         leaders.note(group, 5, 1);
         assert_eq!(leaders.of(group), None, "that was before");
+    }
+
+    #[test]
+    fn the_later_word_counts_and_nobody_who_is_away() {
+        let (whereabouts, group) = (Whereabouts::default(), GroupId(3));
+        let here = |term, node| Some((term, LeaderHint { replica: ReplicaId(9), address: address_of(node) }));
+        assert_eq!(whereabouts.node_leading(group, here(5, 1)), Some(1));
+        whereabouts.leaders.note(group, 6, 2);
+        assert_eq!(whereabouts.node_leading(group, here(5, 1)), Some(2), "the replica here was left behind");
+        assert_eq!(whereabouts.node_leading(group, here(6, 2)), Some(2));
+        assert_eq!(whereabouts.node_leading(group, here(7, 3)), Some(3));
+        whereabouts.note_away([2, 3].into());
+        assert_eq!(whereabouts.node_leading(group, here(7, 3)), None);
+        assert_eq!(whereabouts.node_leading(group, None), None);
+        whereabouts.note_away([3].into());
+        assert_eq!(whereabouts.node_leading(group, None), Some(2));
+        whereabouts.leaders.forget(group, 2);
+        assert_eq!(whereabouts.node_leading(group, here(5, 1)), None, "that was before");
     }
 
     #[test]

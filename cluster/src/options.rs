@@ -8,7 +8,7 @@ use fanfold_storage::command::Limits;
 use fanfold_storage::fs::{FileSystem, RealFs};
 use fanfold_storage::log::LogOptions;
 
-use crate::catalog::REPLICAS_DEFAULT;
+use crate::catalog::{FEATURE_LEVEL, REPLICAS_DEFAULT};
 use crate::clock::{Clock, SystemClock};
 use crate::phases::Phases;
 use crate::raft::{FileSettings, RaftSettings};
@@ -30,6 +30,8 @@ pub struct DiskOptions {
     pub log_bytes_max: u64,
     /// Bytes that are written in the background, by all groups together, in a second.
     pub background_bytes_per_second: u64,
+    /// Bytes of log and snapshots that the replicas here take in a second, all together, while they are filled by their peers.
+    pub fill_bytes_per_second: u64,
     /// Bytes of the disk that are kept for the time when it is full; 0 is none.
     pub reserve_bytes: u64,
 }
@@ -47,6 +49,7 @@ impl Default for DiskOptions {
             snapshot_log_bytes: 256 << 20,
             log_bytes_max: 2 << 30,
             background_bytes_per_second: 256 << 20,
+            fill_bytes_per_second: 32 << 20,
             reserve_bytes: 0,
         }
     }
@@ -105,6 +108,9 @@ pub struct NodeOptions {
     pub phases: Arc<Phases>,
     /// Events a journal keeps for a destination that does not answer, before it is dropped (R10).
     pub journal_events_max: usize,
+    /// The feature level that the node says its program has (R3); another one than the default is for tests of clusters of several
+    /// versions.
+    pub feature_level: u32,
 }
 
 impl NodeOptions {
@@ -128,6 +134,7 @@ impl NodeOptions {
             raft: RaftSettings::default(),
             phases: Arc::default(),
             journal_events_max: 1 << 20,
+            feature_level: FEATURE_LEVEL,
         }
     }
 }

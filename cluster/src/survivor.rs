@@ -5,6 +5,7 @@
 //!   nodes that are left run: only they know who votes, and which of them has the most.
 //! - What only the nodes that are gone had is lost. None of them may ever run again; if one does, it is refused by whoever
 //!   knows.
+//! - Nodes on which only the catalog is damaged are no loss for anything else: they stay, and are given new replicas of it.
 //! - If nobody who is left has a replica of the catalog, it is made anew of what this node wrote down of it.
 //! - One node only is given the order. Before the next start does anything it asks the others, and refuses if another one has
 //!   an order too, or has done it; an order that has not begun can be withdrawn.
@@ -69,12 +70,13 @@ pub enum SurvivorError {
     },
     /// The catalog has a majority.
     #[error(
-        "without {} the catalog still has a majority; start the nodes that are left, and use `fanfold node remove`",
-        listed(.gone)
+        "without {} the catalog still has a majority; start the nodes that are left: those whose replica is damaged get a new \
+         one, and `fanfold node remove` is for those that are gone",
+        listed(.without)
     )]
     HasMajority {
-        /// The nodes that were said to be gone.
-        gone: Vec<u64>,
+        /// The nodes that were said to be gone, or to have a damaged replica.
+        without: Vec<u64>,
     },
     /// Something else is to be done first.
     #[error(
@@ -107,7 +109,14 @@ fn listed(nodes: &[u64]) -> String {
 }
 
 /// Lets the stopped node of a data directory go on without nodes that are gone for good, from its next start on.
-pub fn survive(data_dir: &Path, gone: &[u64], is_dry_run: bool) -> Result<Survival, SurvivorError> {
+///
+/// `damaged` are nodes that stay, and whose replicas of the catalog are not to be trusted.
+pub fn survive(
+    data_dir: &Path,
+    gone: &[u64],
+    damaged: &[u64],
+    is_dry_run: bool,
+) -> Result<Survival, SurvivorError> {
     let _lock = DirLock::take(data_dir)?;
     let dir = DataDir::at(data_dir);
     if Restored::load(&RealFs, data_dir)?.is_some() {
@@ -120,16 +129,17 @@ pub fn survive(data_dir: &Path, gone: &[u64], is_dry_run: bool) -> Result<Surviv
     let is_other = |known: &u64| {
         *known != node && state.nodes.get(known).is_some_and(|record| record.state != NodeState::Removed)
     };
-    if let Some(stranger) = gone.iter().find(|gone| !is_other(gone)) {
+    let without = [gone, damaged].concat();
+    if let Some(stranger) = without.iter().find(|node| !is_other(node)) {
         let others = state.nodes.keys().copied().filter(is_other).collect();
         return Err(SurvivorError::NotOther { node: *stranger, others });
     }
-    if state.fate(0, gone) == Fate::GoesOn {
-        return Err(SurvivorError::HasMajority { gone: gone.to_vec() });
+    if state.fate(0, &without) == Fate::GoesOn {
+        return Err(SurvivorError::HasMajority { without });
     }
     let replicas = dir.load_replicas().unwrap_or_default();
     let is_catalog_anew = !replicas.contains_key(&CATALOG_GROUP.0);
-    let holders = others_with_catalog(&state, node, gone);
+    let holders = others_with_catalog(&state, node, &without);
     if is_catalog_anew && !holders.is_empty() {
         return Err(SurvivorError::NoCatalog { holders });
     }
@@ -168,8 +178,8 @@ pub fn withdraw(data_dir: &Path) -> Result<(), SurvivorError> {
     Ok(Restored::remove(&RealFs, data_dir)?)
 }
 
-/// The other nodes that should have the catalog, and are not said to be gone.
-fn others_with_catalog(state: &CatalogState, node: u64, gone: &[u64]) -> Vec<u64> {
+/// The other nodes that should have the catalog, and are not among those that cannot give it.
+fn others_with_catalog(state: &CatalogState, node: u64, without: &[u64]) -> Vec<u64> {
     let holders = state.wanted(CATALOG_GROUP.0).iter().map(|record| record.node);
-    holders.filter(|holder| *holder != node && !gone.contains(holder)).collect()
+    holders.filter(|holder| *holder != node && !without.contains(holder)).collect()
 }

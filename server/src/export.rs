@@ -1,16 +1,17 @@
 //! Owns the export of a data directory: what an import reads, each partition as it stands at one position of its log.
 //!
-//! - A node is opened on the directory, listening nowhere, with a clock that stands still: nothing is written to and nothing
-//!   expires that had not before.
-//! - A file gets its name when it is whole.
+//! - A node is opened on a likeness of the directory, listening nowhere, with a clock that stands still: nothing in the directory
+//!   changes, and nothing expires that had not before.
+//! - A file gets its name when it is whole. In its directory an export takes the place of an earlier one: when all is there, files of
+//!   the same kind that it did not write go, so that no two exports are mixed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fanfold_cluster::backup::{Backup, BackupError, restore_all};
+use fanfold_cluster::backup::{Backup, BackupError, Likeness, restore_all};
 use fanfold_cluster::catalog::NodeState;
 use fanfold_cluster::clock::ManualClock;
 use fanfold_cluster::meter::Meter;
@@ -41,7 +42,7 @@ pub enum ExportError {
     },
     /// The node is one of several, and may not know of all that was acknowledged.
     #[error(
-        "{} is of one of {nodes} nodes, which may be behind the others; export a backup of them: \
+        "{} is of one of {nodes} nodes, which may be behind the others; export a backup of them all: \
          `fanfold backup create`, then --backup",
         path.display()
     )]
@@ -63,6 +64,16 @@ pub enum ExportError {
     /// A file of the node is damaged, so that not all can be read.
     #[error(transparent)]
     Segment(#[from] SegmentError),
+    /// What is wrong is in a directory whose likeness, removed by now, was exported.
+    #[error("{}", .source.to_string().replace(&*.likeness.to_string_lossy(), &.dir.to_string_lossy()))]
+    Of {
+        /// The directory.
+        dir: PathBuf,
+        /// Its likeness.
+        likeness: PathBuf,
+        /// Why, with paths of the likeness.
+        source: Box<ExportError>,
+    },
     /// Lines that need files of their own.
     #[error("edges and entries, or edges of several graphs, need a directory: name one with --out")]
     Mixed,
@@ -87,6 +98,16 @@ pub(crate) enum What {
     All,
 }
 
+impl What {
+    /// Whether a file, finished or not, is of an export of this.
+    fn names(self, name: &str) -> bool {
+        let name = name.strip_suffix(".new").unwrap_or(name);
+        let is_edges = name.starts_with("follows.") && name.ends_with(".tsv.zst");
+        let is_entries = name.starts_with("entries.") && name.ends_with(".jsonl.zst");
+        is_edges && self != Self::Entries || is_entries && self != Self::Follows
+    }
+}
+
 /// What was exported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Exported {
@@ -96,50 +117,83 @@ pub(crate) struct Exported {
     pub(crate) left_out: Vec<u16>,
 }
 
-/// Exports a backup, which is one moment of a node that ran: it is put together in a directory of its own beside the files,
-/// mostly of links to those of the backup, and that is removed again. `done` hears of each partition that is exported.
-pub(crate) async fn export_backup(
-    dir: &Path,
+/// Exports a backup, which is one moment of a node that ran, or those of the nodes of a cluster: of each partition the one that goes
+/// furthest. They are put together in a directory beside the files, mostly of links to theirs, and that is removed again. `done`
+/// hears of each partition that is exported.
+pub(crate) async fn export_backups(
+    backups: Vec<Backup>,
     what: What,
     out: &Path,
     leaves_out_damaged: bool,
     done: impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
-    let beside = if out == Path::new(STDOUT) { std::env::temp_dir() } else { out.to_owned() };
-    let failed = |source| ExportError::Write { path: beside.clone(), source };
-    std::fs::create_dir_all(&beside).map_err(failed)?;
-    let place = tempfile::Builder::new().prefix(".fanfold-export").tempdir_in(&beside).map_err(failed)?;
+    check(what, out)?;
+    let place = place_beside(out)?;
     let data_dir = place.path().join("data");
-    let (backups, target) = ([Backup::open(dir)?], data_dir.clone());
+    let (dir, target) = (backups.first().map(|backup| backup.dir.clone()), data_dir.clone());
     let put = tokio::task::spawn_blocking(move || {
         restore_all(&backups, leaves_out_damaged, &target, &Meter::new(None))
     });
     let empty = put.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-    let mut exported = export(&data_dir, what, out, leaves_out_damaged, done).await?;
+    let options = NodeOptions::new(&data_dir);
+    let exported = open_and_export(options, what, out, leaves_out_damaged, done).await;
+    let mut exported = exported.map_err(|error| error.of(&dir.unwrap_or_default(), &data_dir))?;
     exported.left_out.extend(empty);
     Ok(exported)
 }
 
-/// Exports a data directory; `done` hears of each partition that is.
+/// Exports a data directory on which no node runs, and changes nothing in it: a likeness of it is made beside the files, of copies of
+/// its log and of links, and removed again. `done` hears of each partition that is exported.
 pub(crate) async fn export(
     data_dir: &Path,
     what: What,
     out: &Path,
     leaves_out_damaged: bool,
-    mut done: impl FnMut(u16, u16),
+    done: impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
-    if what == What::All && out == Path::new(STDOUT) {
-        return Err(ExportError::Mixed);
-    }
+    check(what, out)?;
     if !data_dir.join("identity").is_dir() {
         return Err(ExportError::NoNode { path: data_dir.to_owned() });
     }
+    let place = place_beside(out)?;
+    let (original, target) = (data_dir.to_owned(), place.path().join("data"));
+    let made = tokio::task::spawn_blocking(move || Likeness::make(&original, &target)).await;
+    let likeness = made.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    let mut options = NodeOptions::new(&likeness.dir);
+    // What is there is used as it is.
+    options.log.segment_bytes = likeness.log_segment_bytes.unwrap_or(options.log.segment_bytes);
+    let exported = open_and_export(options, what, out, leaves_out_damaged, done).await;
+    exported.map_err(|error| error.of(data_dir, &likeness.dir))
+}
+
+/// Whether that can be exported there.
+fn check(what: What, out: &Path) -> Result<(), ExportError> {
+    let is_mixed = what == What::All && out == Path::new(STDOUT);
+    if is_mixed { Err(ExportError::Mixed) } else { Ok(()) }
+}
+
+/// A directory that is removed again, on the disk of the files.
+fn place_beside(out: &Path) -> Result<tempfile::TempDir, ExportError> {
+    let beside = if out == Path::new(STDOUT) { std::env::temp_dir() } else { out.to_owned() };
+    let place = std::fs::create_dir_all(&beside)
+        .and_then(|()| tempfile::Builder::new().prefix(".fanfold-export").tempdir_in(&beside));
+    place.map_err(|source| ExportError::Write { path: beside, source })
+}
+
+async fn open_and_export(
+    options: NodeOptions,
+    what: What,
+    out: &Path,
+    leaves_out_damaged: bool,
+    mut done: impl FnMut(u16, u16),
+) -> Result<Exported, ExportError> {
     // A clock behind the log's last stamp is held at it.
     let clock = Arc::new(ManualClock::new(STAMP_ZERO_UNIX_MS));
-    let node = Node::open(NodeOptions { clock, ..NodeOptions::new(data_dir) }).await?;
+    let data_dir = options.data_dir.clone();
+    let node = Node::open(NodeOptions { clock, ..options }).await?;
     let nodes = node.view().nodes.iter().filter(|node| node.state != NodeState::Removed).count();
     let exported = if nodes > 1 {
-        Err(ExportError::OneOfSeveral { path: data_dir.to_owned(), nodes })
+        Err(ExportError::OneOfSeveral { path: data_dir, nodes })
     } else {
         export_node(&node, what, out, leaves_out_damaged, &mut done)
     };
@@ -158,7 +212,7 @@ fn export_node(
 ) -> Result<Exported, ExportError> {
     let graphs: BTreeMap<GraphId, String> = node.graphs().into_iter().collect();
     let spaces: BTreeMap<SpaceId, String> = node.spaces().into_iter().map(|s| (s.id, s.name)).collect();
-    let mut all = Exported::default();
+    let (mut all, mut written) = (Exported::default(), BTreeSet::new());
     if what == What::Follows && graphs.len() > 1 && out == Path::new(STDOUT) {
         return Err(ExportError::Mixed);
     }
@@ -166,10 +220,10 @@ fn export_node(
         let exported = node.read_partition(PartitionId(n), |partition| -> Result<_, ExportError> {
             let mut exported = Exported::default();
             if what != What::Entries {
-                exported.edges = export_edges(partition, &graphs, out)?;
+                exported.edges = export_edges(partition, &graphs, out, &mut written)?;
             }
             if what != What::Follows {
-                exported.entries = export_entries(partition, &spaces, out)?;
+                exported.entries = export_entries(partition, &spaces, out, &mut written)?;
             }
             Ok(exported)
         });
@@ -180,34 +234,41 @@ fn export_node(
             }
             Err(error) if leaves_out_damaged && error.is_damage() => {
                 tracing::warn!(partition = n, %error, "the partition is left out");
-                remove_files(out, n)?;
+                // What was written of it is not all.
+                let of_this = [format!(".{n:04}.tsv.zst"), format!(".{n:04}.jsonl.zst")];
+                written.retain(|name: &String| !of_this.iter().any(|end| name.ends_with(end)));
                 all.left_out.push(n);
             }
             Err(error) => return Err(error),
         }
         done(n + 1, node.partitions());
     }
+    remove_others(what, out, &written)?;
     Ok(all)
 }
 
 impl ExportError {
+    /// The same, told of the directory that has a likeness.
+    fn of(self, dir: &Path, likeness: &Path) -> Self {
+        Self::Of { dir: dir.to_owned(), likeness: likeness.to_owned(), source: Box::new(self) }
+    }
+
     /// Whether a partition cannot be read because it is damaged.
     fn is_damage(&self) -> bool {
         matches!(self, Self::Node(NodeError::Damaged { .. }) | Self::Segment(_))
     }
 }
 
-/// Removes what was written of a partition.
-fn remove_files(out: &Path, partition: u16) -> Result<(), ExportError> {
+/// Removes the files of earlier exports of the same kind, and of this one what is not whole.
+fn remove_others(what: What, out: &Path, written: &BTreeSet<String>) -> Result<(), ExportError> {
     if out == Path::new(STDOUT) {
         return Ok(());
     }
     let failed = |source| ExportError::Write { path: out.to_owned(), source };
-    let part = format!(".{partition:04}.");
-    let is_ours = |name: &str| name.starts_with("follows.") || name.starts_with("entries.");
-    for item in std::fs::read_dir(out).into_iter().flatten() {
+    for item in std::fs::read_dir(out).map_err(failed)? {
         let item = item.map_err(failed)?;
-        if item.file_name().to_str().is_some_and(|name| is_ours(name) && name.contains(&part)) {
+        let name = item.file_name();
+        if name.to_str().is_some_and(|name| what.names(name) && !written.contains(name)) {
             std::fs::remove_file(item.path()).map_err(failed)?;
         }
     }
@@ -218,6 +279,7 @@ fn export_edges(
     partition: &Partition,
     graphs: &BTreeMap<GraphId, String>,
     out: &Path,
+    written: &mut BTreeSet<String>,
 ) -> Result<u64, ExportError> {
     let mut files: BTreeMap<GraphId, OutFile> = BTreeMap::new();
     let mut count = 0;
@@ -232,7 +294,9 @@ fn export_edges(
             file.write(|out| writeln!(out, "{}\t{}\t{since}", edge.reader, edge.owner))
         })
     })?;
-    files.into_values().try_for_each(OutFile::finish)?;
+    for file in files.into_values() {
+        written.extend(file.finish()?);
+    }
     Ok(count)
 }
 
@@ -240,6 +304,7 @@ fn export_entries(
     partition: &Partition,
     spaces: &BTreeMap<SpaceId, String>,
     out: &Path,
+    written: &mut BTreeSet<String>,
 ) -> Result<u64, ExportError> {
     let mut file = OutFile::create(out, &format!("entries.{:04}.jsonl", partition.id()))?;
     let mut count = 0;
@@ -251,7 +316,7 @@ fn export_entries(
             out.write_all(b"\n")
         })
     })?;
-    file.finish()?;
+    written.extend(file.finish()?);
     Ok(count)
 }
 
@@ -321,7 +386,8 @@ impl OutFile {
         written.map_err(|source| ExportError::Write { path: self.path.clone(), source })
     }
 
-    fn finish(self) -> Result<(), ExportError> {
+    /// Gives the file its name, and answers it.
+    fn finish(self) -> Result<Option<String>, ExportError> {
         let Self { path, sink } = self;
         let finish = || match sink {
             Sink::Stdout(mut sink) => sink.flush(),
@@ -330,7 +396,8 @@ impl OutFile {
                 std::fs::rename(unfinished(&path), &path)
             }
         };
-        finish().map_err(|source| ExportError::Write { path: path.clone(), source })
+        finish().map_err(|source| ExportError::Write { path: path.clone(), source })?;
+        Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()))
     }
 }
 

@@ -73,6 +73,7 @@ fn options(world: &Arc<World>, node: usize) -> NodeOptions {
         snapshot_log_bytes: 24 << 10,
         log_bytes_max: 2 << 20,
         background_bytes_per_second: 1 << 50,
+        fill_bytes_per_second: 1 << 20,
         reserve_bytes: 0,
     };
     options.advertise = format!("{}:1", name_of(node));

@@ -41,8 +41,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// For how long the load runs before a node is stopped, and after.
 const RUN: Duration = Duration::from_millis(500);
 
-/// How long a call may take while a node stops, or starts.
-const STOP_MAX: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_000 } else { 300 });
+/// How long a call may take while a node stops.
+const STOP_MAX: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_000 } else { 100 });
+
+/// How long a call may take while a node starts, which reads its disk on the same two processors.
+const START_MAX: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_000 } else { 300 });
 
 /// How long writes may stand still while a leader hangs.
 const HANG_MAX: Duration = Duration::from_millis(4_500);
@@ -82,12 +85,12 @@ fn users_of(partition: u16, count: u64) -> impl Iterator<Item = UserId> {
     (0..u64::MAX).map(UserId).filter(is_there).take(count as usize)
 }
 
-/// A partition's user whose leader a node is.
-async fn led_user(client: &Client, address: &str) -> UserId {
+/// A partition's user whose leader a node is; none if it leads no partition by now.
+async fn led_user(client: &Client, address: &str) -> Option<UserId> {
     let map = client.map().await.unwrap();
     let node = map.nodes.iter().find(|node| node.address == address).unwrap().node;
-    let partition = map.leaders.iter().position(|leader| *leader == node).unwrap();
-    users_of(partition as u16, 1).next().unwrap()
+    let partition = map.leaders.iter().position(|leader| *leader == node)?;
+    users_of(partition as u16, 1).next()
 }
 
 /// The node that leads the catalog.
@@ -203,8 +206,14 @@ async fn time_until_writes_go_on_after_a_leader_hangs() {
     let posts = client.space("posts");
     let mut took = Vec::new();
     for trial in 0..trials() {
-        let victim = fleet.leader().await;
-        let user = led_user(&client, &fleet.addresses()[victim]).await;
+        let (victim, user) = loop {
+            let victim = fleet.leader().await;
+            if let Some(user) = led_user(&client, &fleet.addresses()[victim]).await {
+                break (victim, user);
+            }
+            // Leaderships go back where they belong.
+            sleep(Duration::from_millis(20)).await;
+        };
         posts.append(user, "before").await.unwrap();
         fleet.node_mut(victim).suspend().unwrap();
         let held = Instant::now();
@@ -257,7 +266,7 @@ async fn longest_write_while_a_leader_stops() {
     fleet.end().await.unwrap();
     check("a leader stops cleanly, longest write", &writes, STOP_MAX);
     check("a leader stops cleanly, longest read", &reads, STOP_MAX);
-    check("it starts again, longest write", &starts, STOP_MAX);
+    check("it starts again, longest write", &starts, START_MAX);
 }
 
 /// Stops and starts all nodes under load, one after the other. No call may fail.
@@ -285,6 +294,6 @@ async fn longest_write_while_all_nodes_are_restarted() {
     }
     load.end().await;
     fleet.end().await.unwrap();
-    check("a rolling restart, longest write", &writes, STOP_MAX);
-    check("a rolling restart, longest read", &reads, STOP_MAX);
+    check("a rolling restart, longest write", &writes, START_MAX);
+    check("a rolling restart, longest read", &reads, START_MAX);
 }

@@ -30,6 +30,8 @@ struct Stage {
     silent: Vec<usize>,
     /// Nodes that the others have not heard of lately.
     gone: Vec<usize>,
+    /// Nodes that have not heard that anybody but the first leads.
+    left_behind: Vec<usize>,
     applied: HashMap<(SessionId, Sequence), u64>,
     sessions: u64,
     maps: usize,
@@ -38,7 +40,8 @@ struct Stage {
 impl Stage {
     fn map(&self, node: usize) -> Map {
         let named = if node > self.mapped { self.addresses.len() } else { self.mapped };
-        let leader = if self.leader > named { Map::NO_LEADER } else { NodeId(self.leader as u64) };
+        let leader = if self.left_behind.contains(&node) { 1 } else { self.leader };
+        let leader = if leader > named { Map::NO_LEADER } else { NodeId(leader as u64) };
         let nodes = self.addresses.iter().take(named).zip(1..);
         let nodes = nodes.map(|(address, node)| NodeAddress { node: NodeId(node), address: address.clone() });
         Map { cluster: ClusterId(7), epoch: 1, partitions: 1, nodes: nodes.collect(), leaders: vec![leader] }
@@ -130,6 +133,7 @@ impl Cast {
             answers_lost: 0..0,
             silent: Vec::new(),
             gone: Vec::new(),
+            left_behind: Vec::new(),
             applied: HashMap::new(),
             sessions: 0,
             maps: 0,
@@ -146,8 +150,13 @@ impl Cast {
 
     /// A client that has written once, so that it knows the map and has a session.
     async fn client(&self) -> Client {
+        self.client_of(1).await
+    }
+
+    /// The same, and that has the map from a node.
+    async fn client_of(&self, first: usize) -> Client {
         let addresses = lock(&self.stage).addresses.clone();
-        let builder = Client::builder(&addresses[0]).or(&addresses[1]);
+        let builder = Client::builder(&addresses[first - 1]).or(&addresses[1]);
         let client = builder.connect().await.expect("connected");
         client.space("posts").append(UserId(0), "first").await.expect("written");
         client
@@ -241,6 +250,27 @@ async fn leader_that_falls_silent_is_doubted_and_left() {
     let started = tokio::time::Instant::now();
     write_all(&client, &cast, 20).await;
     assert!(started.elapsed() < Duration::from_secs(8), "well before the silence ends the connection");
+}
+
+#[tokio::test]
+async fn a_map_that_names_a_lost_leader_is_asked_for_elsewhere() {
+    for is_killed in [true, false] {
+        let cast = Cast::of(3, 3).await;
+        let client = cast.client_of(3).await;
+        cast.set(|stage| {
+            stage.left_behind = vec![3];
+            stage.leader = 2;
+            if !is_killed {
+                stage.silent = vec![1];
+            }
+        });
+        if is_killed {
+            cast.kill(1);
+        }
+        let started = tokio::time::Instant::now();
+        write_all(&client, &cast, 20).await;
+        assert!(started.elapsed() < Duration::from_secs(8), "well before the deadline");
+    }
 }
 
 #[tokio::test]

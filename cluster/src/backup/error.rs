@@ -148,6 +148,12 @@ pub enum BackupError {
          backup into a new cluster, or let the others fill the node with `fanfold node replace`"
     )]
     Replicated,
+    /// A partition, or the catalog, of a node that has others beside it is to go on with what is left here.
+    #[error(
+        "the node is one of several, whose replicas would disagree with what is left here; start it, and the others fill what is \
+         damaged; where most replicas are damaged or gone, `fanfold cluster health` says what to do"
+    )]
+    OneOfSeveral,
     /// Another restore into the directory was not finished.
     #[error("{data_dir:?} holds an unfinished restore of something else; finish that first")]
     Unfinished {

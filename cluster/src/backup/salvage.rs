@@ -66,7 +66,7 @@ pub fn salvage(
         return Err(BackupError::NoPartition { partition, partitions });
     }
     if dir.load_catalog().is_some_and(|state| state.nodes.len() > 1) {
-        return Err(BackupError::Replicated);
+        return Err(BackupError::OneOfSeveral);
     }
     let group = group_of(partition);
     let place = Place { fs: fs.clone(), dir: group_dir(data_dir, group), group };

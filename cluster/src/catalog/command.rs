@@ -72,6 +72,13 @@ pub(crate) enum CatalogCommand {
     Edit(Edit),
     /// One node goes on with what it has, without the others.
     TakeOver(TakeOver),
+    /// Whatever programs of this level have may be used from now on.
+    RaiseLevel {
+        /// The epoch at which all nodes had it; any other state refuses it.
+        epoch: u64,
+        /// The feature level.
+        level: u32,
+    },
 }
 
 /// What a command of the catalog answers.
@@ -231,6 +238,8 @@ const TAKE_OVER: u8 = 9;
 const TAKE_OVER_KNOWN: u8 = 33;
 /// As [`EDIT`], then the groups that begin empty, and where.
 const EDIT_EMPTY: u8 = 34;
+/// Since feature level 2.
+const RAISE_LEVEL: u8 = 35;
 
 impl Encoded for CatalogCommand {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -282,6 +291,11 @@ impl Encoded for CatalogCommand {
                 out.push(if taken.known.is_some() { TAKE_OVER_KNOWN } else { TAKE_OVER });
                 taken.encode(out);
             }
+            Self::RaiseLevel { epoch, level } => {
+                out.push(RAISE_LEVEL);
+                epoch.encode(out);
+                level.encode(out);
+            }
         }
     }
 
@@ -314,6 +328,7 @@ impl Encoded for CatalogCommand {
                 let known = Some(Box::new(CatalogState::decode(from)?));
                 Self::TakeOver(TakeOver { known, ..taken })
             }
+            RAISE_LEVEL => Self::RaiseLevel { epoch: from.u64()?, level: from.u32()? },
             _ => return Err(from.malformed("catalog command")),
         })
     }
@@ -414,6 +429,7 @@ mod tests {
             CatalogCommand::Edit(edit),
             CatalogCommand::TakeOver(taken),
             CatalogCommand::TakeOver(known),
+            CatalogCommand::RaiseLevel { epoch: 9, level: 2 },
         ];
         let encoded: Vec<_> = commands.iter().map(CatalogCommand::to_bytes).collect();
         assert_eq!(decode_batch(&encode_batch(Stamp(9), &encoded)).unwrap(), commands);

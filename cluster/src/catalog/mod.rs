@@ -34,4 +34,6 @@ pub(crate) use view::CatalogView;
 
 /// What this program can do; a cluster is raised to it when all nodes can (R3). One whose level is higher has, or may get,
 /// commands that this program does not know.
-pub(crate) const FEATURE_LEVEL: u32 = 1;
+///
+/// 1: all there was at first. 2: that the level can be raised.
+pub(crate) const FEATURE_LEVEL: u32 = 2;

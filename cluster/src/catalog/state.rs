@@ -82,6 +82,16 @@ impl CatalogState {
             CatalogCommand::UpdateNode { node, facts } => self.update_node(node, facts),
             CatalogCommand::Edit(edit) => self.edit(edit),
             CatalogCommand::TakeOver(taken) => self.take_over(taken),
+            CatalogCommand::RaiseLevel { epoch, .. } if epoch != self.epoch => {
+                CatalogOutcome::Refused(CatalogRefusal::Stale)
+            }
+            CatalogCommand::RaiseLevel { level, .. } if level <= self.feature_level => {
+                CatalogOutcome::Refused(CatalogRefusal::Malformed)
+            }
+            CatalogCommand::RaiseLevel { level, .. } => {
+                self.feature_level = level;
+                CatalogOutcome::Done
+            }
         };
         if !matches!(outcome, CatalogOutcome::Refused(_)) {
             self.epoch += 1;

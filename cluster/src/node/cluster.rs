@@ -87,10 +87,13 @@ impl Node {
     ) -> GroupView {
         let wanted = state.wanted(group.0).to_vec();
         let report = self.host.survey.of(group);
-        let leader = self.whereabouts.leaders.of(group).filter(|leader| liveness.is_alive(*leader));
+        let led = self.whereabouts.leaders.led(group).filter(|(leader, _)| liveness.is_alive(*leader));
+        let (leader, term) = (led.map(|(leader, _)| leader), led.map_or(0, |(_, term)| term));
         let voters = report.as_ref().map_or_else(|| wanted.clone(), |report| report.voters.clone());
-        let silent =
-            |records: &[ReplicaRecord]| records.iter().filter(|r| !liveness.is_alive(r.node)).count();
+        // What is damaged takes no part, like what is silent.
+        let is_away =
+            |record: &&ReplicaRecord| !liveness.is_alive(record.node) || surveyed.is_closed(group, record);
+        let silent = |records: &[ReplicaRecord]| records.iter().filter(is_away).count();
         let is_settled = report.as_ref().is_some_and(|report| {
             let is_wanted = |voter| wanted.contains(voter);
             report.settled_epoch > 0
@@ -115,9 +118,9 @@ impl Node {
         };
         let lag = report.iter().flat_map(|report| &report.lag);
         let lag = lag.filter_map(|(replica, lag)| Some((record(*replica)?, *lag))).collect();
-        let (term, voters, learners) = match &report {
-            Some(report) => (report.term, report.voters.clone(), report.learners.clone()),
-            None => (0, Vec::new(), Vec::new()),
+        let (voters, learners) = match &report {
+            Some(report) => (report.voters.clone(), report.learners.clone()),
+            None => (Vec::new(), Vec::new()),
         };
         let all = wanted.iter().chain(&voters).chain(&learners);
         let mut closed: Vec<_> = all.filter(|record| surveyed.is_closed(group, record)).copied().collect();
@@ -137,6 +140,9 @@ impl Node {
     ) -> Result<ClusterChanged, NodeError> {
         let _pass = self.enter()?;
         self.acquainted().await?;
+        if let ClusterChange::Upgrade { to } = change {
+            return self.upgrade(to, is_dry_run).await;
+        }
         self.host.survey.note(self.host.node, self.host.report());
         if matches!(change, ClusterChange::Remove { .. }) {
             self.surveyed().await?;

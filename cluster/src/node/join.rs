@@ -14,7 +14,7 @@ use super::peers::{KnownNodes, Peers};
 use super::survey::whole;
 use super::tasks::catalog_of;
 use crate::backup::Alone;
-use crate::catalog::{CatalogRefusal, CatalogState, EPOCH_LEAP, FEATURE_LEVEL, NodeFacts};
+use crate::catalog::{CatalogRefusal, CatalogState, EPOCH_LEAP, NodeFacts};
 use crate::change::ClusterRefusal;
 use crate::error::OpenError;
 use crate::identity::{Identity, StoredIdentity};
@@ -90,7 +90,7 @@ impl Peering {
             client_address: options.advertise.clone(),
             peer_address: self.address.clone(),
             zone: options.zone.clone(),
-            feature_level: FEATURE_LEVEL,
+            feature_level: options.feature_level,
         };
         loop {
             for address in addresses {
@@ -266,7 +266,7 @@ fn refused(reason: &[u8], options: &NodeOptions) -> OpenError {
         Ok(CatalogRefusal::OtherDirectory { node }) => ClusterRefusal::OtherDirectory { node },
         Ok(CatalogRefusal::AddressTaken { node }) => ClusterRefusal::AddressTaken { node, address },
         Ok(CatalogRefusal::FeatureLevel { needed }) => {
-            ClusterRefusal::FeatureLevel { needed, supported: FEATURE_LEVEL }
+            ClusterRefusal::FeatureLevel { needed, supported: options.feature_level }
         }
         _ => ClusterRefusal::NotTaken,
     })

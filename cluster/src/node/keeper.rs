@@ -38,8 +38,11 @@ impl Liveness<'_> {
         self.peers?.alive(node)
     }
 
+    /// Whether a node was heard lately, and its process has not ended since.
     pub fn is_alive(&self, node: u64) -> bool {
-        let is_heard = |peers: &PeerNetwork| peers.watch_alive().borrow().contains(&node);
+        let is_heard = |peers: &PeerNetwork| {
+            peers.watch_alive().borrow().contains(&node) && !peers.watch_gone().borrow().contains(&node)
+        };
         node == self.host.node || self.peers.is_some_and(is_heard)
     }
 

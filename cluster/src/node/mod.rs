@@ -31,6 +31,7 @@ mod survey;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod wait;
 mod write;
 
@@ -58,7 +59,7 @@ use crate::error::{NodeError, NodeFailure};
 use crate::identity::Identity;
 use crate::jobs::Jobs;
 use crate::lock::DirLock;
-use crate::map::{ClusterMap, NodeAddress, Whereabouts, group_of, node_of};
+use crate::map::{ClusterMap, NodeAddress, Whereabouts, group_of};
 use crate::pacer::Pacer;
 use crate::partition::{PartitionHandle, Partitions};
 use crate::peer::PeerNetwork;
@@ -136,15 +137,14 @@ impl Node {
     }
 
     /// Which nodes there are and which of them leads each partition, as far as this node knows. Every leader is one of the
-    /// nodes.
+    /// nodes, and was heard of lately.
     pub fn map(&self) -> ClusterMap {
         let state = self.catalog.state();
         let is_listed = |node: &u64| state.nodes.get(node).is_some_and(|at| at.state != NodeState::Removed);
         let leaders = (0..self.partition_count).map(|n| {
             let hosted = self.partitions.hosted(PartitionId(n));
-            let hint = hosted.and_then(|partition| partition.group().leader_hint());
-            let known = || self.whereabouts.leaders.of(group_of(Some(PartitionId(n))));
-            hint.map(|hint| node_of(&hint.address)).or_else(known).filter(is_listed)
+            let here = hosted.and_then(|partition| partition.group().leader_of_term());
+            self.whereabouts.node_leading(group_of(Some(PartitionId(n))), here).filter(is_listed)
         });
         let leaders = leaders.collect();
         let nodes = state.nodes.iter().filter(|(node, _)| is_listed(node));

@@ -25,7 +25,7 @@ use crate::backup::{Alone, RESTORE_FILE, Restored};
 use crate::blocking;
 use crate::catalog::{
     CATALOG_GROUP, Catalog, CatalogCommand, CatalogMachine, CatalogState, ClusterSettings, Distributor, Edit,
-    FEATURE_LEVEL, Founding, NodeFacts, TakeOver,
+    Founding, NodeFacts, TakeOver,
 };
 use crate::change::ClusterRefusal;
 use crate::clock::Stamps;
@@ -94,12 +94,12 @@ impl Node {
             begin_order(restored, &options, &dir)?;
         }
         // Before anything is applied: what this program does not know, it would leave out.
-        check_level(&whereabouts.view.current())?;
+        check_level(&whereabouts.view.current(), &options)?;
         let replicas = replicas_of(&dir, stored.as_ref());
         let replicas = replicas_alone(replicas, stored.as_ref(), restored.as_ref());
         let pacer = Arc::new(Pacer::new(options.disk.background_bytes_per_second));
         // Snapshots and the log take long to read, and neither needs the other before both are there.
-        let fills = Fills::default();
+        let fills = Fills::new(options.disk.fill_bytes_per_second);
         let loads = Loads::begin(&options, (&pacer, &fills), stored.as_ref(), &replicas);
         let loads = Arc::new(loads);
         let (left, stopping) = (loads.clone(), stopping.clone());
@@ -143,7 +143,7 @@ impl Node {
                 node: stored.identity.node_id,
                 address: options.advertise.clone(),
                 limits: options.limits.clone(),
-                feature_level: FEATURE_LEVEL,
+                feature_level: options.feature_level,
             };
             self.catalog.propose(&CatalogCommand::Found(founding)).await?;
             if let Start::Found { replicas } = options.start
@@ -187,6 +187,7 @@ impl Node {
                 let _ = serving.await;
             }
         });
+        self.tasks.spawn(tasks::tell_address(self.host.clone(), network.clone(), facts.clone()));
         self.tasks.spawn(tasks::announce(self.host.clone(), facts));
         self.tasks.spawn(tasks::fetch(self.host.clone(), network.clone()));
         self.tasks.spawn(tasks::persist(self.host.clone()));
@@ -258,7 +259,7 @@ impl Begun {
             open_catalog(&opening, &replicas, alone, stored.as_ref().map(|_| founded)).await?;
         let known = catalog.as_ref().map(|group| group.read(|machine| machine.state().clone()));
         let was_unknown = stored.is_none();
-        known.as_ref().map_or(Ok(()), check_level)?;
+        known.as_ref().map_or(Ok(()), |known| check_level(known, &opening.options))?;
         let stored = match (alone, stored) {
             // The catalog is told below.
             (Some(_), Some(stored)) => stored,
@@ -311,6 +312,7 @@ impl Begun {
         let facts = facts_of(&node.host, &stored, peering.as_ref());
         node.found(&stored, &facts).await?;
         note_founded(&node.host, found, StoredIdentity { founded: true, ..stored }).await?;
+        held::note_owner(&node.host, stored.identity).await;
         if let Some(restored) = &restored {
             node.reincarnate(restored).await?;
             Restored::remove(&*node.fs, &node.data_dir)?;
@@ -533,8 +535,8 @@ fn check(options: &NodeOptions) -> Result<(), OpenError> {
 }
 
 /// Checks that this program knows all that the cluster may use (R3).
-fn check_level(state: &CatalogState) -> Result<(), OpenError> {
-    let (needed, supported) = (state.feature_level, FEATURE_LEVEL);
+fn check_level(state: &CatalogState, options: &NodeOptions) -> Result<(), OpenError> {
+    let (needed, supported) = (state.feature_level, options.feature_level);
     if needed > supported {
         return Err(OpenError::Refused(ClusterRefusal::FeatureLevel { needed, supported }));
     }

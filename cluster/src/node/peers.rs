@@ -49,7 +49,8 @@ impl Addresses for KnownNodes {
         let state = self.whereabouts.view.current();
         let record = state.nodes.get(&node)?;
         let is_there = record.state != NodeState::Removed && !record.peer_address.is_empty();
-        is_there.then(|| record.peer_address.clone())
+        let told = || self.whereabouts.told_address(node, &record.peer_address);
+        is_there.then(|| told().unwrap_or_else(|| record.peer_address.clone()))
     }
 
     fn peers(&self) -> Vec<u64> {
@@ -77,7 +78,7 @@ impl Peers {
         self.host.get().ok_or(PeerRefusal::Unavailable { may_have_applied: false })
     }
 
-    async fn answer(&self, call: PeerCall) -> Result<PeerAnswer, PeerRefusal> {
+    async fn answer(&self, from: u64, call: PeerCall) -> Result<PeerAnswer, PeerRefusal> {
         let host = self.host()?;
         if host.stopping.is_cancelled() {
             return Err(PeerRefusal::Stopping);
@@ -106,6 +107,10 @@ impl Peers {
             }
             PeerCall::Control(question) => {
                 let control: Control = whole(&question).map_err(|_| PeerRefusal::Malformed)?;
+                if let Control::ListensAt { peer_address } = control {
+                    host.whereabouts.note_told_address(from, peer_address);
+                    return Ok(PeerAnswer::Control(Bytes::new()));
+                }
                 control_of(host, control).await.map(PeerAnswer::Control)
             }
         }
@@ -115,12 +120,15 @@ impl Peers {
 pub(super) async fn control_of(host: &Host, control: Control) -> Result<Bytes, PeerRefusal> {
     match control {
         Control::Reports => Ok(body(&host.report())),
+        Control::Level => Ok(body(&host.opening.options.feature_level)),
         Control::AwaitSpace { space, version } => {
             // Who asks waits no longer, and a leader without a quorum would keep this for ever.
             let waited = timeout(OTHERS_WAIT, host.distributor.wait_for(space, version)).await;
             let unavailable = PeerRefusal::Unavailable { may_have_applied: true };
             if matches!(waited, Ok(Ok(()))) { Ok(Bytes::new()) } else { Err(unavailable) }
         }
+        // Whose it is only the connection tells.
+        Control::ListensAt { .. } => Err(PeerRefusal::Malformed),
     }
 }
 
@@ -189,8 +197,8 @@ impl PeerHandler for Peers {
         })
     }
 
-    fn call(&self, _from: u64, call: PeerCall) -> BoxFuture<'_, Result<PeerAnswer, PeerRefusal>> {
-        Box::pin(self.answer(call))
+    fn call(&self, from: u64, call: PeerCall) -> BoxFuture<'_, Result<PeerAnswer, PeerRefusal>> {
+        Box::pin(self.answer(from, call))
     }
 
     fn ping(&self) -> Ping {

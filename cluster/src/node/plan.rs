@@ -123,6 +123,8 @@ pub(super) fn plan(facts: &Facts<'_>, change: ClusterChange) -> Result<Edit, Clu
         }
         ClusterChange::Recover { partition, from } => recover(facts, partition, from),
         ClusterChange::BeginEmpty { partition, to } => empty::begin(facts, partition, to),
+        // It is no edit: nothing moves.
+        ClusterChange::Upgrade { .. } => Ok(facts.nothing()),
         ClusterChange::Balance => {
             let mut draft = Draft::new(facts);
             draft.balance();
@@ -173,6 +175,7 @@ pub(super) fn outcome(facts: &Facts<'_>, edit: &Edit) -> ClusterChanged {
         nodes: edit.nodes.clone(),
         placement: placement.collect(),
         settings: edit.settings,
+        level: None,
         emptied: edit
             .empty
             .iter()

@@ -71,6 +71,7 @@ pub(super) fn begin(
     options: &NodeOptions,
 ) -> Result<Option<StoredIdentity>, OpenError> {
     let fs = options.fs.as_ref();
+    held::check_owner(dir, stored.as_ref(), fs)?;
     let Some(stored) = stored else {
         held::check_lone(dir, fs)?;
         return if dir.has_log(fs) { Ok(None) } else { draw(dir, options).map(Some) };
@@ -105,8 +106,8 @@ pub(super) fn reconcile(
     let Some((cluster_id, catalog)) = known else {
         return match stored {
             Some(stored) if stored.founded && catalog.is_some() && stored.identity.node_id == FIRST_NODE => {
-                let (data_dir, cluster_id) = (dir.path().to_owned(), stored.identity.cluster_id);
-                Err(OpenError::LogMissing { data_dir, cluster_id })
+                let Identity { cluster_id, node_id: node } = stored.identity;
+                Err(OpenError::LogMissing { data_dir: dir.path().to_owned(), cluster_id, node })
             }
             Some(stored) => Ok(stored),
             // The first start was stopped before the cluster was founded, so nothing was ever answered.

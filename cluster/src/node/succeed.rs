@@ -1,5 +1,5 @@
 //! Owns what this node does when the process of another ends, or is back: its replicas succeed those that led there (C8), and those
-//! that lead send what was missed.
+//! that lead send what was missed. Clients are not sent to it meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,8 +15,12 @@ pub(super) async fn run(host: Arc<Host>, peers: PeerNetwork) {
     let mut watched = peers.watch_gone();
     let (mut known, mut under_way) = (Arc::<BTreeSet<u64>>::default(), JoinSet::new());
     let (mut reached, mut known_reached) = (peers.watch_reached(), Arc::<BTreeMap<u64, u64>>::default());
+    let (mut alive, mut heard) = (peers.watch_alive(), BTreeSet::new());
     loop {
         let gone = watched.borrow_and_update().clone();
+        let now_alive = alive.borrow_and_update().clone();
+        heard.extend(now_alive.iter().copied());
+        host.whereabouts.note_away(heard.difference(&now_alive).chain(gone.iter()).copied().collect());
         for node in gone.difference(&known) {
             for member in host.members() {
                 if let Some(leader) = member.leader().filter(|leader| leader.1 == *node) {
@@ -38,6 +42,7 @@ pub(super) async fn run(host: Arc<Host>, peers: PeerNetwork) {
             () = host.stopping.cancelled() => return,
             changed = watched.changed() => if changed.is_err() { return },
             changed = reached.changed() => if changed.is_err() { return },
+            changed = alive.changed() => if changed.is_err() { return },
             Some(_) = under_way.join_next() => {}
         }
     }

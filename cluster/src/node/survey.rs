@@ -152,6 +152,13 @@ pub(super) struct NodeReport {
     pub held: Vec<Held>,
 }
 
+impl NodeReport {
+    /// Reads what a node says of itself. What a newer program says stands behind what this one knows, and is passed over.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        Self::decode(&mut Reader::new(bytes))
+    }
+}
+
 /// What is known of all groups.
 #[derive(Debug, Default)]
 pub(super) struct Survey(RwLock<Surveyed>);
@@ -268,6 +275,10 @@ pub(super) enum Control {
     Reports,
     /// Answer when all partitions that you lead know this version of a space.
     AwaitSpace { space: SpaceId, version: u64 },
+    /// The feature level that your program has.
+    Level,
+    /// The node that asks listens for other nodes here, which the catalog may not say yet.
+    ListensAt { peer_address: String },
 }
 
 impl Encoded for GroupReport {
@@ -354,6 +365,11 @@ impl Encoded for Control {
                 space.encode(out);
                 version.encode(out);
             }
+            Self::Level => out.push(3),
+            Self::ListensAt { peer_address } => {
+                out.push(4);
+                peer_address.encode(out);
+            }
         }
     }
 
@@ -361,6 +377,8 @@ impl Encoded for Control {
         Ok(match from.byte()? {
             1 => Self::Reports,
             2 => Self::AwaitSpace { space: SpaceId::decode(from)?, version: from.u64()? },
+            3 => Self::Level,
+            4 => Self::ListensAt { peer_address: from.string()? },
             _ => return Err(from.malformed("question of a node")),
         })
     }
@@ -411,8 +429,20 @@ mod tests {
             marks: marks.clone(),
         });
         let report = NodeReport { led: vec![report], held: held.to_vec() };
-        assert_eq!(whole::<NodeReport>(&body(&report)).unwrap(), report);
-        for control in [Control::Reports, Control::AwaitSpace { space: SpaceId(3), version: 8 }] {
+        let bytes = body(&report);
+        assert_eq!(NodeReport::from_bytes(&bytes).unwrap(), report);
+        let newer = [&bytes[..], b"what this program does not know"].concat();
+        assert_eq!(NodeReport::from_bytes(&newer).unwrap(), report);
+        for cut in 0..bytes.len() {
+            assert!(NodeReport::from_bytes(&bytes[..cut]).is_err(), "cut at {cut}: nothing is guessed");
+        }
+        let (space, peer_address) = (SpaceId(3), "h:1".to_owned());
+        for control in [
+            Control::Reports,
+            Control::AwaitSpace { space, version: 8 },
+            Control::Level,
+            Control::ListensAt { peer_address },
+        ] {
             assert_eq!(whole::<Control>(&body(&control)).unwrap(), control);
         }
     }
@@ -439,7 +469,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
-            let _ = whole::<NodeReport>(&bytes);
+            let _ = NodeReport::from_bytes(&bytes);
             let _ = whole::<Control>(&bytes);
         }
     }

@@ -56,23 +56,30 @@ pub(super) async fn fetch(host: Arc<Host>, peers: PeerNetwork) {
         });
         let asked = async {
             let (heard_epoch, teller) = *host.heard_epoch.lock();
+            let is_left_behind = heard_epoch > known.epoch;
             // What its replica here follows may be a group that was given up while this node was away.
-            let is_left_behind = is_fed && heard_epoch > known.epoch;
             if is_fed {
                 sleep(FED_LOOK).await;
                 if !is_left_behind || host.whereabouts.view.current().epoch >= heard_epoch {
                     return;
                 }
             }
-            // Those who have the catalog first, and whoever else there is.
-            let holders = known.wanted(0).iter().map(|record| record.node);
-            let nodes: Vec<u64> =
-                holders.chain(known.nodes.keys().copied()).filter(|n| *n != host.node).collect();
+            // Who is known to have it, those who should have the catalog, and whoever else there is.
+            let holders = known.wanted(0).iter().map(|record| record.node).chain(known.nodes.keys().copied());
+            let nodes = is_left_behind.then_some(teller).into_iter().chain(holders);
+            let nodes: Vec<u64> = nodes.filter(|n| *n != host.node).collect();
             let next = nodes.get(turn % nodes.len().max(1)).copied();
-            let Some(node) = (if is_left_behind { Some(teller) } else { next }) else {
+            let Some(node) = (if is_fed { Some(teller) } else { next }) else {
                 return sleep(FETCH_MARGIN).await;
             };
-            match host.fetch_catalog(&peers, node, FETCH_WAIT).await {
+            let fetched = tokio::select! {
+                fetched = host.fetch_catalog(&peers, node, FETCH_WAIT) => fetched,
+                () = others_know(&host, known.epoch, node) => {
+                    turn = 0;
+                    return;
+                }
+            };
+            match fetched {
                 Ok(()) => {}
                 Err(PeerError::Unreachable { reason: DialError::Refused(HelloRefusal::Removed), .. }) => {
                     host.note_removed();
@@ -87,6 +94,18 @@ pub(super) async fn fetch(host: Arc<Host>, peers: PeerNetwork) {
         tokio::select! {
             () = host.stopping.cancelled() => return,
             () = asked => {}
+        }
+    }
+}
+
+/// Waits until another node than the one that is asked is known to have a newer catalog than this epoch: that one may be without a
+/// replica too, and wait for news itself.
+async fn others_know(host: &Host, epoch: u64, asked: u64) {
+    loop {
+        sleep(FED_LOOK).await;
+        let (heard_epoch, teller) = *host.heard_epoch.lock();
+        if heard_epoch > epoch && teller != asked {
+            return;
         }
     }
 }
@@ -151,6 +170,7 @@ pub(super) async fn announce(host: Arc<Host>, facts: NodeFacts) {
                 if !std::mem::replace(&mut is_told, true) {
                     tracing::error!(%error, "the others do not know where this node listens, until that is free");
                 }
+                vacate(&host, &facts).await;
                 TAKEN_EVERY
             }
             Err(error) => {
@@ -162,6 +182,52 @@ pub(super) async fn announce(host: Arc<Host>, facts: NodeFacts) {
             () = host.stopping.cancelled() => return,
             () = sleep(wait) => {}
         }
+    }
+}
+
+/// Tells the others where this node listens for them, until the catalog says so: of nodes that moved, a majority may be needed for
+/// that, and the leader may not reach it.
+pub(super) async fn tell_address(host: Arc<Host>, peers: PeerNetwork, facts: NodeFacts) {
+    let is_known = |state: &CatalogState| {
+        state.nodes.get(&host.node).is_none_or(|record| record.peer_address == facts.peer_address)
+    };
+    let question = body(&Control::ListensAt { peer_address: facts.peer_address.clone() });
+    while !is_known(&host.whereabouts.view.current()) {
+        let alive = peers.watch_alive().borrow().clone();
+        let told = alive.iter().map(|node| {
+            let call = PeerCall::Control(question.clone());
+            peers.call(*node, call, SURVEY_WAIT)
+        });
+        tokio::select! {
+            () = host.stopping.cancelled() => return,
+            _ = join_all(told) => {}
+        }
+        tokio::select! {
+            () = host.stopping.cancelled() => return,
+            () = sleep(SURVEY_EVERY) => {}
+        }
+    }
+}
+
+/// Gives up the addresses that the catalog has of this node and where it does not listen any more: another one may wait for them,
+/// as of two that swap theirs each does.
+async fn vacate(host: &Host, facts: &NodeFacts) {
+    let state = host.whereabouts.view.current();
+    let Some(record) = state.nodes.get(&host.node) else { return };
+    // Nobody can take it for an address.
+    let nowhere = |known: &str, now: &str| {
+        if known == now || known.is_empty() { known.to_owned() } else { format!("moved:node-{}", host.node) }
+    };
+    let vacant = NodeFacts {
+        address: nowhere(&record.address, &facts.address),
+        peer_address: nowhere(&record.peer_address, &facts.peer_address),
+        ..facts.clone()
+    };
+    if vacant.agree(record) {
+        return;
+    }
+    if let Err(error) = host.catalog.update_node(host.node, &vacant).await {
+        tracing::debug!(%error, "where this node does not listen any more is not known yet");
     }
 }
 
@@ -192,8 +258,12 @@ pub(super) async fn survey(host: Arc<Host>, peers: PeerNetwork) {
         let asked = join_all(nodes.iter().map(async |node| {
             let answered = peers.call(*node, PeerCall::Control(question.clone()), SURVEY_WAIT).await;
             if let Ok(PeerAnswer::Control(bytes)) = answered
-                && let Ok(report) = whole::<NodeReport>(&bytes)
+                && let Ok(report) = NodeReport::from_bytes(&bytes)
             {
+                // Its pings say so too, and may not come through while its answers do.
+                for led in &report.led {
+                    host.whereabouts.leaders.note(GroupId(led.group), led.term, *node);
+                }
                 host.survey.note(*node, report);
             }
         }));

@@ -274,8 +274,7 @@ impl PartitionHandle {
 
     /// Who leads, as far as is known here.
     pub fn known_leader(&self) -> Option<LeaderAt> {
-        let hint = self.group.leader_hint().and_then(|hint| self.whereabouts.of_hint(&hint));
-        hint.or_else(|| self.whereabouts.leader_of(group_of(Some(self.id))))
+        self.whereabouts.leader_of(group_of(Some(self.id)), self.group.leader_of_term())
     }
 
     /// Waits until the progress of the journal satisfies `reached`. Only the leader knows of progress; when the leadership

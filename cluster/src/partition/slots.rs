@@ -155,8 +155,9 @@ impl Partitions {
 
     /// Why there is nothing in a slot. Damage only counts while nobody else leads the partition.
     fn missing(&self, id: PartitionId, slot: &Slot) -> NodeError {
-        let leader = self.whereabouts.leader_of(group_of(Some(id)));
-        if leader.is_none() && slot.is_damaged.load(Ordering::Acquire) {
+        let group = group_of(Some(id));
+        let leader = self.whereabouts.leader_of(group, None);
+        if self.whereabouts.leaders.of(group).is_none() && slot.is_damaged.load(Ordering::Acquire) {
             return NodeError::Damaged { partition: id };
         }
         NodeError::NotLeader { leader }

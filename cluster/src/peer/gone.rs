@@ -1,15 +1,18 @@
-//! Owns which nodes have no process any more, as far as the operating system tells.
+//! Owns which nodes have no process any more, as far as the operating system tells, and what was heard of them before.
 //!
 //! - A node is gone while nobody listens where it is said to be and no connection of it is open here in either
 //!   direction. A process that is killed loses all that at once; one that hangs, or is cut off, keeps its connections.
+//! - What a node answered says nothing of it any more once all its connections have ended.
 //! - It is a hint, and may be wrong behind a network that refuses connections itself: whoever acts on it has to ask
 //!   others, who see for themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The nodes that are gone.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub(super) struct Gone {
 struct Seen {
     /// Connections that are open.
     open: usize,
+    /// When the first of them was opened.
+    since: Option<Instant>,
     /// Nobody listened at the last attempt.
     is_refused: bool,
 }
@@ -37,13 +42,23 @@ pub(super) struct Open {
 impl Gone {
     /// A connection of a node, in whichever direction, is open until this is dropped.
     pub fn opened(self: &Arc<Self>, node: u64) -> Open {
-        self.change(node, |seen| *seen = Seen { open: seen.open + 1, is_refused: false });
+        self.change(node, |seen| {
+            let since = seen.since.filter(|_| seen.open > 0).or_else(|| Some(Instant::now()));
+            *seen = Seen { open: seen.open + 1, since, is_refused: false };
+        });
         Open { gone: self.clone(), node }
     }
 
     /// An attempt to connect failed: whether because nobody listens there.
     pub fn missed(&self, node: u64, is_refused: bool) {
         self.change(node, |seen| seen.is_refused = is_refused);
+    }
+
+    /// Whether what a node answered to what was sent so long ago counts: it does while connections have been open since.
+    pub fn counts(&self, node: u64, ago: Duration) -> bool {
+        let all = self.seen.lock();
+        let is_open = |seen: &Seen| seen.open > 0 && seen.since.is_some_and(|since| since.elapsed() >= ago);
+        all.get(&node).is_none_or(is_open)
     }
 
     /// Forgets nodes.
@@ -86,6 +101,21 @@ impl Drop for Open {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_node_answered_counts_until_all_its_connections_end() {
+        let gone = Arc::new(Gone::default());
+        let (from, to) = (gone.opened(2), gone.opened(2));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        drop(from);
+        assert!(gone.counts(2, Duration::from_secs(1)), "one connection is open all the time");
+        drop(to);
+        assert!(!gone.counts(2, Duration::ZERO));
+        let _again = gone.opened(2);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!gone.counts(2, Duration::from_secs(2)), "it may have been another process");
+        assert!(gone.counts(2, Duration::from_secs(1)));
+    }
 
     #[test]
     fn a_node_is_gone_once_nobody_listens_and_nothing_is_open() {

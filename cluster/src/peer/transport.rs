@@ -4,6 +4,8 @@
 //!   any. Heartbeats run beside them and may overtake them.
 //! - A message that is repeated, reordered or stale is Raft's to recognise: it names its term and what precedes it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
@@ -15,7 +17,8 @@ use super::refusal::PeerRefusal;
 use super::wire::Body;
 use crate::map::node_of;
 use crate::raft::{
-    EndpointError, MessageKind, PeerRequest, PeerTransport, ReplicaId, TransportError, is_heartbeat,
+    EndpointError, MessageKind, PeerRequest, PeerTransport, ReplicaAddress, ReplicaId, TransportError,
+    is_heartbeat,
 };
 
 /// Carries the messages of Raft over the network.
@@ -53,6 +56,10 @@ impl PeerTransport for RaftOverPeers {
                 }
             })
         })
+    }
+
+    fn counts(&self, address: &ReplicaAddress, ago: Duration) -> bool {
+        self.0.shared.gone.counts(node_of(address), ago)
     }
 }
 

@@ -4,11 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::AppendEntriesResponse;
 use tokio::time::Instant;
 
 use super::group::Inner;
 use super::machine::Machine;
+use super::members::CAUGHT_UP_ENTRIES;
+use super::transfer::TransferStep;
 use super::transport::{EndpointError, MessageKind, PeerEndpoint};
 use super::{message, receive, transfer};
 
@@ -30,6 +33,20 @@ impl Heard {
     }
 }
 
+impl<M: Machine> Inner<M> {
+    /// Entries of so many bytes were taken in, and so many more are missing here: a replica that does not vote yet, and is being
+    /// filled, lets its leader wait for the pace.
+    async fn filled(&self, bytes: u64, missing: u64) {
+        let votes = || {
+            let metrics = self.raft.metrics().borrow_watched().clone();
+            metrics.membership_config.voter_ids().any(|voter| voter == self.spec.replica)
+        };
+        if missing > CAUGHT_UP_ENTRIES && !votes() && self.gains.note(missing) {
+            self.files.fills.take(bytes).await;
+        }
+    }
+}
+
 /// Takes in the messages for one replica.
 pub(super) struct Endpoint<M: Machine> {
     pub inner: Arc<Inner<M>>,
@@ -41,6 +58,7 @@ impl<M: Machine> PeerEndpoint for Endpoint<M> {
         Box::pin(async move {
             let answer = match kind {
                 MessageKind::Append => {
+                    let body_bytes = body.len() as u64;
                     let (came, request) = (Instant::now(), message::decode_append(&body)?);
                     // Before Raft sees them: it would wait for room, and neither vote nor hear a leader meanwhile.
                     if !request.entries.is_empty() && !self.inner.log.accepts(body.len() as u64) {
@@ -48,9 +66,13 @@ impl<M: Machine> PeerEndpoint for Endpoint<M> {
                     }
                     self.inner.before_append(&request);
                     let committed = request.leader_commit.map_or(0, |log_id| log_id.index);
+                    let last = request.entries.last().map(|entry| entry.log_id.index);
                     let answer = raft.append_entries(request).await.map_err(|_| EndpointError::Stopped)?;
                     if matches!(answer, AppendEntriesResponse::Success) {
                         self.inner.heard.note(came, committed);
+                    }
+                    if let Some(last) = last {
+                        self.inner.filled(body_bytes, committed.saturating_sub(last)).await;
                     }
                     message::encode_append_answer(&answer)
                 }
@@ -72,7 +94,11 @@ impl<M: Machine> PeerEndpoint for Endpoint<M> {
                 }
                 MessageKind::Snapshot => {
                     self.inner.before_order();
-                    let answer = receive::handle(&self.inner, transfer::decode_transfer_step(&body)?).await?;
+                    let step = transfer::decode_transfer_step(&body)?;
+                    if let TransferStep::Chunk { bytes, .. } = &step.step {
+                        self.inner.files.fills.take(bytes.len() as u64).await;
+                    }
+                    let answer = receive::handle(&self.inner, step).await?;
                     transfer::encode_transfer_step_answer(&answer)
                 }
                 MessageKind::TransferLeader => {

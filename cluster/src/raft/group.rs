@@ -19,6 +19,7 @@ use super::alone::{self, Alone};
 use super::endpoint::{Endpoint, Heard};
 use super::error::{LeaderHint, OpenError, ReadError, StopReason, StorageFailure};
 use super::files::{GroupFiles, Loading, Restored};
+use super::fills::Gains;
 use super::hand_over::HandOver;
 use super::log_store::{LogStore, LogStoreError};
 use super::machine::{Machine, Shared};
@@ -103,6 +104,7 @@ pub(super) struct Inner<M: Machine> {
     pub spec: GroupSpec,
     pub settings: RaftSettings,
     pub files: GroupFiles,
+    pub transport: Arc<dyn PeerTransport>,
     pub current: Arc<Current>,
     /// Held by who works on the files.
     pub turn: Arc<tokio::sync::Mutex<()>>,
@@ -118,6 +120,8 @@ pub(super) struct Inner<M: Machine> {
     pub outgoing: Outgoing,
     /// When the leader was heard.
     pub heard: Heard,
+    /// Whether this replica, while it does not vote, gains on its leader.
+    pub gains: Gains,
     /// Whether a quorum has room for entries, as far as is known.
     pub has_room: Arc<AtomicBool>,
     /// Whether the leadership is being handed over.
@@ -184,7 +188,7 @@ impl<M: Machine> Group<M> {
         let network = NetworkFactory::new(
             spec.group,
             spec.replica,
-            transport,
+            transport.clone(),
             Duration::from_millis(settings.append_timeout_ms),
         );
         let outgoing = network.outgoing();
@@ -201,6 +205,7 @@ impl<M: Machine> Group<M> {
                 spec,
                 settings: settings.clone(),
                 files,
+                transport,
                 current,
                 turn: Arc::default(),
                 alone: Alone::default(),
@@ -209,6 +214,7 @@ impl<M: Machine> Group<M> {
                 incoming: Incoming::default(),
                 outgoing,
                 heard: Heard::default(),
+                gains: Gains::default(),
                 has_room: Arc::new(AtomicBool::new(true)),
                 hand_over: HandOver::default(),
             }),
@@ -294,10 +300,15 @@ impl<M: Machine> Group<M> {
 
     /// Who leads, as far as this replica knows.
     pub fn leader_hint(&self) -> Option<LeaderHint> {
+        self.leader_of_term().map(|(_, hint)| hint)
+    }
+
+    /// Who leads, as far as this replica knows, and in which term.
+    pub fn leader_of_term(&self) -> Option<(u64, LeaderHint)> {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
         let replica = metrics.current_leader?;
         let address = metrics.membership_config.get_node(&replica)?.clone();
-        Some(LeaderHint { replica, address })
+        Some((metrics.current_term, LeaderHint { replica, address }))
     }
 
     /// What this replica knows about its group now.

@@ -155,9 +155,13 @@ impl<M: Machine> Group<M> {
             if **replica == self.replica() {
                 metrics.state.is_leader()
             } else if self.inner.sleep.leads_asleep() {
-                metrics.membership_config.nodes().any(|(member, _)| member == *replica)
+                let mut members = metrics.membership_config.nodes();
+                members.any(|(member, address)| {
+                    member == *replica && self.inner.transport.counts(address, Duration::ZERO)
+                })
             } else {
-                is_ready(&metrics, **replica, silence_max)
+                let counts = |ago| self.inner.counts(&metrics, **replica, ago);
+                is_ready(&metrics, **replica, silence_max, counts)
             }
         };
         replicas.iter().filter(is_ready).count()
@@ -202,13 +206,27 @@ impl GroupMembers {
     }
 }
 
+impl<M: Machine> Inner<M> {
+    /// Whether what a member answered to what was sent so long ago still says that it is there.
+    fn counts(&self, metrics: &RaftMetrics<Types>, replica: ReplicaId, ago: Duration) -> bool {
+        let address = metrics.membership_config.membership().get_node(&replica);
+        address.is_some_and(|address| self.transport.counts(address, ago))
+    }
+}
+
 /// Whether a follower has answered lately, and holds nearly all of the log.
-fn is_ready(metrics: &RaftMetrics<Types>, replica: ReplicaId, silence_max: Duration) -> bool {
+fn is_ready(
+    metrics: &RaftMetrics<Types>,
+    replica: ReplicaId,
+    silence_max: Duration,
+    counts: impl Fn(Duration) -> bool,
+) -> bool {
     let held = metrics.replication.as_ref().and_then(|all| all.get(&replica)).copied().flatten();
     let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&replica)).copied().flatten();
     let Some((held, heard)) = held.zip(heard) else { return false };
     let missing = metrics.last_log_index.unwrap_or_default().saturating_sub(held.index);
-    missing <= CAUGHT_UP_ENTRIES && heard.into_inner().elapsed() <= silence_max
+    let ago = heard.into_inner().elapsed();
+    missing <= CAUGHT_UP_ENTRIES && ago <= silence_max && counts(ago)
 }
 
 fn change_error(error: RaftError<Types, ClientWriteError<Types>>) -> ChangeError {

@@ -1,5 +1,7 @@
 //! Owns the seam between Raft and the wire: what carries a message to a replica, and what takes one in.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fanfold_storage::log::GroupId;
 use futures_util::future::BoxFuture;
@@ -57,6 +59,12 @@ pub struct PeerRequest {
 pub trait PeerTransport: Send + Sync + 'static {
     /// Sends a message and returns the target's answer. The caller sets the deadline.
     fn send(&self, request: PeerRequest) -> BoxFuture<'static, Result<Bytes, TransportError>>;
+
+    /// Whether what a node answered to what was sent so long ago still says that it is there. It does not once all
+    /// connections with it have ended since, as they do with its process.
+    fn counts(&self, _address: &ReplicaAddress, _ago: Duration) -> bool {
+        true
+    }
 }
 
 /// Takes in the messages for one replica.

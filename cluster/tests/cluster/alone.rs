@@ -134,13 +134,13 @@ async fn the_survivor_of_three_goes_on_and_those_that_are_gone_stay_away() {
     cluster.kill(3).await;
     cluster.kill(1).await;
     let data_dir = cluster.place(1);
-    let refused = survive(&data_dir, &[2], false);
+    let refused = survive(&data_dir, &[2], &[], false);
     assert!(matches!(refused, Err(SurvivorError::HasMajority { .. })), "{refused:?}");
-    assert!(matches!(survive(&data_dir, &[2, 7], false), Err(SurvivorError::NotOther { node: 7, .. })));
-    let dry = survive(&data_dir, &[2, 3], true).unwrap();
+    assert!(matches!(survive(&data_dir, &[2, 7], &[], false), Err(SurvivorError::NotOther { node: 7, .. })));
+    let dry = survive(&data_dir, &[2, 3], &[], true).unwrap();
     assert_eq!((dry.kept.len(), dry.lost.len()), (usize::from(PARTITIONS), 0));
-    assert_eq!(survive(&data_dir, &[2, 3], false).unwrap(), dry);
-    assert!(matches!(survive(&data_dir, &[2, 3], false), Err(SurvivorError::Pending { .. })));
+    assert_eq!(survive(&data_dir, &[2, 3], &[], false).unwrap(), dry);
+    assert!(matches!(survive(&data_dir, &[2, 3], &[], false), Err(SurvivorError::Pending { .. })));
     cluster.start(1).await;
     cluster
         .agree("the others are removed", |view| {
@@ -181,7 +181,7 @@ async fn a_survivor_with_nothing_but_the_catalog_keeps_it() {
     for node in [1, 2, 4, 3, 5] {
         cluster.kill(node).await;
     }
-    let survival = survive(&cluster.place(5), &[1, 2, 4], false).unwrap();
+    let survival = survive(&cluster.place(5), &[1, 2, 4], &[], false).unwrap();
     assert_eq!((survival.kept.len(), survival.lost.len()), (usize::from(PARTITIONS), 0));
     cluster.start(5).await;
     cluster.start(3).await;
@@ -211,7 +211,7 @@ async fn the_others_follow_a_survivor_that_missed_many_terms() {
     let term = cluster.node(4).view().groups[0].term;
     cluster.kill(2).await;
     cluster.kill(3).await;
-    survive(&cluster.place(1), &[2, 3], false).unwrap();
+    survive(&cluster.place(1), &[2, 3], &[], false).unwrap();
     cluster.start(1).await;
     cluster
         .agree("the survivor leads the catalog", |view| {
@@ -261,7 +261,7 @@ async fn a_survivor_leaves_a_majority_alone_that_a_move_hides() {
     assert!(homes(&cluster).contains(&3) && !homes(&cluster).contains(&1));
     cluster.kill(2).await;
     cluster.kill(1).await;
-    survive(&cluster.place(1), &[2, 3], false).unwrap();
+    survive(&cluster.place(1), &[2, 3], &[], false).unwrap();
     cluster.start(1).await;
     cluster.start(4).await;
     cluster.sees(reader, &posts).await;
@@ -281,7 +281,7 @@ async fn of_two_survivors_with_an_order_one_takes_over() {
     }
     let gone = [3, 4, 5];
     for node in [1, 2] {
-        survive(&cluster.place(node), &gone, false).unwrap();
+        survive(&cluster.place(node), &gone, &[], false).unwrap();
     }
     let contested = |opened: &Result<(), OpenError>| {
         matches!(opened, Err(OpenError::TakeOverTwice { .. } | OpenError::TakenOver { .. }))
@@ -322,7 +322,7 @@ async fn a_survivor_refuses_while_a_node_that_should_be_gone_answers() {
     let mut cluster = Cluster::of(3, 3).await;
     cluster.kill(1).await;
     cluster.kill(2).await;
-    survive(&cluster.place(1), &[2, 3], false).unwrap();
+    survive(&cluster.place(1), &[2, 3], &[], false).unwrap();
     let refused = patient(cluster.try_start(1)).await;
     assert!(matches!(refused, Err(OpenError::NotGone { node: 3, .. })), "{refused:?}");
     cluster.kill(3).await;
@@ -344,7 +344,7 @@ async fn one_of_two_without_the_catalog_goes_on_with_what_it_wrote_down() {
     let term = cluster.node(2).view().groups[0].term;
     cluster.stop(2).await;
     cluster.kill(1).await;
-    let survival = survive(&cluster.place(2), &[1], false).unwrap();
+    let survival = survive(&cluster.place(2), &[1], &[], false).unwrap();
     assert!(survival.catalog_of_epoch.is_some());
     let lost = [0, 2, 3].map(PartitionId);
     assert_eq!((survival.kept, &survival.lost[..]), (Vec::new(), &lost[..]));

@@ -80,6 +80,68 @@ async fn what_belongs_to_another_cluster_is_refused_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_another_node_of_the_cluster_is_refused_and_nothing_of_it_is_changed() {
+    let mut cluster = Cluster::of(3, 3).await;
+    let mut followed = Followed::new(&cluster).await;
+    followed.post(&cluster, 3).await;
+    cluster.stop(2).await;
+    cluster.stop(3).await;
+    let [second, third] = [2, 3].map(|node| cluster.data_dir(node).join("log"));
+    let swap = || {
+        let kept = second.with_file_name("kept");
+        fs::rename(&second, &kept).unwrap();
+        fs::rename(&third, &second).unwrap();
+        fs::rename(&kept, &third).unwrap();
+    };
+    let content = |dir: &Path| -> Vec<_> {
+        files(dir, "").into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect()
+    };
+    swap();
+    for (node, other) in [(2, 3), (3, 2)] {
+        let log = cluster.data_dir(node).join("log");
+        let before = content(&log);
+        let refused = cluster.try_start(node).await.unwrap_err();
+        let is_named =
+            matches!(refused, OpenError::LogOfAnother { node: own, log, .. } if (own, log) == (node, other));
+        assert!(is_named, "{refused:?}");
+        let said = refused.to_string();
+        assert!(said.contains(&format!("fanfold node replace {node}")), "{said}");
+        assert!(content(&log) == before, "nothing of node {other} is changed");
+    }
+    // A directory that was lost beside its log says nothing of who it was.
+    let fresh = cluster.place(4);
+    fs::create_dir(&fresh).unwrap();
+    fs::rename(&second, fresh.join("log")).unwrap();
+    let refused = cluster.try_start(4).await.unwrap_err();
+    assert!(matches!(refused, OpenError::IdentityLost { .. }), "{refused:?}");
+    fs::rename(fresh.join("log"), &second).unwrap();
+    swap();
+    // The note alone is no log.
+    let kept = third.with_file_name("kept");
+    fs::create_dir(&kept).unwrap();
+    let segments = files(&third, ".log");
+    let moved = |path: &Path| kept.join(path.file_name().unwrap());
+    segments.iter().for_each(|path| fs::rename(path, moved(path)).unwrap());
+    let refused = cluster.try_start(3).await.unwrap_err();
+    assert!(matches!(refused, OpenError::LogMissing { node: 3, .. }), "{refused:?}");
+    assert!(files(&third, ".log").is_empty());
+    segments.iter().for_each(|path| fs::rename(moved(path), path).unwrap());
+    // A note that is damaged is named.
+    let note = third.join("node");
+    let whole = fs::read(&note).unwrap();
+    fs::write(&note, &whole[1..]).unwrap();
+    let refused = cluster.try_start(3).await.unwrap_err();
+    assert!(refused.to_string().contains(note.to_str().unwrap()), "{refused}");
+    fs::remove_file(&note).unwrap();
+    cluster.start(2).await;
+    cluster.start(3).await;
+    assert_eq!(fs::read(&note).unwrap(), whole, "it is written anew");
+    cluster.whole().await;
+    followed.post(&cluster, 3).await;
+    followed.seen(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_snapshot_is_passed_over_and_nothing_is_lost_or_deleted() {
     let mut cluster = Cluster::changed(3, 3, small).await;
     let mut followed = Followed::new(&cluster).await;

@@ -15,3 +15,4 @@ mod repeats;
 mod replicas;
 mod support;
 mod time;
+mod upgrade;

@@ -4,7 +4,10 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use fanfold_cluster::{ClusterChange, NodeOptions, OpenError};
+use fanfold_cluster::catalog::NodeState;
+use fanfold_cluster::survivor::{SurvivorError, survive};
+use fanfold_cluster::view::GroupHealth;
+use fanfold_cluster::{ClusterChange, ClusterView, NodeOptions, OpenError};
 use fanfold_storage::command::{Write, WriteResult};
 use fanfold_storage::ids::PartitionId;
 use fanfold_storage::partition::Partition;
@@ -152,10 +155,10 @@ fn catalog_replica(cluster: &Cluster, node: u64) -> Option<u64> {
 
 /// Makes a space, and flips a bit of the record that says so in the log of a node, which is killed before.
 async fn rot_catalog(cluster: &mut Cluster, node: u64) {
-    let name = "the-bit-is-flipped-in-this";
-    patient(cluster.any().create_space(name, None, SpacePolicy::default())).await.unwrap();
+    let name = format!("the-bit-is-flipped-in-this-{node}");
+    patient(cluster.any().create_space(&name, None, SpacePolicy::default())).await.unwrap();
     // Something behind it, so that it is no torn end.
-    cluster.post(user_at(0, 0), "later").await;
+    cluster.post(user_at(0, 2), "later").await;
     let log = cluster.data_dir(node).join("log");
     let find = async {
         loop {
@@ -167,8 +170,9 @@ async fn rot_catalog(cluster: &mut Cluster, node: u64) {
     };
     let (path, at) = patient(find).await;
     // What is durable is known from the next batch on.
-    patient(cluster.any().create_space("behind", None, SpacePolicy::default())).await.unwrap();
-    cluster.post(user_at(0, 0), "later still").await;
+    let behind = format!("behind-{node}");
+    patient(cluster.any().create_space(&behind, None, SpacePolicy::default())).await.unwrap();
+    cluster.post(user_at(0, 2), "later still").await;
     cluster.kill(node).await;
     let mut bytes = fs::read(&path).unwrap();
     bytes[at] ^= 1;
@@ -200,6 +204,41 @@ async fn a_node_with_a_rotten_catalog_goes_on_and_gets_a_new_replica_of_it() {
     let newest = followed.posts.clone();
     followed.post(&cluster, 1).await;
     assert_eq!(followed.posts.len(), newest.len() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catalog_that_is_rotten_on_a_majority_goes_on_by_command_and_no_node_is_lost() {
+    let mut cluster = Cluster::of(3, 3).await;
+    let mut followed = Followed::new(&cluster).await;
+    followed.post(&cluster, 2).await;
+    for node in [3, 2] {
+        rot_catalog(&mut cluster, node).await;
+    }
+    for node in [2, 3] {
+        cluster.start(node).await;
+    }
+    let is_lost = |view: &ClusterView| {
+        let closed: Vec<_> = view.groups[0].closed.iter().map(|record| record.node).collect();
+        view.groups[0].health == GroupHealth::Lost && closed == [2, 3]
+    };
+    cluster.agree("the catalog is lost, and it is said why", is_lost).await;
+    followed.post(&cluster, 2).await;
+    cluster.stop(1).await;
+    let data_dir = cluster.place(1);
+    let refused = survive(&data_dir, &[], &[2], false);
+    assert!(matches!(refused, Err(SurvivorError::HasMajority { .. })), "{refused:?}");
+    let survival = survive(&data_dir, &[], &[2, 3], false).unwrap();
+    assert!(survival.gone.is_empty() && survival.kept.is_empty() && survival.lost.is_empty(), "{survival:?}");
+    cluster.start(1).await;
+    cluster.whole().await;
+    let view = cluster.node(2).view();
+    assert!(view.nodes.iter().all(|node| node.state == NodeState::Active), "{view:#?}");
+    assert_eq!(view.groups[0].voters.len(), 3);
+    // The new replicas vote.
+    cluster.kill(1).await;
+    patient(cluster.node(3).create_space("after", None, SpacePolicy::default())).await.unwrap();
+    followed.post(&cluster, 2).await;
+    followed.seen(&cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

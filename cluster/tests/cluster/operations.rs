@@ -268,6 +268,31 @@ async fn a_node_that_moves_to_the_address_of_one_that_moves_later_is_known_there
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_swap_their_addresses_are_known_there() {
+    let mut cluster = Cluster::of(4, 3).await;
+    let mut followed = Followed::new(&cluster).await;
+    followed.post(&cluster, 3).await;
+    for (one, other) in [(3, 4), (1, 2)] {
+        cluster.stop(one).await;
+        cluster.stop(other).await;
+        cluster.swap(one, other);
+        cluster.start(one).await;
+        cluster.start(other).await;
+        is_known_at_its_address(&cluster, one).await;
+        is_known_at_its_address(&cluster, other).await;
+        let port =
+            |node: u64, cluster: &Cluster| cluster.any().map().nodes[node as usize - 1].address.clone();
+        assert_eq!(
+            [port(one, &cluster), port(other, &cluster)],
+            [other, one].map(|n| format!("127.0.0.1:{}", 20_000 + n))
+        );
+        cluster.whole().await;
+        followed.post(&cluster, 3).await;
+        followed.seen(&cluster).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_has_just_started_takes_no_majority_for_lost() {
     let mut cluster = Cluster::of(3, 3).await;
     let partition = PartitionId(0);

@@ -33,6 +33,8 @@ struct Place {
     dir: tempfile::TempDir,
     node: Option<Arc<Node>>,
     peer_address: Option<SocketAddr>,
+    /// Where clients are told to find it.
+    port: u64,
     /// Where it tells the others to find it, if that is elsewhere.
     told: Option<SocketAddr>,
     /// Its own clock, if it has one.
@@ -89,6 +91,7 @@ impl Cluster {
             dir: tempfile::tempdir().unwrap(),
             node: None,
             peer_address: None,
+            port: 20_000 + number,
             told: None,
             clock: None,
             disk: None,
@@ -143,6 +146,7 @@ impl Cluster {
             dir: tempfile::tempdir().unwrap(),
             node: None,
             peer_address: None,
+            port: 20_000 + number,
             told: None,
             clock: None,
             disk: None,
@@ -151,7 +155,7 @@ impl Cluster {
         let mut options = NodeOptions::new(place.dir.path().join("data"));
         options.partitions = Some(PARTITIONS);
         options.log.segment_bytes = 1 << 20;
-        options.advertise = format!("127.0.0.1:{}", 20_000 + number);
+        options.advertise = format!("127.0.0.1:{}", place.port);
         options.peer_listen = Some(place.peer_address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
         options.peer_advertise = place.told.map(|told| told.to_string());
         if let Some(clock) = &place.clock {
@@ -194,14 +198,32 @@ impl Cluster {
     /// Lets a place with a new directory listen at an address.
     pub fn reserve(&mut self, number: u64, address: SocketAddr) {
         let dir = tempfile::tempdir().unwrap();
-        let place =
-            Place { dir, node: None, peer_address: Some(address), told: None, clock: None, disk: None };
+        let place = Place {
+            dir,
+            node: None,
+            peer_address: Some(address),
+            port: 20_000 + number,
+            told: None,
+            clock: None,
+            disk: None,
+        };
         self.places.insert(number, place);
     }
 
     /// Lets a node that does not run listen elsewhere from now on.
     pub fn move_to(&mut self, number: u64, address: Option<SocketAddr>) -> Option<SocketAddr> {
         std::mem::replace(&mut self.places.get_mut(&number).unwrap().peer_address, address)
+    }
+
+    /// Lets two nodes that do not run have each other's addresses from now on.
+    pub fn swap(&mut self, one: u64, other: u64) {
+        let (of_one, of_other) = (self.move_to(one, None), self.move_to(other, None));
+        self.move_to(one, of_other);
+        self.move_to(other, of_one);
+        let port = |cluster: &Self, node: u64| cluster.places[&node].port;
+        let (of_one, of_other) = (port(self, one), port(self, other));
+        self.places.get_mut(&one).unwrap().port = of_other;
+        self.places.get_mut(&other).unwrap().port = of_one;
     }
 
     /// Lets a node that does not run tell the others to find it at an address.

@@ -91,6 +91,11 @@ pub enum ClusterChange {
     },
     /// Replicas and leaders are spread evenly over the active nodes.
     Balance,
+    /// The cluster uses what all of its nodes' programs can do.
+    Upgrade {
+        /// The feature level; none: the highest that any node's program has.
+        to: Option<u32>,
+    },
 }
 
 /// Changes a cluster, or says what a change would do.
@@ -132,6 +137,13 @@ pub enum ChangeStep {
         node: NodeId,
         /// What it is from now on.
         state: NodeState,
+    },
+    /// The cluster uses more of what its nodes' programs can do.
+    RaiseLevel {
+        /// The feature level before.
+        from: u32,
+        /// The feature level from now on.
+        to: u32,
     },
 }
 
@@ -275,6 +287,13 @@ impl ClusterChange {
             Self::Recover { group, from } => encode_group(w, 8, *group, *from),
             Self::Balance => w.byte(9),
             Self::BeginEmpty { group, to } => encode_group(w, 10, *group, *to),
+            Self::Upgrade { to } => {
+                w.byte(11);
+                w.byte(bitmap([to.is_some()]));
+                if let Some(to) = to {
+                    w.number(*to);
+                }
+            }
         }
     }
 
@@ -297,6 +316,10 @@ impl ClusterChange {
             8 => Self::Recover { group: GroupName::decode(r)?, from: node(r)? },
             9 => Self::Balance,
             10 => Self::BeginEmpty { group: GroupName::decode(r)?, to: node(r)? },
+            11 => {
+                let present = r.presence(0b1)?;
+                Self::Upgrade { to: r.optional(present, 0, |r| r.number32(Field::Operation))? }
+            }
             _ => return Err(BodyError::Malformed { field: Field::Operation }),
         })
     }
@@ -334,6 +357,11 @@ impl ChangeStep {
                 encode_node(w, 4, node);
                 state.encode(w);
             }
+            Self::RaiseLevel { from, to } => {
+                w.byte(5);
+                w.number(from);
+                w.number(to);
+            }
         }
     }
 
@@ -342,6 +370,10 @@ impl ChangeStep {
         let node = |r: &mut Reader| r.number(Field::Nodes).map(NodeId);
         if kind == 4 {
             return Ok(Self::SetNode { node: node(r)?, state: NodeState::decode(r)? });
+        }
+        if kind == 5 {
+            let level = |r: &mut Reader| r.number32(Field::Cluster);
+            return Ok(Self::RaiseLevel { from: level(r)?, to: level(r)? });
         }
         let (group, node) = (GroupName::decode(r)?, node(r)?);
         Ok(match kind {

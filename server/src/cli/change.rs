@@ -135,6 +135,8 @@ fn left(view: &ClusterView, change: &ClusterChange, epoch: u64) -> Result<Left, 
             let count = usize::from(has) + usize::from(!votes);
             Left { count, ..waiting(view, |other| other.group == *name && count > 0) }
         }
+        // The catalog has it, and nothing moves.
+        ClusterChange::Upgrade { .. } => Left::default(),
         ClusterChange::Recover { group: name, .. } => {
             group(name)?;
             waiting(view, |group| !is_settled(group))
@@ -260,6 +262,12 @@ fn step_text(step: &ChangeStep) -> String {
         ChangeStep::SetNode { node, state } => {
             format!("node {node} is {}", super::cluster::state_name(*state))
         }
+        ChangeStep::RaiseLevel { from, to } if from == to => {
+            format!("feature level: {to}, as it was; no node's program has more")
+        }
+        ChangeStep::RaiseLevel { from, to } => {
+            format!("feature level: {to} (was {from}), and programs that have less are refused from then on")
+        }
     }
 }
 
@@ -286,7 +294,8 @@ fn changed_text(changed: &ClusterChanged, settings: Vec<String>, dry_run: bool) 
     lines.extend(
         changed.losses.iter().map(|loss| format!("LOST of {}: {}", group_text(loss.group), loss.what)),
     );
-    if dry_run && !lines.is_empty() {
+    let is_still = |step: &ChangeStep| matches!(step, ChangeStep::RaiseLevel { from, to } if from == to);
+    if dry_run && !lines.is_empty() && !changed.steps.iter().any(is_still) {
         lines.insert(0, "this would change (--dry-run):".to_owned());
     }
     if changed.steps.is_empty() && changed.losses.is_empty() {
@@ -320,6 +329,7 @@ fn changed_json(
         ChangeStep::SetNode { node, state } => {
             json!({ "what": "set_node", "node": id(node), "state": super::cluster::state_name(*state) })
         }
+        ChangeStep::RaiseLevel { from, to } => json!({ "what": "raise_level", "from": from, "to": to }),
     };
     let losses =
         changed.losses.iter().map(|loss| json!({ "partition": group_json(loss.group), "what": loss.what }));

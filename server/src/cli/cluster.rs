@@ -77,18 +77,21 @@ enum ClusterCommand {
     /// replica of the catalog the only one, removes the nodes that are gone, and lets partitions that lost their majority go on
     /// with one replica that is left.
     #[command(
-        after_help = "Example:\n  fanfold cluster recover --gone 2,3 --data-dir ./fanfold-data --dry-run\n  fanfold cluster recover --gone 2,3 --data-dir ./fanfold-data --accept-loss\n\nThe nodes that are gone must never run again: what they answered and this node never got is lost. Do it on one node only: the next start asks the\nothers, and refuses if one of them has such an order too, or has done it; `--withdraw` takes an order back."
+        after_help = "Example:\n  fanfold cluster recover --gone 2,3 --data-dir ./fanfold-data --dry-run\n  fanfold cluster recover --gone 2,3 --data-dir ./fanfold-data --accept-loss\n  fanfold cluster recover --catalog-damaged 2,3 --data-dir ./fanfold-data --dry-run\n\nThe nodes that are gone must never run again: what they answered and this node never got is lost. Do it on one node only: the next start asks the\nothers, and refuses if one of them has such an order too, or has done it; `--withdraw` takes an order back."
     )]
     Recover {
         /// The nodes that are gone.
         #[arg(
             long,
             value_name = "NODE,…",
-            required_unless_present = "withdraw",
+            required_unless_present_any = ["withdraw", "catalog_damaged"],
             conflicts_with = "withdraw",
             value_delimiter = ','
         )]
         gone: Vec<u64>,
+        /// Nodes that stay, and whose replicas of the catalog are damaged, as `fanfold cluster health` says; they get new ones.
+        #[arg(long, value_name = "NODE,…", conflicts_with = "withdraw", value_delimiter = ',')]
+        catalog_damaged: Vec<u64>,
         /// The data directory of the node that goes on.
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
@@ -104,6 +107,17 @@ enum ClusterCommand {
         /// How the result is shown.
         #[arg(long, value_enum, default_value_t)]
         output: Output,
+    },
+    /// Lets the cluster use what a newer version of the program can do, once all nodes run it: raises the feature level.
+    #[command(
+        after_help = "Example:\n  fanfold cluster upgrade --dry-run\n\nRefused while a node that was not removed runs an older version, or is silent. The level never falls: older versions of the program are\nrefused from then on."
+    )]
+    Upgrade {
+        /// The feature level to go to; the highest that any node's program has if nothing is said.
+        #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..))]
+        to: Option<u32>,
+        #[command(flatten)]
+        how: How,
     },
     /// Spreads replicas and leaders evenly over the active nodes.
     #[command(after_help = "Example:\n  fanfold cluster balance --dry-run")]
@@ -121,8 +135,15 @@ impl ClusterArgs {
 
 /// Lets a stopped node go on without the others.
 pub(super) fn offline(args: &ClusterArgs) -> Result<(), CliError> {
-    let ClusterCommand::Recover { gone, data_dir, accept_loss, dry_run, withdraw: takes_back, output } =
-        &args.command
+    let ClusterCommand::Recover {
+        gone,
+        catalog_damaged,
+        data_dir,
+        accept_loss,
+        dry_run,
+        withdraw: takes_back,
+        output,
+    } = &args.command
     else {
         return Ok(());
     };
@@ -136,7 +157,7 @@ pub(super) fn offline(args: &ClusterArgs) -> Result<(), CliError> {
     if !accept_loss && !dry_run {
         return Err(CliError::AcceptLoss);
     }
-    let survival = survive(data_dir, gone, *dry_run)?;
+    let survival = survive(data_dir, gone, catalog_damaged, *dry_run)?;
     let kept: Vec<_> = survival
         .kept
         .iter()
@@ -145,10 +166,10 @@ pub(super) fn offline(args: &ClusterArgs) -> Result<(), CliError> {
     let lost: Vec<_> = survival.lost.iter().map(|partition| partition.0).collect();
     let said = || {
         let mut lines = vec![format!(
-            "node {} {} with its replica of the catalog; removed: {:?}; changes of the catalog that it never got are lost",
+            "node {} {} with its replica of the catalog; removed: {}; changes of the catalog that it never got are lost",
             survival.node,
             if *dry_run { "would go on" } else { "goes on at its next start" },
-            survival.gone
+            removed(&survival.gone)
         )];
         lines.extend(survival.catalog_of_epoch.map(|epoch| {
             format!(
@@ -185,6 +206,12 @@ pub(super) fn offline(args: &ClusterArgs) -> Result<(), CliError> {
         },
         said,
     )
+}
+
+/// The nodes that are removed, for people.
+fn removed(gone: &[u64]) -> String {
+    let names: Vec<_> = gone.iter().map(u64::to_string).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// Of an even number of replicas one would not be made.
@@ -263,6 +290,7 @@ pub(super) async fn run(args: ClusterArgs) -> Result<(), CliError> {
             change::run(how, ClusterChange::Settings { replicas, repair_after_ms }).await
         }
         ClusterCommand::Recover { .. } => Ok(()),
+        ClusterCommand::Upgrade { to, how } => change::run(how, ClusterChange::Upgrade { to }).await,
         ClusterCommand::Balance { how } => change::run(how, ClusterChange::Balance).await,
     }
 }

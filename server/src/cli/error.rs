@@ -261,8 +261,8 @@ impl CliError {
             | Self::NothingToChange
             | Self::AcceptLoss
             | Self::LessRedundancy { .. }
-            | Self::OneBackup
-            | Self::Import(ImportError::Format { .. }) => ExitCode::from(2),
+            | Self::OneBackup => ExitCode::from(2),
+            Self::Import(error) if error.is_misuse() => ExitCode::from(2),
             Self::SomeRejected { .. } => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }

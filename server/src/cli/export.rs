@@ -7,8 +7,9 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::error::CliError;
+use super::images;
 use super::output::Output;
-use crate::export::{Exported, What, export, export_backup};
+use crate::export::{Exported, What, export, export_backups};
 use crate::workload::progress;
 
 #[derive(Debug, Args)]
@@ -21,8 +22,8 @@ exported: create them before an import.
 
 Examples:
   fanfold export all --data-dir ./fanfold-data --out ./export     # of a node that is stopped
-  fanfold backup create /backups/monday                           # of a node that runs: first a backup,
-  fanfold export all --backup /backups/monday --out ./export      # then what is in it"
+  fanfold backup create /backups/monday                           # of a node or cluster that runs: first a backup,
+  fanfold export all --backup /backups/monday --out ./export      # then what is in it; of a cluster, in all its images"
 )]
 pub(super) struct ExportArgs {
     /// What to export.
@@ -31,9 +32,9 @@ pub(super) struct ExportArgs {
     /// Directory with everything the node keeps; no node may run on it.
     #[arg(long, value_name = "DIR", default_value = "./fanfold-data")]
     data_dir: PathBuf,
-    /// Export this backup instead; the node that it is of may run.
-    #[arg(long, value_name = "DIR", conflicts_with = "data_dir")]
-    backup: Option<PathBuf>,
+    /// Export this backup instead; the nodes that it is of may run. A directory with the images of a cluster's nodes stands for all.
+    #[arg(long, value_name = "DIR", conflicts_with = "data_dir", num_args = 1..)]
+    backup: Vec<PathBuf>,
     /// Go on without partitions that are damaged, or not in the backup, and list them.
     #[arg(long)]
     leave_out_damaged: bool,
@@ -52,9 +53,11 @@ pub(super) async fn run(args: ExportArgs) -> Result<(), CliError> {
         bar.get_or_insert_with(|| progress::bar("partitions", partitions.into())).set_position(done.into());
     };
     let leaves_out = args.leave_out_damaged;
-    let exported = match &args.backup {
-        Some(backup) => export_backup(backup, args.what, &args.out, leaves_out, done).await,
-        None => export(&args.data_dir, args.what, &args.out, leaves_out, done).await,
+    let backups = args.backup.iter().map(|dir| images::named(dir)).collect::<Result<Vec<_>, _>>()?.concat();
+    let exported = if backups.is_empty() {
+        export(&args.data_dir, args.what, &args.out, leaves_out, done).await
+    } else {
+        export_backups(backups, args.what, &args.out, leaves_out, done).await
     };
     if let Some(bar) = bar {
         bar.finish_and_clear();

@@ -4,18 +4,18 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
-use fanfold_client::Client;
+use fanfold_client::{Client, Stamp};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::error::CliError;
 use super::remote::Remote;
 use crate::import::{
-    BLOCK_ITEMS_MAX, Counts, Cut, Format, ImportError, Input, Kind, LaneState, Options, Output, Plan,
-    Position, Run, STDIN, State, cut, extension,
+    BLOCK_ITEMS_MAX, Counts, Cut, Format, ImportError, Input, Judge, Kind, LaneState, Options, Output, Plan,
+    Position, Run, State, dry_run, extension, is_stream, named_as_packed,
 };
 
 const BAR: &str = "[{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg}";
@@ -77,15 +77,18 @@ Example:
 
 #[derive(Debug, Args)]
 struct Common {
-    /// The files, plain or zstd (`.zst`); `-` is standard input, which cannot be gone on with.
+    /// The files, plain or packed with zstd; `-` is standard input. It and pipes cannot be gone on with.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// How the lines are written; otherwise the names of the files say so (.tsv, .json, .jsonl).
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Reads everything and says what is wrong, and imports nothing.
+    /// Reads everything, asks a node for spaces or graph, says what is wrong and what was not checked, and imports nothing.
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: asks no node.
+    #[arg(long, requires = "dry_run")]
+    offline: bool,
     /// At most so many lines a second.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
@@ -128,39 +131,119 @@ struct Summary {
     took: Duration,
     /// What earlier runs did.
     before: Counts,
+    kind: Ran,
+}
+
+/// What a run was.
+enum Ran {
+    /// It went on to the end.
+    ToTheEnd,
+    /// It had come to the end before, as this file says.
+    Before { state: PathBuf },
+    /// It imported nothing.
+    Dry { not_checked: Vec<&'static str> },
 }
 
 async fn import(common: Common, job: Job) -> Result<(), CliError> {
     let format = format(&common)?;
     let rejects = common.rejects.clone().unwrap_or_else(|| beside(&common.files[0], ".rejects"));
-    let started = Instant::now();
-    if common.dry_run {
-        let counts = dry_run(&common, &job, format)?;
-        let summary = Summary {
-            what: job.what,
-            counts,
-            rejects: common.rejects,
-            took: started.elapsed(),
-            before: counts,
-        };
-        return summary.say(&common.remote, true);
+    check_outputs(&common, &job, &rejects)?;
+    if common.state.is_some() && !common.dry_run && state_path(&common).is_none() {
+        eprintln!("fanfold: --state has no effect: pipes and standard input cannot be gone on with");
     }
-    let what = job.what;
+    let started = Instant::now();
     let mut summary = None;
-    common
-        .remote
-        .with_client(async |client| {
+    if common.dry_run {
+        let (kind, judge) = dry(&common, &job).await?;
+        let not_checked = judge.not_checked(&kind);
+        let (bytes, total) = (Arc::default(), total(&common)?);
+        let mut progress = Progress::new(job.what, total, Arc::clone(&bytes));
+        let (files, rejects) = (common.files.clone(), common.rejects.clone());
+        let show = |counts: &Counts| progress.show(counts);
+        let counts = dry_run(files, (format, kind), &judge, rejects.as_deref(), &bytes, show);
+        progress.bar.finish_and_clear();
+        let (counts, took, kind) = (counts?, started.elapsed(), Ran::Dry { not_checked });
+        summary = Some(Summary { what: job.what, counts, rejects, took, before: counts, kind });
+    } else {
+        let what = job.what;
+        let run = async |client: &Client| {
             let begun = begin(&common, &job, format, client).await?;
             let before = begun.1.counts;
-            let state =
-                if begun.1.done { begun.1 } else { go(&common, &job, client, &rejects, begun).await? };
-            let counts = state.counts;
-            let rejects = Some(rejects.clone());
-            summary = Some(Summary { what, counts, rejects, took: started.elapsed(), before });
+            let (state, kind) = match begun {
+                (_, state, path) if state.done => (state, Ran::Before { state: path.unwrap_or_default() }),
+                begun => (go(&common, &job, client, &rejects, begun).await?, Ran::ToTheEnd),
+            };
+            let (counts, took) = (state.counts, started.elapsed());
+            summary = Some(Summary { what, counts, rejects: Some(rejects), took, before, kind });
             Ok(())
-        })
-        .await?;
-    summary.map_or(Ok(()), |summary| summary.say(&common.remote, false))
+        };
+        common.remote.with_client(run).await?;
+    }
+    summary.map_or(Ok(()), |summary| summary.say(&common.remote))
+}
+
+/// Whether nothing is named that would be overwritten.
+fn check_outputs(common: &Common, job: &Job, rejects: &Path) -> Result<(), ImportError> {
+    let mut named: Vec<(&Path, &'static str)> =
+        common.files.iter().filter(|file| !is_stream(file)).map(|file| (&**file, "an input")).collect();
+    let state = state_path(common);
+    let writes_rejects = !common.dry_run || common.rejects.is_some();
+    let outputs = [
+        (writes_rejects.then_some(rejects), "the list of rejects"),
+        (job.ids_out.as_deref().filter(|_| !common.dry_run), "the list of ids"),
+        (state.as_deref().filter(|_| !common.dry_run), "the state file"),
+    ];
+    for (path, what) in outputs {
+        let Some(path) = path.filter(|path| !is_stream(path)) else { continue };
+        if let Some((_, other)) = named.iter().find(|(other, _)| place_of(other) == place_of(path)) {
+            return Err(ImportError::SameFile { path: path.to_owned(), one: other, other: what });
+        }
+        named.push((path, what));
+    }
+    Ok(())
+}
+
+/// Where a file is or would be, however it is named.
+fn place_of(path: &Path) -> PathBuf {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let made = || Some(dir.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(made).unwrap_or_else(|| path.to_owned())
+}
+
+/// Where it is noted how far an import is; none if it cannot be gone on with.
+fn state_path(common: &Common) -> Option<PathBuf> {
+    let is_stream = common.files.iter().any(|file| is_stream(file));
+    let path = || common.state.clone().unwrap_or_else(|| beside(&common.files[0], ".import"));
+    (!is_stream).then(path)
+}
+
+/// How much there is to read.
+fn total(common: &Common) -> Result<u64, ImportError> {
+    common.files.iter().map(|path| Ok(Input::of(path)?.bytes)).sum()
+}
+
+/// What is to be read, and what it is judged by.
+async fn dry(common: &Common, job: &Job) -> Result<(Kind, Judge), CliError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let now = Stamp::from_unix_ms(now).unwrap_or_default();
+    let (mut asked, mut spaces) = (None, None);
+    if !common.offline {
+        let ask = async |client: &Client| {
+            let kind = kind(common, job, client).await?;
+            if matches!(kind, Kind::Follows) {
+                client.graph(job.name.as_str()).id().await.map_err(|error| common.remote.failed(error))?;
+            }
+            let all = client.spaces().list().await.map_err(|error| common.remote.failed(error))?;
+            (asked, spaces) = (Some(kind), Some(all));
+            Ok(())
+        };
+        common.remote.with_client(ask).await?;
+    }
+    let kind = asked.unwrap_or_else(|| match job.what {
+        "follows" => Kind::Follows,
+        _ => Kind::Entries { space: job.name.clone(), spaces: None },
+    });
+    Ok((kind, Judge::new(now, spaces)))
 }
 
 /// What is to be read how, and where it stands.
@@ -186,9 +269,7 @@ async fn begin(
         partitions: map.partitions,
         inputs: inputs?,
     };
-    let is_stdin = common.files.iter().any(|file| file == Path::new(STDIN));
-    let state_path = common.state.clone().unwrap_or_else(|| beside(&common.files[0], ".import"));
-    let state_path = (!is_stdin).then_some(state_path);
+    let state_path = state_path(common);
     let known = state_path.as_deref().map(State::load).transpose()?.flatten();
     let state = match known {
         Some(state) if state.plan == plan => state,
@@ -247,10 +328,11 @@ async fn go(
     (cut, state, state_path): (Cut, State, Option<PathBuf>),
 ) -> Result<State, CliError> {
     let bytes: Arc<AtomicU64> = Arc::default();
+    let [rejected, made] = state.written;
     let options = Options {
         state_path,
-        rejects_path: Some(rejects.to_owned()),
-        ids_path: job.ids_out.clone(),
+        rejects: Output::open(Some(rejects), rejected)?,
+        ids: Output::open(job.ids_out.as_deref(), made)?,
         rate: common.rate,
         repeat_uncertain: job.repeat_uncertain,
         bytes: bytes.clone(),
@@ -267,47 +349,33 @@ async fn go(
     })
 }
 
-/// Reads everything; what is wrong is listed if a file was named for it.
-fn dry_run(common: &Common, job: &Job, format: Format) -> Result<Counts, CliError> {
-    let kind = if job.what == "follows" {
-        Kind::Follows
-    } else {
-        Kind::Entries { space: job.name.clone(), spaces: None }
-    };
-    let (inputs, graph) = (common.files.clone(), fanfold_client::GraphId::default());
-    let plan = Cut { inputs, format, kind, graph, partitions: 1, block_items: BLOCK_ITEMS_MAX };
-    let mut rejects = Output::new(common.rejects.as_deref(), 0);
-    let (mut counts, mut failed) = (Counts::default(), Ok(()));
-    cut(&plan, Position::default(), &Arc::default(), |block| {
-        counts.imported += block.items;
-        counts.rejected += block.rejects.len() as u64;
-        let path = plan.inputs[block.input].display();
-        failed = block
-            .rejects
-            .iter()
-            .try_for_each(|(line, reason)| rejects.line(format_args!("{path}\t{line}\t{reason}")));
-        failed.is_ok()
-    })?;
-    failed?;
-    rejects.sync()?;
-    Ok(counts)
-}
-
-fn format(common: &Common) -> Result<Format, CliError> {
+fn format(common: &Common) -> Result<Format, ImportError> {
     if let Some(format) = common.format {
         return Ok(format);
     }
-    let path = &common.files[0];
+    let first = &common.files[0];
+    let format = format_of(first).ok_or_else(|| match named_as_packed(first) {
+        Some(with) => ImportError::Packed { path: first.clone(), with },
+        None => ImportError::Format { path: first.clone() },
+    })?;
+    let differs = |path: &&PathBuf| format_of(path).is_some_and(|other| other != format);
+    match common.files.iter().find(differs) {
+        Some(other) => Err(ImportError::Mixed { first: first.clone(), other: other.clone() }),
+        None => Ok(format),
+    }
+}
+
+fn format_of(path: &Path) -> Option<Format> {
     match extension(path).as_deref() {
-        Some("tsv") => Ok(Format::Tsv),
-        Some("json" | "jsonl" | "ndjson") => Ok(Format::Json),
-        _ => Err(ImportError::Format { path: path.clone() }.into()),
+        Some("tsv") => Some(Format::Tsv),
+        Some("json" | "jsonl" | "ndjson") => Some(Format::Json),
+        _ => None,
     }
 }
 
 /// A file beside an input.
 fn beside(input: &Path, ending: &str) -> PathBuf {
-    let mut name = if input == Path::new(STDIN) { "stdin".into() } else { input.as_os_str().to_owned() };
+    let mut name = if is_stream(input) { "stdin".into() } else { input.as_os_str().to_owned() };
     name.push(ending);
     name.into()
 }
@@ -341,35 +409,59 @@ impl Progress {
 }
 
 impl Summary {
-    fn say(self, remote: &Remote, is_dry: bool) -> Result<(), CliError> {
-        let Self { what, counts, rejects, took, before } = self;
-        let done = counts.imported + counts.known - before.imported - before.known;
-        let per_second = done as f64 / took.as_secs_f64().max(1e-3);
-        let rejects = rejects.filter(|_| counts.rejected > 0);
+    fn say(self, remote: &Remote) -> Result<(), CliError> {
+        let Self { what, counts, rejects, took, before, kind } = self;
+        let Counts { imported, known, rejected } = counts;
+        let new = imported - before.imported;
+        let per_second = (new + known - before.known) as f64 / took.as_secs_f64().max(1e-3);
+        let rejects = rejects.filter(|path| rejected > 0 && path.exists());
+        let (is_dry, done_before) = (matches!(kind, Ran::Dry { .. }), matches!(kind, Ran::Before { .. }));
         remote.output.show(
             || {
-                json!({
+                let mut all = json!({
                     "dry_run": is_dry,
-                    "imported": if is_dry { 0 } else { counts.imported },
-                    "well_formed": is_dry.then_some(counts.imported),
-                    "known": counts.known,
-                    "rejected": counts.rejected,
+                    "imported": if is_dry { 0 } else { imported },
+                    "well_formed": is_dry.then_some(imported),
+                    "new": new,
+                    "done_before": done_before,
+                    "known": known,
+                    "rejected": rejected,
                     "rejects": rejects,
                     "seconds": took.as_secs_f64(),
                     "per_second": per_second,
-                })
+                });
+                if let Ran::Dry { not_checked } = &kind {
+                    all["not_checked"] = json!(not_checked);
+                }
+                all
             },
             || {
-                let did = if is_dry { "well-formed" } else { "imported" };
-                let Counts { imported, known, rejected } = counts;
                 let known = if known > 0 { format!(", {known} there before") } else { String::new() };
-                let time = format!("; {:.1} s, {per_second:.0} a second", took.as_secs_f64());
-                let time = if is_dry { String::new() } else { time };
-                format!("{imported} {what} {did}{known}, {rejected} rejected{time}")
+                let all = format!("{known}, {rejected} rejected");
+                match &kind {
+                    Ran::Dry { not_checked } => {
+                        let not_checked = not_checked.join("; ");
+                        format!("{imported} {what} well-formed{all}\nnot checked: {not_checked}")
+                    }
+                    Ran::Before { state } => format!(
+                        "0 new: this import was done before, as {} says: {imported} {what} imported{all}",
+                        state.display()
+                    ),
+                    Ran::ToTheEnd => {
+                        let before = before.imported;
+                        let before = if before > 0 {
+                            format!(", {before} of them by earlier runs")
+                        } else {
+                            String::new()
+                        };
+                        let time = format!("{:.1} s, {per_second:.0} a second", took.as_secs_f64());
+                        format!("{imported} {what} imported{before}{all}; {time}")
+                    }
+                }
             },
         )?;
-        if counts.rejected > 0 {
-            return Err(CliError::SomeRejected { rejected: counts.rejected, rejects });
+        if rejected > 0 {
+            return Err(CliError::SomeRejected { rejected, rejects });
         }
         Ok(())
     }

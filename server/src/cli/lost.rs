@@ -14,6 +14,10 @@ pub(super) fn lost(view: &ClusterView, group: &GroupView) -> String {
     let is_removed = |node: &NodeId| known(node).is_none_or(|node| node.state == NodeState::Removed);
     let is_silent = |node: &NodeId| known(node).is_some_and(|node| !node.is_alive);
     let (removed, members): (Vec<_>, Vec<_>) = members.into_iter().partition(is_removed);
+    let is_damaged = |node: &NodeId| {
+        !is_silent(node) && group.replicas.iter().any(|replica| replica.node == *node && replica.is_closed)
+    };
+    let damaged: Vec<_> = members.iter().copied().filter(is_damaged).collect();
     let silent: Vec<_> = members.into_iter().filter(is_silent).collect();
     let name = group_text(group.group);
     let start = if silent.is_empty() { String::new() } else { format!("; start {}", nodes(&silent)) };
@@ -25,21 +29,52 @@ pub(super) fn lost(view: &ClusterView, group: &GroupView) -> String {
             if removed.len() == 1 { "was" } else { "were" }
         ),
         GroupName::Catalog => format!(
-            "{name} has no majority, so that nothing of the cluster can change: {} silent; start them or, if they are \
-             gone for good, see `fanfold cluster recover --help`",
-            are(&silent)
+            "{name} has no majority, so that nothing of the cluster can change: {}",
+            missing(&silent, &damaged, &catalog_way_out(&silent, &damaged))
         ),
-        GroupName::Partition(partition) => format!(
-            "{name} cannot serve: {} silent; start them or, if they are gone for good, see what `fanfold partition \
-             recover {partition} --dry-run --from` with each node that is left says",
-            are(&silent)
-        ),
+        GroupName::Partition(partition) => {
+            let way_out = format!(
+                "see what `fanfold partition recover {partition} --dry-run --from` with each node that is left says"
+            );
+            format!("{name} cannot serve: {}", missing(&silent, &damaged, &way_out))
+        }
     }
+}
+
+/// Who takes no part and why, and what to do if that stays so.
+fn missing(silent: &[NodeId], damaged: &[NodeId], way_out: &str) -> String {
+    let start = format!("{} silent; start them or, if they are gone for good, {way_out}", are(silent));
+    let damage = format!("what {} of it is damaged", have(damaged));
+    match (silent.is_empty(), damaged.is_empty()) {
+        (_, true) => start,
+        (true, false) => format!("{damage}; {way_out}"),
+        (false, false) => format!("{damage}, and {start}"),
+    }
+}
+
+/// How the catalog goes on with one replica.
+fn catalog_way_out(silent: &[NodeId], damaged: &[NodeId]) -> String {
+    let option = |name: &str, nodes: &[NodeId]| {
+        let names: Vec<_> = nodes.iter().map(NodeId::to_string).collect();
+        if names.is_empty() { String::new() } else { format!(" --{name} {}", names.join(",")) }
+    };
+    if damaged.is_empty() {
+        return "see `fanfold cluster recover --help`".to_owned();
+    }
+    format!(
+        "stop a node whose replica is whole, and `fanfold cluster recover{}{} --data-dir DIR --dry-run` there",
+        option("catalog-damaged", damaged),
+        option("gone", silent)
+    )
 }
 
 fn nodes(all: &[NodeId]) -> String {
     let names: Vec<_> = all.iter().map(NodeId::to_string).collect();
     format!("{} {}", if all.len() == 1 { "node" } else { "nodes" }, names.join(", "))
+}
+
+fn have(all: &[NodeId]) -> String {
+    format!("{} {}", nodes(all), if all.len() == 1 { "has" } else { "have" })
 }
 
 fn are(all: &[NodeId]) -> String {
@@ -54,6 +89,11 @@ mod tests {
 
     /// What is said of a group on three nodes of which these are silent, and these were removed.
     fn said(group: GroupName, silent: &[u64], removed: &[u64]) -> String {
+        said_of(group, silent, removed, &[])
+    }
+
+    /// The same, of which these are damaged.
+    fn said_of(group: GroupName, silent: &[u64], removed: &[u64], damaged: &[u64]) -> String {
         let node = |node: u64| ClusterNode {
             node: NodeId(node),
             address: String::new(),
@@ -74,7 +114,7 @@ mod tests {
             node: NodeId(node),
             role: ReplicaRole::Voter,
             lag: None,
-            is_closed: false,
+            is_closed: damaged.contains(&node),
         };
         let group = GroupView {
             group,
@@ -103,6 +143,17 @@ mod tests {
         assert!(text.contains("nodes 1, 3 are silent") && text.contains("partition recover 3 "), "{text}");
         let text = said(GroupName::Catalog, &[1, 3], &[]);
         assert!(text.contains("fanfold cluster recover") && !text.contains("partition recover"), "{text}");
+    }
+
+    #[test]
+    fn what_is_damaged_is_not_called_silent() {
+        let text = said_of(GroupName::Catalog, &[], &[], &[2, 3]);
+        assert!(text.contains("what nodes 2, 3 have of it is damaged") && !text.contains("silent"), "{text}");
+        assert!(text.contains("cluster recover --catalog-damaged 2,3 --data-dir"), "{text}");
+        let text = said_of(GroupName::Catalog, &[3], &[], &[2]);
+        assert!(text.contains("node 3 is silent") && text.contains("--catalog-damaged 2 --gone 3"), "{text}");
+        let text = said_of(GroupName::Partition(PartitionId(3)), &[], &[], &[2, 3]);
+        assert!(text.contains("partition recover 3 ") && !text.contains("silent"), "{text}");
     }
 
     #[test]

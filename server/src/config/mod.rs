@@ -77,6 +77,7 @@ pub struct Config {
     pub snapshot_log_bytes: u64,
     pub log_bytes_max: u64,
     pub background_bytes_per_second: u64,
+    pub fill_bytes_per_second: u64,
     pub reserve_bytes: u64,
     pub network_threads: u32,
     pub engine_threads: u32,
@@ -230,6 +231,10 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub background_bytes_per_second: Option<u64>,
+    /// Bytes a second that new replicas on this node are filled with by others, all together.
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fill_bytes_per_second: Option<u64>,
     /// Bytes of the disk that are kept for the time when it is full, so that the node can then make room itself; 0 is none.
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -282,6 +287,7 @@ impl Default for Config {
             snapshot_log_bytes: 256 * 1024 * 1024,
             log_bytes_max: 2 * 1024 * 1024 * 1024,
             background_bytes_per_second: 256 * 1024 * 1024,
+            fill_bytes_per_second: 32 * 1024 * 1024,
             reserve_bytes: 64 * 1024 * 1024,
             network_threads: 0,
             engine_threads: 0,
@@ -334,6 +340,7 @@ impl Config {
             ("snapshot_log_bytes", self.snapshot_log_bytes, 64 << 10, 1 << 40),
             ("log_bytes_max", self.log_bytes_max, 64 << 20, 1 << 50),
             ("background_bytes_per_second", self.background_bytes_per_second, 1 << 20, 1 << 50),
+            ("fill_bytes_per_second", self.fill_bytes_per_second, 1 << 20, 1 << 50),
             ("reserve_bytes", self.reserve_bytes, 0, 1 << 40),
             ("network_threads", u64::from(self.network_threads), 0, 1_024),
             ("engine_threads", u64::from(self.engine_threads), 0, 1_024),
@@ -384,6 +391,7 @@ impl Config {
             snapshot_log_bytes: self.snapshot_log_bytes,
             log_bytes_max: self.log_bytes_max,
             background_bytes_per_second: self.background_bytes_per_second,
+            fill_bytes_per_second: self.fill_bytes_per_second,
             reserve_bytes: self.reserve_bytes,
         }
     }

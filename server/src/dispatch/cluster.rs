@@ -39,6 +39,7 @@ pub(super) async fn change(shared: &Arc<Shared>, ask: ChangeCluster) -> Reply {
             ClusterChange::Move { partition: translate::group(group), from: from.0, to: to.0 }
         }
         wire::ClusterChange::Balance => ClusterChange::Balance,
+        wire::ClusterChange::Upgrade { to } => ClusterChange::Upgrade { to },
         wire::ClusterChange::BeginEmpty { group, to } => {
             let partition = translate::group(group).ok_or_else(no_recovery_of_the_catalog)?;
             ClusterChange::BeginEmpty { partition, to: to.0 }

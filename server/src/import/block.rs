@@ -64,7 +64,7 @@ pub(crate) fn cut(
 ) -> Result<(), ImportError> {
     while let Some(path) = cut.inputs.get(at.input) {
         let failed = |source| ImportError::Read { path: path.clone(), source };
-        let mut lines = Lines::open(path, at, bytes.clone()).map_err(failed)?;
+        let mut lines = Lines::open(path, at, bytes.clone())?;
         loop {
             let block = next_block(cut, &mut lines).map_err(failed)?;
             let Some(block) = block else { break };

@@ -1,6 +1,7 @@
 //! Owns imports: files of edges and entries, brought into a cluster exactly once however often the work is interrupted.
 
 mod block;
+mod dry;
 pub(crate) mod json;
 mod lane;
 mod lines;
@@ -13,8 +14,16 @@ mod tsv;
 use std::io;
 use std::path::PathBuf;
 
-pub(crate) use block::{BLOCK_ITEMS_MAX, Cut, cut};
-pub(crate) use lines::{Position, STDIN, extension};
+impl ImportError {
+    /// Whether the command was called in a way that cannot work.
+    pub(crate) fn is_misuse(&self) -> bool {
+        matches!(self, Self::Format { .. } | Self::Packed { .. } | Self::Mixed { .. } | Self::SameFile { .. })
+    }
+}
+
+pub(crate) use block::{BLOCK_ITEMS_MAX, Cut};
+pub(crate) use dry::{Judge, dry_run};
+pub(crate) use lines::{Position, STDIN, extension, is_stream, named_as_packed};
 pub(crate) use outputs::Output;
 pub(crate) use parse::{Format, Kind};
 pub(crate) use run::{Options, Run};
@@ -24,6 +33,46 @@ pub(crate) use state::{Counts, Input, LaneState, Plan, State};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
+    /// An input cannot be opened.
+    #[error("cannot read {}: {source}", path.display())]
+    Open {
+        /// The input.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An input is packed with what cannot be read.
+    #[error(
+        "{} is packed with {with}; unpack it, pack it with zstd, or pipe it unpacked into `fanfold import … -` with --format",
+        path.display()
+    )]
+    Packed {
+        /// The input.
+        path: PathBuf,
+        /// With what.
+        with: &'static str,
+    },
+    /// Inputs are written in different ways.
+    #[error(
+        "{} and {} are not written in the same way; import them one after the other, or say with --format how both are",
+        first.display(), other.display()
+    )]
+    Mixed {
+        /// One.
+        first: PathBuf,
+        /// Another.
+        other: PathBuf,
+    },
+    /// One file is named for two purposes.
+    #[error("{} is named as {one} and as {other}, and would be overwritten; name another file", path.display())]
+    SameFile {
+        /// The file.
+        path: PathBuf,
+        /// For what.
+        one: &'static str,
+        /// And for what else.
+        other: &'static str,
+    },
     /// An input cannot be read.
     #[error("cannot read {}: {source}; run the same command again to go on", path.display())]
     Read {
@@ -40,8 +89,20 @@ pub enum ImportError {
         /// Why.
         source: io::Error,
     },
+    /// What was written of rejects or ids is no more there.
+    #[error(
+        "{} has not the {length} bytes that this import wrote to it: put that file back, or move away the one that is there, \
+         and run the same command again to go on",
+        path.display()
+    )]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+        /// What is known of it.
+        length: u64,
+    },
     /// The state file is not usable.
-    #[error("the state file {}: {source}", path.display())]
+    #[error("cannot use the state file {}: {source}; name another one with --state, or remove it to begin anew", path.display())]
     State {
         /// The file.
         path: PathBuf,
@@ -59,7 +120,7 @@ pub enum ImportError {
         path: PathBuf,
     },
     /// The format of an input is not known.
-    #[error("{} ends neither in .tsv nor in .json or .jsonl; name the format with --format", path.display())]
+    #[error("{} ends neither in .tsv nor in .json, .jsonl or .ndjson; name the format with --format", path.display())]
     Format {
         /// The input.
         path: PathBuf,

@@ -1,12 +1,19 @@
 //! Owns the files that an import writes beside its work: rejects and ids.
 //!
-//! - A file is made by its first line. After a kill it is cut back to what the state file knows, so that no line is in it twice.
+//! - A file is made by its first line; one of an earlier import goes when a new one begins.
+//! - After a kill it is cut back to what the state file knows, so that no line is in it twice. It is never made longer: if what was
+//!   written is not there, nothing is written behind it.
+//! - One that is moved away gets a successor, which begins with the lines that come then. Where something else has come into its
+//!   place, nothing is written.
+//! - Devices and pipes are written to and nothing else.
 
-use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::fs::{File, Metadata};
+use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::ImportError;
+use super::lines::is_device;
 
 /// One such file.
 #[derive(Debug)]
@@ -19,8 +26,16 @@ pub(crate) struct Output {
 
 impl Output {
     /// A file of which `length` bytes count; nothing is written without a path.
-    pub(crate) fn new(path: Option<&Path>, length: u64) -> Self {
-        Self { path: path.map(Path::to_owned), file: None, length }
+    pub(crate) fn open(path: Option<&Path>, length: u64) -> Result<Self, ImportError> {
+        let mut output = Self { path: path.map(Path::to_owned), file: None, length };
+        if let Some(path) = path {
+            if length == 0 {
+                clear(path).map_err(|source| ImportError::Write { path: path.to_owned(), source })?;
+            } else {
+                output.make()?;
+            }
+        }
+        Ok(output)
     }
 
     /// Whether lines are wanted.
@@ -30,30 +45,178 @@ impl Output {
 
     /// Writes a line of columns.
     pub(crate) fn line(&mut self, columns: std::fmt::Arguments<'_>) -> Result<(), ImportError> {
-        let Some(path) = &self.path else { return Ok(()) };
-        let failed = |source| ImportError::Write { path: path.clone(), source };
-        if self.file.is_none() {
-            self.file = Some(open(path, self.length).map_err(failed)?);
+        if self.path.is_some() && self.file.is_none() {
+            self.make()?;
         }
-        if let Some(file) = &mut self.file {
-            let line = format!("{columns}\n");
-            file.write_all(line.as_bytes()).map_err(failed)?;
-            self.length += line.len() as u64;
+        let (Some(path), Some(file)) = (&self.path, &mut self.file) else { return Ok(()) };
+        let line = format!("{columns}\n");
+        let written = file.write_all(line.as_bytes());
+        written.map_err(|source| ImportError::Write { path: path.clone(), source })?;
+        self.length += line.len() as u64;
+        Ok(())
+    }
+
+    /// Makes what was written durable. If the file was moved away meanwhile, the next line begins another one.
+    pub(crate) fn sync(&mut self) -> Result<(), ImportError> {
+        let (Some(file), Some(path)) = (&mut self.file, &self.path) else { return Ok(()) };
+        let failed = |source| ImportError::Write { path: path.clone(), source };
+        file.flush().map_err(failed)?;
+        if is_device(path) {
+            return Ok(());
+        }
+        let written = file.get_ref().metadata().map_err(failed)?;
+        file.get_ref().sync_data().map_err(failed)?;
+        match path.metadata() {
+            Ok(there) if is_same(&there, &written) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => self.begin_anew(),
+            Err(error) => return Err(failed(error)),
+            Ok(_) => return Err(ImportError::Replaced { path: path.clone(), length: self.length }),
         }
         Ok(())
     }
 
-    /// Makes what was written durable.
-    pub(crate) fn sync(&mut self) -> Result<(), ImportError> {
-        let (Some(file), Some(path)) = (&mut self.file, &self.path) else { return Ok(()) };
-        let synced = file.flush().and_then(|()| file.get_ref().sync_data());
-        synced.map_err(|source| ImportError::Write { path: path.clone(), source })
+    /// Opens the file behind what counts of it.
+    fn make(&mut self) -> Result<(), ImportError> {
+        let Some(path) = self.path.clone() else { return Ok(()) };
+        if self.length > 0 && path.metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            self.begin_anew();
+            return Ok(());
+        }
+        match open(&path, self.length) {
+            Ok(file) => self.file = Some(BufWriter::new(file)),
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                return Err(ImportError::Replaced { path, length: self.length });
+            }
+            Err(source) => return Err(ImportError::Write { path, source }),
+        }
+        Ok(())
+    }
+
+    /// Goes on in a file of its own, made by the next line.
+    fn begin_anew(&mut self) {
+        (self.file, self.length) = (None, 0);
+        let path = self.path.as_deref().unwrap_or(Path::new("")).display();
+        eprintln!("fanfold: {path} was moved away; further lines go to a new one");
     }
 }
 
-fn open(path: &Path, length: u64) -> std::io::Result<BufWriter<File>> {
-    let mut file = File::options().write(true).create(true).truncate(false).open(path)?;
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Takes away what an earlier import wrote.
+fn clear(path: &Path) -> io::Result<()> {
+    if is_device(path) {
+        return Ok(());
+    }
+    match path.symlink_metadata() {
+        Ok(found) if found.is_file() => std::fs::remove_file(path),
+        Ok(found) if found.is_symlink() && path.metadata().is_ok_and(|target| target.is_file()) => {
+            File::options().write(true).open(path)?.set_len(0)
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// `InvalidData` if the file does not hold so many bytes that end with a line.
+fn open(path: &Path, length: u64) -> io::Result<File> {
+    if is_device(path) {
+        // Others may write there too.
+        return File::options().append(true).open(path);
+    }
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    if let Some(last) = length.checked_sub(1) {
+        let mut end = [0];
+        if file.metadata()?.len() < length || file.read_exact_at(&mut end, last).is_err() || end != *b"\n" {
+            return Err(ErrorKind::InvalidData.into());
+        }
+    }
     file.set_len(length)?;
     file.seek(SeekFrom::End(0))?;
-    Ok(BufWriter::new(file))
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    fn write(path: &Path, length: u64, lines: &[&str]) -> Result<u64, ImportError> {
+        let mut output = Output::open(Some(path), length)?;
+        for line in lines {
+            output.line(format_args!("{line}"))?;
+        }
+        output.sync()?;
+        Ok(output.length)
+    }
+
+    #[test]
+    fn a_file_is_cut_back_goes_on_and_never_holds_what_nobody_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, aside) = (dir.path().join("rejects"), dir.path().join("aside"));
+        let content = || std::fs::read_to_string(&path).unwrap();
+        let length = write(&path, 0, &["one", "two"]).unwrap();
+        write(&path, length, &["three"]).unwrap();
+        write(&path, length, &["four"]).unwrap();
+        assert_eq!(content(), "one\ntwo\nfour\n");
+        // Moved away: a new file.
+        std::fs::rename(&path, &aside).unwrap();
+        assert_eq!(write(&path, length, &["five"]).unwrap(), 5);
+        assert_eq!(content(), "five\n");
+        // Something else in its place, shorter or not: nothing is written.
+        for other in ["one\n", "something else, and longer"] {
+            std::fs::write(&path, other).unwrap();
+            let refused = write(&path, length, &["six"]);
+            assert!(matches!(refused, Err(ImportError::Replaced { length: 8, .. })), "{refused:?}");
+            assert_eq!(content(), other);
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_import_wrote_goes_even_if_nothing_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("rejects"), dir.path().join("link"));
+        write(&path, 0, &["one"]).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(write(&link, 0, &[]).unwrap(), 0);
+        assert_eq!((link.is_symlink(), path.metadata().unwrap().len()), (true, 0));
+        write(&path, 0, &["one"]).unwrap();
+        assert_eq!(write(&path, 0, &[]).unwrap(), 0);
+        assert!(!path.exists());
+        // A device stays, and is not cut.
+        assert_eq!(write(Path::new("/dev/null"), 0, &["one"]).unwrap(), 4);
+        assert_eq!(write(Path::new("/dev/null"), 4, &["two"]).unwrap(), 8);
+        assert!(Path::new("/dev/null").exists());
+        assert!(matches!(write(Path::new("/dev/full"), 0, &["one"]), Err(ImportError::Write { .. })));
+        // Nor is what a process was started with, though it may be a file.
+        let log = dir.path().join("log");
+        std::fs::write(&log, "what others wrote\n").unwrap();
+        let opened = File::options().append(true).open(&log).unwrap();
+        let open = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&opened));
+        write(Path::new(&open), 0, &["one"]).unwrap();
+        write(Path::new(&open), 4, &["two"]).unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "what others wrote\none\ntwo\n");
+    }
+
+    #[test]
+    fn a_file_that_is_moved_away_while_it_is_written_gets_a_successor() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, aside) = (dir.path().join("ids"), dir.path().join("aside"));
+        let mut output = Output::open(Some(&path), 0).unwrap();
+        output.line(format_args!("one")).unwrap();
+        output.sync().unwrap();
+        std::fs::rename(&path, &aside).unwrap();
+        output.line(format_args!("two")).unwrap();
+        output.sync().unwrap();
+        output.line(format_args!("three")).unwrap();
+        output.sync().unwrap();
+        assert_eq!(std::fs::read_to_string(&aside).unwrap(), "one\ntwo\n");
+        assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), output.length), ("three\n", 6));
+        // Another file in its place is nobody's to write to.
+        std::fs::rename(&aside, &path).unwrap();
+        output.line(format_args!("four")).unwrap();
+        assert!(matches!(output.sync(), Err(ImportError::Replaced { .. })));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+    }
 }

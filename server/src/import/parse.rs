@@ -88,6 +88,14 @@ pub(crate) enum BadLine {
     Base64(&'static str),
     #[error("not a JSON object of the fields known: {0}")]
     Json(String),
+    #[error("the id {0} is none that an entry of this owner can have")]
+    Id(u64),
+    #[error("{0} is later than now")]
+    Ahead(&'static str),
+    #[error("it has expired")]
+    Expired,
+    #[error("the space {0} takes no entries")]
+    ReadOnly(String),
 }
 
 /// Spaces by name, as they were when an import was begun: what is cut into writes may not depend on later changes.

@@ -35,8 +35,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// What a run is told.
 pub(crate) struct Options {
     pub(crate) state_path: Option<PathBuf>,
-    pub(crate) rejects_path: Option<PathBuf>,
-    pub(crate) ids_path: Option<PathBuf>,
+    pub(crate) rejects: Output,
+    pub(crate) ids: Output,
     pub(crate) rate: Option<u64>,
     pub(crate) repeat_uncertain: bool,
     /// Counts the bytes of the inputs that were read.
@@ -60,8 +60,6 @@ pub(crate) struct Run<'p> {
     answered: Vec<Arc<AtomicU64>>,
     /// The number of each partition's next write.
     next: Vec<u64>,
-    rejects: Output,
-    ids: Output,
     open: VecDeque<Open>,
     /// The number of the first of the open blocks.
     first: u64,
@@ -78,8 +76,6 @@ impl<'p> Run<'p> {
         options: Options,
         progress: &'p mut dyn FnMut(&Counts),
     ) -> Result<State, ImportError> {
-        let rejects = Output::new(options.rejects_path.as_deref(), state.written[0]);
-        let ids = Output::new(options.ids_path.as_deref(), state.written[1]);
         let answered = state.lanes.iter().map(|lane| Arc::new(AtomicU64::new(lane.next))).collect();
         let next = state.lanes.iter().map(|lane| lane.next).collect();
         let mut run = Self {
@@ -89,8 +85,6 @@ impl<'p> Run<'p> {
             lanes: Vec::new(),
             answered,
             next,
-            rejects,
-            ids,
             open: VecDeque::new(),
             first: 0,
             checkpoint: (Instant::now(), 0),
@@ -181,7 +175,7 @@ impl<'p> Run<'p> {
             let partition = usize::from(write.partition.0);
             let op = std::mem::replace(&mut write.op, ImportOp::Entries(Vec::new()));
             keys.push(match &op {
-                ImportOp::Entries(entries) if self.ids.is_wanted() => {
+                ImportOp::Entries(entries) if self.options.ids.is_wanted() => {
                     entries.iter().map(|entry| entry.key.clone()).collect()
                 }
                 _ => Vec::new(),
@@ -237,10 +231,10 @@ impl<'p> Run<'p> {
         made.sort_unstable_by_key(|(line, ..)| *line);
         let path = self.cut.inputs[block.input].display();
         for (line, reason) in &rejects {
-            self.rejects.line(format_args!("{path}\t{line}\t{reason}"))?;
+            self.options.rejects.line(format_args!("{path}\t{line}\t{reason}"))?;
         }
         for (line, key, id) in &made {
-            self.ids.line(format_args!("{path}\t{line}\t{key}\t{id}"))?;
+            self.options.ids.line(format_args!("{path}\t{line}\t{key}\t{id}"))?;
         }
         self.state.counts.rejected += rejects.len() as u64;
         self.state.position = block.end;
@@ -287,9 +281,9 @@ impl<'p> Run<'p> {
 
     /// Makes what is done durable, and lets the partitions forget their answers to it.
     fn save(&mut self) -> Result<(), ImportError> {
-        self.rejects.sync()?;
-        self.ids.sync()?;
-        self.state.written = [self.rejects.length, self.ids.length];
+        self.options.rejects.sync()?;
+        self.options.ids.sync()?;
+        self.state.written = [self.options.rejects.length, self.options.ids.length];
         if let Some(path) = &self.options.state_path {
             self.state.save(path)?;
         }

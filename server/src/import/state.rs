@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::ImportError;
-use super::lines::{Position, STDIN};
+use super::lines::{Position, is_stream, packed_with};
 use super::parse::{Format, KnownSpaces};
 
 /// Bytes of an input by whose hash it is known again.
@@ -73,14 +73,18 @@ pub(crate) struct State {
 impl Input {
     /// Knows a file by its length and its beginning.
     pub(crate) fn of(path: &Path) -> Result<Self, ImportError> {
-        let failed = |source| ImportError::Read { path: path.to_owned(), source };
-        if path == Path::new(STDIN) {
+        let failed = |source| ImportError::Open { path: path.to_owned(), source };
+        // What is read of one is gone.
+        if is_stream(path) {
             return Ok(Self { path: path.to_owned(), bytes: 0, hash: 0 });
         }
         let file = File::open(path).map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
         let mut beginning = Vec::new();
         file.take(HASHED_BYTES).read_to_end(&mut beginning).map_err(failed)?;
+        if let Some(with) = packed_with(&beginning) {
+            return Err(ImportError::Packed { path: path.to_owned(), with });
+        }
         let path = std::path::absolute(path).map_err(failed)?;
         Ok(Self { path, bytes, hash: xxhash_rust::xxh3::xxh3_64(&beginning) })
     }

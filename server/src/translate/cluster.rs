@@ -119,6 +119,7 @@ pub fn cluster_changed(changed: ClusterChanged) -> wire::ClusterChanged {
         .into_iter()
         .map(|(node, state)| wire::ChangeStep::SetNode { node: NodeId(node), state: state_to_wire(state) });
     let mut steps: Vec<_> = nodes.collect();
+    steps.extend(changed.level.map(|(from, to)| wire::ChangeStep::RaiseLevel { from, to }));
     for placement in &changed.placement {
         placement_steps(placement, &mut steps);
     }
@@ -201,7 +202,9 @@ pub fn cluster_refusal(refused: &ClusterRefusal) -> Status {
         ClusterRefusal::NodeRemoved { .. } | ClusterRefusal::NodeDraining { .. } => {
             wire::ChangeRefusal::NodeState
         }
-        ClusterRefusal::NodeSilent { .. } => wire::ChangeRefusal::NodeSilent,
+        ClusterRefusal::NodeSilent { .. } | ClusterRefusal::LevelUnknown { .. } => {
+            wire::ChangeRefusal::NodeSilent
+        }
         ClusterRefusal::LastVoter { .. } => wire::ChangeRefusal::LastVoter,
         ClusterRefusal::BelowReplicas { .. } => wire::ChangeRefusal::TooFewNodes,
         ClusterRefusal::NotDrained { .. } => wire::ChangeRefusal::HoldsReplicas,

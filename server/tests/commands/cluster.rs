@@ -174,6 +174,19 @@ fn operator_founds_a_cluster_looks_at_it_and_changes_it() {
     assert_eq!(alone.json(&["node", "list"]).as_array().unwrap().len(), 1);
     alone.stop();
 
+    // What is exported of all images is what they were restored to.
+    let export = |what: [&str; 2], out: &str| {
+        let out = restored.path(out);
+        let out = out.to_str().unwrap();
+        json(&fanfold(&[&["export", "all", "--out", out, "--output", "json"], &what[..]].concat()))
+    };
+    let exported = export(["--backup", backup], "of the images");
+    assert!(
+        exported["entries"].as_u64().unwrap() > 0 && exported["edges"].as_u64().unwrap() > 0,
+        "{exported}"
+    );
+    assert_eq!(export(["--data-dir", target.to_str().unwrap()], "of the restored"), exported);
+
     goes_on_alone(&places[0].data_dir(), restored.path("export").to_str().unwrap());
 }
 

@@ -4,8 +4,10 @@
 mod backup;
 mod by_hand;
 mod cluster;
+mod export;
 mod import;
 mod memory;
+mod migrate;
 mod observe;
 mod operators;
 mod process;

@@ -25,7 +25,7 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// Makes a directory and its parents; an existing one is fine. Syncing the parent is part of it.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
 
-    /// The names of the plain files in a directory, sorted.
+    /// The names of the plain files in a directory, and of links to such, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
     /// Makes a new, empty file for reading and writing; fails if the name exists.

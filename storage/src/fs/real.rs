@@ -26,9 +26,9 @@ impl FileSystem for RealFs {
         let mut names = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
+            let kind = entry.file_type()?;
+            let is_file = kind.is_file() || kind.is_symlink() && entry.path().is_file();
+            if is_file && let Ok(name) = entry.file_name().into_string() {
                 names.push(name);
             }
         }

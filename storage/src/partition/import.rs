@@ -216,11 +216,14 @@ impl Partition {
             Keyed::Made(existing) => return Ok((existing, true)),
             Keyed::Free(key) => key,
         };
-        if let Place::Id { id } = item.place {
-            let existing = self.timelines.live(id, self.stamp);
-            if existing.is_some_and(|e| (e.space, e.owner) == (item.space, item.owner)) {
+        let mut is_taken = false;
+        if let Place::Id { id } = item.place
+            && let Some(existing) = self.timelines.live(id, self.stamp)
+        {
+            if (existing.space, existing.owner) == (item.space, item.owner) {
                 return Ok((id, true));
             }
+            is_taken = true;
         }
         let policy = &self.writable_space(item.space, item.owner)?.policy;
         if item.payload.len() > policy.payload_bytes_max as usize {
@@ -239,7 +242,7 @@ impl Partition {
             if id.slot() != SlotIndex::of(item.owner) {
                 return Err(Refusal::NotTheOwner);
             }
-            if id == EntryId::ZERO || self.timelines.live(id, self.stamp).is_some() {
+            if id == EntryId::ZERO || is_taken {
                 return Err(Refusal::IdTaken);
             }
         }
@@ -261,17 +264,8 @@ impl Partition {
         let author = item.author.unwrap_or(owner);
         let version = version.max(1);
         self.note_for_horizon(space, id);
-        self.timelines.import(Entry {
-            id,
-            space,
-            owner,
-            author,
-            audience,
-            version,
-            expiry,
-            reference,
-            payload,
-        });
+        let entry = Entry { id, space, owner, author, audience, version, expiry, reference, payload };
+        self.timelines.import(entry, self.stamp);
         if audience != Audience::Private {
             let largest = imported.entry((space, owner)).or_default();
             *largest = id.max(*largest);

@@ -42,6 +42,24 @@ impl<'a> Entries<'a> {
         Self { segment, timeline, timelines: 0..0, piece: Piece::of_bytes(TIMELINE_PIECE_BYTES), failed }
     }
 
+    /// The id of the next entry of a timeline; nothing is read of its record.
+    pub(crate) fn next_id(&self) -> Option<EntryId> {
+        let lines = &self.timeline.as_ref()?.lines;
+        (!lines.is_empty()).then(|| self.segment.index().id(lines.start))
+    }
+
+    /// Passes over the next entry of a timeline; nothing is read of its record.
+    pub(crate) fn skip_one(&mut self) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.lines.next();
+        }
+    }
+
+    /// Why the timeline could not be found, once.
+    pub(crate) fn take_failed(&mut self) -> Option<SegmentError> {
+        self.failed.take()
+    }
+
     /// The next line, with the timeline that it is of.
     fn advance(&mut self) -> Result<Option<Entry>, SegmentError> {
         if let Some(error) = self.failed.take() {

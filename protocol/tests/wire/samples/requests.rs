@@ -148,6 +148,7 @@ fn cluster_requests() -> Vec<(&'static str, Request)> {
             change(ClusterChange::Recover { group: GroupName::Catalog, from: one }, false),
         ),
         ("change_cluster_balance", change(ClusterChange::Balance, true)),
+        ("change_cluster_upgrade", change(ClusterChange::Upgrade { to: Some(2) }, true)),
         ("change_cluster_begin_empty", change(ClusterChange::BeginEmpty { group, to: one }, false)),
         (
             "init_cluster",

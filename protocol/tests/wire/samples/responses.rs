@@ -104,6 +104,10 @@ fn cluster_changed() -> ClusterChanged {
     }
 }
 
+fn upgraded() -> ClusterChanged {
+    ClusterChanged { epoch: 14, steps: vec![ChangeStep::RaiseLevel { from: 1, to: 2 }], losses: Vec::new() }
+}
+
 fn hot_list() -> HotList {
     HotList {
         over_ms: 60_000,
@@ -183,6 +187,7 @@ pub(super) fn responses() -> Vec<(&'static str, Opcode, Response)> {
         ("job", Opcode::GetJob, Response::Job(job_status())),
         ("cluster", Opcode::GetCluster, Response::Cluster(cluster())),
         ("cluster_changed", Opcode::ChangeCluster, Response::ClusterChanged(cluster_changed())),
+        ("cluster_changed_upgrade", Opcode::ChangeCluster, Response::ClusterChanged(upgraded())),
         ("hot", Opcode::GetHot, Response::Hot(hot_list())),
         ("paused", Opcode::ListPaused, Response::Paused(vec![ALICE, BOB])),
     ];

@@ -93,6 +93,7 @@ pub(super) fn cluster_changed() -> impl Strategy<Value = ClusterChanged> {
         (group(), node()).prop_map(|(group, from)| ChangeStep::RemoveReplica { group, from }),
         (group(), node()).prop_map(|(group, to)| ChangeStep::MoveLeader { group, to }),
         (node(), node_state()).prop_map(|(node, state)| ChangeStep::SetNode { node, state }),
+        (number32(), number32()).prop_map(|(from, to)| ChangeStep::RaiseLevel { from, to }),
     ];
     let loss = (group(), text()).prop_map(|(group, what)| ChangeLoss { group, what });
     (number(), vec(step, 0..6), vec(loss, 0..3)).prop_map(|(epoch, steps, losses)| ClusterChanged {

@@ -52,6 +52,7 @@ fn cluster_request() -> impl Strategy<Value = Request> {
         (group(), node()).prop_map(|(group, to)| ClusterChange::TransferLeader { group, to }),
         (group(), node()).prop_map(|(group, from)| ClusterChange::Recover { group, from }),
         (group(), node()).prop_map(|(group, to)| ClusterChange::BeginEmpty { group, to }),
+        option::of(number32()).prop_map(|to| ClusterChange::Upgrade { to }),
         Just(ClusterChange::Balance),
     ];
     prop_oneof![

@@ -2,8 +2,11 @@
 //!
 //! - Only entries that live count as taken, since where an expired one still lies is no part of the state. One that lies where a
 //!   new one comes makes room for it.
+//! - An entry may be imported into any time, so all segments may cover it: they are asked by their indexes alone, and records are
+//!   read only of entries that share its millisecond.
 
 use super::Timelines;
+use super::held::Held;
 use crate::entry::Entry;
 use crate::ids::{EntryId, SlotIndex, SpaceId, Stamp, UserId};
 
@@ -35,8 +38,14 @@ impl Timelines {
             tick = tick.max(last_tick + 1);
         }
         let below = EntryId::first_at(Stamp(made.0 + 1));
-        if let Some(before) = self.newest(space, owner, below, stamp).next() {
-            tick = tick.max(before.id.tick() + 1);
+        // Those of its timeline that are older than this millisecond change nothing.
+        let older = EntryId(EntryId::from_tick(tick, SlotIndex(0)).0 - 1);
+        let mut same = self.newest(space, owner, below, stamp);
+        while let Some(id) = same.next_above(Some(older)) {
+            if same.entry(id).is_some() {
+                tick = id.tick() + 1;
+                break;
+            }
         }
         let tick = self.free_tick(tick, slot, stamp);
         self.last_import = (made, tick);
@@ -62,12 +71,18 @@ impl Timelines {
     }
 
     /// Adds an imported entry, whose id no live one has. The ids to come are above it.
-    pub(in crate::partition) fn import(&mut self, entry: Entry) {
+    pub(in crate::partition) fn import(&mut self, entry: Entry, stamp: Stamp) {
         self.last_tick = self.last_tick.max(entry.id.tick());
         // An expired one with this id stays in the sum, as one that was swept does.
-        if self.active.remove(entry.id).is_none() {
+        if self.active.remove(entry.id).is_none() && self.settled_may_have_expired(entry.id, stamp) {
             self.take_settled(entry.id);
         }
         self.insert(entry);
+    }
+
+    /// Whether an expired entry may lie under this id outside of the active table.
+    fn settled_may_have_expired(&self, id: EntryId, stamp: Stamp) -> bool {
+        let has_expired = |held: &Held| held.segment.info().expiry.is_some_and(|(first, _)| first <= stamp);
+        self.frozen.iter().any(|frozen| frozen.get(id).is_some()) || self.segments.iter().any(has_expired)
     }
 }

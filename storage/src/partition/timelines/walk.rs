@@ -1,6 +1,7 @@
 //! Owns the walk down one timeline: newest first, over the tables and segments that hold parts of it.
 //!
 //! - A table or segment is looked into only when its largest id could be the next one.
+//! - Ids come from indexes: of a segment only the records of entries that are given out are read.
 //! - What a cached table and a segment both hold comes once.
 
 use std::borrow::Cow;
@@ -16,14 +17,13 @@ use crate::segment;
 #[derive(Debug)]
 enum Part<'a> {
     Table { frozen: &'a Frozen, id: EntryId, rest: Descending<'a> },
-    Segment { held: &'a Held, entry: Entry, rest: Box<segment::Entries<'a>> },
+    Segment { held: &'a Held, id: EntryId, rest: Box<segment::Entries<'a>> },
 }
 
 impl Part<'_> {
     fn id(&self) -> EntryId {
         match self {
-            Self::Table { id, .. } => *id,
-            Self::Segment { entry, .. } => entry.id,
+            Self::Table { id, .. } | Self::Segment { id, .. } => *id,
         }
     }
 }
@@ -132,11 +132,16 @@ impl<'a> Walk<'a> {
     }
 
     fn add_segment(&mut self, held: &'a Held, mut rest: Box<segment::Entries<'a>>) {
-        let live = |entry: &Result<Entry, _>| entry.as_ref().map_or(true, |e| !held.dead.contains(e.id));
-        match rest.by_ref().find(live) {
-            Some(Ok(entry)) => self.parts.push(Part::Segment { held, entry, rest }),
-            Some(Err(error)) => self.timelines.note_damage(error),
-            None => {}
+        if let Some(error) = rest.take_failed() {
+            self.timelines.note_damage(error);
+            return;
+        }
+        while let Some(id) = rest.next_id() {
+            if !held.dead.contains(id) {
+                self.parts.push(Part::Segment { held, id, rest });
+                return;
+            }
+            rest.skip_one();
         }
     }
 
@@ -168,13 +173,28 @@ impl<'a> Walk<'a> {
                     found = frozen.table.get(id).map(Cow::Borrowed);
                     self.add_table(frozen, rest);
                 }
-                Part::Segment { held, entry, rest } => {
-                    found = found.or(Some(Cow::Owned(entry)));
+                Part::Segment { held, mut rest, .. } => {
+                    if found.is_some() {
+                        rest.skip_one();
+                    } else {
+                        found = self.read(&mut rest).map(Cow::Owned);
+                    }
                     self.add_segment(held, rest);
                 }
             }
         }
         found
+    }
+
+    /// The next entry of a segment; a damaged one is noted, and absent.
+    fn read(&self, rest: &mut segment::Entries<'a>) -> Option<Entry> {
+        match rest.next()? {
+            Ok(entry) => Some(entry),
+            Err(error) => {
+                self.timelines.note_damage(error);
+                None
+            }
+        }
     }
 }
 

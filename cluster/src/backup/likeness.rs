@@ -1,0 +1,98 @@
+//! Owns likenesses: directories in which the node of a stopped node's data directory can be opened without a change to that.
+//!
+//! - What is written in place (the log, the identity, notes) is copied. What a node makes once and removes is there by symbolic links,
+//!   which cost no room and go alone when they are removed.
+//! - The data directory is locked as long as the likeness is there.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use super::error::{At, BackupError};
+use crate::identity::{DataDir, IDENTITY_DIR, LOG_DIR};
+use crate::lock::DirLock;
+use crate::raft::groups_dir;
+
+use super::marker::FILE as NOTE;
+
+/// How the names of files end that never change.
+const LINKED: [&str; 3] = ["segment", "manifest", "buckets"];
+
+/// A directory that looks like a data directory, until it is removed.
+#[derive(Debug)]
+pub struct Likeness {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// The largest file of the log, in bytes: a segment.
+    pub log_segment_bytes: Option<u64>,
+    _lock: Option<DirLock>,
+}
+
+impl Likeness {
+    /// Makes one in `dir`, which is not there.
+    ///
+    /// # Errors
+    /// A node runs on the data directory, it holds none, or something cannot be read or written.
+    pub fn make(data_dir: &Path, dir: &Path) -> Result<Self, BackupError> {
+        let original = DataDir::at(data_dir);
+        if !original.has_identity() {
+            return Err(BackupError::NoNode { data_dir: data_dir.to_owned() });
+        }
+        let lock = DirLock::hold(data_dir)?;
+        let data_dir = data_dir.canonicalize().at(data_dir)?;
+        std::fs::create_dir_all(dir).at(dir)?;
+        copy_all(&data_dir.join(IDENTITY_DIR), &dir.join(IDENTITY_DIR))?;
+        copy_all(&data_dir.join(LOG_DIR), &dir.join(LOG_DIR))?;
+        copy_if_there(&data_dir.join(NOTE), &dir.join(NOTE))?;
+        let groups = groups_dir(&data_dir);
+        for group in names(&groups)? {
+            let (from, to) = (groups.join(&group), groups_dir(dir).join(&group));
+            std::fs::create_dir_all(&to).at(&to)?;
+            for name in names(&from)? {
+                let (from, to) = (from.join(&name), to.join(&name));
+                match from.extension().and_then(|ending| ending.to_str()) {
+                    Some(ending) if LINKED.contains(&ending) => {
+                        std::os::unix::fs::symlink(&from, &to).at(&to)?;
+                    }
+                    // Nobody knows of it: its writer was stopped.
+                    Some("new") => {}
+                    _ => copy_if_there(&from, &to)?,
+                }
+            }
+        }
+        let log = dir.join(LOG_DIR);
+        let lengths = names(&log)?.into_iter().map(|name| log.join(name).metadata().map(|meta| meta.len()));
+        let log_segment_bytes = lengths.collect::<io::Result<Vec<_>>>().at(&log)?.into_iter().max();
+        Ok(Self { dir: dir.to_owned(), log_segment_bytes, _lock: lock })
+    }
+}
+
+/// The names in a directory; none if it is not there.
+fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>, BackupError> {
+    let items = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        items => items.at(dir)?,
+    };
+    items.map(|item| item.map(|item| item.file_name())).collect::<io::Result<_>>().at(dir)
+}
+
+fn copy_all(from: &Path, to: &Path) -> Result<(), BackupError> {
+    std::fs::create_dir_all(to).at(to)?;
+    for name in names(from)? {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() { copy_all(&from, &to)? } else { copy_if_there(&from, &to)? }
+    }
+    Ok(())
+}
+
+/// Copies a plain file; whoever may read it may write to the copy.
+fn copy_if_there(from: &Path, to: &Path) -> Result<(), BackupError> {
+    let mut source = match File::open(from) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        source => source.at(from)?,
+    };
+    if source.metadata().at(from)?.is_file() {
+        io::copy(&mut source, &mut File::create(to).at(to)?).at(to)?;
+    }
+    Ok(())
+}
