@@ -128,7 +128,8 @@ pub enum OpenError {
     },
     /// A restore into the directory was not finished.
     #[error(
-        "{data_dir:?} holds a restore that was not finished; run the same `fanfold backup restore` again"
+        "{data_dir:?} holds a restore that was not finished; run the same `fanfold backup restore` again, or the same \
+         `fanfold partition salvage`, if it was that"
     )]
     RestoreUnfinished {
         /// The directory.

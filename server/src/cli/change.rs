@@ -193,9 +193,17 @@ async fn wait(
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let (begun, mut looks, mut total) = (Instant::now(), interval(LOOK_EVERY), 0);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (end, mut next_line) = (begun + most, begun);
+    let (end, mut next_line, mut last) = (begun + most, begun, None);
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
     loop {
-        looks.tick().await;
+        tokio::select! {
+            _ = looks.tick() => {}
+            _ = &mut interrupted => {
+                bar.finish_and_clear();
+                return Err(CliError::NoLongerAwaited { left: last });
+            }
+        }
         let Left { count, waits } = match client.cluster().await {
             Ok(view) => left(&view).inspect_err(|_| bar.finish_and_clear())?,
             // A node that just goes away is asked again: another one answers then.
@@ -203,6 +211,7 @@ async fn wait(
             Err(error) => return Err(remote.failed(error)),
         };
         total = total.max(count);
+        last = Some(count);
         bar.set_length(total as u64);
         bar.set_position((total - count) as u64);
         bar.set_message(waits.first().cloned().unwrap_or_default());
@@ -263,7 +272,7 @@ fn step_text(step: &ChangeStep) -> String {
             format!("node {node} is {}", super::cluster::state_name(*state))
         }
         ChangeStep::RaiseLevel { from, to } if from == to => {
-            format!("feature level: {to}, as it was; no node's program has more")
+            format!("feature level: {to}, as it was; no program of those that answer has more")
         }
         ChangeStep::RaiseLevel { from, to } => {
             format!("feature level: {to} (was {from}), and programs that have less are refused from then on")

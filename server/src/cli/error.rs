@@ -153,8 +153,17 @@ pub enum CliError {
         /// How many things.
         problems: usize,
     },
+    /// Ctrl-C ended the wait for a change, and not the change.
+    #[error(
+        "not waited for any longer; the change is made and goes on{}; `fanfold cluster status` shows how far it is",
+        as_seen(*left)
+    )]
+    NoLongerAwaited {
+        /// What was left when it was looked last.
+        left: Option<usize>,
+    },
     /// There is no such node or partition.
-    #[error("there is no {what} {asked}; there are {}", known.join(", "))]
+    #[error("there is no {what} {asked}; there are {}", names(known))]
     NoSuch {
         /// What was asked for.
         what: &'static str,
@@ -236,6 +245,14 @@ pub enum CliError {
 
 fn listed(rejects: Option<&Path>) -> String {
     rejects.map_or_else(String::new, |path| format!("; {} says which and why", path.display()))
+}
+
+fn as_seen(left: Option<usize>) -> String {
+    left.map_or_else(String::new, |left| format!(" ({left} left)"))
+}
+
+fn names(known: &[String]) -> String {
+    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }
 
 fn numbers(all: &[u64]) -> String {
