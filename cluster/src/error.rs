@@ -12,6 +12,10 @@ use crate::change::ClusterRefusal;
 use crate::map::{Whereabouts, group_of};
 use crate::raft::{self, ProposeError, ReadError, StopReason};
 
+mod said;
+
+use said::{holder, own_log, to_do, whose};
+
 /// Why a node was not opened. Nothing that was answered before is lost by it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -282,43 +286,6 @@ pub enum OpenError {
     /// The node stopped serving while it was being opened.
     #[error("the node could not be made ready: {0}")]
     Setup(#[from] NodeError),
-}
-
-/// For messages to people: whose a data directory is.
-fn whose(node: u64) -> String {
-    if node == 0 {
-        "the rest of a node that has not joined yet".to_owned()
-    } else {
-        format!("the rest of node {node}")
-    }
-}
-
-/// For messages to people: what becomes of a node that has another one's log.
-fn own_log(node: u64) -> String {
-    if node == 0 {
-        "and start this node with an empty data directory".to_owned()
-    } else {
-        format!(
-            "and node {node}'s own here; if that is lost, start with an empty data directory and `fanfold node replace {node}`"
-        )
-    }
-}
-
-/// For messages to people: what else can be done about a file that is gone, than to put it back.
-fn to_do(partition: PartitionId, source: &raft::OpenError) -> String {
-    if !source.is_missing() {
-        return String::new();
-    }
-    format!(
-        "; if it is gone: restore the partition (`fanfold backup restore --partition {partition}`), let it go on with what is left \
-         (`fanfold partition salvage {partition} --data-dir DIR --dry-run` says what that loses), or, in a cluster, start an empty \
-         data directory and `fanfold node replace` this node by it"
-    )
-}
-
-/// For messages to people: who holds the lock.
-fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 /// A number that was outside its range.

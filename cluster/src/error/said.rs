@@ -1,0 +1,42 @@
+//! Owns the parts of messages to people that depend on what an error has.
+
+use fanfold_storage::ids::PartitionId;
+
+use crate::raft;
+
+/// For messages to people: whose a data directory is.
+pub(super) fn whose(node: u64) -> String {
+    if node == 0 {
+        "the rest of a node that has not joined yet".to_owned()
+    } else {
+        format!("the rest of node {node}")
+    }
+}
+
+/// For messages to people: what becomes of a node that has another one's log.
+pub(super) fn own_log(node: u64) -> String {
+    if node == 0 {
+        "and start this node with an empty data directory".to_owned()
+    } else {
+        format!(
+            "and node {node}'s own here; if that is lost, start with an empty data directory and `fanfold node replace {node}`"
+        )
+    }
+}
+
+/// For messages to people: what else can be done about a file that is gone, than to put it back.
+pub(super) fn to_do(partition: PartitionId, source: &raft::OpenError) -> String {
+    if !source.is_missing() {
+        return String::new();
+    }
+    format!(
+        "; if it is gone: restore the partition (`fanfold backup restore --partition {partition}`), let it go on with what is left \
+         (`fanfold partition salvage {partition} --data-dir DIR --dry-run` says what that loses), or, in a cluster, start an empty \
+         data directory and `fanfold node replace` this node by it"
+    )
+}
+
+/// For messages to people: who holds the lock.
+pub(super) fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
