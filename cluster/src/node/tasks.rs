@@ -11,11 +11,13 @@ use tokio::time::{sleep, timeout};
 
 use super::host::{Host, groups_of};
 use super::survey::{Control, GroupReport, NodeReport, body, whole};
-use crate::catalog::{CatalogCommand, CatalogState, Edit, NodeFacts, NodeState, Place, ReplicaRecord};
+use crate::catalog::{
+    CatalogCommand, CatalogState, Edit, NodeFacts, NodeRecord, NodeState, Place, ReplicaRecord,
+};
 use crate::change::ClusterRefusal;
 use crate::error::{NodeError, NodeFailure, OpenError};
 use crate::map::partition_of;
-use crate::peer::{DialError, HelloRefusal, PeerAnswer, PeerCall, PeerError, PeerNetwork};
+use crate::peer::{DialError, HelloRefusal, PeerAnswer, PeerCall, PeerError, PeerNetwork, PeerRefusal};
 use crate::raft::{Damage, Machine, ReplicaId};
 
 /// How long a fetch of the catalog waits at the other node for something newer.
@@ -48,6 +50,8 @@ const DAMAGE_EVERY: Duration = Duration::from_secs(1);
 /// Keeps the view of the catalog new while no replica here does, until the node stops.
 pub(super) async fn fetch(host: Arc<Host>, peers: PeerNetwork) {
     let mut turn = 0usize;
+    // Who was asked because it has something newer, and did not answer.
+    let mut mute = None;
     loop {
         let known = host.whereabouts.view.current();
         let is_fed = host.catalog.here().is_some_and(|here| {
@@ -74,7 +78,7 @@ pub(super) async fn fetch(host: Arc<Host>, peers: PeerNetwork) {
             };
             let fetched = tokio::select! {
                 fetched = host.fetch_catalog(&peers, node, FETCH_WAIT) => fetched,
-                () = others_know(&host, known.epoch, node) => {
+                () = others_know(&host, known.epoch, node, mute) => {
                     turn = 0;
                     return;
                 }
@@ -86,6 +90,9 @@ pub(super) async fn fetch(host: Arc<Host>, peers: PeerNetwork) {
                     sleep(FETCH_MARGIN).await;
                 }
                 Err(_) => {
+                    if is_left_behind && node == teller {
+                        mute = Some((heard_epoch, teller));
+                    }
                     turn = turn.wrapping_add(1);
                     sleep(RETRY_AFTER).await;
                 }
@@ -99,12 +106,12 @@ pub(super) async fn fetch(host: Arc<Host>, peers: PeerNetwork) {
 }
 
 /// Waits until another node than the one that is asked is known to have a newer catalog than this epoch: that one may be without a
-/// replica too, and wait for news itself.
-async fn others_know(host: &Host, epoch: u64, asked: u64) {
+/// replica too, and wait for news itself. One that did not answer when it was asked for them is passed over.
+async fn others_know(host: &Host, epoch: u64, asked: u64, mute: Option<(u64, u64)>) {
     loop {
         sleep(FED_LOOK).await;
         let (heard_epoch, teller) = *host.heard_epoch.lock();
-        if heard_epoch > epoch && teller != asked {
+        if heard_epoch > epoch && teller != asked && mute != Some((heard_epoch, teller)) {
             return;
         }
     }
@@ -185,22 +192,38 @@ pub(super) async fn announce(host: Arc<Host>, facts: NodeFacts) {
     }
 }
 
-/// Tells the others where this node listens for them, until the catalog says so: of nodes that moved, a majority may be needed for
+/// Tells the others where this node listens for them, once, and until the catalog says so: of nodes that moved, a majority may be needed for
 /// that, and the leader may not reach it.
 pub(super) async fn tell_address(host: Arc<Host>, peers: PeerNetwork, facts: NodeFacts) {
     let is_known = |state: &CatalogState| {
         state.nodes.get(&host.node).is_none_or(|record| record.peer_address == facts.peer_address)
     };
     let question = body(&Control::ListensAt { peer_address: facts.peer_address.clone() });
-    while !is_known(&host.whereabouts.view.current()) {
+    // Each is told once after every start, though the catalog knows: it may have been told something else before.
+    let mut have_heard = BTreeSet::new();
+    loop {
+        let state = host.whereabouts.view.current();
+        let is_other =
+            |(node, record): &(&u64, &NodeRecord)| **node != host.node && record.state != NodeState::Removed;
+        let mut others = state.nodes.iter().filter(is_other).map(|(node, _)| *node);
+        if is_known(&state) && others.all(|node| have_heard.contains(&node)) {
+            return;
+        }
         let alive = peers.watch_alive().borrow().clone();
-        let told = alive.iter().map(|node| {
+        let missed = alive.iter().filter(|node| !is_known(&state) || !have_heard.contains(*node));
+        let told = missed.map(|node| {
             let call = PeerCall::Control(question.clone());
-            peers.call(*node, call, SURVEY_WAIT)
+            let answer = peers.call(*node, call, SURVEY_WAIT);
+            // One that does not know the question is of an older version.
+            async move {
+                let answer = answer.await;
+                let is_heard = matches!(answer, Ok(_) | Err(PeerError::Refused(PeerRefusal::Malformed)));
+                is_heard.then_some(*node)
+            }
         });
         tokio::select! {
             () = host.stopping.cancelled() => return,
-            _ = join_all(told) => {}
+            told = join_all(told) => have_heard.extend(told.into_iter().flatten()),
         }
         tokio::select! {
             () = host.stopping.cancelled() => return,

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::group::Inner;
 use super::machine::Machine;
 use super::members::CAUGHT_UP_ENTRIES;
-use super::transfer::TransferStep;
 use super::transport::{EndpointError, MessageKind, PeerEndpoint};
 use super::{message, receive, transfer};
 
@@ -41,8 +40,8 @@ impl<M: Machine> Inner<M> {
             let metrics = self.raft.metrics().borrow_watched().clone();
             metrics.membership_config.voter_ids().any(|voter| voter == self.spec.replica)
         };
-        if missing > CAUGHT_UP_ENTRIES && !votes() && self.gains.note(missing) {
-            self.files.fills.take(bytes).await;
+        if missing > CAUGHT_UP_ENTRIES && !votes() {
+            self.filling.came(&self.files.fills, bytes, missing).await;
         }
     }
 }
@@ -94,11 +93,7 @@ impl<M: Machine> PeerEndpoint for Endpoint<M> {
                 }
                 MessageKind::Snapshot => {
                     self.inner.before_order();
-                    let step = transfer::decode_transfer_step(&body)?;
-                    if let TransferStep::Chunk { bytes, .. } = &step.step {
-                        self.inner.files.fills.take(bytes.len() as u64).await;
-                    }
-                    let answer = receive::handle(&self.inner, step).await?;
+                    let answer = receive::handle(&self.inner, transfer::decode_transfer_step(&body)?).await?;
                     transfer::encode_transfer_step_answer(&answer)
                 }
                 MessageKind::TransferLeader => {

@@ -1,12 +1,15 @@
 //! Owns the turns in which the replicas of a node are filled by their peers, and the pace of it.
 //!
 //! - One at a time: each takes the processor and the disk of nodes that serve meanwhile, and all at once take no less time.
-//! - What fills a replica, snapshot or log, is answered late enough that the peers send no more bytes a second than are wanted:
-//!   else it takes whole processors of nodes that serve. A replica of a group that is written to faster than that is not held up,
-//!   or it would never be filled.
+//! - What fills a replica by log is answered late enough that the peers send no more bytes a second than are wanted: else applying it
+//!   takes whole processors of nodes that serve. One message of a group is held up at a time, the others behind it wait at their
+//!   sender anyway, and for two seconds at most.
+//! - A replica is held up only while it gains on its leader, and for two minutes in all: the leader keeps its log meanwhile.
+//!   (A snapshot is not: behind it the log grows that is to be sent then.)
 //! - A turn that nobody uses any more is lost: its sender is gone, or has no snapshot any more.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fanfold_storage::log::GroupId;
@@ -19,8 +22,20 @@ const LOST_AFTER: Duration = Duration::from_secs(10);
 /// What may come at once after a pause.
 const BURST: Duration = Duration::from_millis(50);
 
+/// How long a message is held up, at most: what is not answered for long is sent again.
+const HELD_MAX: Duration = Duration::from_secs(2);
+
 /// How often it is looked whether a replica gains on its leader.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Of what it lacks a replica gains this part, or more, between two looks; else it is not held up …
+const GAIN: u64 = 64;
+
+/// … for so long.
+const HURRIES_FOR: Duration = Duration::from_secs(10);
+
+/// For how long a replica is held up, in all.
+const PACED_MAX: Duration = Duration::from_mins(2);
 
 /// The filling of the replicas of a node. Clones share everything.
 #[derive(Debug, Clone)]
@@ -35,26 +50,56 @@ struct Shared {
     free_at: Mutex<Option<Instant>>,
 }
 
-/// Whether a replica that is filled by log gains on its leader.
+/// How a replica is filled by log.
 #[derive(Debug, Default)]
-pub(super) struct Gains(Mutex<Option<Gain>>);
+pub(super) struct Filling {
+    gain: Mutex<Option<Gain>>,
+    /// Whether a message of it is held up.
+    is_held: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Gain {
-    since: Instant,
+    begun: Instant,
+    looked: Instant,
     missing: u64,
-    is_gaining: bool,
+    hurries_until: Option<Instant>,
 }
 
-impl Gains {
-    /// Takes note that so many entries are missing; whether the replica was gaining when it was looked last.
-    pub fn note(&self, missing: u64) -> bool {
-        let (mut known, now) = (self.0.lock(), Instant::now());
-        let gain = known.get_or_insert(Gain { since: now, missing, is_gaining: true });
-        if now - gain.since >= LOOK_EVERY {
-            *gain = Gain { since: now, missing, is_gaining: missing < gain.missing };
+/// The holding up of a message.
+struct Held<'a>(&'a AtomicBool);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Filling {
+    /// Takes note that so many entries are missing; whether the replica may be held up.
+    fn may_wait(&self, missing: u64) -> bool {
+        let (mut known, now) = (self.gain.lock(), Instant::now());
+        let gain = known.get_or_insert(Gain { begun: now, looked: now, missing, hurries_until: None });
+        if now - gain.looked >= LOOK_EVERY {
+            let is_gaining = missing <= gain.missing - gain.missing.min(gain.missing / GAIN + 1);
+            (gain.looked, gain.missing) = (now, missing);
+            if !is_gaining {
+                gain.hurries_until = Some(now + HURRIES_FOR);
+            }
         }
-        gain.is_gaining
+        now - gain.begun < PACED_MAX && gain.hurries_until.is_none_or(|until| until <= now)
+    }
+
+    /// A message of so many bytes has come, and so many entries are missing: holds it up until its turn at the pace.
+    pub async fn came(&self, fills: &Fills, bytes: u64, missing: u64) {
+        if !self.may_wait(missing) {
+            return;
+        }
+        let turn = fills.charge(bytes);
+        if !self.is_held.swap(true, Ordering::Relaxed) {
+            let _held = Held(&self.is_held);
+            tokio::time::sleep_until(turn).await;
+        }
     }
 }
 
@@ -71,18 +116,13 @@ impl Fills {
         Self(Arc::new(Shared { turn, bytes_per_second: bytes_per_second.max(1), free_at }))
     }
 
-    /// Waits until so many more bytes may have come.
-    pub(super) async fn take(&self, bytes: u64) {
-        let turn = {
-            let (mut free_at, now) = (self.0.free_at.lock(), Instant::now());
-            let earliest = now.checked_sub(BURST).unwrap_or(now);
-            let begins = free_at.map_or(earliest, |at| at.max(earliest));
-            let takes = bytes.saturating_mul(1_000_000_000) / self.0.bytes_per_second;
-            let ends = begins + Duration::from_nanos(takes);
-            *free_at = Some(ends);
-            ends
-        };
-        tokio::time::sleep_until(turn).await;
+    /// When so many more bytes may have come.
+    fn charge(&self, bytes: u64) -> Instant {
+        let (mut free_at, now) = (self.0.free_at.lock(), Instant::now());
+        let earliest = now.checked_sub(BURST).unwrap_or(now);
+        let begins = free_at.map_or(earliest, |at| at.max(earliest));
+        let takes = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / self.0.bytes_per_second);
+        *free_at.insert((begins + takes).min(now + HELD_MAX))
     }
 
     /// Whether it is a group's turn from now on.
@@ -131,22 +171,43 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_more_comes_in_a_second_than_is_wanted() {
-        let fills = Fills::new(1_000);
+        let (fills, fillings) = (Fills::new(1_000), [Filling::default(), Filling::default()]);
         let begun = Instant::now();
-        futures_util::future::join_all((0..4).map(|_| fills.take(500))).await;
+        // Of each four messages are under way, and all are answered before the next come.
+        for round in 0..4 {
+            let came = fillings.iter().map(|filling| async {
+                let four = (0..4).map(|_| filling.came(&fills, 100, 10_000 - 1_000 * round));
+                futures_util::future::join_all(four).await;
+            });
+            futures_util::future::join_all(came).await;
+        }
         let took = begun.elapsed();
-        assert!(took >= Duration::from_millis(1_900) && took <= Duration::from_secs(2), "{took:?}");
+        assert!(took >= Duration::from_millis(2_500) && took <= Duration::from_millis(3_200), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_held_up_for_long() {
+        let (fills, filling) = (Fills::new(1), Filling::default());
+        let begun = Instant::now();
+        filling.came(&fills, 1 << 30, 1_000).await;
+        assert_eq!(begun.elapsed(), HELD_MAX);
+        // Whoever gave up does not count.
+        drop(tokio::time::timeout(Duration::from_millis(1), filling.came(&fills, 1, 900)).await);
+        assert!(!filling.is_held.load(Ordering::Relaxed));
+        tokio::time::advance(PACED_MAX).await;
+        assert!(!filling.may_wait(100));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_gain_on_its_leader_is_not_held_up() {
-        let gains = Gains::default();
-        assert!(gains.note(1_000));
-        tokio::time::advance(LOOK_EVERY).await;
-        assert!(gains.note(900));
-        tokio::time::advance(LOOK_EVERY).await;
-        assert!(!gains.note(900) && !gains.note(800), "until it is looked again");
-        tokio::time::advance(LOOK_EVERY).await;
-        assert!(gains.note(700));
+        let filling = Filling::default();
+        let after = async |missing| {
+            tokio::time::advance(LOOK_EVERY).await;
+            filling.may_wait(missing)
+        };
+        assert!(filling.may_wait(1_000) && after(900).await);
+        assert!(!after(899).await && !after(800).await, "that is as good as nothing");
+        tokio::time::advance(HURRIES_FOR).await;
+        assert!(after(100).await);
     }
 }

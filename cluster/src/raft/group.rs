@@ -19,7 +19,7 @@ use super::alone::{self, Alone};
 use super::endpoint::{Endpoint, Heard};
 use super::error::{LeaderHint, OpenError, ReadError, StopReason, StorageFailure};
 use super::files::{GroupFiles, Loading, Restored};
-use super::fills::Gains;
+use super::fills::Filling;
 use super::hand_over::HandOver;
 use super::log_store::{LogStore, LogStoreError};
 use super::machine::{Machine, Shared};
@@ -120,8 +120,8 @@ pub(super) struct Inner<M: Machine> {
     pub outgoing: Outgoing,
     /// When the leader was heard.
     pub heard: Heard,
-    /// Whether this replica, while it does not vote, gains on its leader.
-    pub gains: Gains,
+    /// How this replica is filled, while it does not vote.
+    pub filling: Filling,
     /// Whether a quorum has room for entries, as far as is known.
     pub has_room: Arc<AtomicBool>,
     /// Whether the leadership is being handed over.
@@ -214,7 +214,7 @@ impl<M: Machine> Group<M> {
                 incoming: Incoming::default(),
                 outgoing,
                 heard: Heard::default(),
-                gains: Gains::default(),
+                filling: Filling::default(),
                 has_room: Arc::new(AtomicBool::new(true)),
                 hand_over: HandOver::default(),
             }),

@@ -94,19 +94,20 @@ impl<M: Machine> Group<M> {
     /// Like [`Group::snapshot`], and keeps at most so many bytes of log for followers.
     pub async fn snapshot_keeping(&self, turn: &Turn, lagging_bytes_max: u64) -> Result<bool, FileError> {
         self.check(turn);
-        let begun =
-            self.inner.raft.with_state_machine(|machine| Box::pin(async { machine.begin_cut() })).await;
-        let Some(meta) = begun.map_err(|_| FileError::Stopped)? else { return Ok(false) };
         let inner = self.inner.clone();
+        // From its beginning on a cut is gone on with whatever becomes of the caller: applying may wait for it.
         let written = finished(async move {
+            let begun =
+                inner.raft.with_state_machine(|machine| Box::pin(async { machine.begin_cut() })).await;
+            let Some(meta) = begun.map_err(|_| FileError::Stopped)? else { return Ok(None) };
             let before = inner.current.get();
             let base = before.as_ref().map(|(stored, _)| stored.manifest.clone());
             let manifest = write_cut(&inner.shared, &inner.files, base, &meta).await?;
             inner.current.set(StoredSnapshot::new(&inner.files, manifest), meta);
             // What the log is let go behind is a snapshot that could take the newest one's place.
-            Ok(inner.files.snapshots.previous().map(|previous| previous.index))
+            Ok(Some(inner.files.snapshots.previous().map(|previous| previous.index)))
         });
-        let purge = written.await?;
+        let Some(purge) = written.await? else { return Ok(false) };
         let purge = if purge.is_some() { self.read_back().await? } else { None };
         let trigger = self.inner.raft.trigger();
         trigger.snapshot().await.map_err(|_| FileError::Stopped)?;

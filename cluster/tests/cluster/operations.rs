@@ -272,7 +272,8 @@ async fn nodes_that_swap_their_addresses_are_known_there() {
     let mut cluster = Cluster::of(4, 3).await;
     let mut followed = Followed::new(&cluster).await;
     followed.post(&cluster, 3).await;
-    for (one, other) in [(3, 4), (1, 2)] {
+    // The first two swap back at last: nobody goes by what they said once.
+    for (one, other, at) in [(3, 4, [4, 3]), (1, 2, [2, 1]), (3, 4, [3, 4])] {
         cluster.stop(one).await;
         cluster.stop(other).await;
         cluster.swap(one, other);
@@ -284,7 +285,7 @@ async fn nodes_that_swap_their_addresses_are_known_there() {
             |node: u64, cluster: &Cluster| cluster.any().map().nodes[node as usize - 1].address.clone();
         assert_eq!(
             [port(one, &cluster), port(other, &cluster)],
-            [other, one].map(|n| format!("127.0.0.1:{}", 20_000 + n))
+            at.map(|n| format!("127.0.0.1:{}", 20_000 + n))
         );
         cluster.whole().await;
         followed.post(&cluster, 3).await;

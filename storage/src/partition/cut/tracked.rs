@@ -212,8 +212,7 @@ impl Cut {
 
     /// The bucket that is next, and its records; none if all are passed.
     fn turn(&mut self, is_urgent: bool, next: impl Fn(u64) -> Option<u64>) -> Option<(u64, Range<u64>)> {
-        let fullest = self.saved.iter().max_by_key(|(_, saved)| saved.bytes);
-        if let Some((number, saved)) = fullest.filter(|_| is_urgent) {
+        if is_urgent && let Some((number, saved)) = self.saved.iter().max_by_key(|(_, saved)| saved.bytes) {
             let saved = saved.records.keys().next().copied();
             let first = next(self.left.start.max(number << self.shift)).into_iter().chain(saved).min();
             return Some((*number, first.unwrap_or(self.left.end)..self.end_of(*number)));
