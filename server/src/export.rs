@@ -99,12 +99,22 @@ pub(crate) enum What {
 }
 
 impl What {
-    /// Whether a file, finished or not, is of an export of this.
-    fn names(self, name: &str) -> bool {
+    /// Of which partition a file is that an export of this writes, finished or not; none if it is not named exactly so.
+    fn partition_of(self, name: &str) -> Option<u16> {
         let name = name.strip_suffix(".new").unwrap_or(name);
-        let is_edges = name.starts_with("follows.") && name.ends_with(".tsv.zst");
-        let is_entries = name.starts_with("entries.") && name.ends_with(".jsonl.zst");
-        is_edges && self != Self::Entries || is_entries && self != Self::Follows
+        let of_entries = name.strip_prefix("entries.").and_then(|rest| rest.strip_suffix(".jsonl.zst"));
+        let of_edges = || {
+            let (graph, number) =
+                name.strip_prefix("follows.")?.strip_suffix(".tsv.zst")?.rsplit_once('.')?;
+            (!graph.is_empty() && !graph.contains('.')).then_some(number)
+        };
+        let number = match self {
+            Self::Entries => of_entries,
+            Self::Follows => of_edges(),
+            Self::All => of_entries.or_else(of_edges),
+        };
+        let is_number = |number: &&str| number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit());
+        number.filter(is_number)?.parse().ok()
     }
 }
 
@@ -268,7 +278,8 @@ fn remove_others(what: What, out: &Path, written: &BTreeSet<String>) -> Result<(
     for item in std::fs::read_dir(out).map_err(failed)? {
         let item = item.map_err(failed)?;
         let name = item.file_name();
-        if name.to_str().is_some_and(|name| what.names(name) && !written.contains(name)) {
+        let is_other = |name: &str| what.partition_of(name).is_some() && !written.contains(name);
+        if name.to_str().is_some_and(is_other) {
             std::fs::remove_file(item.path()).map_err(failed)?;
         }
     }

@@ -172,7 +172,22 @@ fn an_export_takes_the_place_of_an_earlier_one() {
     node.stop();
     let (data, out) = (place.data_dir(), place.path("export"));
     std::fs::create_dir(&out).unwrap();
-    for kept in ["README.txt", "follows.csv", "entries.tsv.zst"] {
+    // What people put there stays, however much it is named as what an export writes.
+    let kept = [
+        "README.txt",
+        "entries.jsonl.zst",
+        "entries.01.jsonl.zst",
+        "entries.2024.05.jsonl.zst",
+        "entries.march.jsonl.zst",
+        "entries.tsv.zst",
+        "follows.0001.tsv.zst",
+        "follows.csv",
+        "follows.friends.tsv.zst",
+        "follows.of.us.0001.tsv.zst",
+        "follows.tsv.zst",
+        "follows.tsv.zst.new",
+    ];
+    for kept in kept {
         std::fs::write(out.join(kept), "what people put there stays").unwrap();
     }
     let first = lines(&export(&data, &out)[..], "follows.follows");
@@ -198,9 +213,10 @@ fn an_export_takes_the_place_of_an_earlier_one() {
     exported("entries");
     assert_eq!(names(), before);
     exported("follows");
-    let left: Vec<_> =
-        before.into_iter().filter(|name| !name.starts_with("follows.") || name == "follows.csv").collect();
+    let stays = |name: &String| !name.starts_with("follows.") || kept.contains(&name.as_str());
+    let left: Vec<_> = before.into_iter().filter(stays).collect();
     assert_eq!(names(), left);
+    assert!(kept.iter().all(|name| left.iter().any(|left| left == name)), "{left:?}");
     assert!(left.iter().filter(|name| name.starts_with("entries.")).count() > 1);
 }
 
