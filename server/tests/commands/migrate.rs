@@ -133,6 +133,19 @@ fn nothing_that_is_named_is_overwritten() {
         assert!(said.contains("would be overwritten"), "{outputs:?}: {said}");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), text, "{outputs:?}");
     }
+    // A plain file in the memory that the system keeps under /dev is one as any other, and an import of it is known again.
+    if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
+        let file = memory.path().join("posts.tsv");
+        let file = file.to_str().unwrap();
+        std::fs::write(file, text).unwrap();
+        let said = failure(&node.run(&["import", "entries", file, "--rejects", file]), 2);
+        assert!(said.contains("would be overwritten"), "{said}");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), text);
+        assert_eq!(node.run(&["import", "entries", file]).status.code(), Some(3));
+        assert!(
+            known(file).is_some_and(|(rejects, _)| rejects > 0) && numbers(&format!("{file}.rejects")) == [1]
+        );
+    }
     node.stop();
 }
 
