@@ -107,7 +107,7 @@ pub(crate) fn dry_run(
 ) -> Result<Counts, ImportError> {
     let graph = GraphId::default();
     let plan = Cut { inputs, format, kind, graph, partitions: 1, block_items: BLOCK_ITEMS_MAX };
-    let mut output = Output::open(rejects, 0)?;
+    let mut output = Output::open(rejects, None)?;
     let (mut counts, mut failed) = (Counts::default(), Ok(()));
     cut(&plan, Position::default(), bytes, |block| {
         let path = plan.inputs[block.input].display();

@@ -227,6 +227,13 @@ fn lists_that_were_moved_away_are_noticed_when_an_import_goes_on() {
     let file = write(&place, "posts.tsv", (1..=LINES).map(line).collect::<String>());
     let (rejects, ids, aside) = (format!("{file}.rejects"), format!("{file}.ids"), format!("{file}.aside"));
     let written = stopped(&node, &file, &ids);
+    // A dry run meanwhile leaves the import alone, and its list.
+    let (list, state) = (std::fs::read(&rejects).unwrap(), format!("{file}.import"));
+    for named in [&rejects, &state] {
+        let said = node.run(&["import", "entries", &file, "--dry-run", "--rejects", named]);
+        assert!(failure(&said, 2).contains("would be overwritten"), "{said:?}");
+    }
+    assert!(std::fs::read(&rejects).unwrap() == list && known(&file) == Some(written));
     // Something else in the place of the ids: nothing is written, and nothing is imported.
     let kept = std::fs::read(&ids).unwrap();
     for other in [&b"mine\n"[..], &vec![0; kept.len()]] {
