@@ -2,8 +2,9 @@
 //!
 //! - A node is opened on a likeness of the directory, listening nowhere, with a clock that stands still: nothing in the directory
 //!   changes, and nothing expires that had not before.
-//! - A file gets its name when it is whole. In its directory an export takes the place of an earlier one: when all is there, files of
-//!   the same kind that it did not write go, so that no two exports are mixed.
+//! - Files get their names when all are whole; an export that fails leaves an earlier one as it was. In its directory it takes the place
+//!   of that: files of the same kind that it did not write go, so that no two exports are mixed. Only of partitions that it leaves out
+//!   those of the earlier one stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -26,6 +27,9 @@ use crate::import::json::{EntryLine, ReferenceLine, Scalar, from_bytes};
 
 /// The level of compression: fast, as the disk is seldom the limit.
 const ZSTD_LEVEL: i32 = 3;
+
+/// How the name of a file ends until all are whole.
+const UNFINISHED: &str = ".new";
 
 /// 2000-01-01T00:00:00Z, where stamps begin, in Unix milliseconds.
 const STAMP_ZERO_UNIX_MS: i64 = 946_684_800_000;
@@ -101,7 +105,7 @@ pub(crate) enum What {
 impl What {
     /// Of which partition a file is that an export of this writes, finished or not; none if it is not named exactly so.
     fn partition_of(self, name: &str) -> Option<u16> {
-        let name = name.strip_suffix(".new").unwrap_or(name);
+        let name = name.strip_suffix(UNFINISHED).unwrap_or(name);
         let of_entries = name.strip_prefix("entries.").and_then(|rest| rest.strip_suffix(".jsonl.zst"));
         let of_edges = || {
             let (graph, number) =
@@ -118,6 +122,14 @@ impl What {
     }
 }
 
+/// What is to be exported to where.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) what: What,
+    pub(crate) out: PathBuf,
+    pub(crate) leaves_out_damaged: bool,
+}
+
 /// What was exported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Exported {
@@ -132,54 +144,84 @@ pub(crate) struct Exported {
 /// hears of each partition that is exported.
 pub(crate) async fn export_backups(
     backups: Vec<Backup>,
-    what: What,
-    out: &Path,
-    leaves_out_damaged: bool,
+    order: &Order,
     done: impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
-    check(what, out)?;
-    let place = place_beside(out)?;
+    order.check()?;
+    let place = place_beside(&order.out)?;
+    let accepts_loss = order.leaves_out_damaged;
     let data_dir = place.path().join("data");
     let (dir, target) = (backups.first().map(|backup| backup.dir.clone()), data_dir.clone());
-    let put = tokio::task::spawn_blocking(move || {
-        restore_all(&backups, leaves_out_damaged, &target, &Meter::new(None))
-    });
+    let put =
+        tokio::task::spawn_blocking(move || restore_all(&backups, accepts_loss, &target, &Meter::new(None)));
     let empty = put.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     let options = NodeOptions::new(&data_dir);
-    let exported = open_and_export(options, what, out, leaves_out_damaged, done).await;
-    let mut exported = exported.map_err(|error| error.of(&dir.unwrap_or_default(), &data_dir))?;
-    exported.left_out.extend(empty);
-    Ok(exported)
+    let exported = open_and_export(options, order, &empty, done).await;
+    exported.map_err(|error| error.of(&dir.unwrap_or_default(), &data_dir))
 }
 
 /// Exports a data directory on which no node runs, and changes nothing in it: a likeness of it is made beside the files, of copies of
 /// its log and of links, and removed again. `done` hears of each partition that is exported.
 pub(crate) async fn export(
     data_dir: &Path,
-    what: What,
-    out: &Path,
-    leaves_out_damaged: bool,
+    order: &Order,
     done: impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
-    check(what, out)?;
+    order.check()?;
     if !data_dir.join("identity").is_dir() {
         return Err(ExportError::NoNode { path: data_dir.to_owned() });
     }
-    let place = place_beside(out)?;
+    let place = place_beside(&order.out)?;
     let (original, target) = (data_dir.to_owned(), place.path().join("data"));
     let made = tokio::task::spawn_blocking(move || Likeness::make(&original, &target)).await;
     let likeness = made.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     let mut options = NodeOptions::new(&likeness.dir);
     // What is there is used as it is.
     options.log.segment_bytes = likeness.log_segment_bytes.unwrap_or(options.log.segment_bytes);
-    let exported = open_and_export(options, what, out, leaves_out_damaged, done).await;
+    let exported = open_and_export(options, order, &[], done).await;
     exported.map_err(|error| error.of(data_dir, &likeness.dir))
 }
 
-/// Whether that can be exported there.
-fn check(what: What, out: &Path) -> Result<(), ExportError> {
-    let is_mixed = what == What::All && out == Path::new(STDOUT);
-    if is_mixed { Err(ExportError::Mixed) } else { Ok(()) }
+impl Order {
+    /// Whether that can be exported there.
+    fn check(&self) -> Result<(), ExportError> {
+        let is_mixed = self.what == What::All && self.is_to_stdout();
+        if is_mixed { Err(ExportError::Mixed) } else { Ok(()) }
+    }
+
+    fn is_to_stdout(&self) -> bool {
+        self.out == Path::new(STDOUT)
+    }
+
+    /// Gives files their names, so that they are there after a loss of power; then files of earlier exports of the same kind go, but
+    /// for those of partitions that are left out, and whatever is unfinished.
+    fn name_all(&self, written: &BTreeSet<String>, left_out: &[u16]) -> Result<(), ExportError> {
+        if self.is_to_stdout() {
+            return Ok(());
+        }
+        for path in written.iter().map(|name| self.out.join(name)) {
+            let renamed = std::fs::rename(unfinished(&path), &path);
+            renamed.map_err(|source| ExportError::Write { path, source })?;
+        }
+        let synced = File::open(&self.out).and_then(|dir| dir.sync_all());
+        synced.map_err(|source| ExportError::Write { path: self.out.clone(), source })?;
+        let is_earlier = |partition, name: &str| !written.contains(name) && !left_out.contains(&partition);
+        self.remove(|partition, name| name.ends_with(UNFINISHED) || is_earlier(partition, name))
+    }
+
+    /// Removes those of the files that an export of this writes, by partition and name.
+    fn remove(&self, goes: impl Fn(u16, &str) -> bool) -> Result<(), ExportError> {
+        let failed = |source| ExportError::Write { path: self.out.clone(), source };
+        for item in std::fs::read_dir(&self.out).map_err(failed)? {
+            let item = item.map_err(failed)?;
+            let name = item.file_name();
+            let goes = |name: &str| Some(goes(self.what.partition_of(name)?, name));
+            if name.to_str().and_then(goes) == Some(true) && item.file_type().map_err(failed)?.is_file() {
+                std::fs::remove_file(item.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A directory that is removed again, on the disk of the files.
@@ -192,9 +234,8 @@ fn place_beside(out: &Path) -> Result<tempfile::TempDir, ExportError> {
 
 async fn open_and_export(
     options: NodeOptions,
-    what: What,
-    out: &Path,
-    leaves_out_damaged: bool,
+    order: &Order,
+    missing: &[u16],
     mut done: impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
     // A clock behind the log's last stamp is held at it.
@@ -205,7 +246,7 @@ async fn open_and_export(
     let exported = if nodes > 1 {
         Err(ExportError::OneOfSeveral { path: data_dir, nodes })
     } else {
-        export_node(&node, what, out, leaves_out_damaged, &mut done)
+        export_node(&node, order, missing, &mut done)
     };
     if let Err(error) = node.close().await {
         tracing::warn!(%error, "the log was not closed cleanly, which loses nothing");
@@ -215,25 +256,51 @@ async fn open_and_export(
 
 fn export_node(
     node: &Arc<Node>,
-    what: What,
-    out: &Path,
-    leaves_out_damaged: bool,
+    order: &Order,
+    missing: &[u16],
     done: &mut impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
+    let mut written = BTreeSet::new();
+    let exported = export_partitions(node, order, missing, &mut written, done);
+    match &exported {
+        Ok(all) => order.name_all(&written, &all.left_out)?,
+        Err(_) if !order.is_to_stdout() => {
+            // What stays of it the next export removes.
+            let _ = order.remove(|_, name| name.ends_with(UNFINISHED));
+        }
+        Err(_) => {}
+    }
+    exported
+}
+
+/// Writes the files, whose names come later. Those of partitions that are `missing` would be empty.
+fn export_partitions(
+    node: &Arc<Node>,
+    order: &Order,
+    missing: &[u16],
+    written: &mut BTreeSet<String>,
+    done: &mut impl FnMut(u16, u16),
+) -> Result<Exported, ExportError> {
+    let (what, out) = (order.what, &*order.out);
     let graphs: BTreeMap<GraphId, String> = node.graphs().into_iter().collect();
     let spaces: BTreeMap<SpaceId, String> = node.spaces().into_iter().map(|s| (s.id, s.name)).collect();
-    let (mut all, mut written) = (Exported::default(), BTreeSet::new());
-    if what == What::Follows && graphs.len() > 1 && out == Path::new(STDOUT) {
+    let mut all = Exported::default();
+    if what == What::Follows && graphs.len() > 1 && order.is_to_stdout() {
         return Err(ExportError::Mixed);
     }
     for n in 0..node.partitions() {
+        if missing.contains(&n) {
+            all.left_out.push(n);
+            done(n + 1, node.partitions());
+            continue;
+        }
         let exported = node.read_partition(PartitionId(n), |partition| -> Result<_, ExportError> {
             let mut exported = Exported::default();
             if what != What::Entries {
-                exported.edges = export_edges(partition, &graphs, out, &mut written)?;
+                exported.edges = export_edges(partition, &graphs, out, written)?;
             }
             if what != What::Follows {
-                exported.entries = export_entries(partition, &spaces, out, &mut written)?;
+                exported.entries = export_entries(partition, &spaces, out, written)?;
             }
             Ok(exported)
         });
@@ -242,18 +309,16 @@ fn export_node(
                 all.edges += exported.edges;
                 all.entries += exported.entries;
             }
-            Err(error) if leaves_out_damaged && error.is_damage() => {
+            Err(error) if order.leaves_out_damaged && error.is_damage() => {
                 tracing::warn!(partition = n, %error, "the partition is left out");
                 // What was written of it is not all.
-                let of_this = [format!(".{n:04}.tsv.zst"), format!(".{n:04}.jsonl.zst")];
-                written.retain(|name: &String| !of_this.iter().any(|end| name.ends_with(end)));
+                written.retain(|name| what.partition_of(name) != Some(n));
                 all.left_out.push(n);
             }
             Err(error) => return Err(error),
         }
         done(n + 1, node.partitions());
     }
-    remove_others(what, out, &written)?;
     Ok(all)
 }
 
@@ -267,23 +332,6 @@ impl ExportError {
     fn is_damage(&self) -> bool {
         matches!(self, Self::Node(NodeError::Damaged { .. }) | Self::Segment(_))
     }
-}
-
-/// Removes the files of earlier exports of the same kind, and of this one what is not whole.
-fn remove_others(what: What, out: &Path, written: &BTreeSet<String>) -> Result<(), ExportError> {
-    if out == Path::new(STDOUT) {
-        return Ok(());
-    }
-    let failed = |source| ExportError::Write { path: out.to_owned(), source };
-    for item in std::fs::read_dir(out).map_err(failed)? {
-        let item = item.map_err(failed)?;
-        let name = item.file_name();
-        let is_other = |name: &str| what.partition_of(name).is_some() && !written.contains(name);
-        if name.to_str().is_some_and(is_other) {
-            std::fs::remove_file(item.path()).map_err(failed)?;
-        }
-    }
-    Ok(())
 }
 
 fn export_edges(
@@ -397,14 +445,13 @@ impl OutFile {
         written.map_err(|source| ExportError::Write { path: self.path.clone(), source })
     }
 
-    /// Gives the file its name, and answers it.
+    /// Makes the file durable, and answers the name that it is to get.
     fn finish(self) -> Result<Option<String>, ExportError> {
         let Self { path, sink } = self;
         let finish = || match sink {
             Sink::Stdout(mut sink) => sink.flush(),
             Sink::Packed(sink) => {
-                sink.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-                std::fs::rename(unfinished(&path), &path)
+                sink.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
             }
         };
         finish().map_err(|source| ExportError::Write { path: path.clone(), source })?;
@@ -414,6 +461,6 @@ impl OutFile {
 
 fn unfinished(path: &Path) -> PathBuf {
     let mut new = path.as_os_str().to_owned();
-    new.push(".new");
+    new.push(UNFINISHED);
     new.into()
 }

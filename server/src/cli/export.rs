@@ -1,6 +1,6 @@
 //! Owns the command `export`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use indicatif::ProgressBar;
@@ -9,7 +9,8 @@ use serde_json::json;
 use super::error::CliError;
 use super::images;
 use super::output::Output;
-use crate::export::{Exported, What, export, export_backups};
+use crate::export::{Exported, Order, What, export, export_backups};
+use crate::import::STDIN as STDOUT;
 use crate::workload::progress;
 
 #[derive(Debug, Args)]
@@ -35,7 +36,7 @@ pub(super) struct ExportArgs {
     /// Export this backup instead; the nodes that it is of may run. A directory with the images of a cluster's nodes stands for all.
     #[arg(long, value_name = "DIR", conflicts_with = "data_dir", num_args = 1..)]
     backup: Vec<PathBuf>,
-    /// Go on without partitions that are damaged, or not in the backup, and list them.
+    /// Go on without partitions that are damaged, or not in the backup, and list them; what an earlier export wrote of them stays.
     #[arg(long)]
     leave_out_damaged: bool,
     /// The directory for the files; `-` writes the lines to standard output.
@@ -52,23 +53,23 @@ pub(super) async fn run(args: ExportArgs) -> Result<(), CliError> {
     let done = |done: u16, partitions: u16| {
         bar.get_or_insert_with(|| progress::bar("partitions", partitions.into())).set_position(done.into());
     };
-    let leaves_out = args.leave_out_damaged;
+    let order = Order { what: args.what, out: args.out, leaves_out_damaged: args.leave_out_damaged };
     let backups = args.backup.iter().map(|dir| images::named(dir)).collect::<Result<Vec<_>, _>>()?.concat();
     let exported = if backups.is_empty() {
-        export(&args.data_dir, args.what, &args.out, leaves_out, done).await
+        export(&args.data_dir, &order, done).await
     } else {
-        export_backups(backups, args.what, &args.out, leaves_out, done).await
+        export_backups(backups, &order, done).await
     };
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
     let Exported { edges, entries, left_out } = exported?;
-    if args.out != Path::new("-") {
+    if order.out.as_os_str() != STDOUT {
         args.output.show(
             || json!({ "edges": edges, "entries": entries, "left_out": left_out }),
             || {
                 let lines = left_out.iter().map(|partition| format!("LEFT OUT: partition {partition}"));
-                let done = format!("{edges} edges and {entries} entries exported to {}", args.out.display());
+                let done = format!("{edges} edges and {entries} entries exported to {}", order.out.display());
                 lines.chain([done]).collect::<Vec<_>>().join("\n")
             },
         )?;

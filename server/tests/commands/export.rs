@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use fanfold_client::{Client, EntryId, UserId};
-use serde_json::Value;
-
 use crate::process::{Node, Place, failure, fanfold, json as shown, stderr};
+use fanfold_client::{Client, EntryId, UserId};
 
 fn export(data_dir: &Path, out: &Path) -> Vec<PathBuf> {
     export_from("--data-dir", data_dir, out)
@@ -275,24 +273,70 @@ fn an_export_that_meets_a_rotten_record_fails_and_names_no_file() {
     assert!(node.run(&["backup", "create", place.path("backup").to_str().unwrap()]).status.success());
     node.stop();
     let data = place.data_dir();
-    let snapshots =
-        fanfold(&["inspect", "snapshot", "--data-dir", data.to_str().unwrap(), "--output", "json"]);
-    let snapshots = shown(&snapshots);
-    let with_entries = |s: &&Value| !s["segments"].as_array().unwrap().is_empty();
-    let snapshot = snapshots.as_array().unwrap().iter().find(with_entries).unwrap();
-    let manifest = PathBuf::from(snapshot["file"].as_str().unwrap());
-    let file = manifest.with_file_name(snapshot["segments"][0]["file"].as_str().unwrap());
-    let mut content = std::fs::read(&file).unwrap();
-    let at = content.windows(7).position(|bytes| bytes == b"flipped").unwrap();
-    content[at] ^= 1;
-    std::fs::write(&file, content).unwrap();
+    let partition = rot(&data, "flipped");
     let out = place.path("export");
     let exported =
         fanfold(&["export", "all", "--data-dir", data.to_str().unwrap(), "--out", out.to_str().unwrap()]);
     assert_eq!(exported.status.code(), Some(1), "{exported:?}");
     assert!(stderr(&exported).contains("damaged"), "{exported:?}");
-    let partition = snapshot["group"].as_u64().unwrap() - 1;
     assert!(!out.join(format!("entries.{partition:04}.jsonl.zst")).exists());
+}
+
+/// Flips a bit of a text in a segment, of the last partition that has it in one, and answers which that is.
+fn rot(data: &Path, text: &str) -> u64 {
+    let snapshots =
+        fanfold(&["inspect", "snapshot", "--data-dir", data.to_str().unwrap(), "--output", "json"]);
+    let mut found = None;
+    for snapshot in shown(&snapshots).as_array().unwrap() {
+        let manifest = PathBuf::from(snapshot["file"].as_str().unwrap());
+        for segment in snapshot["segments"].as_array().unwrap() {
+            let file = manifest.with_file_name(segment["file"].as_str().unwrap());
+            let content = std::fs::read(&file).unwrap();
+            let at = content.windows(text.len()).position(|bytes| bytes == text.as_bytes());
+            found = found.max(at.map(|at| (snapshot["group"].as_u64().unwrap() - 1, at, file)));
+        }
+    }
+    let (partition, at, file) = found.unwrap();
+    let mut content = std::fs::read(&file).unwrap();
+    content[at] ^= 1;
+    std::fs::write(&file, content).unwrap();
+    partition
+}
+
+#[test]
+fn an_export_that_fails_leaves_the_earlier_one_as_it_was() {
+    let place = Place::new();
+    let post = |text: &str, backup: &str| {
+        let node = place.start(&[]);
+        for user in ["1", "2", "3", "4", "5", "6", "7", "8"] {
+            node.json(&["post", user, text]);
+        }
+        assert!(node.run(&["backup", "create", place.path(backup).to_str().unwrap()]).status.success());
+        node.stop();
+    };
+    let (data, out) = (place.data_dir(), place.path("export"));
+    post("early", "one");
+    let files = export(&data, &out);
+    assert_eq!(lines(&files, "entries.").len(), 8);
+    post("flipped", "two");
+    let partition = rot(&data, "flipped");
+    assert!(partition > 0, "nothing is written before the one that is damaged");
+    let before = everything(&out);
+    let again = |more: &[&str]| {
+        let (data, out) = (data.to_str().unwrap(), out.to_str().unwrap());
+        let exported = fanfold(&[&["export", "all", "--data-dir", data, "--out", out], more].concat());
+        assert_eq!(exported.status.code(), Some(1), "{exported:?}");
+    };
+    again(&[]);
+    assert!(everything(&out) == before, "an export that failed changed the earlier one");
+    // Left out, the partition has what it had, and the others what they have now.
+    again(&["--leave-out-damaged"]);
+    let after = everything(&out);
+    assert!(after.keys().eq(before.keys()), "{:?}", after.keys());
+    let kept = out.join(format!("entries.{partition:04}.jsonl.zst"));
+    assert!(after[&kept] == before[&kept]);
+    let news = lines(&files, "entries.").iter().filter(|line| line.contains("flipped")).count();
+    assert!(news > 0 && !unpacked(&kept).contains("flipped"));
 }
 
 /// The lines of all files, in no order, without their names.
