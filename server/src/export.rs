@@ -68,11 +68,11 @@ pub enum ExportError {
     /// A file of the node is damaged, so that not all can be read.
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    /// What is wrong is in a directory whose likeness, removed by now, was exported.
-    #[error("{}", .source.to_string().replace(&*.likeness.to_string_lossy(), &.dir.to_string_lossy()))]
+    /// What is wrong is in a directory, or in one of several images, whose likeness, removed by now, was exported.
+    #[error("{}", told_of(&.source.to_string(), .dirs, .likeness))]
     Of {
-        /// The directory.
-        dir: PathBuf,
+        /// The directories.
+        dirs: Vec<PathBuf>,
         /// Its likeness.
         likeness: PathBuf,
         /// Why, with paths of the likeness.
@@ -151,13 +151,14 @@ pub(crate) async fn export_backups(
     let place = place_beside(&order.out)?;
     let accepts_loss = order.leaves_out_damaged;
     let data_dir = place.path().join("data");
-    let (dir, target) = (backups.first().map(|backup| backup.dir.clone()), data_dir.clone());
+    let dirs = backups.iter().map(|backup| backup.dir.clone()).collect();
+    let target = data_dir.clone();
     let put =
         tokio::task::spawn_blocking(move || restore_all(&backups, accepts_loss, &target, &Meter::new(None)));
     let empty = put.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     let options = NodeOptions::new(&data_dir);
     let exported = open_and_export(options, order, &empty, done).await;
-    exported.map_err(|error| error.of(&dir.unwrap_or_default(), &data_dir))
+    exported.map_err(|error| error.of(dirs, data_dir))
 }
 
 /// Exports a data directory on which no node runs, and changes nothing in it: a likeness of it is made beside the files, of copies of
@@ -179,7 +180,7 @@ pub(crate) async fn export(
     // What is there is used as it is.
     options.log.segment_bytes = likeness.log_segment_bytes.unwrap_or(options.log.segment_bytes);
     let exported = open_and_export(options, order, &[], done).await;
-    exported.map_err(|error| error.of(data_dir, &likeness.dir))
+    exported.map_err(|error| error.of(vec![data_dir.to_owned()], likeness.dir.clone()))
 }
 
 impl Order {
@@ -322,10 +323,25 @@ fn export_partitions(
     Ok(all)
 }
 
+/// What is wrong, with paths of the directory that has a likeness; of several images it is not known which one it was.
+fn told_of(said: &str, dirs: &[PathBuf], likeness: &Path) -> String {
+    let likeness = likeness.to_string_lossy();
+    match dirs {
+        [dir] => said.replace(&*likeness, &dir.to_string_lossy()),
+        dirs if said.contains(&*likeness) => {
+            let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+            let said =
+                said.replace(&format!("{likeness}/"), "").replace(&*likeness, "what they make together");
+            format!("{said}; in one of the backups {}", dirs.join(", "))
+        }
+        _ => said.to_owned(),
+    }
+}
+
 impl ExportError {
-    /// The same, told of the directory that has a likeness.
-    fn of(self, dir: &Path, likeness: &Path) -> Self {
-        Self::Of { dir: dir.to_owned(), likeness: likeness.to_owned(), source: Box::new(self) }
+    /// The same, told of the directories that have a likeness.
+    fn of(self, dirs: Vec<PathBuf>, likeness: PathBuf) -> Self {
+        Self::Of { dirs, likeness, source: Box::new(self) }
     }
 
     /// Whether a partition cannot be read because it is damaged.
@@ -463,4 +479,30 @@ fn unfinished(path: &Path) -> PathBuf {
     let mut new = path.as_os_str().to_owned();
     new.push(UNFINISHED);
     new.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_several_images_is_told_of_all_of_them() {
+        let told = |said: &str, dirs: &[&str]| {
+            let dirs = dirs.iter().map(PathBuf::from).collect();
+            let said = io::Error::other(said.to_owned());
+            let path = PathBuf::from("entries.0000.jsonl");
+            ExportError::Write { path, source: said }
+                .of(dirs, PathBuf::from("/out/.fanfold-export/data"))
+                .to_string()
+        };
+        let said = "/out/.fanfold-export/data/groups/0002/7.segment is damaged";
+        assert!(told(said, &["/b/node-1"]).ends_with(": /b/node-1/groups/0002/7.segment is damaged"));
+        let of_two = told(said, &["/b/node-1", "/b/node-2"]);
+        assert!(
+            of_two
+                .ends_with(": groups/0002/7.segment is damaged; in one of the backups /b/node-1, /b/node-2"),
+            "{of_two}"
+        );
+        assert!(told("no room", &["/b/node-1", "/b/node-2"]).ends_with(": no room"));
+    }
 }
