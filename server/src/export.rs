@@ -15,7 +15,7 @@ use std::sync::Arc;
 use fanfold_cluster::backup::{Backup, BackupError, Likeness, restore_all};
 use fanfold_cluster::catalog::NodeState;
 use fanfold_cluster::clock::ManualClock;
-use fanfold_cluster::meter::Meter;
+use fanfold_cluster::meter::{Cancelled, Meter};
 use fanfold_cluster::{Node, NodeError, NodeOptions, OpenError};
 use fanfold_storage::entry::{Audience, Entry};
 use fanfold_storage::ids::{GraphId, PartitionId, SpaceId, Stamp};
@@ -27,6 +27,9 @@ use crate::import::json::{EntryLine, ReferenceLine, Scalar, from_bytes};
 
 /// The level of compression: fast, as the disk is seldom the limit.
 const ZSTD_LEVEL: i32 = 3;
+
+/// What the directory that an export needs for itself begins with.
+const PLACE: &str = ".fanfold-export";
 
 /// How the name of a file ends until all are whole.
 const UNFINISHED: &str = ".new";
@@ -78,6 +81,9 @@ pub enum ExportError {
         /// Why, with paths of the likeness.
         source: Box<ExportError>,
     },
+    /// Somebody ended it.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// Lines that need files of their own.
     #[error("edges and entries, or edges of several graphs, need a directory: name one with --out")]
     Mixed,
@@ -125,6 +131,8 @@ impl What {
 /// What is to be exported to where.
 #[derive(Debug)]
 pub(crate) struct Order {
+    /// By which it is ended.
+    pub(crate) meter: Arc<Meter>,
     pub(crate) what: What,
     pub(crate) out: PathBuf,
     pub(crate) leaves_out_damaged: bool,
@@ -149,12 +157,11 @@ pub(crate) async fn export_backups(
 ) -> Result<Exported, ExportError> {
     order.check()?;
     let place = place_beside(&order.out)?;
-    let accepts_loss = order.leaves_out_damaged;
-    let data_dir = place.path().join("data");
+    let (accepts_loss, meter) = (order.leaves_out_damaged, Arc::clone(&order.meter));
+    let data_dir = place.dir.path().join("data");
     let dirs = backups.iter().map(|backup| backup.dir.clone()).collect();
     let target = data_dir.clone();
-    let put =
-        tokio::task::spawn_blocking(move || restore_all(&backups, accepts_loss, &target, &Meter::new(None)));
+    let put = tokio::task::spawn_blocking(move || restore_all(&backups, accepts_loss, &target, &meter));
     let empty = put.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     let options = NodeOptions::new(&data_dir);
     let exported = open_and_export(options, order, &empty, done).await;
@@ -173,8 +180,9 @@ pub(crate) async fn export(
         return Err(ExportError::NoNode { path: data_dir.to_owned() });
     }
     let place = place_beside(&order.out)?;
-    let (original, target) = (data_dir.to_owned(), place.path().join("data"));
-    let made = tokio::task::spawn_blocking(move || Likeness::make(&original, &target)).await;
+    let (original, target) = (data_dir.to_owned(), place.dir.path().join("data"));
+    let meter = Arc::clone(&order.meter);
+    let made = tokio::task::spawn_blocking(move || Likeness::make(&original, &target, &meter)).await;
     let likeness = made.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     let mut options = NodeOptions::new(&likeness.dir);
     // What is there is used as it is.
@@ -226,11 +234,38 @@ impl Order {
 }
 
 /// A directory that is removed again, on the disk of the files.
-fn place_beside(out: &Path) -> Result<tempfile::TempDir, ExportError> {
-    let beside = if out == Path::new(STDOUT) { std::env::temp_dir() } else { out.to_owned() };
-    let place = std::fs::create_dir_all(&beside)
-        .and_then(|()| tempfile::Builder::new().prefix(".fanfold-export").tempdir_in(&beside));
-    place.map_err(|source| ExportError::Write { path: beside, source })
+struct Place {
+    dir: tempfile::TempDir,
+    /// Locked as long as the directory is in use.
+    _held: File,
+}
+
+/// Makes one. Those that exports left behind which were killed go: nobody holds them.
+fn place_beside(out: &Path) -> Result<Place, ExportError> {
+    let is_stdout = out == Path::new(STDOUT);
+    let beside = if is_stdout { std::env::temp_dir() } else { out.to_owned() };
+    let make = || {
+        std::fs::create_dir_all(&beside)?;
+        if !is_stdout {
+            remove_left_behind(&beside)?;
+        }
+        let dir = tempfile::Builder::new().prefix(PLACE).tempdir_in(&beside)?;
+        let held = File::open(dir.path())?;
+        held.lock()?;
+        Ok(Place { dir, _held: held })
+    };
+    make().map_err(|source| ExportError::Write { path: beside.clone(), source })
+}
+
+fn remove_left_behind(beside: &Path) -> io::Result<()> {
+    for item in std::fs::read_dir(beside)? {
+        let item = item?;
+        let is_ours = item.file_name().to_str().is_some_and(|name| name.starts_with(PLACE));
+        if is_ours && item.file_type()?.is_dir() && File::open(item.path())?.try_lock().is_ok() {
+            std::fs::remove_dir_all(item.path())?;
+        }
+    }
+    Ok(())
 }
 
 async fn open_and_export(
@@ -282,7 +317,7 @@ fn export_partitions(
     written: &mut BTreeSet<String>,
     done: &mut impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
-    let (what, out) = (order.what, &*order.out);
+    let what = order.what;
     let graphs: BTreeMap<GraphId, String> = node.graphs().into_iter().collect();
     let spaces: BTreeMap<SpaceId, String> = node.spaces().into_iter().map(|s| (s.id, s.name)).collect();
     let mut all = Exported::default();
@@ -298,10 +333,10 @@ fn export_partitions(
         let exported = node.read_partition(PartitionId(n), |partition| -> Result<_, ExportError> {
             let mut exported = Exported::default();
             if what != What::Entries {
-                exported.edges = export_edges(partition, &graphs, out, written)?;
+                exported.edges = export_edges(partition, &graphs, order, written)?;
             }
             if what != What::Follows {
-                exported.entries = export_entries(partition, &spaces, out, written)?;
+                exported.entries = export_entries(partition, &spaces, order, written)?;
             }
             Ok(exported)
         });
@@ -353,15 +388,16 @@ impl ExportError {
 fn export_edges(
     partition: &Partition,
     graphs: &BTreeMap<GraphId, String>,
-    out: &Path,
+    order: &Order,
     written: &mut BTreeSet<String>,
 ) -> Result<u64, ExportError> {
     let mut files: BTreeMap<GraphId, OutFile> = BTreeMap::new();
     let mut count = 0;
     partition.export_edges(|edge: ExportedEdge| {
+        order.meter.check()?;
         if let std::collections::btree_map::Entry::Vacant(vacant) = files.entry(edge.graph) {
             let name = graphs.get(&edge.graph).map_or_else(|| edge.graph.to_string(), Clone::clone);
-            vacant.insert(OutFile::create(out, &format!("follows.{name}.{:04}.tsv", partition.id()))?);
+            vacant.insert(OutFile::create(&order.out, &format!("follows.{name}.{:04}.tsv", partition.id()))?);
         }
         count += 1;
         let since = unix_ms(edge.since);
@@ -378,12 +414,13 @@ fn export_edges(
 fn export_entries(
     partition: &Partition,
     spaces: &BTreeMap<SpaceId, String>,
-    out: &Path,
+    order: &Order,
     written: &mut BTreeSet<String>,
 ) -> Result<u64, ExportError> {
-    let mut file = OutFile::create(out, &format!("entries.{:04}.jsonl", partition.id()))?;
+    let mut file = OutFile::create(&order.out, &format!("entries.{:04}.jsonl", partition.id()))?;
     let mut count = 0;
     partition.export_entries(|entry, key| {
+        order.meter.check()?;
         count += 1;
         let line = entry_line(entry, key, spaces);
         file.write(|out| {

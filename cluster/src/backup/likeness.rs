@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::error::{At, BackupError};
 use crate::identity::{DataDir, IDENTITY_DIR, LOG_DIR};
 use crate::lock::DirLock;
+use crate::meter::Meter;
 use crate::owner;
 use crate::raft::groups_dir;
 
@@ -30,11 +31,11 @@ pub struct Likeness {
 }
 
 impl Likeness {
-    /// Makes one in `dir`, which is not there.
+    /// Makes one in `dir`, which is not there. `meter` may end it between two files.
     ///
     /// # Errors
-    /// A node runs on the data directory, it holds none, or something cannot be read or written.
-    pub fn make(data_dir: &Path, dir: &Path) -> Result<Self, BackupError> {
+    /// A node runs on the data directory, it holds none, or something cannot be read or written; or it was cancelled.
+    pub fn make(data_dir: &Path, dir: &Path, meter: &Meter) -> Result<Self, BackupError> {
         let original = DataDir::at(data_dir);
         if !original.has_identity() {
             return Err(BackupError::NoNode { data_dir: data_dir.to_owned() });
@@ -43,7 +44,7 @@ impl Likeness {
         let data_dir = data_dir.canonicalize().at(data_dir)?;
         std::fs::create_dir_all(dir).at(dir)?;
         copy_all(&data_dir.join(IDENTITY_DIR), &dir.join(IDENTITY_DIR))?;
-        copy_log(&data_dir.join(LOG_DIR), &dir.join(LOG_DIR))?;
+        copy_log(&data_dir.join(LOG_DIR), &dir.join(LOG_DIR), meter)?;
         copy_if_there(&data_dir.join(NOTE), &dir.join(NOTE))?;
         let groups = groups_dir(&data_dir);
         for group in names(&groups)? {
@@ -78,10 +79,11 @@ fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>, BackupError> {
 }
 
 /// Copies the segments of a log, and the note whose it is; what waits to be used again, or is none yet, holds nothing.
-fn copy_log(from: &Path, to: &Path) -> Result<(), BackupError> {
+fn copy_log(from: &Path, to: &Path, meter: &Meter) -> Result<(), BackupError> {
     std::fs::create_dir_all(to).at(to)?;
     let is_segment = |name: &Path| name.extension().is_some_and(|ending| ending == "log");
     for name in names(from)? {
+        meter.check()?;
         if is_segment(Path::new(&name)) || from.join(&name) == owner::path(from) {
             copy_if_there(&from.join(&name), &to.join(&name))?;
         }
@@ -124,7 +126,7 @@ mod tests {
         for name in [segment, spare, "0000000000000003.new", "node", "node.new"] {
             std::fs::write(from.join(name), name).unwrap();
         }
-        copy_log(&from, &to).unwrap();
+        copy_log(&from, &to, &Meter::new(None)).unwrap();
         let mut copied = names(&to).unwrap();
         copied.sort();
         assert_eq!(copied, [segment, "node"]);

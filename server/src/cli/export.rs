@@ -1,15 +1,19 @@
 //! Owns the command `export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
+use fanfold_cluster::backup::Backup;
+use fanfold_cluster::meter::Meter;
 use indicatif::ProgressBar;
 use serde_json::json;
+use tokio::runtime::Handle;
 
 use super::error::CliError;
 use super::images;
 use super::output::Output;
-use crate::export::{Exported, Order, What, export, export_backups};
+use crate::export::{ExportError, Exported, Order, What, export, export_backups};
 use crate::import::STDIN as STDOUT;
 use crate::workload::progress;
 
@@ -47,29 +51,39 @@ pub(super) struct ExportArgs {
     output: Output,
 }
 
-/// Exports.
+/// Exports; Ctrl-C ends it, and nothing of it is left.
 pub(super) async fn run(args: ExportArgs) -> Result<(), CliError> {
-    let mut bar: Option<ProgressBar> = None;
-    let done = |done: u16, partitions: u16| {
-        bar.get_or_insert_with(|| progress::bar("partitions", partitions.into())).set_position(done.into());
-    };
-    let order = Order { what: args.what, out: args.out, leaves_out_damaged: args.leave_out_damaged };
+    let meter = Arc::new(Meter::new(None));
     let backups = args.backup.iter().map(|dir| images::named(dir)).collect::<Result<Vec<_>, _>>()?.concat();
-    let exported = if backups.is_empty() {
-        export(&args.data_dir, &order, done).await
-    } else {
-        export_backups(backups, &order, done).await
+    let (what, out, leaves_out_damaged) = (args.what, args.out.clone(), args.leave_out_damaged);
+    let order = Order { what, out, leaves_out_damaged, meter: Arc::clone(&meter) };
+    let (runtime, data_dir) = (Handle::current(), args.data_dir);
+    // Reading and writing takes its thread for itself, and signals need another one.
+    let mut work =
+        tokio::task::spawn_blocking(move || runtime.block_on(exported(&order, &data_dir, backups)));
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
+    let mut is_waited_out = false;
+    let exported = loop {
+        tokio::select! {
+            exported = &mut work => break exported,
+            signal = &mut interrupted, if !is_waited_out => {
+                // Without a handler Ctrl-C ends the process.
+                if signal.is_ok() {
+                    meter.cancel();
+                }
+                is_waited_out = true;
+            }
+        }
     };
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    let exported = exported.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     let Exported { edges, entries, left_out } = exported?;
-    if order.out.as_os_str() != STDOUT {
+    if args.out.as_os_str() != STDOUT {
         args.output.show(
             || json!({ "edges": edges, "entries": entries, "left_out": left_out }),
             || {
                 let lines = left_out.iter().map(|partition| format!("LEFT OUT: partition {partition}"));
-                let done = format!("{edges} edges and {entries} entries exported to {}", order.out.display());
+                let done = format!("{edges} edges and {entries} entries exported to {}", args.out.display());
                 lines.chain([done]).collect::<Vec<_>>().join("\n")
             },
         )?;
@@ -78,4 +92,20 @@ pub(super) async fn run(args: ExportArgs) -> Result<(), CliError> {
         0 => Ok(()),
         partitions => Err(CliError::LeftOut { partitions: partitions as u64 }),
     }
+}
+
+async fn exported(order: &Order, data_dir: &Path, backups: Vec<Backup>) -> Result<Exported, ExportError> {
+    let mut bar: Option<ProgressBar> = None;
+    let done = |done: u16, partitions: u16| {
+        bar.get_or_insert_with(|| progress::bar("partitions", partitions.into())).set_position(done.into());
+    };
+    let exported = if backups.is_empty() {
+        export(data_dir, order, done).await
+    } else {
+        export_backups(backups, order, done).await
+    };
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    exported
 }

@@ -1,11 +1,13 @@
 //! Exporting, and importing what was exported, with a real node and real processes.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use crate::process::{Node, Place, failure, fanfold, json as shown, stderr};
+use crate::process::{FANFOLD, Node, Place, failure, fanfold, json as shown, stderr};
 use fanfold_client::{Client, EntryId, UserId};
 
 fn export(data_dir: &Path, out: &Path) -> Vec<PathBuf> {
@@ -402,4 +404,46 @@ fn a_backup_made_while_writing_is_exported_without_a_stop() {
     }
     let both = fanfold(&["export", "all", "--backup", "a", "--data-dir", "b", "--out", "c"]);
     assert_eq!(both.status.code(), Some(2), "{both:?}");
+}
+
+#[test]
+fn an_export_that_is_interrupted_leaves_nothing_and_the_next_one_removes_what_a_killed_one_left() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    // More than fits into a pipe.
+    let text: String =
+        (0..60).map(|n| format!("1\t{}\t{}\n", 1_714_564_800_000_u64 + n, "x".repeat(20_000))).collect();
+    let posts = place.path("posts.tsv");
+    std::fs::write(&posts, text).unwrap();
+    node.json(&["import", "entries", posts.to_str().unwrap()]);
+    node.stop();
+    let (data, temporary) = (place.data_dir(), place.path("temporary"));
+    std::fs::create_dir(&temporary).unwrap();
+    let mut command = Command::new(FANFOLD);
+    command.args(["export", "entries", "--out", "-", "--data-dir", data.to_str().unwrap()]);
+    command.env("TMPDIR", &temporary).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0]).unwrap();
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 1);
+    let interrupt = format!("kill -INT {}", child.id());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
+    std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
+    let status = child.wait().unwrap();
+    assert!(status.code().is_some(), "it was killed and did not end: {status}");
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+
+    // A directory that nobody holds is left over, and one that somebody holds is of an export that runs.
+    let out = place.path("export");
+    let (left, held) = (out.join(".fanfold-export1"), out.join(".fanfold-export2"));
+    std::fs::create_dir_all(left.join("data")).unwrap();
+    std::fs::write(left.join("data/file"), "left over").unwrap();
+    std::fs::create_dir(&held).unwrap();
+    let lock = std::fs::File::open(&held).unwrap();
+    lock.lock().unwrap();
+    export(&data, &out);
+    assert!(!left.exists() && held.exists());
+    drop(lock);
+    export(&data, &out);
+    assert!(!held.exists());
 }
