@@ -411,8 +411,8 @@ fn an_export_that_is_interrupted_leaves_nothing_and_the_next_one_removes_what_a_
     let place = Place::new();
     let node = place.start(&[]);
     // More than fits into a pipe.
-    let text: String =
-        (0..60).map(|n| format!("1\t{}\t{}\n", 1_714_564_800_000_u64 + n, "x".repeat(20_000))).collect();
+    let line = |n: u64| format!("1\t{}\t{}\n", 1_714_564_800_000_u64 + n, "x".repeat(20_000));
+    let text: String = (0..60).map(line).collect();
     let posts = place.path("posts.tsv");
     std::fs::write(&posts, text).unwrap();
     node.json(&["import", "entries", posts.to_str().unwrap()]);
