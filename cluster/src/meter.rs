@@ -90,7 +90,10 @@ impl Meter {
     }
 
     /// Whether it goes on.
-    pub(crate) fn check(&self) -> Result<(), Cancelled> {
+    ///
+    /// # Errors
+    /// It was cancelled.
+    pub fn check(&self) -> Result<(), Cancelled> {
         if self.is_cancelled.load(Ordering::Relaxed) { Err(Cancelled) } else { Ok(()) }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! - A node is opened on a likeness of the directory, listening nowhere, with a clock that stands still: nothing in the directory
 //!   changes, and nothing expires that had not before.
-//! - A file gets its name when it is whole. In its directory an export takes the place of an earlier one: when all is there, files of
-//!   the same kind that it did not write go, so that no two exports are mixed.
+//! - Files get their names when all are whole; an export that fails leaves an earlier one as it was. In its directory it takes the place
+//!   of that: files of the same kind that it did not write go, so that no two exports are mixed. Only of partitions that it leaves out
+//!   those of the earlier one stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use fanfold_cluster::backup::{Backup, BackupError, Likeness, restore_all};
 use fanfold_cluster::catalog::NodeState;
 use fanfold_cluster::clock::ManualClock;
-use fanfold_cluster::meter::Meter;
+use fanfold_cluster::meter::{Cancelled, Meter};
 use fanfold_cluster::{Node, NodeError, NodeOptions, OpenError};
 use fanfold_storage::entry::{Audience, Entry};
 use fanfold_storage::ids::{GraphId, PartitionId, SpaceId, Stamp};
@@ -26,6 +27,12 @@ use crate::import::json::{EntryLine, ReferenceLine, Scalar, from_bytes};
 
 /// The level of compression: fast, as the disk is seldom the limit.
 const ZSTD_LEVEL: i32 = 3;
+
+/// What the directory that an export needs for itself begins with.
+const PLACE: &str = ".fanfold-export";
+
+/// How the name of a file ends until all are whole.
+const UNFINISHED: &str = ".new";
 
 /// 2000-01-01T00:00:00Z, where stamps begin, in Unix milliseconds.
 const STAMP_ZERO_UNIX_MS: i64 = 946_684_800_000;
@@ -64,16 +71,19 @@ pub enum ExportError {
     /// A file of the node is damaged, so that not all can be read.
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    /// What is wrong is in a directory whose likeness, removed by now, was exported.
-    #[error("{}", .source.to_string().replace(&*.likeness.to_string_lossy(), &.dir.to_string_lossy()))]
+    /// What is wrong is in a directory, or in one of several images, whose likeness, removed by now, was exported.
+    #[error("{}", told_of(&.source.to_string(), .dirs, .likeness))]
     Of {
-        /// The directory.
-        dir: PathBuf,
+        /// The directories.
+        dirs: Vec<PathBuf>,
         /// Its likeness.
         likeness: PathBuf,
         /// Why, with paths of the likeness.
         source: Box<ExportError>,
     },
+    /// Somebody ended it.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// Lines that need files of their own.
     #[error("edges and entries, or edges of several graphs, need a directory: name one with --out")]
     Mixed,
@@ -99,13 +109,33 @@ pub(crate) enum What {
 }
 
 impl What {
-    /// Whether a file, finished or not, is of an export of this.
-    fn names(self, name: &str) -> bool {
-        let name = name.strip_suffix(".new").unwrap_or(name);
-        let is_edges = name.starts_with("follows.") && name.ends_with(".tsv.zst");
-        let is_entries = name.starts_with("entries.") && name.ends_with(".jsonl.zst");
-        is_edges && self != Self::Entries || is_entries && self != Self::Follows
+    /// Of which partition a file is that an export of this writes, finished or not; none if it is not named exactly so.
+    fn partition_of(self, name: &str) -> Option<u16> {
+        let name = name.strip_suffix(UNFINISHED).unwrap_or(name);
+        let of_entries = name.strip_prefix("entries.").and_then(|rest| rest.strip_suffix(".jsonl.zst"));
+        let of_edges = || {
+            let (graph, number) =
+                name.strip_prefix("follows.")?.strip_suffix(".tsv.zst")?.rsplit_once('.')?;
+            (!graph.is_empty() && !graph.contains('.')).then_some(number)
+        };
+        let number = match self {
+            Self::Entries => of_entries,
+            Self::Follows => of_edges(),
+            Self::All => of_entries.or_else(of_edges),
+        };
+        let is_number = |number: &&str| number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit());
+        number.filter(is_number)?.parse().ok()
     }
+}
+
+/// What is to be exported to where.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// By which it is ended.
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) what: What,
+    pub(crate) out: PathBuf,
+    pub(crate) leaves_out_damaged: bool,
 }
 
 /// What was exported.
@@ -122,69 +152,126 @@ pub(crate) struct Exported {
 /// hears of each partition that is exported.
 pub(crate) async fn export_backups(
     backups: Vec<Backup>,
-    what: What,
-    out: &Path,
-    leaves_out_damaged: bool,
+    order: &Order,
     done: impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
-    check(what, out)?;
-    let place = place_beside(out)?;
-    let data_dir = place.path().join("data");
-    let (dir, target) = (backups.first().map(|backup| backup.dir.clone()), data_dir.clone());
-    let put = tokio::task::spawn_blocking(move || {
-        restore_all(&backups, leaves_out_damaged, &target, &Meter::new(None))
-    });
+    order.check()?;
+    let place = place_beside(&order.out)?;
+    let (accepts_loss, meter) = (order.leaves_out_damaged, Arc::clone(&order.meter));
+    let data_dir = place.dir.path().join("data");
+    let dirs = backups.iter().map(|backup| backup.dir.clone()).collect();
+    let target = data_dir.clone();
+    let put = tokio::task::spawn_blocking(move || restore_all(&backups, accepts_loss, &target, &meter));
     let empty = put.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     let options = NodeOptions::new(&data_dir);
-    let exported = open_and_export(options, what, out, leaves_out_damaged, done).await;
-    let mut exported = exported.map_err(|error| error.of(&dir.unwrap_or_default(), &data_dir))?;
-    exported.left_out.extend(empty);
-    Ok(exported)
+    let exported = open_and_export(options, order, &empty, done).await;
+    exported.map_err(|error| error.of(dirs, data_dir))
 }
 
 /// Exports a data directory on which no node runs, and changes nothing in it: a likeness of it is made beside the files, of copies of
 /// its log and of links, and removed again. `done` hears of each partition that is exported.
 pub(crate) async fn export(
     data_dir: &Path,
-    what: What,
-    out: &Path,
-    leaves_out_damaged: bool,
+    order: &Order,
     done: impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
-    check(what, out)?;
+    order.check()?;
     if !data_dir.join("identity").is_dir() {
         return Err(ExportError::NoNode { path: data_dir.to_owned() });
     }
-    let place = place_beside(out)?;
-    let (original, target) = (data_dir.to_owned(), place.path().join("data"));
-    let made = tokio::task::spawn_blocking(move || Likeness::make(&original, &target)).await;
+    let place = place_beside(&order.out)?;
+    let (original, target) = (data_dir.to_owned(), place.dir.path().join("data"));
+    let meter = Arc::clone(&order.meter);
+    let made = tokio::task::spawn_blocking(move || Likeness::make(&original, &target, &meter)).await;
     let likeness = made.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     let mut options = NodeOptions::new(&likeness.dir);
     // What is there is used as it is.
     options.log.segment_bytes = likeness.log_segment_bytes.unwrap_or(options.log.segment_bytes);
-    let exported = open_and_export(options, what, out, leaves_out_damaged, done).await;
-    exported.map_err(|error| error.of(data_dir, &likeness.dir))
+    let exported = open_and_export(options, order, &[], done).await;
+    exported.map_err(|error| error.of(vec![data_dir.to_owned()], likeness.dir.clone()))
 }
 
-/// Whether that can be exported there.
-fn check(what: What, out: &Path) -> Result<(), ExportError> {
-    let is_mixed = what == What::All && out == Path::new(STDOUT);
-    if is_mixed { Err(ExportError::Mixed) } else { Ok(()) }
+impl Order {
+    /// Whether that can be exported there.
+    fn check(&self) -> Result<(), ExportError> {
+        let is_mixed = self.what == What::All && self.is_to_stdout();
+        if is_mixed { Err(ExportError::Mixed) } else { Ok(()) }
+    }
+
+    fn is_to_stdout(&self) -> bool {
+        self.out == Path::new(STDOUT)
+    }
+
+    /// Gives files their names, so that they are there after a loss of power; then files of earlier exports of the same kind go, but
+    /// for those of partitions that are left out, and whatever is unfinished.
+    fn name_all(&self, written: &BTreeSet<String>, left_out: &[u16]) -> Result<(), ExportError> {
+        if self.is_to_stdout() {
+            return Ok(());
+        }
+        for path in written.iter().map(|name| self.out.join(name)) {
+            let renamed = std::fs::rename(unfinished(&path), &path);
+            renamed.map_err(|source| ExportError::Write { path, source })?;
+        }
+        let synced = File::open(&self.out).and_then(|dir| dir.sync_all());
+        synced.map_err(|source| ExportError::Write { path: self.out.clone(), source })?;
+        let is_earlier = |partition, name: &str| !written.contains(name) && !left_out.contains(&partition);
+        self.remove(|partition, name| name.ends_with(UNFINISHED) || is_earlier(partition, name))
+    }
+
+    /// Removes those of the files that an export of this writes, by partition and name.
+    fn remove(&self, goes: impl Fn(u16, &str) -> bool) -> Result<(), ExportError> {
+        let failed = |source| ExportError::Write { path: self.out.clone(), source };
+        for item in std::fs::read_dir(&self.out).map_err(failed)? {
+            let item = item.map_err(failed)?;
+            let name = item.file_name();
+            let goes = |name: &str| Some(goes(self.what.partition_of(name)?, name));
+            if name.to_str().and_then(goes) == Some(true) && item.file_type().map_err(failed)?.is_file() {
+                std::fs::remove_file(item.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A directory that is removed again, on the disk of the files.
-fn place_beside(out: &Path) -> Result<tempfile::TempDir, ExportError> {
-    let beside = if out == Path::new(STDOUT) { std::env::temp_dir() } else { out.to_owned() };
-    let place = std::fs::create_dir_all(&beside)
-        .and_then(|()| tempfile::Builder::new().prefix(".fanfold-export").tempdir_in(&beside));
-    place.map_err(|source| ExportError::Write { path: beside, source })
+struct Place {
+    dir: tempfile::TempDir,
+    /// Locked as long as the directory is in use.
+    _held: File,
+}
+
+/// Makes one. Those that exports left behind which were killed go: nobody holds them.
+fn place_beside(out: &Path) -> Result<Place, ExportError> {
+    let is_stdout = out == Path::new(STDOUT);
+    let beside = if is_stdout { std::env::temp_dir() } else { out.to_owned() };
+    let make = || {
+        std::fs::create_dir_all(&beside)?;
+        if !is_stdout {
+            remove_left_behind(&beside)?;
+        }
+        let dir = tempfile::Builder::new().prefix(PLACE).tempdir_in(&beside)?;
+        let held = File::open(dir.path())?;
+        held.lock()?;
+        Ok(Place { dir, _held: held })
+    };
+    make().map_err(|source| ExportError::Write { path: beside.clone(), source })
+}
+
+fn remove_left_behind(beside: &Path) -> io::Result<()> {
+    for item in std::fs::read_dir(beside)? {
+        let item = item?;
+        let is_ours = item.file_name().to_str().is_some_and(|name| name.starts_with(PLACE));
+        if is_ours && item.file_type()?.is_dir() && File::open(item.path())?.try_lock().is_ok() {
+            std::fs::remove_dir_all(item.path())?;
+        }
+    }
+    Ok(())
 }
 
 async fn open_and_export(
     options: NodeOptions,
-    what: What,
-    out: &Path,
-    leaves_out_damaged: bool,
+    order: &Order,
+    missing: &[u16],
     mut done: impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
     // A clock behind the log's last stamp is held at it.
@@ -195,7 +282,7 @@ async fn open_and_export(
     let exported = if nodes > 1 {
         Err(ExportError::OneOfSeveral { path: data_dir, nodes })
     } else {
-        export_node(&node, what, out, leaves_out_damaged, &mut done)
+        export_node(&node, order, missing, &mut done)
     };
     if let Err(error) = node.close().await {
         tracing::warn!(%error, "the log was not closed cleanly, which loses nothing");
@@ -205,25 +292,51 @@ async fn open_and_export(
 
 fn export_node(
     node: &Arc<Node>,
-    what: What,
-    out: &Path,
-    leaves_out_damaged: bool,
+    order: &Order,
+    missing: &[u16],
     done: &mut impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
+    let mut written = BTreeSet::new();
+    let exported = export_partitions(node, order, missing, &mut written, done);
+    match &exported {
+        Ok(all) => order.name_all(&written, &all.left_out)?,
+        Err(_) if !order.is_to_stdout() => {
+            // What stays of it the next export removes.
+            let _ = order.remove(|_, name| name.ends_with(UNFINISHED));
+        }
+        Err(_) => {}
+    }
+    exported
+}
+
+/// Writes the files, whose names come later. Those of partitions that are `missing` would be empty.
+fn export_partitions(
+    node: &Arc<Node>,
+    order: &Order,
+    missing: &[u16],
+    written: &mut BTreeSet<String>,
+    done: &mut impl FnMut(u16, u16),
+) -> Result<Exported, ExportError> {
+    let what = order.what;
     let graphs: BTreeMap<GraphId, String> = node.graphs().into_iter().collect();
     let spaces: BTreeMap<SpaceId, String> = node.spaces().into_iter().map(|s| (s.id, s.name)).collect();
-    let (mut all, mut written) = (Exported::default(), BTreeSet::new());
-    if what == What::Follows && graphs.len() > 1 && out == Path::new(STDOUT) {
+    let mut all = Exported::default();
+    if what == What::Follows && graphs.len() > 1 && order.is_to_stdout() {
         return Err(ExportError::Mixed);
     }
     for n in 0..node.partitions() {
+        if missing.contains(&n) {
+            all.left_out.push(n);
+            done(n + 1, node.partitions());
+            continue;
+        }
         let exported = node.read_partition(PartitionId(n), |partition| -> Result<_, ExportError> {
             let mut exported = Exported::default();
             if what != What::Entries {
-                exported.edges = export_edges(partition, &graphs, out, &mut written)?;
+                exported.edges = export_edges(partition, &graphs, order, written)?;
             }
             if what != What::Follows {
-                exported.entries = export_entries(partition, &spaces, out, &mut written)?;
+                exported.entries = export_entries(partition, &spaces, order, written)?;
             }
             Ok(exported)
         });
@@ -232,25 +345,38 @@ fn export_node(
                 all.edges += exported.edges;
                 all.entries += exported.entries;
             }
-            Err(error) if leaves_out_damaged && error.is_damage() => {
+            Err(error) if order.leaves_out_damaged && error.is_damage() => {
                 tracing::warn!(partition = n, %error, "the partition is left out");
                 // What was written of it is not all.
-                let of_this = [format!(".{n:04}.tsv.zst"), format!(".{n:04}.jsonl.zst")];
-                written.retain(|name: &String| !of_this.iter().any(|end| name.ends_with(end)));
+                written.retain(|name| what.partition_of(name) != Some(n));
                 all.left_out.push(n);
             }
             Err(error) => return Err(error),
         }
         done(n + 1, node.partitions());
     }
-    remove_others(what, out, &written)?;
     Ok(all)
 }
 
+/// What is wrong, with paths of the directory that has a likeness; of several images it is not known which one it was.
+fn told_of(said: &str, dirs: &[PathBuf], likeness: &Path) -> String {
+    let likeness = likeness.to_string_lossy();
+    match dirs {
+        [dir] => said.replace(&*likeness, &dir.to_string_lossy()),
+        dirs if said.contains(&*likeness) => {
+            let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+            let said =
+                said.replace(&format!("{likeness}/"), "").replace(&*likeness, "what they make together");
+            format!("{said}; in one of the backups {}", dirs.join(", "))
+        }
+        _ => said.to_owned(),
+    }
+}
+
 impl ExportError {
-    /// The same, told of the directory that has a likeness.
-    fn of(self, dir: &Path, likeness: &Path) -> Self {
-        Self::Of { dir: dir.to_owned(), likeness: likeness.to_owned(), source: Box::new(self) }
+    /// The same, told of the directories that have a likeness.
+    fn of(self, dirs: Vec<PathBuf>, likeness: PathBuf) -> Self {
+        Self::Of { dirs, likeness, source: Box::new(self) }
     }
 
     /// Whether a partition cannot be read because it is damaged.
@@ -259,34 +385,19 @@ impl ExportError {
     }
 }
 
-/// Removes the files of earlier exports of the same kind, and of this one what is not whole.
-fn remove_others(what: What, out: &Path, written: &BTreeSet<String>) -> Result<(), ExportError> {
-    if out == Path::new(STDOUT) {
-        return Ok(());
-    }
-    let failed = |source| ExportError::Write { path: out.to_owned(), source };
-    for item in std::fs::read_dir(out).map_err(failed)? {
-        let item = item.map_err(failed)?;
-        let name = item.file_name();
-        if name.to_str().is_some_and(|name| what.names(name) && !written.contains(name)) {
-            std::fs::remove_file(item.path()).map_err(failed)?;
-        }
-    }
-    Ok(())
-}
-
 fn export_edges(
     partition: &Partition,
     graphs: &BTreeMap<GraphId, String>,
-    out: &Path,
+    order: &Order,
     written: &mut BTreeSet<String>,
 ) -> Result<u64, ExportError> {
     let mut files: BTreeMap<GraphId, OutFile> = BTreeMap::new();
     let mut count = 0;
     partition.export_edges(|edge: ExportedEdge| {
+        order.meter.check()?;
         if let std::collections::btree_map::Entry::Vacant(vacant) = files.entry(edge.graph) {
             let name = graphs.get(&edge.graph).map_or_else(|| edge.graph.to_string(), Clone::clone);
-            vacant.insert(OutFile::create(out, &format!("follows.{name}.{:04}.tsv", partition.id()))?);
+            vacant.insert(OutFile::create(&order.out, &format!("follows.{name}.{:04}.tsv", partition.id()))?);
         }
         count += 1;
         let since = unix_ms(edge.since);
@@ -303,12 +414,13 @@ fn export_edges(
 fn export_entries(
     partition: &Partition,
     spaces: &BTreeMap<SpaceId, String>,
-    out: &Path,
+    order: &Order,
     written: &mut BTreeSet<String>,
 ) -> Result<u64, ExportError> {
-    let mut file = OutFile::create(out, &format!("entries.{:04}.jsonl", partition.id()))?;
+    let mut file = OutFile::create(&order.out, &format!("entries.{:04}.jsonl", partition.id()))?;
     let mut count = 0;
     partition.export_entries(|entry, key| {
+        order.meter.check()?;
         count += 1;
         let line = entry_line(entry, key, spaces);
         file.write(|out| {
@@ -386,14 +498,13 @@ impl OutFile {
         written.map_err(|source| ExportError::Write { path: self.path.clone(), source })
     }
 
-    /// Gives the file its name, and answers it.
+    /// Makes the file durable, and answers the name that it is to get.
     fn finish(self) -> Result<Option<String>, ExportError> {
         let Self { path, sink } = self;
         let finish = || match sink {
             Sink::Stdout(mut sink) => sink.flush(),
             Sink::Packed(sink) => {
-                sink.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-                std::fs::rename(unfinished(&path), &path)
+                sink.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
             }
         };
         finish().map_err(|source| ExportError::Write { path: path.clone(), source })?;
@@ -403,6 +514,32 @@ impl OutFile {
 
 fn unfinished(path: &Path) -> PathBuf {
     let mut new = path.as_os_str().to_owned();
-    new.push(".new");
+    new.push(UNFINISHED);
     new.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_several_images_is_told_of_all_of_them() {
+        let told = |said: &str, dirs: &[&str]| {
+            let dirs = dirs.iter().map(PathBuf::from).collect();
+            let said = io::Error::other(said.to_owned());
+            let path = PathBuf::from("entries.0000.jsonl");
+            ExportError::Write { path, source: said }
+                .of(dirs, PathBuf::from("/out/.fanfold-export/data"))
+                .to_string()
+        };
+        let said = "/out/.fanfold-export/data/groups/0002/7.segment is damaged";
+        assert!(told(said, &["/b/node-1"]).ends_with(": /b/node-1/groups/0002/7.segment is damaged"));
+        let of_two = told(said, &["/b/node-1", "/b/node-2"]);
+        assert!(
+            of_two
+                .ends_with(": groups/0002/7.segment is damaged; in one of the backups /b/node-1, /b/node-2"),
+            "{of_two}"
+        );
+        assert!(told("no room", &["/b/node-1", "/b/node-2"]).ends_with(": no room"));
+    }
 }

@@ -1,15 +1,20 @@
 //! Owns the command `export`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
+use fanfold_cluster::backup::Backup;
+use fanfold_cluster::meter::Meter;
 use indicatif::ProgressBar;
 use serde_json::json;
+use tokio::runtime::Handle;
 
 use super::error::CliError;
 use super::images;
 use super::output::Output;
-use crate::export::{Exported, What, export, export_backups};
+use crate::export::{ExportError, Exported, Order, What, export, export_backups};
+use crate::import::STDIN as STDOUT;
 use crate::workload::progress;
 
 #[derive(Debug, Args)]
@@ -35,7 +40,7 @@ pub(super) struct ExportArgs {
     /// Export this backup instead; the nodes that it is of may run. A directory with the images of a cluster's nodes stands for all.
     #[arg(long, value_name = "DIR", conflicts_with = "data_dir", num_args = 1..)]
     backup: Vec<PathBuf>,
-    /// Go on without partitions that are damaged, or not in the backup, and list them.
+    /// Go on without partitions that are damaged, or not in the backup, and list them; what an earlier export wrote of them stays.
     #[arg(long)]
     leave_out_damaged: bool,
     /// The directory for the files; `-` writes the lines to standard output.
@@ -46,24 +51,34 @@ pub(super) struct ExportArgs {
     output: Output,
 }
 
-/// Exports.
+/// Exports; Ctrl-C ends it, and nothing of it is left.
 pub(super) async fn run(args: ExportArgs) -> Result<(), CliError> {
-    let mut bar: Option<ProgressBar> = None;
-    let done = |done: u16, partitions: u16| {
-        bar.get_or_insert_with(|| progress::bar("partitions", partitions.into())).set_position(done.into());
-    };
-    let leaves_out = args.leave_out_damaged;
+    let meter = Arc::new(Meter::new(None));
     let backups = args.backup.iter().map(|dir| images::named(dir)).collect::<Result<Vec<_>, _>>()?.concat();
-    let exported = if backups.is_empty() {
-        export(&args.data_dir, args.what, &args.out, leaves_out, done).await
-    } else {
-        export_backups(backups, args.what, &args.out, leaves_out, done).await
+    let (what, out, leaves_out_damaged) = (args.what, args.out.clone(), args.leave_out_damaged);
+    let order = Order { what, out, leaves_out_damaged, meter: Arc::clone(&meter) };
+    let (runtime, data_dir) = (Handle::current(), args.data_dir);
+    // Reading and writing takes its thread for itself, and signals need another one.
+    let mut work =
+        tokio::task::spawn_blocking(move || runtime.block_on(exported(&order, &data_dir, backups)));
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
+    let mut is_waited_out = false;
+    let exported = loop {
+        tokio::select! {
+            exported = &mut work => break exported,
+            signal = &mut interrupted, if !is_waited_out => {
+                // Without a handler Ctrl-C ends the process.
+                if signal.is_ok() {
+                    meter.cancel();
+                }
+                is_waited_out = true;
+            }
+        }
     };
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    let exported = exported.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     let Exported { edges, entries, left_out } = exported?;
-    if args.out != Path::new("-") {
+    if args.out.as_os_str() != STDOUT {
         args.output.show(
             || json!({ "edges": edges, "entries": entries, "left_out": left_out }),
             || {
@@ -77,4 +92,20 @@ pub(super) async fn run(args: ExportArgs) -> Result<(), CliError> {
         0 => Ok(()),
         partitions => Err(CliError::LeftOut { partitions: partitions as u64 }),
     }
+}
+
+async fn exported(order: &Order, data_dir: &Path, backups: Vec<Backup>) -> Result<Exported, ExportError> {
+    let mut bar: Option<ProgressBar> = None;
+    let done = |done: u16, partitions: u16| {
+        bar.get_or_insert_with(|| progress::bar("partitions", partitions.into())).set_position(done.into());
+    };
+    let exported = if backups.is_empty() {
+        export(data_dir, order, done).await
+    } else {
+        export_backups(backups, order, done).await
+    };
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    exported
 }

@@ -168,9 +168,11 @@ async fn import(common: Common, job: Job) -> Result<(), CliError> {
         let what = job.what;
         let run = async |client: &Client| {
             let begun = begin(&common, &job, format, client).await?;
-            let before = begun.1.counts;
+            let before = begun.state.counts;
             let (state, kind) = match begun {
-                (_, state, path) if state.done => (state, Ran::Before { state: path.unwrap_or_default() }),
+                Begun { state, state_path, .. } if state.done => {
+                    (state, Ran::Before { state: state_path.unwrap_or_default() })
+                }
                 begun => (go(&common, &job, client, &rejects, begun).await?, Ran::ToTheEnd),
             };
             let (counts, took) = (state.counts, started.elapsed());
@@ -187,6 +189,12 @@ fn check_outputs(common: &Common, job: &Job, rejects: &Path) -> Result<(), Impor
     let mut named: Vec<(&Path, &'static str)> =
         common.files.iter().filter(|file| !is_stream(file)).map(|file| (&**file, "an input")).collect();
     let state = state_path(common);
+    // A dry run leaves an import alone that was begun before, with its list.
+    let begun = state.as_deref().filter(|path| common.dry_run && path.exists());
+    let list = beside(&common.files[0], ".rejects");
+    if let Some(state) = begun {
+        named.extend([(state, "the state file of an import"), (&list, "the list of rejects of an import")]);
+    }
     let writes_rejects = !common.dry_run || common.rejects.is_some();
     let outputs = [
         (writes_rejects.then_some(rejects), "the list of rejects"),
@@ -246,13 +254,17 @@ async fn dry(common: &Common, job: &Job) -> Result<(Kind, Judge), CliError> {
     Ok((kind, Judge::new(now, spaces)))
 }
 
+/// An import that begins or goes on.
+struct Begun {
+    cut: Cut,
+    state: State,
+    state_path: Option<PathBuf>,
+    /// No run before this one has written anything.
+    is_new: bool,
+}
+
 /// What is to be read how, and where it stands.
-async fn begin(
-    common: &Common,
-    job: &Job,
-    format: Format,
-    client: &Client,
-) -> Result<(Cut, State, Option<PathBuf>), CliError> {
+async fn begin(common: &Common, job: &Job, format: Format, client: &Client) -> Result<Begun, CliError> {
     let failed = |error| common.remote.failed(error);
     let map = client.map().await.map_err(failed)?;
     let mut kind = kind(common, job, client).await?;
@@ -271,6 +283,7 @@ async fn begin(
     };
     let state_path = state_path(common);
     let known = state_path.as_deref().map(State::load).transpose()?.flatten();
+    let is_new = known.is_none();
     let state = match known {
         Some(state) if state.plan == plan => state,
         Some(_) => return Err(ImportError::OtherImport { path: state_path.unwrap_or_default() }.into()),
@@ -293,6 +306,7 @@ async fn begin(
                 position: Position::default(),
                 counts: Counts::default(),
                 written: [0; 2],
+                moved: [false; 2],
                 done: false,
             };
             if let Some(path) = &state_path {
@@ -306,7 +320,7 @@ async fn begin(
     }
     let (partitions, block_items) = (map.partitions, state.block_items);
     let cut = Cut { inputs: common.files.clone(), format, kind, graph, partitions, block_items };
-    Ok((cut, state, state_path))
+    Ok(Begun { cut, state, state_path, is_new })
 }
 
 async fn kind(common: &Common, job: &Job, client: &Client) -> Result<Kind, CliError> {
@@ -325,14 +339,14 @@ async fn go(
     job: &Job,
     client: &Client,
     rejects: &Path,
-    (cut, state, state_path): (Cut, State, Option<PathBuf>),
+    Begun { cut, state, state_path, is_new }: Begun,
 ) -> Result<State, CliError> {
     let bytes: Arc<AtomicU64> = Arc::default();
-    let [rejected, made] = state.written;
+    let known = |n: usize| (!is_new).then(|| (state.written[n], state.moved[n]));
     let options = Options {
         state_path,
-        rejects: Output::open(Some(rejects), rejected)?,
-        ids: Output::open(job.ids_out.as_deref(), made)?,
+        rejects: Output::open(Some(rejects), known(0))?,
+        ids: Output::open(job.ids_out.as_deref(), known(1))?,
         rate: common.rate,
         repeat_uncertain: job.repeat_uncertain,
         bytes: bytes.clone(),

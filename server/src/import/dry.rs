@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use fanfold_client::{
     GraphId, ImportEdge, ImportEntry, ImportExpiry, ImportOp, ImportPlace, SpaceInfo, Stamp,
 };
+use fanfold_protocol::message::TTL_MS_MAX;
 use fanfold_protocol::{EntryId, SlotIndex, SpaceId};
 
 use super::block::{BLOCK_ITEMS_MAX, Block, Cut, cut};
@@ -75,7 +76,11 @@ impl Judge {
             ImportExpiry::At(expiry) => Some(expiry),
             ImportExpiry::SpaceDefault => lifetime_ms().map(|ms| Stamp(time.0.saturating_add(ms))),
         };
-        if expiry.is_some_and(|expiry| expiry <= self.now) { Err(BadLine::Expired) } else { Ok(()) }
+        match expiry {
+            Some(expiry) if expiry <= self.now => Err(BadLine::Expired),
+            Some(expiry) if expiry.0 - self.now.0 > TTL_MS_MAX => Err(BadLine::Late),
+            _ => Ok(()),
+        }
     }
 
     /// The lines of a block that are wrong, in order, and how many are not.
@@ -107,7 +112,7 @@ pub(crate) fn dry_run(
 ) -> Result<Counts, ImportError> {
     let graph = GraphId::default();
     let plan = Cut { inputs, format, kind, graph, partitions: 1, block_items: BLOCK_ITEMS_MAX };
-    let mut output = Output::open(rejects, 0)?;
+    let mut output = Output::open(rejects, None)?;
     let (mut counts, mut failed) = (Counts::default(), Ok(()));
     cut(&plan, Position::default(), bytes, |block| {
         let path = plan.inputs[block.input].display();
@@ -186,6 +191,10 @@ mod tests {
         };
         assert_eq!(judge.entry(&entry(ImportExpiry::SpaceDefault)), Err(BadLine::Expired));
         assert_eq!(judge.entry(&entry(ImportExpiry::Never)), Ok(()));
+        // A hundred years is as long as anything lives.
+        let last = Stamp(later.0 + TTL_MS_MAX);
+        assert_eq!(judge.entry(&entry(ImportExpiry::At(last))), Ok(()));
+        assert_eq!(judge.entry(&entry(ImportExpiry::At(Stamp(last.0 + 1)))), Err(BadLine::Late));
         space.policy.is_read_only = true;
         let judge = Judge::new(later, Some(vec![space]));
         assert_eq!(judge.entry(&entry(ImportExpiry::Never)), Err(BadLine::ReadOnly("brief".to_owned())));

@@ -149,10 +149,13 @@ pub(crate) fn is_stream(path: &Path) -> bool {
     path == Path::new(STDIN) || is_device(path)
 }
 
+/// What stands for files that a process was started with, whatever they are.
+const OF_PROCESS: [&str; 5] = ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"];
+
 /// Whether a path is no file that is this process's own: a device, a pipe, or what it was started with, as `/dev/stderr`.
 pub(crate) fn is_device(path: &Path) -> bool {
-    let is_of_system = path.starts_with("/dev") || path.starts_with("/proc");
-    is_of_system || path.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+    let is_of_process = OF_PROCESS.iter().any(|of_process| path.starts_with(of_process));
+    is_of_process || path.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
 }
 
 /// With what an input is packed that cannot be read, by its first bytes.
@@ -187,6 +190,17 @@ mod tests {
             all.push((lines.at.line, line));
         }
         all
+    }
+
+    #[test]
+    fn a_plain_file_is_none_of_the_system_wherever_it_is() {
+        for stream in ["/dev/null", "/dev/stdin", "/dev/stderr", "/dev/fd/0", "/proc/self/fd/1"] {
+            assert!(is_device(Path::new(stream)), "{stream}");
+        }
+        // Whether it is there or not.
+        for file in ["/dev/shm/rejects.that.are.not.there", "/dev/stdin-not", "/process", "/dev"] {
+            assert!(!is_device(Path::new(file)), "{file}");
+        }
     }
 
     #[test]

@@ -14,6 +14,16 @@ mod tsv;
 use std::io;
 use std::path::PathBuf;
 
+/// What to do about a file that is not what was written.
+fn replaced(length: u64) -> String {
+    match length {
+        0 => "it holds what this import does not go on with, such as a list that was moved away from it: move it away".to_owned(),
+        _ => format!(
+            "it has not the {length} bytes that this import wrote to it: put that file back, or move away the one that is there"
+        ),
+    }
+}
+
 impl ImportError {
     /// Whether the command was called in a way that cannot work.
     pub(crate) fn is_misuse(&self) -> bool {
@@ -90,11 +100,7 @@ pub enum ImportError {
         source: io::Error,
     },
     /// What was written of rejects or ids is no more there.
-    #[error(
-        "{} has not the {length} bytes that this import wrote to it: put that file back, or move away the one that is there, \
-         and run the same command again to go on",
-        path.display()
-    )]
+    #[error("{}: {}, and run the same command again to go on", path.display(), replaced(*length))]
     Replaced {
         /// The file.
         path: PathBuf,

@@ -4,7 +4,7 @@
 //! - After a kill it is cut back to what the state file knows, so that no line is in it twice. It is never made longer: if what was
 //!   written is not there, nothing is written behind it.
 //! - One that is moved away gets a successor, which begins with the lines that come then. Where something else has come into its
-//!   place, nothing is written.
+//!   place, nothing is written, be it the file itself that was put back.
 //! - Devices and pipes are written to and nothing else.
 
 use std::fs::{File, Metadata};
@@ -22,18 +22,25 @@ pub(crate) struct Output {
     file: Option<BufWriter<File>>,
     /// Bytes of it.
     pub(crate) length: u64,
+    /// It was moved away: what is in its place is somebody else's as long as there is no successor.
+    pub(crate) is_moved: bool,
+    /// Without bytes that count, what is there may be what this import wrote and does not know of any more.
+    may_cut: bool,
 }
 
 impl Output {
-    /// A file of which `length` bytes count; nothing is written without a path.
-    pub(crate) fn open(path: Option<&Path>, length: u64) -> Result<Self, ImportError> {
-        let mut output = Self { path: path.map(Path::to_owned), file: None, length };
-        if let Some(path) = path {
-            if length == 0 {
+    /// The file of an import that begins, or of one that goes on: how many bytes of it count, and whether it was moved away before
+    /// there were any. Nothing is written without a path.
+    pub(crate) fn open(path: Option<&Path>, known: Option<(u64, bool)>) -> Result<Self, ImportError> {
+        let (length, is_moved) = known.unwrap_or_default();
+        let may_cut = known.is_some() && !is_moved;
+        let mut output = Self { path: path.map(Path::to_owned), file: None, length, is_moved, may_cut };
+        match path {
+            Some(path) if known.is_none() => {
                 clear(path).map_err(|source| ImportError::Write { path: path.to_owned(), source })?;
-            } else {
-                output.make()?;
             }
+            Some(_) if length > 0 => output.make()?,
+            _ => {}
         }
         Ok(output)
     }
@@ -82,8 +89,8 @@ impl Output {
             self.begin_anew();
             return Ok(());
         }
-        match open(&path, self.length) {
-            Ok(file) => self.file = Some(BufWriter::new(file)),
+        match open(&path, self.length, self.may_cut) {
+            Ok(file) => (self.file, self.is_moved) = (Some(BufWriter::new(file)), false),
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 return Err(ImportError::Replaced { path, length: self.length });
             }
@@ -94,7 +101,7 @@ impl Output {
 
     /// Goes on in a file of its own, made by the next line.
     fn begin_anew(&mut self) {
-        (self.file, self.length) = (None, 0);
+        (self.file, self.length, self.is_moved, self.may_cut) = (None, 0, true, false);
         let path = self.path.as_deref().unwrap_or(Path::new("")).display();
         eprintln!("fanfold: {path} was moved away; further lines go to a new one");
     }
@@ -119,8 +126,8 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-/// `InvalidData` if the file does not hold so many bytes that end with a line.
-fn open(path: &Path, length: u64) -> io::Result<File> {
+/// `InvalidData` if the file does not hold so many bytes that end with a line, or holds any of which nobody knows whose they are.
+fn open(path: &Path, length: u64, may_cut: bool) -> io::Result<File> {
     if is_device(path) {
         // Others may write there too.
         return File::options().append(true).open(path);
@@ -131,6 +138,8 @@ fn open(path: &Path, length: u64) -> io::Result<File> {
         if file.metadata()?.len() < length || file.read_exact_at(&mut end, last).is_err() || end != *b"\n" {
             return Err(ErrorKind::InvalidData.into());
         }
+    } else if !may_cut && file.metadata()?.len() > 0 {
+        return Err(ErrorKind::InvalidData.into());
     }
     file.set_len(length)?;
     file.seek(SeekFrom::End(0))?;
@@ -142,8 +151,8 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
-    fn write(path: &Path, length: u64, lines: &[&str]) -> Result<u64, ImportError> {
-        let mut output = Output::open(Some(path), length)?;
+    fn write(path: &Path, known: Option<(u64, bool)>, lines: &[&str]) -> Result<u64, ImportError> {
+        let mut output = Output::open(Some(path), known)?;
         for line in lines {
             output.line(format_args!("{line}"))?;
         }
@@ -156,46 +165,90 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, aside) = (dir.path().join("rejects"), dir.path().join("aside"));
         let content = || std::fs::read_to_string(&path).unwrap();
-        let length = write(&path, 0, &["one", "two"]).unwrap();
-        write(&path, length, &["three"]).unwrap();
-        write(&path, length, &["four"]).unwrap();
+        let length = write(&path, None, &["one", "two"]).unwrap();
+        let known = Some((length, false));
+        write(&path, known, &["three"]).unwrap();
+        write(&path, known, &["four"]).unwrap();
         assert_eq!(content(), "one\ntwo\nfour\n");
         // Moved away: a new file.
         std::fs::rename(&path, &aside).unwrap();
-        assert_eq!(write(&path, length, &["five"]).unwrap(), 5);
+        assert_eq!(write(&path, known, &["five"]).unwrap(), 5);
         assert_eq!(content(), "five\n");
         // Something else in its place, shorter or not: nothing is written.
         for other in ["one\n", "something else, and longer"] {
             std::fs::write(&path, other).unwrap();
-            let refused = write(&path, length, &["six"]);
+            let refused = write(&path, known, &["six"]);
             assert!(matches!(refused, Err(ImportError::Replaced { length: 8, .. })), "{refused:?}");
             assert_eq!(content(), other);
         }
+        // What was written and is not known any more, after a kill: the same lines come again.
+        assert_eq!(write(&path, Some((0, false)), &["one"]).unwrap(), 4);
+        assert_eq!(content(), "one\n");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_and_put_back_is_kept_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, aside) = (dir.path().join("rejects"), dir.path().join("aside"));
+        let content = || std::fs::read_to_string(&path).unwrap();
+        let mut output = Output::open(Some(&path), None).unwrap();
+        output.line(format_args!("one")).unwrap();
+        output.sync().unwrap();
+        std::fs::rename(&path, &aside).unwrap();
+        output.sync().unwrap();
+        assert_eq!((output.length, output.is_moved), (0, true));
+        std::fs::rename(&aside, &path).unwrap();
+        let refused = output.line(format_args!("two"));
+        assert!(matches!(refused, Err(ImportError::Replaced { length: 0, .. })), "{refused:?}");
+        assert_eq!(content(), "one\n");
+        // Stopped in that state, and run again: with a line to write or without.
+        let refused = write(&path, Some((0, true)), &["two"]);
+        assert!(matches!(refused, Err(ImportError::Replaced { length: 0, .. })), "{refused:?}");
+        assert_eq!(write(&path, Some((0, true)), &[]).unwrap(), 0);
+        assert_eq!(content(), "one\n");
+        // Moved away again, it gets its successor, which is known from then on.
+        std::fs::rename(&path, &aside).unwrap();
+        let mut output = Output::open(Some(&path), Some((0, true))).unwrap();
+        output.line(format_args!("two")).unwrap();
+        output.sync().unwrap();
+        assert_eq!((content().as_str(), output.length, output.is_moved), ("two\n", 4, false));
+        // Nor does one go that an import finds which begins to write.
+        let mut output = Output::open(Some(&path), None).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        assert!(matches!(output.line(format_args!("one")), Err(ImportError::Replaced { .. })));
+        assert_eq!(content(), "one\n");
     }
 
     #[test]
     fn what_an_earlier_import_wrote_goes_even_if_nothing_comes() {
         let dir = tempfile::tempdir().unwrap();
         let (path, link) = (dir.path().join("rejects"), dir.path().join("link"));
-        write(&path, 0, &["one"]).unwrap();
+        write(&path, None, &["one"]).unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert_eq!(write(&link, 0, &[]).unwrap(), 0);
+        assert_eq!(write(&link, None, &[]).unwrap(), 0);
         assert_eq!((link.is_symlink(), path.metadata().unwrap().len()), (true, 0));
-        write(&path, 0, &["one"]).unwrap();
-        assert_eq!(write(&path, 0, &[]).unwrap(), 0);
+        write(&path, None, &["one"]).unwrap();
+        assert_eq!(write(&path, None, &[]).unwrap(), 0);
         assert!(!path.exists());
         // A device stays, and is not cut.
-        assert_eq!(write(Path::new("/dev/null"), 0, &["one"]).unwrap(), 4);
-        assert_eq!(write(Path::new("/dev/null"), 4, &["two"]).unwrap(), 8);
+        assert_eq!(write(Path::new("/dev/null"), None, &["one"]).unwrap(), 4);
+        assert_eq!(write(Path::new("/dev/null"), Some((4, false)), &["two"]).unwrap(), 8);
         assert!(Path::new("/dev/null").exists());
-        assert!(matches!(write(Path::new("/dev/full"), 0, &["one"]), Err(ImportError::Write { .. })));
+        assert!(matches!(write(Path::new("/dev/full"), None, &["one"]), Err(ImportError::Write { .. })));
+        // A plain file is one, though it is in the memory that the system keeps under `/dev`.
+        if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
+            let path = memory.path().join("rejects");
+            let length = write(&path, None, &["one", "two"]).unwrap();
+            write(&path, Some((length, false)), &["three"]).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\n");
+        }
         // Nor is what a process was started with, though it may be a file.
         let log = dir.path().join("log");
         std::fs::write(&log, "what others wrote\n").unwrap();
         let opened = File::options().append(true).open(&log).unwrap();
         let open = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&opened));
-        write(Path::new(&open), 0, &["one"]).unwrap();
-        write(Path::new(&open), 4, &["two"]).unwrap();
+        write(Path::new(&open), None, &["one"]).unwrap();
+        write(Path::new(&open), Some((4, false)), &["two"]).unwrap();
         assert_eq!(std::fs::read_to_string(&log).unwrap(), "what others wrote\none\ntwo\n");
     }
 
@@ -203,7 +256,7 @@ mod tests {
     fn a_file_that_is_moved_away_while_it_is_written_gets_a_successor() {
         let dir = tempfile::tempdir().unwrap();
         let (path, aside) = (dir.path().join("ids"), dir.path().join("aside"));
-        let mut output = Output::open(Some(&path), 0).unwrap();
+        let mut output = Output::open(Some(&path), None).unwrap();
         output.line(format_args!("one")).unwrap();
         output.sync().unwrap();
         std::fs::rename(&path, &aside).unwrap();

@@ -94,6 +94,8 @@ pub(crate) enum BadLine {
     Ahead(&'static str),
     #[error("it has expired")]
     Expired,
+    #[error("expires is more than 100 years ahead")]
+    Late,
     #[error("the space {0} takes no entries")]
     ReadOnly(String),
 }

@@ -283,7 +283,9 @@ impl<'p> Run<'p> {
     fn save(&mut self) -> Result<(), ImportError> {
         self.options.rejects.sync()?;
         self.options.ids.sync()?;
-        self.state.written = [self.options.rejects.length, self.options.ids.length];
+        let outputs = [&self.options.rejects, &self.options.ids];
+        self.state.written = outputs.map(|output| output.length);
+        self.state.moved = outputs.map(|output| output.is_moved);
         if let Some(path) = &self.options.state_path {
             self.state.save(path)?;
         }

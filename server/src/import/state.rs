@@ -67,6 +67,9 @@ pub(crate) struct State {
     pub(crate) counts: Counts,
     /// Lengths of the file of rejects and of that of ids.
     pub(crate) written: [u64; 2],
+    /// Whether they were moved away and have no successor.
+    #[serde(default)]
+    pub(crate) moved: [bool; 2],
     pub(crate) done: bool,
 }
 

@@ -150,12 +150,25 @@ fn a_damaged_partition_is_shown_left_out_and_salvaged_by_hand() {
 
     let out = place.path("export");
     let export = ["export", "all", "--out", out.to_str().unwrap()];
+    // The last good copy of what is left out stays, also where it would be empty.
+    let earlier = out.join("entries.0001.jsonl.zst");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(&earlier, "an earlier export").unwrap();
+    let names = || {
+        let items = std::fs::read_dir(&out).unwrap();
+        let mut names: Vec<_> = items.map(|item| item.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
     let whole_only = fanfold(&[&export[..], &["--data-dir", data]].concat());
     assert_eq!(whole_only.status.code(), Some(1));
+    assert_eq!(names(), ["entries.0001.jsonl.zst"]);
     for from in [["--data-dir", data], ["--backup", dir]] {
         let exported = fanfold(&[&export[..], &from[..], &["--leave-out-damaged"]].concat());
         assert_eq!(exported.status.code(), Some(1));
         assert!(stdout(&exported).contains("LEFT OUT: partition 1"), "{exported:?}");
+        assert_eq!(std::fs::read_to_string(&earlier).unwrap(), "an earlier export", "{from:?}");
+        assert_eq!(names(), [0, 1, 2, 3].map(|n| format!("entries.{n:04}.jsonl.zst")));
     }
 
     let salvage = ["partition", "salvage", "1", "--data-dir", data];

@@ -1,14 +1,14 @@
 //! Exporting, and importing what was exported, with a real node and real processes.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use crate::process::{FANFOLD, Node, Place, failure, fanfold, json as shown, stderr};
 use fanfold_client::{Client, EntryId, UserId};
-use serde_json::Value;
-
-use crate::process::{Node, Place, failure, fanfold, json as shown, stderr};
 
 fn export(data_dir: &Path, out: &Path) -> Vec<PathBuf> {
     export_from("--data-dir", data_dir, out)
@@ -172,7 +172,22 @@ fn an_export_takes_the_place_of_an_earlier_one() {
     node.stop();
     let (data, out) = (place.data_dir(), place.path("export"));
     std::fs::create_dir(&out).unwrap();
-    for kept in ["README.txt", "follows.csv", "entries.tsv.zst"] {
+    // What people put there stays, however much it is named as what an export writes.
+    let kept = [
+        "README.txt",
+        "entries.jsonl.zst",
+        "entries.01.jsonl.zst",
+        "entries.2024.05.jsonl.zst",
+        "entries.march.jsonl.zst",
+        "entries.tsv.zst",
+        "follows.0001.tsv.zst",
+        "follows.csv",
+        "follows.friends.tsv.zst",
+        "follows.of.us.0001.tsv.zst",
+        "follows.tsv.zst",
+        "follows.tsv.zst.new",
+    ];
+    for kept in kept {
         std::fs::write(out.join(kept), "what people put there stays").unwrap();
     }
     let first = lines(&export(&data, &out)[..], "follows.follows");
@@ -198,9 +213,10 @@ fn an_export_takes_the_place_of_an_earlier_one() {
     exported("entries");
     assert_eq!(names(), before);
     exported("follows");
-    let left: Vec<_> =
-        before.into_iter().filter(|name| !name.starts_with("follows.") || name == "follows.csv").collect();
+    let stays = |name: &String| !name.starts_with("follows.") || kept.contains(&name.as_str());
+    let left: Vec<_> = before.into_iter().filter(stays).collect();
     assert_eq!(names(), left);
+    assert!(kept.iter().all(|name| left.iter().any(|left| left == name)), "{left:?}");
     assert!(left.iter().filter(|name| name.starts_with("entries.")).count() > 1);
 }
 
@@ -259,24 +275,70 @@ fn an_export_that_meets_a_rotten_record_fails_and_names_no_file() {
     assert!(node.run(&["backup", "create", place.path("backup").to_str().unwrap()]).status.success());
     node.stop();
     let data = place.data_dir();
-    let snapshots =
-        fanfold(&["inspect", "snapshot", "--data-dir", data.to_str().unwrap(), "--output", "json"]);
-    let snapshots = shown(&snapshots);
-    let with_entries = |s: &&Value| !s["segments"].as_array().unwrap().is_empty();
-    let snapshot = snapshots.as_array().unwrap().iter().find(with_entries).unwrap();
-    let manifest = PathBuf::from(snapshot["file"].as_str().unwrap());
-    let file = manifest.with_file_name(snapshot["segments"][0]["file"].as_str().unwrap());
-    let mut content = std::fs::read(&file).unwrap();
-    let at = content.windows(7).position(|bytes| bytes == b"flipped").unwrap();
-    content[at] ^= 1;
-    std::fs::write(&file, content).unwrap();
+    let partition = rot(&data, "flipped");
     let out = place.path("export");
     let exported =
         fanfold(&["export", "all", "--data-dir", data.to_str().unwrap(), "--out", out.to_str().unwrap()]);
     assert_eq!(exported.status.code(), Some(1), "{exported:?}");
     assert!(stderr(&exported).contains("damaged"), "{exported:?}");
-    let partition = snapshot["group"].as_u64().unwrap() - 1;
     assert!(!out.join(format!("entries.{partition:04}.jsonl.zst")).exists());
+}
+
+/// Flips a bit of a text in a segment, of the last partition that has it in one, and answers which that is.
+fn rot(data: &Path, text: &str) -> u64 {
+    let snapshots =
+        fanfold(&["inspect", "snapshot", "--data-dir", data.to_str().unwrap(), "--output", "json"]);
+    let mut found = None;
+    for snapshot in shown(&snapshots).as_array().unwrap() {
+        let manifest = PathBuf::from(snapshot["file"].as_str().unwrap());
+        for segment in snapshot["segments"].as_array().unwrap() {
+            let file = manifest.with_file_name(segment["file"].as_str().unwrap());
+            let content = std::fs::read(&file).unwrap();
+            let at = content.windows(text.len()).position(|bytes| bytes == text.as_bytes());
+            found = found.max(at.map(|at| (snapshot["group"].as_u64().unwrap() - 1, at, file)));
+        }
+    }
+    let (partition, at, file) = found.unwrap();
+    let mut content = std::fs::read(&file).unwrap();
+    content[at] ^= 1;
+    std::fs::write(&file, content).unwrap();
+    partition
+}
+
+#[test]
+fn an_export_that_fails_leaves_the_earlier_one_as_it_was() {
+    let place = Place::new();
+    let post = |text: &str, backup: &str| {
+        let node = place.start(&[]);
+        for user in ["1", "2", "3", "4", "5", "6", "7", "8"] {
+            node.json(&["post", user, text]);
+        }
+        assert!(node.run(&["backup", "create", place.path(backup).to_str().unwrap()]).status.success());
+        node.stop();
+    };
+    let (data, out) = (place.data_dir(), place.path("export"));
+    post("early", "one");
+    let files = export(&data, &out);
+    assert_eq!(lines(&files, "entries.").len(), 8);
+    post("flipped", "two");
+    let partition = rot(&data, "flipped");
+    assert!(partition > 0, "nothing is written before the one that is damaged");
+    let before = everything(&out);
+    let again = |more: &[&str]| {
+        let (data, out) = (data.to_str().unwrap(), out.to_str().unwrap());
+        let exported = fanfold(&[&["export", "all", "--data-dir", data, "--out", out], more].concat());
+        assert_eq!(exported.status.code(), Some(1), "{exported:?}");
+    };
+    again(&[]);
+    assert!(everything(&out) == before, "an export that failed changed the earlier one");
+    // Left out, the partition has what it had, and the others what they have now.
+    again(&["--leave-out-damaged"]);
+    let after = everything(&out);
+    assert!(after.keys().eq(before.keys()), "{:?}", after.keys());
+    let kept = out.join(format!("entries.{partition:04}.jsonl.zst"));
+    assert!(after[&kept] == before[&kept]);
+    let news = lines(&files, "entries.").iter().filter(|line| line.contains("flipped")).count();
+    assert!(news > 0 && !unpacked(&kept).contains("flipped"));
 }
 
 /// The lines of all files, in no order, without their names.
@@ -342,4 +404,46 @@ fn a_backup_made_while_writing_is_exported_without_a_stop() {
     }
     let both = fanfold(&["export", "all", "--backup", "a", "--data-dir", "b", "--out", "c"]);
     assert_eq!(both.status.code(), Some(2), "{both:?}");
+}
+
+#[test]
+fn an_export_that_is_interrupted_leaves_nothing_and_the_next_one_removes_what_a_killed_one_left() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    // More than fits into a pipe.
+    let line = |n: u64| format!("1\t{}\t{}\n", 1_714_564_800_000_u64 + n, "x".repeat(20_000));
+    let text: String = (0..60).map(line).collect();
+    let posts = place.path("posts.tsv");
+    std::fs::write(&posts, text).unwrap();
+    node.json(&["import", "entries", posts.to_str().unwrap()]);
+    node.stop();
+    let (data, temporary) = (place.data_dir(), place.path("temporary"));
+    std::fs::create_dir(&temporary).unwrap();
+    let mut command = Command::new(FANFOLD);
+    command.args(["export", "entries", "--out", "-", "--data-dir", data.to_str().unwrap()]);
+    command.env("TMPDIR", &temporary).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0]).unwrap();
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 1);
+    let interrupt = format!("kill -INT {}", child.id());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
+    std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
+    let status = child.wait().unwrap();
+    assert!(status.code().is_some(), "it was killed and did not end: {status}");
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+
+    // A directory that nobody holds is left over, and one that somebody holds is of an export that runs.
+    let out = place.path("export");
+    let (left, held) = (out.join(".fanfold-export1"), out.join(".fanfold-export2"));
+    std::fs::create_dir_all(left.join("data")).unwrap();
+    std::fs::write(left.join("data/file"), "left over").unwrap();
+    std::fs::create_dir(&held).unwrap();
+    let lock = std::fs::File::open(&held).unwrap();
+    lock.lock().unwrap();
+    export(&data, &out);
+    assert!(!left.exists() && held.exists());
+    drop(lock);
+    export(&data, &out);
+    assert!(!held.exists());
 }

@@ -133,6 +133,19 @@ fn nothing_that_is_named_is_overwritten() {
         assert!(said.contains("would be overwritten"), "{outputs:?}: {said}");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), text, "{outputs:?}");
     }
+    // A plain file in the memory that the system keeps under /dev is one as any other, and an import of it is known again.
+    if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
+        let file = memory.path().join("posts.tsv");
+        let file = file.to_str().unwrap();
+        std::fs::write(file, text).unwrap();
+        let said = failure(&node.run(&["import", "entries", file, "--rejects", file]), 2);
+        assert!(said.contains("would be overwritten"), "{said}");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), text);
+        assert_eq!(node.run(&["import", "entries", file]).status.code(), Some(3));
+        assert!(
+            known(file).is_some_and(|(rejects, _)| rejects > 0) && numbers(&format!("{file}.rejects")) == [1]
+        );
+    }
     node.stop();
 }
 
@@ -214,6 +227,13 @@ fn lists_that_were_moved_away_are_noticed_when_an_import_goes_on() {
     let file = write(&place, "posts.tsv", (1..=LINES).map(line).collect::<String>());
     let (rejects, ids, aside) = (format!("{file}.rejects"), format!("{file}.ids"), format!("{file}.aside"));
     let written = stopped(&node, &file, &ids);
+    // A dry run meanwhile leaves the import alone, and its list.
+    let (list, state) = (std::fs::read(&rejects).unwrap(), format!("{file}.import"));
+    for named in [&rejects, &state] {
+        let said = node.run(&["import", "entries", &file, "--dry-run", "--rejects", named]);
+        assert!(failure(&said, 2).contains("would be overwritten"), "{said:?}");
+    }
+    assert!(std::fs::read(&rejects).unwrap() == list && known(&file) == Some(written));
     // Something else in the place of the ids: nothing is written, and nothing is imported.
     let kept = std::fs::read(&ids).unwrap();
     for other in [&b"mine\n"[..], &vec![0; kept.len()]] {
