@@ -35,7 +35,7 @@ const GAIN: u64 = 64;
 const HURRIES_FOR: Duration = Duration::from_secs(10);
 
 /// For how long a replica is held up, in all.
-const PACED_MAX: Duration = Duration::from_mins(2);
+const PACED_MAX: Duration = Duration::from_secs(120);
 
 /// The filling of the replicas of a node. Clones share everything.
 #[derive(Debug, Clone)]
@@ -110,7 +110,7 @@ impl Default for Fills {
 }
 
 impl Fills {
-    /// Replicas are filled with so many bytes a second together.
+    /// Replicas are filled by log with so many bytes a second together.
     pub fn new(bytes_per_second: u64) -> Self {
         let (turn, free_at) = (Mutex::default(), Mutex::default());
         Self(Arc::new(Shared { turn, bytes_per_second: bytes_per_second.max(1), free_at }))

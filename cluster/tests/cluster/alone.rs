@@ -11,6 +11,7 @@ use fanfold_cluster::meter::Meter;
 use fanfold_cluster::survivor::{SurvivorError, survive, withdraw};
 use fanfold_cluster::view::GroupHealth;
 use fanfold_cluster::{ClusterChange, ClusterRefusal, OpenError};
+use fanfold_storage::fs::FaultFs;
 use fanfold_storage::ids::PartitionId;
 use fanfold_storage::space::SpacePolicy;
 
@@ -230,7 +231,12 @@ async fn the_others_follow_a_survivor_that_missed_many_terms() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_survivor_leaves_a_majority_alone_that_a_move_hides() {
-    let mut cluster = Cluster::of(4, 3).await;
+    let (mut cluster, disk) = (Cluster::empty(3), FaultFs::new());
+    cluster.set_disk(3, disk.clone());
+    for node in 1..=4 {
+        cluster.start(node).await;
+    }
+    cluster.whole().await;
     let (owner, reader, moved) = (user_at(0, 0), user_at(0, 1), Some(PartitionId(0)));
     let homes = |cluster: &Cluster| -> Vec<u64> {
         cluster.node(1).view().groups[1].wanted.iter().map(|record| record.node).collect()
@@ -254,11 +260,13 @@ async fn a_survivor_leaves_a_majority_alone_that_a_move_hides() {
     for number in 0..5 {
         posts.insert(0, cluster.post(owner, &number.to_string()).await);
     }
-    // Nobody has noticed yet that the third is gone too.
-    cluster.kill(3).await;
+    // The third takes nothing before it is gone too.
+    disk.hold_syncs(true);
     let change = ClusterChange::Move { partition: moved, from: 1, to: 3 };
     patient(cluster.node(1).change_cluster(change, false)).await.unwrap();
     assert!(homes(&cluster).contains(&3) && !homes(&cluster).contains(&1));
+    disk.hold_syncs(false);
+    cluster.kill(3).await;
     cluster.kill(2).await;
     cluster.kill(1).await;
     survive(&cluster.place(1), &[2, 3], &[], false).unwrap();

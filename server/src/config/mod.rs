@@ -231,7 +231,7 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub background_bytes_per_second: Option<u64>,
-    /// Bytes a second that new replicas on this node are filled with by others, all together.
+    /// Bytes a second that new replicas on this node are filled with from the logs of others, all together.
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fill_bytes_per_second: Option<u64>,

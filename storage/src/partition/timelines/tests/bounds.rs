@@ -110,9 +110,9 @@ fn the_newest_of_who_posts_often_are_in_one_or_two_segments() {
     let mut counts = Vec::new();
     for n in 0..30_000 {
         if n % 40 == 0 {
-            run.append_of(OFTEN, None)
+            run.append_of(OFTEN, None);
         } else {
-            run.append(None)
+            run.append(None);
         }
         if n % 50 == 0 {
             run.maintain();
