@@ -154,7 +154,8 @@ async fn a_hundred_thousand_pipelined_writes_are_answered_once_each_and_fill_no_
     let mut flood = Flood::connect(address, 4_096).await.unwrap();
     let mut lane = flood.lane(user).await.expect("it leads");
     let posts = world.client.space("posts");
-    let poster = (user.0 + 1..).map(UserId).find(|u| PartitionId::of_user(*u, PARTITIONS) == PartitionId(0));
+    let poster =
+        (user.0 + 1..u64::MAX).map(UserId).find(|u| PartitionId::of_user(*u, PARTITIONS) == PartitionId(0));
     let poster = poster.unwrap();
     for _ in 0..40 {
         posts.append(poster, vec![b'x'; 30_000]).await.unwrap();
