@@ -6,6 +6,8 @@
 //! - There a log has no threads either: its work is a task, and every batch waits for as long as its disk is said to take.
 
 use std::cell::RefCell;
+use std::num::NonZero;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -47,6 +49,12 @@ const BACKGROUND_NICE: i32 = 5;
 /// How far those do that fill a replica, which serves nobody yet: a tenth of the processor where everybody wants it.
 const FILLING_NICE: i32 = 10;
 
+/// Of so many cores one may be filling: those that fill would take the processor from each other while they hold their states.
+const FILLING_CORES: usize = 4;
+
+/// So many threads at most do the other work in the background.
+const BACKGROUND_MAX: usize = 512;
+
 /// How long such a thread waits for more.
 const BACKGROUND_KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -54,8 +62,7 @@ const BACKGROUND_KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub(crate) async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, JoinError> {
-    static THREADS: Threads = Threads::new();
-    stand_back(THREADS.get_or_init(|| threads("background", BACKGROUND_NICE)).as_ref(), work).await
+    stand_back(background(), work).await
 }
 
 /// Does work that blocks and fills a replica, and waits for it; an error if it panicked on a thread of its own.
@@ -63,7 +70,41 @@ pub(crate) async fn filling<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, JoinError> {
     static THREADS: Threads = Threads::new();
-    stand_back(THREADS.get_or_init(|| threads("filling", FILLING_NICE)).as_ref(), work).await
+    let filling = || threads("filling", FILLING_NICE, (cores() / FILLING_CORES).max(1));
+    stand_back(THREADS.get_or_init(filling).as_ref(), work).await
+}
+
+/// What takes long to free: a thread in the background does that, so that whoever lets go of it last is not held up.
+#[derive(Debug)]
+pub(crate) struct FreedBeside<T: Send + 'static>(Option<T>);
+
+impl<T: Send + 'static> FreedBeside<T> {
+    pub fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl<T: Send + 'static> Deref for FreedBeside<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("it goes when this does")
+    }
+}
+
+impl<T: Send + 'static> Drop for FreedBeside<T> {
+    fn drop(&mut self) {
+        let value = self.0.take();
+        match background() {
+            Some(threads) if in_place().is_none() => drop(threads.spawn_blocking(move || drop(value))),
+            _ => drop(value),
+        }
+    }
+}
+
+fn background() -> Option<&'static Runtime> {
+    static THREADS: Threads = Threads::new();
+    THREADS.get_or_init(|| threads("background", BACKGROUND_NICE, BACKGROUND_MAX)).as_ref()
 }
 
 /// Threads of the whole process; none if there can be none.
@@ -79,8 +120,12 @@ async fn stand_back<T: Send + 'static>(
     }
 }
 
-/// Threads that stand back so far.
-fn threads(name: &str, nice: i32) -> Option<Runtime> {
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// So many threads at most that stand back so far.
+fn threads(name: &str, nice: i32, threads_max: usize) -> Option<Runtime> {
     let give_way = move || {
         // Either is of the thread alone; without it, the work takes its share as others do.
         let stands_back = getpriority_process(None).is_ok_and(|own| own >= nice);
@@ -90,6 +135,7 @@ fn threads(name: &str, nice: i32) -> Option<Runtime> {
     };
     let mut threads = Builder::new_current_thread();
     threads.thread_name(name).on_thread_start(give_way).thread_keep_alive(BACKGROUND_KEEP_ALIVE);
+    threads.max_blocking_threads(threads_max);
     threads.build().ok()
 }
 

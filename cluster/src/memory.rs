@@ -270,7 +270,8 @@ impl Keeper {
                     let Some(partition) = self.partitions.hosted(PartitionId(partition as u16)) else {
                         continue;
                     };
-                    tables.push(partition.group().change(|machine| machine.drop_cached_tables(left_bytes)));
+                    let dropped = partition.group().change(|machine| machine.drop_cached_tables(left_bytes));
+                    tables.push(dropped.await);
                 }
                 Shed::Pages => self.forget_pages().await,
                 // Those who write tables were told.

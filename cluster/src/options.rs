@@ -49,7 +49,7 @@ impl Default for DiskOptions {
             snapshot_log_bytes: 256 << 20,
             log_bytes_max: 2 << 30,
             background_bytes_per_second: 256 << 20,
-            fill_bytes_per_second: 32 << 20,
+            fill_bytes_per_second: 8 << 20,
             reserve_bytes: 0,
         }
     }

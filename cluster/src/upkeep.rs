@@ -270,19 +270,23 @@ impl<M: Machine> Upkeep<M> {
         let (mut worked, mut waits) = (false, false);
         loop {
             let unmerged = FileSettings { segment_bytes_max: 0, ..settings };
-            let mut work = self.group.change(|machine| machine.file_work(&unmerged));
+            let mut work = self.group.change(|machine| machine.file_work(&unmerged)).await;
             let mut merging = None;
             if work.is_none() {
                 merging = self.means.merges.try_acquire().ok();
                 waits = merging.is_none();
-                work =
-                    merging.as_ref().and_then(|_| self.group.change(|machine| machine.file_work(&settings)));
+                if merging.is_some() {
+                    work = self.group.change(|machine| machine.file_work(&settings)).await;
+                }
             }
             let Some(work) = work else { break };
             worked = true;
             let done = self.group.work(&turn, work).await;
             drop(merging);
-            done.inspect_err(|error| self.group.change(|machine| machine.note_failed(error)))?;
+            if let Err(error) = done {
+                self.group.change(|machine| machine.note_failed(&error)).await;
+                return Err(error);
+            }
             if stop.is_cancelled() {
                 return Ok(());
             }

@@ -158,7 +158,7 @@ impl Host {
         let proposer = Proposer::spawn(opened.clone(), encode, self.stamps.clone(), Box::new(background));
         let phases = self.partitions.phases();
         proposer.measure(phases.clone());
-        opened.change(|machine| machine.measure(phases.clone()));
+        opened.change(|machine| machine.measure(phases.clone())).await;
         let handle = PartitionHandle::new(id, opened.clone(), proposer, self.whereabouts.clone());
         // With others in the group the recovery is over, whatever an old catalog says.
         let is_sole = opened.members().is_sole(opened.replica());

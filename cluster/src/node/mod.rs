@@ -17,6 +17,7 @@ mod jobs;
 mod join;
 mod keeper;
 mod member;
+mod newcomers;
 mod open;
 mod paused;
 mod peers;

@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
 use super::host::{Host, groups_of};
+use super::newcomers::Newcomers;
 use super::survey::{Control, GroupReport, NodeReport, body, whole};
 use crate::catalog::{
     CatalogCommand, CatalogState, Edit, NodeFacts, NodeRecord, NodeState, Place, ReplicaRecord,
@@ -305,13 +306,13 @@ pub(super) async fn survey(host: Arc<Host>, peers: PeerNetwork) {
 /// them, until the node stops (C2).
 pub(super) async fn reconcile(host: Arc<Host>) {
     let mut view = host.whereabouts.view.subscribe();
-    let mut noted = BTreeSet::new();
+    let (mut noted, mut newcomers) = (BTreeSet::new(), Newcomers::default());
     loop {
         let state = view.borrow_and_update().clone();
         report_damaged(&host, &mut noted);
         let is_waiting = tokio::select! {
             () = host.stopping.cancelled() => return,
-            is_waiting = reconcile_once(&host, &state) => is_waiting,
+            is_waiting = reconcile_once(&host, &state, &mut newcomers) => is_waiting,
         };
         let again = if is_waiting { RETIRE_EVERY } else { DAMAGE_EVERY };
         tokio::select! {
@@ -356,7 +357,7 @@ fn report_damaged(host: &Host, noted: &mut BTreeSet<(GroupId, ReplicaId)>) {
 }
 
 /// Whether something could not be done yet.
-async fn reconcile_once(host: &Host, state: &Arc<CatalogState>) -> bool {
+async fn reconcile_once(host: &Host, state: &Arc<CatalogState>, newcomers: &mut Newcomers) -> bool {
     if state.cluster_id.is_none() {
         return false;
     }
@@ -385,6 +386,10 @@ async fn reconcile_once(host: &Host, state: &Arc<CatalogState>) -> bool {
                 Ok(())
             }
             (None, None) => Ok(()),
+            (None, Some(_)) if newcomers.let_wait(host, group) => {
+                is_waiting = true;
+                Ok(())
+            }
             (None, Some(wanted)) => host.take_in(group, wanted).await,
             // What is damaged takes part in nothing.
             (Some(here), _)

@@ -139,7 +139,7 @@ impl Node {
             ..DiskOptions::default().files
         };
         let turn = self.group.turn().await;
-        while let Some(work) = self.group.change(|machine| machine.file_work(&settings)) {
+        while let Some(work) = self.group.change(|machine| machine.file_work(&settings)).await {
             self.group.work(&turn, work).await.map_err(|_| Failed)?;
         }
         self.group.prune(&turn).await.map_err(|_| Failed)

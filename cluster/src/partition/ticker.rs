@@ -25,9 +25,17 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     partition.tell_time(stamps.clone());
+    let mut leadership = partition.group().watch_leadership();
     let mut applied = partition.group().watch_applied();
     let mut turned = clock.turned();
     loop {
+        if leadership.led().is_none() {
+            // The state is left alone: one that is being filled is held for long by who stands back.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                goes_on = leadership.changed() => if goes_on { continue } else { return },
+            }
+        }
         applied.borrow_and_update();
         if let Some(turned) = &mut turned {
             turned.borrow_and_update();
@@ -37,14 +45,14 @@ pub(crate) async fn run(
         let (due, slices) = looked.unwrap_or_default();
         let now = Stamp(stamps.now());
         let is_due = due.is_some_and(|due| due <= now);
-        // Whoever becomes the leader applies an entry first, and looks again.
-        if (is_due || slices) && partition.group().is_leader() {
+        if is_due || slices {
             partition.proposer().kick();
         }
         let wake = due.filter(|_| !is_due);
         tokio::select! {
             () = stop.cancelled() => return,
             changed = applied.changed() => if changed.is_err() { return },
+            goes_on = leadership.changed() => if !goes_on { return },
             () = wait(turned.as_mut(), now, wake) => {}
         }
     }

@@ -145,7 +145,7 @@ pub struct GroupDirectory {
 }
 
 /// What was found in a group's directory.
-pub(super) struct Restored<M> {
+pub(super) struct Restored<M: Machine> {
     pub shared: Arc<Shared<M>>,
     pub files: GroupFiles,
     pub current: Arc<Current>,

@@ -142,6 +142,11 @@ impl Fills {
         }
     }
 
+    /// Whether a group is being sent a snapshot.
+    pub fn is_sent(&self, group: GroupId) -> bool {
+        self.0.turn.lock().is_some_and(|(of, heard)| of == group && heard.elapsed() <= LOST_AFTER)
+    }
+
     /// A group needs its turn no more.
     pub(super) fn end(&self, group: GroupId) {
         self.0.turn.lock().take_if(|(of, _)| *of == group);

@@ -66,8 +66,8 @@ impl<M: Machine> Group<M> {
     }
 
     /// Changes the machine beside its log: only what does not show. Runs under the write lock.
-    pub fn change<T>(&self, change: impl FnOnce(&mut M) -> T) -> T {
-        self.inner.shared.keep_up(|state| change(&mut state.machine))
+    pub async fn change<T>(&self, change: impl FnOnce(&mut M) -> T) -> T {
+        self.inner.shared.keep_up(|state| change(&mut state.machine)).await
     }
 
     /// Does work on the machine's files on a thread for that, and installs what came of it.
@@ -139,7 +139,7 @@ impl<M: Machine> Group<M> {
             Err(FileError::Snapshot(error)) if error.place().is_some() => {
                 let group = self.inner.spec.group.0;
                 tracing::error!(group, %error, "a snapshot is not on disk as it was written; the log behind the one before it stays");
-                self.note_unreadable(error);
+                self.note_unreadable(error).await;
                 Ok(None)
             }
             read => read,
@@ -147,12 +147,12 @@ impl<M: Machine> Group<M> {
     }
 
     /// What the state reads now is damaged as well, if it is a segment that it uses.
-    fn note_unreadable(&self, error: SnapshotError) {
+    async fn note_unreadable(&self, error: SnapshotError) {
         let SnapshotError::Damaged { path, offset, what } = error else { return };
         let is_it = |used: &(String, u64)| path.file_name().is_some_and(|name| name == used.0.as_str());
         if self.read(Machine::files_in_use).iter().any(is_it) {
             let error = FileError::Segment(SegmentError::Damaged { path, offset, what });
-            self.change(|machine| machine.note_failed(&error));
+            self.change(|machine| machine.note_failed(&error)).await;
         }
     }
 

@@ -22,9 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::codec::{self, CodecError, LogIdBytes, VoteBytes};
 use super::types::{Entry, LogId, Types, Vote};
+use crate::blocking::in_background;
 
 /// The most bytes of entries read at once for a peer; a single larger entry is still read.
-pub const READ_BYTES_MAX: u64 = 1 << 20;
+pub const READ_BYTES_MAX: u64 = 256 << 10;
 
 /// How often a write looks again whether a full disk has room.
 const FULL_DISK_RETRY_MS: u64 = 100;
@@ -118,14 +119,23 @@ impl LogStore {
         self.entries(index, index + 1, u64::MAX)?.pop().ok_or(LogStoreError::Missing { index })
     }
 
-    /// The entries from `start` to before `end`, as far as there are any and `bytes_max` allows.
-    ///
-    /// Older entries come from disk: reading them here holds up the calling task, which is a follower's replication or
-    /// the replay at start, and nobody's request.
-    fn entries(&self, start: u64, end: u64, bytes_max: u64) -> Result<Vec<Entry>, LogStoreError> {
+    /// The entries from `start` to before `end`, as far as there are any and `bytes_max` allows. Older ones come from disk, on a
+    /// thread that gives way: the calling one serves other groups as well.
+    async fn read(&self, start: u64, end: u64, bytes_max: u64) -> Result<Vec<Entry>, LogStoreError> {
         if start >= end {
             return Ok(Vec::new());
         }
+        let in_memory = self.log.read_in_memory(self.group, start..end, bytes_max)?;
+        if let Some(entries) = in_memory.filter(|entries| !entries.is_empty()) {
+            return Ok(decoded(&entries)?);
+        }
+        let store = self.clone();
+        let read = in_background(move || store.entries(start, end, bytes_max)).await;
+        read.unwrap_or(Err(LogStoreError::Log(LogError::Closed)))
+    }
+
+    /// The same on this thread.
+    fn entries(&self, start: u64, end: u64, bytes_max: u64) -> Result<Vec<Entry>, LogStoreError> {
         let mut entries = self.log.read(self.group, start..end, bytes_max)?;
         if entries.is_empty() {
             // What lies before the first entry there is, because it was purged, is no hole.
@@ -134,8 +144,7 @@ impl LogStore {
                 entries = self.log.read(self.group, first..end, bytes_max)?;
             }
         }
-        let decoded = entries.iter().map(|(index, bytes)| codec::decode_entry(*index, bytes));
-        Ok(decoded.collect::<Result<_, _>>()?)
+        Ok(decoded(&entries)?)
     }
 
     /// The last log id and the vote.
@@ -210,6 +219,10 @@ impl LogStore {
     }
 }
 
+fn decoded(entries: &[(u64, Bytes)]) -> Result<Vec<Entry>, CodecError> {
+    entries.iter().map(|(index, bytes)| codec::decode_entry(*index, bytes)).collect()
+}
+
 impl RaftLogReader<Types> for LogStore {
     async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
     where
@@ -225,7 +238,7 @@ impl RaftLogReader<Types> for LogStore {
             Bound::Excluded(end) => *end,
             Bound::Unbounded => u64::MAX,
         };
-        self.entries(start, end, u64::MAX).map_err(io::Error::other)
+        self.read(start, end, u64::MAX).await.map_err(io::Error::other)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -233,7 +246,7 @@ impl RaftLogReader<Types> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        let entries = self.entries(start, end, READ_BYTES_MAX).map_err(io::Error::other)?;
+        let entries = self.read(start, end, READ_BYTES_MAX).await.map_err(io::Error::other)?;
         if entries.is_empty() && start < end {
             return Err(io::Error::other(LogStoreError::Missing { index: start }));
         }

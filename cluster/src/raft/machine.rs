@@ -13,6 +13,7 @@ use super::keep::beside;
 use super::state_lock::{Reading, StateLock};
 use super::times::ApplyClock;
 use super::types::{LogId, SnapshotMeta, StoredMembership};
+use crate::blocking::FreedBeside;
 
 /// A deterministic state machine that a group replicates.
 ///
@@ -198,13 +199,15 @@ const STEP_BYTES: usize = 64 << 10;
 const STEPS_AT_ONCE: usize = 64;
 
 /// A machine with the position it has applied up to, shared by Raft and by readers.
-pub(super) struct Shared<M> {
-    state: StateLock<Applied<M>>,
+pub(super) struct Shared<M: Machine> {
+    state: FreedBeside<StateLock<Applied<M>>>,
     index: watch::Sender<u64>,
     /// What applying takes.
     pub times: ApplyClock,
     /// A panic left half a state.
     is_broken: AtomicBool,
+    /// Held by those who apply while they give way.
+    filling: tokio::sync::Mutex<()>,
     /// Tells who applies that a cut took a step, or ended.
     cut_steps: Notify,
 }
@@ -230,15 +233,16 @@ pub(super) struct Applied<M> {
     pub membership: StoredMembership,
 }
 
-impl<M> Shared<M> {
+impl<M: Machine> Shared<M> {
     pub fn new(machine: M) -> Self {
         let state = Applied { machine, log_id: None, membership: StoredMembership::default() };
         let (index, is_broken) = (watch::Sender::new(0), AtomicBool::new(false));
         Self {
-            state: StateLock::new(state),
+            state: FreedBeside::new(StateLock::new(state)),
             index,
             times: ApplyClock::default(),
             is_broken,
+            filling: tokio::sync::Mutex::default(),
             cut_steps: Notify::new(),
         }
     }
@@ -294,7 +298,13 @@ impl<M> Shared<M> {
 
     /// Changes the state for what is done beside applying, which has to wait meanwhile: that time is counted. To be called
     /// where the group is applied, never on a thread that gives way.
-    pub fn keep_up<T>(&self, change: impl FnOnce(&mut Applied<M>) -> T) -> T {
+    pub async fn keep_up<T>(&self, change: impl FnOnce(&mut Applied<M>) -> T) -> T {
+        let _turn = self.filling.lock().await;
+        self.keep_up_at_once(change)
+    }
+
+    /// The same where nothing can be waited for.
+    pub fn keep_up_at_once<T>(&self, change: impl FnOnce(&mut Applied<M>) -> T) -> T {
         let (changed, held) = self.change(|state| {
             let begun = Instant::now();
             (change(state), begun.elapsed())
@@ -302,6 +312,12 @@ impl<M> Shared<M> {
         self.times.count_held(held);
         self.cut_steps.notify_waiters();
         changed
+    }
+
+    /// To be held while a thread that gives way applies: whoever keeps the state up waits for that without a thread, which would
+    /// serve nobody meanwhile.
+    pub async fn fill(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.filling.lock().await
     }
 
     /// Waits, before anything more is applied, until the cut under way, if there is one, holds less than it may. It does not wait for
@@ -326,7 +342,7 @@ impl<M> Shared<M> {
     {
         let files = files.clone();
         let install = beside(move || work(&files)).await?;
-        let garbage = self.keep_up(|state| install(&mut state.machine));
+        let garbage = self.keep_up(|state| install(&mut state.machine)).await;
         // Nothing waits for that, and it cannot fail.
         let free = move || {
             drop(garbage);
@@ -337,11 +353,15 @@ impl<M> Shared<M> {
     }
 
     /// Takes the next steps of the cut, together about one that writes; false: there are no more.
-    pub fn next_buckets(&self, must_write: &dyn Fn(u8, u64) -> bool, mut found: impl FnMut(Bucket)) -> bool
+    pub async fn next_buckets(
+        &self,
+        must_write: &(dyn Fn(u8, u64) -> bool + Sync),
+        mut found: impl FnMut(Bucket),
+    ) -> bool
     where
         M: Machine,
     {
-        self.keep_up(|state| {
+        let step = |state: &mut Applied<M>| {
             let mut bytes_left = STEP_BYTES;
             for _ in 0..STEPS_AT_ONCE {
                 let Some(bucket) = state.machine.next_bucket(must_write) else { return false };
@@ -353,7 +373,8 @@ impl<M> Shared<M> {
                 }
             }
             true
-        })
+        };
+        self.keep_up(step).await
     }
 
     /// Begins a cut of the state, which must be between two Raft entries; what Raft notes with its snapshot. None before
@@ -362,7 +383,7 @@ impl<M> Shared<M> {
     where
         M: Machine,
     {
-        self.keep_up(|state| {
+        self.keep_up_at_once(|state| {
             let last_log_id = Some(state.log_id?);
             state.machine.begin_cut();
             Some(SnapshotMeta { last_log_id, last_membership: state.membership.clone() })

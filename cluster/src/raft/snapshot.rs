@@ -94,15 +94,17 @@ struct Cut<'a, M: Machine>(Option<&'a Shared<M>>);
 
 impl<M: Machine> Cut<'_, M> {
     /// Ends it; what it held takes time to free.
-    fn end(&mut self, taken: bool) -> Option<Garbage> {
+    async fn end(mut self, taken: bool) -> Option<Garbage> {
         let shared = self.0.take()?;
-        Some(shared.keep_up(|state| state.machine.end_cut(taken)))
+        Some(shared.keep_up(|state| state.machine.end_cut(taken)).await)
     }
 }
 
 impl<M: Machine> Drop for Cut<'_, M> {
     fn drop(&mut self) {
-        drop(self.end(false));
+        if let Some(shared) = self.0.take() {
+            drop(shared.keep_up_at_once(|state| state.machine.end_cut(false)));
+        }
     }
 }
 
@@ -114,7 +116,7 @@ pub(super) async fn write_cut<M: Machine>(
     base: Option<Arc<Manifest>>,
     meta: &SnapshotMeta,
 ) -> Result<Arc<Manifest>, FileError> {
-    let mut cut = Cut(Some(shared));
+    let cut = Cut(Some(shared));
     let noted = encode(&SnapshotMetaBytes::from(meta))?.to_vec();
     let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
     let written = write_buckets(shared, files, base).await;
@@ -125,7 +127,7 @@ pub(super) async fn write_cut<M: Machine>(
         }
         Err(error) => Err(error),
     };
-    let garbage = cut.end(manifest.is_ok());
+    let garbage = cut.end(manifest.is_ok()).await;
     // Nothing waits for that, and it cannot fail.
     let free = move || {
         drop(garbage);
@@ -149,14 +151,15 @@ async fn write_buckets<M: Machine>(
         let (mut changed, mut bytes) = (Vec::new(), 0);
         while goes_on && bytes < WRITTEN_TOGETHER_BYTES {
             let mut kept = Vec::new();
-            goes_on = shared.next_buckets(&|section, number| writer.must_write(section, number), |bucket| {
+            let found = |bucket: Bucket| {
                 bytes += bucket.bytes();
                 match bucket {
                     Bucket::Changed { section, number, bytes } => changed.push((section, number, bytes)),
                     Bucket::Unchanged { section, number } => kept.push((section, number)),
                     Bucket::Unfinished => {}
                 }
-            });
+            };
+            goes_on = shared.next_buckets(&|section, number| writer.must_write(section, number), found).await;
             kept.into_iter().for_each(|(section, number)| writer.keep(section, number));
             tokio::task::yield_now().await;
         }
@@ -170,10 +173,10 @@ async fn write_buckets<M: Machine>(
         writer = beside(put).await?;
     }
     // What the state refers to is durable before the snapshot that says so.
-    while let Some(work) = shared.keep_up(|state| state.machine.cut_work()) {
+    while let Some(work) = shared.keep_up(|state| state.machine.cut_work()).await {
         shared.work(files, work).await?;
     }
-    let last = shared.keep_up(|state| state.machine.last_bucket()).ok_or(FileError::Damaged)?;
+    let last = shared.keep_up(|state| state.machine.last_bucket()).await.ok_or(FileError::Damaged)?;
     let pace = files.pace.clone();
     beside(move || {
         let last = last();

@@ -23,7 +23,7 @@ use super::types::{
 use crate::blocking::filling;
 
 /// A group's machine as openraft sees it.
-pub(super) struct StateMachine<M> {
+pub(super) struct StateMachine<M: Machine> {
     own: ReplicaId,
     shared: Arc<Shared<M>>,
     files: GroupFiles,
@@ -31,7 +31,7 @@ pub(super) struct StateMachine<M> {
     log: LogStore,
 }
 
-impl<M> StateMachine<M> {
+impl<M: Machine> StateMachine<M> {
     pub fn new(
         own: ReplicaId,
         shared: Arc<Shared<M>>,
@@ -77,6 +77,7 @@ impl<M: Machine> StateMachine<M> {
     /// Applies a batch to a replica that is being filled: it has much to apply and serves nobody yet, so that it gives way to
     /// those that do.
     async fn apply_filling(&self, index: u64, batch: Batch) -> io::Result<(M::Outcome, bool)> {
+        let _held = self.shared.fill().await;
         let shared = self.shared.clone();
         let applied = filling(move || {
             let (mut work, mut goes_on) = shared.apply(|state| {

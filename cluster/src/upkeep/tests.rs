@@ -31,7 +31,7 @@ async fn a_panic_in_the_background_is_heard_and_names_the_group() {
     // Nothing is wrong yet.
     group.propose(line("a line")).await.unwrap();
     assert!(tokio::time::timeout(2 * LOOK_EVERY, &mut panicked).await.is_err());
-    group.change(|notebook| notebook.panics_at_work = true);
+    group.change(|notebook| notebook.panics_at_work = true).await;
     group.propose(line("another")).await.unwrap();
     let named = tokio::time::timeout(Duration::from_secs(30), panicked).await.unwrap();
     assert_eq!(named, GROUP);

@@ -287,7 +287,7 @@ impl Default for Config {
             snapshot_log_bytes: 256 * 1024 * 1024,
             log_bytes_max: 2 * 1024 * 1024 * 1024,
             background_bytes_per_second: 256 * 1024 * 1024,
-            fill_bytes_per_second: 32 * 1024 * 1024,
+            fill_bytes_per_second: 8 * 1024 * 1024,
             reserve_bytes: 64 * 1024 * 1024,
             network_threads: 0,
             engine_threads: 0,

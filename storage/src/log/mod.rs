@@ -216,6 +216,20 @@ impl Log {
         Ok(entries)
     }
 
+    /// Like [`Log::read`], as long as nothing of it has to be read from disk; none if something has.
+    pub fn read_in_memory(
+        &self,
+        group: GroupId,
+        range: Range<u64>,
+        bytes_max: u64,
+    ) -> Result<Option<Vec<(u64, Bytes)>>, LogError> {
+        let found = self.find(group, range, bytes_max)?.into_iter().map(|(index, found)| match found {
+            (Found::InMemory(data), _) => Some((index, data)),
+            (Found::OnDisk(_), _) => None,
+        });
+        Ok(found.collect())
+    }
+
     /// What the log knows of a group, durable or not; an unknown group has an empty state.
     pub fn group_state(&self, group: GroupId) -> Result<GroupState, LogError> {
         let inner = self.handle.shared.lock();

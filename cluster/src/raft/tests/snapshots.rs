@@ -267,7 +267,7 @@ async fn applying_waits_for_a_cut_that_has_saved_as_much_as_it_may() {
     let group = open_single(directory, &log, Formation::New).await.unwrap();
     let mut node = Single { disk, log, group, acked: Vec::new() };
     node.write(25).await;
-    node.group.change(|notebook| notebook.cut_lines_max = Some(3));
+    node.group.change(|notebook| notebook.cut_lines_max = Some(3)).await;
     let taken = tokio::spawn({
         let group = node.group.clone();
         async move { group.snapshot(&group.turn().await).await }
@@ -304,7 +304,7 @@ async fn a_cut_that_fails_lets_go_whoever_waits_for_it() {
     let group = open_single(directory, &log, Formation::New).await.unwrap();
     let mut node = Single { disk, log, group, acked: Vec::new() };
     node.write(25).await;
-    node.group.change(|notebook| notebook.cut_lines_max = Some(0));
+    node.group.change(|notebook| notebook.cut_lines_max = Some(0)).await;
     let taken = tokio::spawn({
         let group = node.group.clone();
         async move { group.snapshot(&group.turn().await).await }
@@ -320,7 +320,7 @@ async fn a_cut_that_fails_lets_go_whoever_waits_for_it() {
     written.expect("the cut has ended");
     assert!(taken.await.unwrap().unwrap_err().is_full());
     node.disk.set_room_bytes(None);
-    node.group.change(|notebook| notebook.cut_lines_max = None);
+    node.group.change(|notebook| notebook.cut_lines_max = None).await;
     assert!(node.snapshot().await.unwrap());
     let node = node.restart().await;
     assert_eq!(texts(&node.group), node.acked);
