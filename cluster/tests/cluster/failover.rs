@@ -1,6 +1,5 @@
 //! Nodes go, with and without a word, and the others go on.
 
-use std::path::Path;
 use std::time::Duration;
 
 use fanfold_cluster::clock::{Clock, LOG_EPOCH_UNIX_MS, ManualClock, SystemClock};
@@ -58,7 +57,7 @@ async fn a_node_that_new_leaders_do_not_reach_names_no_dead_one() {
     let listens = cluster.node(outside).peer_address().unwrap();
     let way = PeerProxy::start(listens).await.unwrap();
     cluster.stop(outside).await;
-    cluster.tell(outside, way.address());
+    cluster.tell(outside, Some(way.address()));
     cluster.start(outside).await;
     cluster.whole().await;
     let group = without(&cluster, outside).unwrap();
@@ -243,17 +242,4 @@ async fn a_copy_of_a_running_node_does_not_start() {
     cluster.kill(2).await;
     cluster.start(2).await;
     cluster.whole().await;
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for item in std::fs::read_dir(from).unwrap() {
-        let path = item.unwrap().path();
-        let to = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_all(&path, &to);
-        } else {
-            std::fs::copy(&path, &to).unwrap();
-        }
-    }
 }
