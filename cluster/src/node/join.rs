@@ -222,20 +222,19 @@ impl Peering {
         }
     }
 
-    /// Checks that another node has no whole replica of the catalog if an order says that its own is damaged.
+    /// Checks that another node has no whole replica of the catalog if an order says that its own is damaged. An order that has begun goes
+    /// on: it cannot be withdrawn, and others may know of it.
     async fn check_damaged(&self, order: &Alone, other: u64, options: &NodeOptions) -> Result<(), OpenError> {
-        let Some(address) = self.known.peer_address(other).filter(|_| order.damaged.contains(&other)) else {
+        if order.is_begun || !order.damaged.contains(&other) {
             return Ok(());
-        };
+        }
+        let Some(address) = self.known.peer_address(other) else { return Ok(()) };
         let call = PeerCall::Control(body(&Control::Reports));
         let Ok(PeerAnswer::Control(said)) = self.network.call_address(&address, call, CONTEST_WAIT).await
         else {
             return Ok(());
         };
-        // After a stop between the take-over and the end of its note, it may have the new one already.
-        let is_whole = |held: &Held| {
-            GroupId(held.group) == CATALOG_GROUP && held.is_open && held.replica < order.replica
-        };
+        let is_whole = |held: &Held| GroupId(held.group) == CATALOG_GROUP && held.is_open;
         if NodeReport::from_bytes(&said).is_ok_and(|report| report.held.iter().any(is_whole)) {
             return Err(OpenError::CatalogWhole { data_dir: options.data_dir.clone(), node: other });
         }

@@ -245,6 +245,26 @@ async fn a_catalog_that_is_whole_on_a_node_that_answers_is_not_taken_for_damaged
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_has_begun_goes_on_though_a_catalog_is_whole_after_all() {
+    let mut cluster = Cluster::of(3, 3).await;
+    for node in 1..=3 {
+        cluster.stop(node).await;
+    }
+    let data_dir = cluster.place(1);
+    survive(&data_dir, &[], &[2, 3], false).unwrap();
+    // Nobody contradicts the order, and the start ends behind its beginning.
+    cluster.change = |options| options.feature_level = 1;
+    let refused = patient(cluster.try_start(1)).await;
+    assert!(matches!(refused, Err(OpenError::Refused(_))), "{refused:?}");
+    assert!(matches!(withdraw(&data_dir), Err(SurvivorError::Begun { .. })));
+    cluster.change = |_| {};
+    cluster.start(2).await;
+    cluster.start(3).await;
+    cluster.start(1).await;
+    cluster.whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_only_replica_of_the_catalog_is_not_done_without() {
     let mut cluster = Cluster::of(2, 3).await;
     cluster.stop(2).await;
