@@ -73,6 +73,14 @@ async fn a_node_that_still_counts_on_retired_replicas_starts_and_serves_others()
     .await;
     assert!(notes(&dir).len() > 1, "the catalog and a partition");
     cluster.stop(node).await;
+    // sled writes on for a moment, and then gives its lock back.
+    let database = fs::File::open(dir.join("identity/db")).unwrap();
+    patient(async {
+        while database.try_lock().is_err() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await;
     fs::remove_dir_all(dir.join("identity")).unwrap();
     fs::rename(&kept, dir.join("identity")).unwrap();
     cluster.start(node).await;
