@@ -165,6 +165,7 @@ mod lock;
 mod names;
 mod new_entry;
 mod pages;
+mod paging;
 mod patience;
 mod pending;
 mod related;

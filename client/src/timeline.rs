@@ -4,50 +4,29 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfold_protocol::message::{Consistency, Page, ReadTimeline};
-use fanfold_protocol::{Cursor, Request, SlotIndex, Token, UserId};
+use fanfold_protocol::message::{Page, ReadTimeline};
+use fanfold_protocol::{Cursor, Request, Token, UserId};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::consistency::Choice;
 use crate::core::Core;
 use crate::deadline::Deadline;
-use crate::defaults;
 use crate::error::Error;
 use crate::pages::pages;
-use crate::patience::read_page;
-use crate::router::Target;
+use crate::paging::Paging;
 
 /// A read of one timeline: awaited it gives one page, [`pages`](Self::pages) gives all.
 #[derive(Debug, Clone)]
 #[must_use = "a timeline is only read when this is awaited"]
 pub struct TimelineRead {
-    core: Arc<Core>,
-    space: Arc<str>,
+    paging: Paging,
     owner: UserId,
     viewer: Option<UserId>,
-    limit: u32,
-    cursor: Option<Cursor>,
-    at_least: Option<Token>,
-    choice: Choice,
-    hydrate: bool,
-    deadline: Option<Duration>,
 }
 
 impl TimelineRead {
     pub(crate) fn new(core: Arc<Core>, space: Arc<str>, owner: UserId) -> Self {
-        Self {
-            core,
-            space,
-            owner,
-            viewer: None,
-            limit: defaults::PAGE_LIMIT,
-            cursor: None,
-            at_least: None,
-            choice: Choice::default(),
-            hydrate: false,
-            deadline: None,
-        }
+        Self { paging: Paging::new(core, space), owner, viewer: None }
     }
 
     /// Whose eyes: audience, mutes and blocks apply. Default: everything is shown.
@@ -58,78 +37,72 @@ impl TimelineRead {
 
     /// Entries on one page, 1 to 1,000. Default 50.
     pub fn limit(mut self, limit: u32) -> Self {
-        self.limit = limit;
+        self.paging.limit = limit;
         self
     }
 
     /// With payloads, and with the entries referred to.
     pub fn hydrate(mut self) -> Self {
-        self.hydrate = true;
+        self.paging.hydrate = true;
         self
     }
 
     /// Goes on where an earlier page ended ([`Page::next`]).
     pub fn cursor(mut self, cursor: Cursor) -> Self {
-        self.cursor = Some(cursor);
+        self.paging.cursor = Some(cursor);
         self
     }
 
     /// Waits until the page reflects at least what a token stands for: one's own write, or another's. Any replica may answer
     /// then, not only the leader.
     pub fn at_least(mut self, token: &Token) -> Self {
-        self.at_least = Some(*token);
+        self.paging.at_least = Some(*token);
         self
     }
 
     /// Any replica may answer, if the page reflects everything that was answered longer than `max` before it is read. Under
     /// [`at_least`](Self::at_least) both hold.
     pub fn stale_ok(mut self, max: Duration) -> Self {
-        self.choice.stale_ok(max);
+        self.paging.choice.stale_ok(max);
         self
     }
 
     /// The leader answers, as it does by default, also under [`at_least`](Self::at_least): everything is reflected that was
     /// answered before.
     pub fn leader(mut self) -> Self {
-        self.choice.leader();
+        self.paging.choice.leader();
         self
     }
 
     /// How long each page may take.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+        self.paging.deadline = Some(deadline);
         self
     }
 
     /// All pages from here to the true end.
     pub fn pages(self) -> BoxStream<'static, Result<Page, Error>> {
-        let first = self.cursor;
-        pages(first, move |cursor, token| {
-            let mut read = self.clone();
-            read.cursor = cursor;
-            if read.choice.is_any_replica(read.at_least.is_some()) {
-                read.at_least = token.or(read.at_least);
-            }
-            read.into_future()
+        pages(self.paging.cursor, move |cursor, token| {
+            Self { paging: self.paging.at(cursor, token), ..self.clone() }.into_future()
         })
     }
 
     async fn read(self, deadline: Deadline) -> Result<Page, Error> {
-        let space = self.core.space_id(&self.space, deadline).await?;
-        let consistency = self.choice.consistency(self.at_least.is_some());
-        let request = Request::ReadTimeline(ReadTimeline {
-            space,
-            owner: self.owner,
-            viewer: self.viewer,
-            limit: self.limit,
-            cursor: self.cursor,
-            at_least: self.at_least,
-            hydrate: self.hydrate,
-            consistency,
-        });
-        let any_replica = consistency != Consistency::Leader;
-        let target = Target::of_read(SlotIndex::of(self.owner), any_replica);
-        read_page(&self.core, target, &request, self.hydrate, deadline).await
+        let Self { paging, owner, viewer } = self;
+        let &Paging { limit, cursor, at_least, hydrate, .. } = &paging;
+        let request = |space, consistency| {
+            Request::ReadTimeline(ReadTimeline {
+                space,
+                owner,
+                viewer,
+                limit,
+                cursor,
+                at_least,
+                hydrate,
+                consistency,
+            })
+        };
+        paging.read(owner, deadline, request).await
     }
 }
 
@@ -138,7 +111,7 @@ impl IntoFuture for TimelineRead {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let deadline = self.core.deadline(self.deadline);
+        let deadline = self.paging.until();
         Box::pin(self.read(deadline))
     }
 }

@@ -12,8 +12,10 @@ use crate::change::ClusterRefusal;
 use crate::map::{Whereabouts, group_of};
 use crate::raft::{self, ProposeError, ReadError, StopReason};
 
+mod range;
 mod said;
 
+pub use range::RangeField;
 use said::{holder, own_log, to_do, whose};
 
 /// Why a node was not opened. Nothing that was answered before is lost by it.
@@ -257,6 +259,19 @@ pub enum OpenError {
         /// The node.
         node: u64,
     },
+    /// A node whose replica of the catalog is said to be damaged has a whole one.
+    #[error(
+        "node {node} has a whole replica of the catalog, which the order to take over says is damaged; withdraw the order with \
+         `fanfold cluster recover --withdraw --data-dir {}`: if it has a majority with this node, start that; else give the \
+         order without it",
+        data_dir.display()
+    )]
+    CatalogWhole {
+        /// The directory of this one.
+        data_dir: PathBuf,
+        /// The node.
+        node: u64,
+    },
     /// The catalog is damaged, and no other node has it.
     #[error(
         "the catalog is damaged on this node, and no other node has a replica of it: {source}; restore a backup into an \
@@ -286,30 +301,6 @@ pub enum OpenError {
     /// The node stopped serving while it was being opened.
     #[error("the node could not be made ready: {0}")]
     Setup(#[from] NodeError),
-}
-
-/// A number that was outside its range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RangeField {
-    /// The limit of a page.
-    Limit,
-    /// The number of ids asked for.
-    Ids,
-    /// The number of readers asked for.
-    Readers,
-    /// A policy's default TTL, in milliseconds.
-    DefaultTtlMs,
-    /// A policy's feed cap.
-    FeedCap,
-    /// A policy's horizon, in milliseconds.
-    HorizonMs,
-    /// A policy's threshold between push and pull.
-    PullThreshold,
-    /// A policy's payload limit, in bytes.
-    PayloadBytesMax,
-    /// The bytes of the name of a space or graph.
-    NameBytes,
 }
 
 /// Where the leader of a partition is.
@@ -535,6 +526,17 @@ pub enum NodeFailure {
         node: u64,
         /// The node that said so.
         by: u64,
+    },
+    /// The cluster's feature level was raised above what the program has, which was started meanwhile (R3).
+    #[error(
+        "the cluster uses feature level {needed} now, and this program has only {supported}: what it does not know, it would \
+         leave out; start the node with a newer version of fanfold"
+    )]
+    FeatureLevel {
+        /// The level that the cluster uses.
+        needed: u32,
+        /// What the program has.
+        supported: u32,
     },
     /// A Raft group stopped: its log failed, or it panicked.
     #[error("group {group} failed: {reason}; this process must end, and a restart is safe")]

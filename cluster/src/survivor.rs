@@ -8,7 +8,7 @@
 //! - Nodes on which only the catalog is damaged are no loss for anything else: they stay, and are given new replicas of it.
 //! - If nobody who is left has a replica of the catalog, it is made anew of what this node wrote down of it.
 //! - One node only is given the order. Before the next start does anything it asks the others, and refuses if another one has
-//!   an order too, or has done it; an order that has not begun can be withdrawn.
+//!   an order too, or has done it, or if what the order says of one is not so; an order that has not begun can be withdrawn.
 
 use std::path::{Path, PathBuf};
 
@@ -157,8 +157,8 @@ pub fn survive(
         let begun = Restored::begin(Vec::new(), false);
         let last = replicas.values().copied().max().unwrap_or_default().max(state.last_replica);
         let replica = begun.unused_replica(last);
-        let (gone, empty) = (gone.to_vec(), Vec::new());
-        let alone = Alone { replica, founds: false, gone, empty, is_catalog_anew, is_begun: false };
+        let (gone, damaged, empty) = (gone.to_vec(), damaged.to_vec(), Vec::new());
+        let alone = Alone { replica, founds: false, gone, damaged, empty, is_catalog_anew, is_begun: false };
         Restored { is_finished: true, alone: Some(alone), ..begun }.store(&RealFs, data_dir)?;
     }
     Ok(survival)

@@ -46,6 +46,9 @@ pub(crate) struct Alone {
     pub founds: bool,
     /// Nodes of its own cluster that are gone.
     pub gone: Vec<u64>,
+    /// Nodes of its own cluster that stay, and whose replicas of the catalog are damaged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<u64>,
     /// Partitions that begin empty.
     pub empty: Vec<u16>,
     /// Whether the catalog is made anew of what was written down of it, because nobody who is left has a replica.

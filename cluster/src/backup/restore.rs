@@ -141,8 +141,15 @@ pub fn restore_all(
         let known = backups.iter().flat_map(|backup| &backup.contents.groups).map(|of| of.replica);
         let replica = restored.unused_replica(known.max().unwrap_or_default());
         let (gone, empty) = (Vec::new(), parts.missing.clone());
-        restored.alone =
-            Some(Alone { replica, founds: true, gone, empty, is_catalog_anew: false, is_begun: false });
+        restored.alone = Some(Alone {
+            replica,
+            founds: true,
+            gone,
+            damaged: Vec::new(),
+            empty,
+            is_catalog_anew: false,
+            is_begun: false,
+        });
     }
     restored.store(fs, data_dir)?;
     // What an earlier attempt left.

@@ -136,6 +136,8 @@ pub(super) struct Host {
     pub persisted: tokio::sync::Mutex<u64>,
     /// The recovered replicas that took their new incarnation before anybody reached them.
     pub reincarnated: Mutex<BTreeMap<GroupId, u64>>,
+    /// Where the others are told to find this node; empty if it stays alone.
+    pub peer_address: String,
     /// Whether this node is about to stop, and is to be given no leadership.
     pub is_leaving: AtomicBool,
 }

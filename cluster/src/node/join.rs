@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use fanfold_storage::log::GroupId;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -11,10 +12,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::peers::{KnownNodes, Peers};
-use super::survey::whole;
+use super::survey::{Control, Held, NodeReport, body, whole};
 use super::tasks::catalog_of;
 use crate::backup::Alone;
-use crate::catalog::{CatalogRefusal, CatalogState, EPOCH_LEAP, NodeFacts};
+use crate::catalog::{CATALOG_GROUP, CatalogRefusal, CatalogState, EPOCH_LEAP, NodeFacts};
 use crate::change::ClusterRefusal;
 use crate::error::OpenError;
 use crate::identity::{Identity, StoredIdentity};
@@ -185,6 +186,7 @@ impl Peering {
                         let state = state.and_then(|bytes| catalog_of(&bytes));
                         if let Some(order) = order {
                             uncontested(order, &known, other, (epoch, state.as_ref()), options)?;
+                            self.check_damaged(order, other, options).await?;
                         }
                         if let Some(state) = state {
                             whereabouts.view.offer(epoch, || Arc::new(state));
@@ -218,6 +220,25 @@ impl Peering {
             }
             sleep(RETRY_AFTER).await;
         }
+    }
+
+    /// Checks that another node has no whole replica of the catalog if an order says that its own is damaged. An order that has begun goes
+    /// on: it cannot be withdrawn, and others may know of it.
+    async fn check_damaged(&self, order: &Alone, other: u64, options: &NodeOptions) -> Result<(), OpenError> {
+        if order.is_begun || !order.damaged.contains(&other) {
+            return Ok(());
+        }
+        let Some(address) = self.known.peer_address(other) else { return Ok(()) };
+        let call = PeerCall::Control(body(&Control::Reports));
+        let Ok(PeerAnswer::Control(said)) = self.network.call_address(&address, call, CONTEST_WAIT).await
+        else {
+            return Ok(());
+        };
+        let is_whole = |held: &Held| GroupId(held.group) == CATALOG_GROUP && held.is_open;
+        if NodeReport::from_bytes(&said).is_ok_and(|report| report.held.iter().any(is_whole)) {
+            return Err(OpenError::CatalogWhole { data_dir: options.data_dir.clone(), node: other });
+        }
+        Ok(())
     }
 
     /// What this node says of itself.

@@ -4,6 +4,7 @@
 //! - A wait ends when the node stops; nothing waits for ever on a node that is going away.
 //! - Dropping a node without closing it leaves what a killed process would leave.
 
+mod addresses;
 mod anew;
 mod changes;
 mod clocks;

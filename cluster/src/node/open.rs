@@ -20,7 +20,7 @@ use super::host::{Host, Loads, Opening, formation_of, groups_of};
 use super::join::Peering;
 use super::rest::Sleepers;
 use super::settle::{begin, join, reconcile, replicas_of};
-use super::{Node, held, tasks};
+use super::{Node, addresses, held, tasks};
 use crate::backup::{Alone, RESTORE_FILE, Restored};
 use crate::blocking;
 use crate::catalog::{
@@ -187,12 +187,13 @@ impl Node {
                 let _ = serving.await;
             }
         });
-        self.tasks.spawn(tasks::tell_address(self.host.clone(), network.clone(), facts.clone()));
-        self.tasks.spawn(tasks::announce(self.host.clone(), facts));
+        self.tasks.spawn(addresses::tell(self.host.clone(), network.clone(), facts.clone()));
+        self.tasks.spawn(addresses::announce(self.host.clone(), network.clone(), facts));
         self.tasks.spawn(tasks::fetch(self.host.clone(), network.clone()));
         self.tasks.spawn(tasks::persist(self.host.clone()));
         self.tasks.spawn(super::clocks::compare(self.host.clone(), network.clone()));
         self.tasks.spawn(tasks::watch_twin(self.host.clone(), network.clone()));
+        self.tasks.spawn(super::upgrade::watch_level(self.host.clone()));
         self.tasks.spawn(tasks::survey(self.host.clone(), network.clone()));
         self.tasks.spawn(super::succeed::run(self.host.clone(), network.clone()));
         self.tasks.spawn(super::rest::run(self.host.clone()));
@@ -422,6 +423,7 @@ fn host(
         heard_epoch: Mutex::default(),
         persisted: tokio::sync::Mutex::default(),
         reincarnated: Mutex::default(),
+        peer_address: peering.map_or_else(String::new, |peering| peering.address.clone()),
         is_leaving: AtomicBool::new(false),
         opening,
     })

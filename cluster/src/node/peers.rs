@@ -9,6 +9,7 @@ use fanfold_storage::log::GroupId;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
+use super::addresses::ListensAt;
 use super::changes::OTHERS_WAIT;
 use super::host::Host;
 use super::rest;
@@ -126,6 +127,10 @@ pub(super) async fn control_of(host: &Host, control: Control) -> Result<Bytes, P
             let waited = timeout(OTHERS_WAIT, host.distributor.wait_for(space, version)).await;
             let unavailable = PeerRefusal::Unavailable { may_have_applied: true };
             if matches!(waited, Ok(Ok(()))) { Ok(Bytes::new()) } else { Err(unavailable) }
+        }
+        Control::Addresses => {
+            let address = host.opening.options.advertise.clone();
+            Ok(body(&ListensAt { address, peer_address: host.peer_address.clone() }))
         }
         // Whose it is only the connection tells.
         Control::ListensAt { .. } => Err(PeerRefusal::Malformed),

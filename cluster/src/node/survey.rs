@@ -279,6 +279,8 @@ pub(super) enum Control {
     Level,
     /// The node that asks listens for other nodes here, which the catalog may not say yet.
     ListensAt { peer_address: String },
+    /// Where you listen, for clients and for other nodes.
+    Addresses,
 }
 
 impl Encoded for GroupReport {
@@ -370,6 +372,7 @@ impl Encoded for Control {
                 out.push(4);
                 peer_address.encode(out);
             }
+            Self::Addresses => out.push(5),
         }
     }
 
@@ -379,6 +382,7 @@ impl Encoded for Control {
             2 => Self::AwaitSpace { space: SpaceId::decode(from)?, version: from.u64()? },
             3 => Self::Level,
             4 => Self::ListensAt { peer_address: from.string()? },
+            5 => Self::Addresses,
             _ => return Err(from.malformed("question of a node")),
         })
     }
@@ -442,6 +446,7 @@ mod tests {
             Control::AwaitSpace { space, version: 8 },
             Control::Level,
             Control::ListensAt { peer_address },
+            Control::Addresses,
         ] {
             assert_eq!(whole::<Control>(&body(&control)).unwrap(), control);
         }

@@ -12,13 +12,10 @@ use tokio::time::{sleep, timeout};
 use super::host::{Host, groups_of};
 use super::newcomers::Newcomers;
 use super::survey::{Control, GroupReport, NodeReport, body, whole};
-use crate::catalog::{
-    CatalogCommand, CatalogState, Edit, NodeFacts, NodeRecord, NodeState, Place, ReplicaRecord,
-};
-use crate::change::ClusterRefusal;
-use crate::error::{NodeError, NodeFailure, OpenError};
+use crate::catalog::{CatalogCommand, CatalogState, Edit, NodeState, Place, ReplicaRecord};
+use crate::error::{NodeFailure, OpenError};
 use crate::map::partition_of;
-use crate::peer::{DialError, HelloRefusal, PeerAnswer, PeerCall, PeerError, PeerNetwork, PeerRefusal};
+use crate::peer::{DialError, HelloRefusal, PeerAnswer, PeerCall, PeerError, PeerNetwork};
 use crate::raft::{Damage, Machine, ReplicaId};
 
 /// How long a fetch of the catalog waits at the other node for something newer.
@@ -32,9 +29,6 @@ const FED_LOOK: Duration = Duration::from_secs(1);
 
 /// How long after a failure something is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-
-/// How often it is looked whether an address is free that another node has.
-const TAKEN_EVERY: Duration = Duration::from_secs(2);
 
 /// How often the others are asked for the groups that they lead.
 const SURVEY_EVERY: Duration = Duration::from_millis(500);
@@ -156,102 +150,6 @@ pub(super) async fn persist(host: Arc<Host>) {
             () = host.stopping.cancelled() => return,
             changed = view.changed() => if changed.is_err() { return },
         }
-    }
-}
-
-/// Says what this node says of itself until the catalog has it.
-pub(super) async fn announce(host: Arc<Host>, facts: NodeFacts) {
-    let mut is_told = false;
-    loop {
-        let said = tokio::select! {
-            () = host.stopping.cancelled() => return,
-            said = host.catalog.update_node(host.node, &facts) => said,
-        };
-        let wait = match said {
-            Ok(()) => return,
-            Err(error) if error.is_retryable() => {
-                tracing::debug!(%error, "where this node listens is not known yet");
-                RETRY_AFTER
-            }
-            // That one may have moved, and not have said so yet.
-            Err(error @ NodeError::Cluster(ClusterRefusal::AddressTaken { .. })) => {
-                if !std::mem::replace(&mut is_told, true) {
-                    tracing::error!(%error, "the others do not know where this node listens, until that is free");
-                }
-                vacate(&host, &facts).await;
-                TAKEN_EVERY
-            }
-            Err(error) => {
-                tracing::error!(%error, "the cluster refuses what this node says of itself");
-                return;
-            }
-        };
-        tokio::select! {
-            () = host.stopping.cancelled() => return,
-            () = sleep(wait) => {}
-        }
-    }
-}
-
-/// Tells the others where this node listens for them, once, and until the catalog says so: of nodes that moved, a majority may be needed for
-/// that, and the leader may not reach it.
-pub(super) async fn tell_address(host: Arc<Host>, peers: PeerNetwork, facts: NodeFacts) {
-    let is_known = |state: &CatalogState| {
-        state.nodes.get(&host.node).is_none_or(|record| record.peer_address == facts.peer_address)
-    };
-    let question = body(&Control::ListensAt { peer_address: facts.peer_address.clone() });
-    // Each is told once after every start, though the catalog knows: it may have been told something else before.
-    let mut have_heard = BTreeSet::new();
-    loop {
-        let state = host.whereabouts.view.current();
-        let is_other =
-            |(node, record): &(&u64, &NodeRecord)| **node != host.node && record.state != NodeState::Removed;
-        let mut others = state.nodes.iter().filter(is_other).map(|(node, _)| *node);
-        if is_known(&state) && others.all(|node| have_heard.contains(&node)) {
-            return;
-        }
-        let alive = peers.watch_alive().borrow().clone();
-        let missed = alive.iter().filter(|node| !is_known(&state) || !have_heard.contains(*node));
-        let told = missed.map(|node| {
-            let call = PeerCall::Control(question.clone());
-            let answer = peers.call(*node, call, SURVEY_WAIT);
-            // One that does not know the question is of an older version.
-            async move {
-                let answer = answer.await;
-                let is_heard = matches!(answer, Ok(_) | Err(PeerError::Refused(PeerRefusal::Malformed)));
-                is_heard.then_some(*node)
-            }
-        });
-        tokio::select! {
-            () = host.stopping.cancelled() => return,
-            told = join_all(told) => have_heard.extend(told.into_iter().flatten()),
-        }
-        tokio::select! {
-            () = host.stopping.cancelled() => return,
-            () = sleep(SURVEY_EVERY) => {}
-        }
-    }
-}
-
-/// Gives up the addresses that the catalog has of this node and where it does not listen any more: another one may wait for them,
-/// as of two that swap theirs each does.
-async fn vacate(host: &Host, facts: &NodeFacts) {
-    let state = host.whereabouts.view.current();
-    let Some(record) = state.nodes.get(&host.node) else { return };
-    // Nobody can take it for an address.
-    let nowhere = |known: &str, now: &str| {
-        if known == now || known.is_empty() { known.to_owned() } else { format!("moved:node-{}", host.node) }
-    };
-    let vacant = NodeFacts {
-        address: nowhere(&record.address, &facts.address),
-        peer_address: nowhere(&record.peer_address, &facts.peer_address),
-        ..facts.clone()
-    };
-    if vacant.agree(record) {
-        return;
-    }
-    if let Err(error) = host.catalog.update_node(host.node, &vacant).await {
-        tracing::debug!(%error, "where this node does not listen any more is not known yet");
     }
 }
 

@@ -4,8 +4,11 @@
 //!   as that.
 //! - It is raised for the catalog as it was when they were asked: whoever has joined since is asked too.
 //! - A level never falls: what a newer program has written, an older one would leave out.
+//! - A node that has answered may come back with an older program before the level is raised, or without having heard that it was: it
+//!   ends as soon as it hears of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanfold_storage::codec::Reader;
@@ -13,10 +16,11 @@ use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
 use super::Node;
+use super::host::Host;
 use super::survey::{Control, body};
 use crate::catalog::{CatalogCommand, CatalogState, NodeState};
 use crate::change::{ClusterChanged, ClusterRefusal};
-use crate::error::NodeError;
+use crate::error::{NodeError, NodeFailure};
 use crate::peer::{PeerAnswer, PeerCall, PeerError, PeerRefusal};
 
 /// How long a node may take to say what its program has.
@@ -101,6 +105,21 @@ impl Node {
             () = self.stopping.cancelled() => false,
         }
     }
+}
+
+/// Tells when the cluster uses what this program does not have, until the node stops.
+pub(super) async fn watch_level(host: Arc<Host>) {
+    let supported = host.opening.options.feature_level;
+    let mut view = host.whereabouts.view.subscribe();
+    let needed = tokio::select! {
+        () = host.stopping.cancelled() => return,
+        raised = view.wait_for(|state| state.feature_level > supported) => match raised {
+            Ok(state) => state.feature_level,
+            Err(_) => return,
+        },
+    };
+    tracing::error!(needed, supported, "the cluster uses what this program does not have");
+    host.note_failure(NodeFailure::FeatureLevel { needed, supported });
 }
 
 /// The level to go to: what is asked for, or the highest that any program has; each node's program must have it.

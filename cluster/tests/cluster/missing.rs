@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use fanfold_cluster::catalog::NodeState;
-use fanfold_cluster::survivor::{SurvivorError, survive};
+use fanfold_cluster::survivor::{SurvivorError, survive, withdraw};
 use fanfold_cluster::view::GroupHealth;
 use fanfold_cluster::{ClusterChange, ClusterView, NodeOptions, OpenError};
 use fanfold_storage::command::{Write, WriteResult};
@@ -14,19 +14,6 @@ use fanfold_storage::partition::Partition;
 use fanfold_storage::space::SpacePolicy;
 
 use crate::support::*;
-
-/// Copies the files of a directory without directories in it.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for item in fs::read_dir(from).unwrap().map(|item| item.unwrap().path()) {
-        let name = to.join(item.file_name().unwrap());
-        if item.is_dir() {
-            copy(&item, &name);
-        } else {
-            fs::copy(&item, name).unwrap();
-        }
-    }
-}
 
 /// The notes of the replicas in a data directory, by group.
 fn notes(data_dir: &Path) -> Vec<Vec<u8>> {
@@ -72,7 +59,7 @@ async fn a_node_that_still_counts_on_retired_replicas_starts_and_serves_others()
     cluster.stop(node).await;
     let dir = cluster.data_dir(node);
     let kept = dir.with_file_name("kept");
-    copy(&dir.join("identity"), &kept);
+    copy_all(&dir.join("identity"), &kept);
     cluster.start(node).await;
     cluster.whole().await;
     let drain = ClusterChange::Drain { node };
@@ -86,6 +73,14 @@ async fn a_node_that_still_counts_on_retired_replicas_starts_and_serves_others()
     .await;
     assert!(notes(&dir).len() > 1, "the catalog and a partition");
     cluster.stop(node).await;
+    // sled writes on for a moment, and then gives its lock back.
+    let database = fs::File::open(dir.join("identity/db")).unwrap();
+    patient(async {
+        while database.try_lock().is_err() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await;
     fs::remove_dir_all(dir.join("identity")).unwrap();
     fs::rename(&kept, dir.join("identity")).unwrap();
     cluster.start(node).await;
@@ -239,6 +234,42 @@ async fn a_catalog_that_is_rotten_on_a_majority_goes_on_by_command_and_no_node_i
     patient(cluster.node(3).create_space("after", None, SpacePolicy::default())).await.unwrap();
     followed.post(&cluster, 2).await;
     followed.seen(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catalog_that_is_whole_on_a_node_that_answers_is_not_taken_for_damaged() {
+    let mut cluster = Cluster::of(3, 3).await;
+    let before = cluster.node(2).view().groups[0].wanted.clone();
+    cluster.stop(1).await;
+    let data_dir = cluster.place(1);
+    survive(&data_dir, &[], &[2, 3], false).unwrap();
+    let refused = patient(cluster.try_start(1)).await;
+    assert!(matches!(refused, Err(OpenError::CatalogWhole { node: 2 | 3, .. })), "{refused:?}");
+    // The order has not begun.
+    withdraw(&data_dir).unwrap();
+    cluster.start(1).await;
+    cluster.whole().await;
+    assert_eq!(cluster.node(1).view().groups[0].wanted, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_has_begun_goes_on_though_a_catalog_is_whole_after_all() {
+    let mut cluster = Cluster::of(3, 3).await;
+    for node in 1..=3 {
+        cluster.stop(node).await;
+    }
+    let data_dir = cluster.place(1);
+    survive(&data_dir, &[], &[2, 3], false).unwrap();
+    // Nobody contradicts the order, and the start ends behind its beginning.
+    cluster.change = |options| options.feature_level = 1;
+    let refused = patient(cluster.try_start(1)).await;
+    assert!(matches!(refused, Err(OpenError::Refused(_))), "{refused:?}");
+    assert!(matches!(withdraw(&data_dir), Err(SurvivorError::Begun { .. })));
+    cluster.change = |_| {};
+    cluster.start(2).await;
+    cluster.start(3).await;
+    cluster.start(1).await;
+    cluster.whole().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

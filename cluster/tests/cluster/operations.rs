@@ -4,7 +4,6 @@ use fanfold_cluster::catalog::NodeState;
 use fanfold_cluster::view::GroupHealth;
 use fanfold_cluster::{ClusterChange, ClusterRefusal, NodeError};
 use fanfold_storage::ids::PartitionId;
-use fanfold_storage::space::SpacePolicy;
 
 use crate::support::*;
 
@@ -224,73 +223,6 @@ async fn a_partition_that_lost_its_majority_goes_on_with_one_replica() {
     cluster.whole().await;
     followed.post(&cluster, 5).await;
     followed.seen(&cluster).await;
-}
-
-async fn is_known_at_its_address(cluster: &Cluster, node: u64) {
-    let address = cluster.node(node).peer_address().unwrap().to_string();
-    let is_there =
-        |known: &fanfold_cluster::view::NodeView| known.node == node && known.peer_address == address;
-    cluster.agree("where the node listens is known", |view| view.nodes.iter().any(is_there)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_listens_elsewhere_is_known_there() {
-    let mut cluster = Cluster::of(4, 3).await;
-    let mut followed = Followed::new(&cluster).await;
-    // One of them has no replica of the catalog, and nobody can tell it who leads.
-    for node in [3, 4] {
-        cluster.stop(node).await;
-        cluster.move_to(node, None);
-        cluster.start(node).await;
-        is_known_at_its_address(&cluster, node).await;
-        cluster.whole().await;
-    }
-    followed.post(&cluster, 3).await;
-    followed.seen(&cluster).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_moves_to_the_address_of_one_that_moves_later_is_known_there() {
-    let mut cluster = Cluster::of(4, 3).await;
-    cluster.stop(3).await;
-    cluster.stop(4).await;
-    let freed = cluster.move_to(4, None);
-    cluster.move_to(3, freed);
-    cluster.start(3).await;
-    // By now it has said where it listens, and was refused.
-    patient(cluster.node(3).create_space("later", None, SpacePolicy::default())).await.unwrap();
-    let refused = cluster.node(1).view().nodes[2].peer_address.clone();
-    assert_ne!(Some(refused), freed.map(|address| address.to_string()));
-    cluster.start(4).await;
-    is_known_at_its_address(&cluster, 4).await;
-    is_known_at_its_address(&cluster, 3).await;
-    cluster.whole().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_that_swap_their_addresses_are_known_there() {
-    let mut cluster = Cluster::of(4, 3).await;
-    let mut followed = Followed::new(&cluster).await;
-    followed.post(&cluster, 3).await;
-    // The first two swap back at last: nobody goes by what they said once.
-    for (one, other, at) in [(3, 4, [4, 3]), (1, 2, [2, 1]), (3, 4, [3, 4])] {
-        cluster.stop(one).await;
-        cluster.stop(other).await;
-        cluster.swap(one, other);
-        cluster.start(one).await;
-        cluster.start(other).await;
-        is_known_at_its_address(&cluster, one).await;
-        is_known_at_its_address(&cluster, other).await;
-        let port =
-            |node: u64, cluster: &Cluster| cluster.any().map().nodes[node as usize - 1].address.clone();
-        assert_eq!(
-            [port(one, &cluster), port(other, &cluster)],
-            at.map(|n| format!("127.0.0.1:{}", 20_000 + n))
-        );
-        cluster.whole().await;
-        followed.post(&cluster, 3).await;
-        followed.seen(&cluster).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

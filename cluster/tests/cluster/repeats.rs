@@ -265,7 +265,7 @@ async fn repeated_overtaken_and_stale_messages_have_no_effect() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let link = Link::to(free, counts.clone(), node).await;
         cluster.reserve(node, free);
-        cluster.tell(node, link.address);
+        cluster.tell(node, Some(link.address));
         links.push(link);
         cluster.start(node).await;
     }

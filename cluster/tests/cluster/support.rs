@@ -1,8 +1,9 @@
 //! Owns what the tests of a cluster share: nodes that can be stopped and started, and a client that finds the leaders.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -226,9 +227,14 @@ impl Cluster {
         self.places.get_mut(&other).unwrap().port = of_one;
     }
 
-    /// Lets a node that does not run tell the others to find it at an address.
-    pub fn tell(&mut self, number: u64, address: SocketAddr) {
-        self.places.get_mut(&number).unwrap().told = Some(address);
+    /// Lets a node that does not run tell the others to find it at an address, or where it listens.
+    pub fn tell(&mut self, number: u64, address: Option<SocketAddr>) {
+        self.places.get_mut(&number).unwrap().told = address;
+    }
+
+    /// Lets a node that does not run tell clients to find it at a port.
+    pub fn set_port(&mut self, number: u64, port: u64) {
+        self.places.get_mut(&number).unwrap().port = port;
     }
 
     /// Gives a node that does not run a clock of its own.
@@ -421,6 +427,19 @@ impl Followed {
     pub async fn seen(&self, cluster: &Cluster) {
         for reader in &self.readers {
             cluster.sees(*reader, &self.posts).await;
+        }
+    }
+}
+
+/// Copies a directory with all that is in it.
+pub fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for item in fs::read_dir(from).unwrap().map(|item| item.unwrap().path()) {
+        let name = to.join(item.file_name().unwrap());
+        if item.is_dir() {
+            copy_all(&item, &name);
+        } else {
+            fs::copy(&item, name).unwrap();
         }
     }
 }

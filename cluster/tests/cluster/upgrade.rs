@@ -1,6 +1,8 @@
 //! Nodes of several versions of the program in one cluster, and the raising of its feature level (R3).
 
-use fanfold_cluster::{ClusterChange, ClusterRefusal, NodeError, OpenError};
+use std::fs;
+
+use fanfold_cluster::{ClusterChange, ClusterRefusal, NodeError, NodeFailure, NodeOptions, OpenError};
 
 use crate::support::*;
 
@@ -54,4 +56,47 @@ async fn the_feature_level_is_raised_when_every_node_runs_the_newer_program() {
     cluster.whole().await;
     followed.post(&cluster, 2).await;
     followed.seen(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_an_older_program_that_did_not_hear_of_the_raising_ends_when_it_does() {
+    let mut cluster = Cluster::empty(3);
+    cluster.change = |options| options.feature_level = 1;
+    cluster.start(1).await;
+    cluster.stop(1).await;
+    cluster.change = |_| {};
+    for node in 1..=4 {
+        cluster.start(node).await;
+    }
+    cluster.whole().await;
+    // It has no replica, so that nothing but this directory tells it of the cluster.
+    cluster.stop(4).await;
+    let (data_dir, before) = (cluster.data_dir(4), tempfile::tempdir().unwrap());
+    copy_all(&data_dir, before.path());
+    cluster.start(4).await;
+    cluster.agree("everybody is heard", |view| view.nodes.iter().all(|node| node.is_alive)).await;
+    assert_eq!(upgrade(&cluster, 1, false).await, Ok((1, NEWER)));
+    for node in 1..=4 {
+        cluster.kill(node).await;
+    }
+    fs::remove_dir_all(&data_dir).unwrap();
+    copy_all(before.path(), &data_dir);
+    let older = |options: &mut NodeOptions| options.feature_level = 1;
+    cluster.change = older;
+    cluster.start(4).await;
+    // It knows no better.
+    cluster.change = |_| {};
+    for node in 1..=3 {
+        cluster.start(node).await;
+    }
+    let failed = patient(cluster.node(4).failed()).await;
+    assert_eq!(failed, NodeFailure::FeatureLevel { needed: NEWER, supported: 1 });
+    cluster.stop(4).await;
+    cluster.change = older;
+    let refused = patient(cluster.try_start(4)).await.unwrap_err();
+    let too_old = ClusterRefusal::FeatureLevel { needed: NEWER, supported: 1 };
+    assert!(matches!(&refused, OpenError::Refused(why) if *why == too_old), "{refused:?}");
+    cluster.change = |_| {};
+    cluster.start(4).await;
+    cluster.whole().await;
 }

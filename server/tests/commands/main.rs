@@ -4,6 +4,7 @@
 mod backup;
 mod by_hand;
 mod cluster;
+mod damaged;
 mod export;
 mod import;
 mod memory;
@@ -15,3 +16,4 @@ mod replicas;
 mod runbook;
 mod start;
 mod stop;
+mod upgrade;

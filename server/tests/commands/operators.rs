@@ -31,7 +31,8 @@ fn operator_is_told_what_cannot_be_and_who_is_missing() {
     without_a_majority(&one, &ids);
 }
 
-fn id_of(by: &Node, node: &Node) -> String {
+/// The id of a node, as one of them knows it.
+pub fn id_of(by: &Node, node: &Node) -> String {
     let nodes = by.json(&["node", "list"]);
     let found = nodes.as_array().unwrap().iter().find(|known| known["address"] == node.address).unwrap();
     found["node"].as_str().unwrap().to_owned()

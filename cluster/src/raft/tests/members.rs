@@ -75,6 +75,31 @@ async fn changes_that_cannot_be_made_are_refused_and_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_member_answered_before_its_connections_were_begun_anew_does_not_count() {
+    let trio = Trio::without_time().await;
+    let (leader, _) = trio.propose(&[0, 1, 2], "one").await;
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    let (lost, left) = (trio.group(others[0]).replica(), trio.group(others[1]).replica());
+    let group = trio.group(leader);
+    let near = async |replica: ReplicaId| {
+        while !group.is_near(replica) {
+            tokio::task::yield_now().await;
+        }
+    };
+    near(lost).await;
+    // From now on nothing new is answered, and what was answered is younger than any silence that counts.
+    trio.wire.cut_appends(leader, others[0]);
+    assert!(group.is_ready(lost));
+    trio.wire.connect_anew(others[0]);
+    assert!(!group.is_ready(lost), "another process may be there");
+    assert!(!group.is_near(lost));
+    assert!(group.is_ready(left));
+    trio.wire.heal_appends();
+    near(lost).await;
+    assert!(group.is_ready(lost), "it has answered since");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leadership_is_handed_over_under_load_and_nothing_is_lost() {
     let trio = Arc::new(Trio::new(quick()).await);
     let (first, _) = trio.propose(&[0, 1, 2], "begin").await;

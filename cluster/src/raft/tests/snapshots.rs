@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use fanfold_storage::fs::FileSystem;
+use tokio::task::JoinHandle;
 
 use super::*;
 
@@ -228,19 +229,36 @@ fn slow_directory(disk: &FaultFs) -> (GroupDirectory, Receiver<()>, SyncSender<(
     (GroupDirectory { pace: Arc::new(pace), ..memory_directory(disk) }, asked, allow)
 }
 
+/// A group with some entries, whose writer of snapshots waits.
+struct Slow {
+    node: Single,
+    asked: Receiver<()>,
+    allow: SyncSender<()>,
+}
+
+impl Slow {
+    async fn written() -> Self {
+        let disk = FaultFs::new();
+        let log = open_memory_log(&disk);
+        let (directory, asked, allow) = slow_directory(&disk);
+        let group = open_single(directory, &log, Formation::New).await.unwrap();
+        let mut node = Single { disk, log, group, acked: Vec::new() };
+        node.write(25).await;
+        Self { node, asked, allow }
+    }
+}
+
+/// Takes a snapshot meanwhile.
+fn snapshot(node: &Single) -> JoinHandle<Result<bool, FileError>> {
+    let group = node.group.clone();
+    tokio::spawn(async move { group.snapshot(&group.turn().await).await })
+}
+
 #[tokio::test]
 async fn entries_are_applied_while_the_disk_keeps_a_snapshot_waiting() {
-    let disk = FaultFs::new();
-    let log = open_memory_log(&disk);
-    let (directory, asked, allow) = slow_directory(&disk);
-    let group = open_single(directory, &log, Formation::New).await.unwrap();
-    let mut node = Single { disk, log, group, acked: Vec::new() };
-    node.write(25).await;
+    let Slow { mut node, asked, allow } = Slow::written().await;
     let index = node.group.applied_index();
-    let taken = tokio::spawn({
-        let group = node.group.clone();
-        async move { group.snapshot(&group.turn().await).await }
-    });
+    let taken = snapshot(&node);
     let mut pieces = 0;
     while !taken.is_finished() {
         if asked.try_recv().is_ok() {
@@ -261,17 +279,9 @@ async fn entries_are_applied_while_the_disk_keeps_a_snapshot_waiting() {
 
 #[tokio::test]
 async fn applying_waits_for_a_cut_that_has_saved_as_much_as_it_may() {
-    let disk = FaultFs::new();
-    let log = open_memory_log(&disk);
-    let (directory, asked, allow) = slow_directory(&disk);
-    let group = open_single(directory, &log, Formation::New).await.unwrap();
-    let mut node = Single { disk, log, group, acked: Vec::new() };
-    node.write(25).await;
+    let Slow { mut node, asked, allow } = Slow::written().await;
     node.group.change(|notebook| notebook.cut_lines_max = Some(3)).await;
-    let taken = tokio::spawn({
-        let group = node.group.clone();
-        async move { group.snapshot(&group.turn().await).await }
-    });
+    let taken = snapshot(&node);
     while asked.try_recv().is_err() {
         tokio::task::yield_now().await;
     }
@@ -298,17 +308,9 @@ async fn applying_waits_for_a_cut_that_has_saved_as_much_as_it_may() {
 
 #[tokio::test]
 async fn a_cut_that_fails_lets_go_whoever_waits_for_it() {
-    let disk = FaultFs::new();
-    let log = open_memory_log(&disk);
-    let (directory, asked, allow) = slow_directory(&disk);
-    let group = open_single(directory, &log, Formation::New).await.unwrap();
-    let mut node = Single { disk, log, group, acked: Vec::new() };
-    node.write(25).await;
+    let Slow { mut node, asked, allow } = Slow::written().await;
     node.group.change(|notebook| notebook.cut_lines_max = Some(0)).await;
-    let taken = tokio::spawn({
-        let group = node.group.clone();
-        async move { group.snapshot(&group.turn().await).await }
-    });
+    let taken = snapshot(&node);
     while asked.try_recv().is_err() {
         tokio::task::yield_now().await;
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use fanfold_storage::fs::FileSystem;
 use futures_util::future::BoxFuture;
@@ -39,6 +40,8 @@ struct WireState {
     append_delay: Duration,
     /// Whose entries do not reach whom.
     cut: Option<(ReplicaId, ReplicaId)>,
+    /// Since when the connections with a node are open, if they were begun anew.
+    open_since: BTreeMap<String, Instant>,
 }
 
 impl Wire {
@@ -56,6 +59,16 @@ impl Wire {
     pub fn cut_appends(&self, source: usize, target: usize) {
         let replica = |node| ReplicaId(node as u64 + 1);
         self.0.lock().unwrap().cut = Some((replica(source), replica(target)));
+    }
+
+    /// All entries reach everybody again.
+    pub fn heal_appends(&self) {
+        self.0.lock().unwrap().cut = None;
+    }
+
+    /// Ends all connections with a node, and begins them anew.
+    pub fn connect_anew(&self, node: usize) {
+        self.0.lock().unwrap().open_since.insert(format!("node-{}", node + 1), Instant::now());
     }
 
     /// How many messages with entries, or heartbeats, there were.
@@ -114,6 +127,11 @@ impl PeerTransport for Watched {
             }
             sent.send(request).await
         })
+    }
+
+    fn counts(&self, address: &ReplicaAddress, ago: Duration) -> bool {
+        let state = self.wire.0.lock().unwrap();
+        state.open_since.get(&address.0).is_none_or(|since| since.elapsed() >= ago)
     }
 }
 
