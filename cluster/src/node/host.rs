@@ -196,8 +196,7 @@ impl Host {
         self.hosted.write().insert(group, hosted);
     }
 
-    /// Opens a replica of a partition, or notes that it is damaged on this node. One whose retirement was stopped is
-    /// retired to the end.
+    /// Opens a replica of a partition, or notes that it is damaged on this node. One whose retirement was stopped is retired.
     pub async fn open_or_note(
         &self,
         id: PartitionId,
@@ -205,18 +204,21 @@ impl Host {
         formation: Formation,
     ) -> Result<(), OpenError> {
         let group = crate::map::group_of(Some(id));
-        match self.open(group, replica, formation).await {
-            Err(OpenError::Partition { source, .. }) if source.is_damage() => {
-                tracing::error!(
-                    partition = id.0,
-                    error = %source,
-                    "the partition refuses service on this node, and the others go on; with other replicas it is filled anew by them, \
-                     alone it has to be restored (`fanfold backup restore --partition {id}`), or go on with what is left \
-                     (`fanfold partition salvage {id} --data-dir DIR --dry-run` says what that loses)"
-                );
-                self.partitions.mark_damaged(id);
-                Ok(())
-            }
+        let opened = self.open(group, replica, formation).await;
+        if let Err(OpenError::Partition { source, .. }) = &opened
+            && let Some(damage) = source.damage()
+        {
+            tracing::error!(
+                partition = id.0,
+                error = %source,
+                "the partition refuses service on this node, and the others go on; with other replicas it is filled anew by them, \
+                 alone it has to be restored (`fanfold backup restore --partition {id}`), or go on with what is left \
+                 (`fanfold partition salvage {id} --data-dir DIR --dry-run` says what that loses)"
+            );
+            self.partitions.mark_damaged(id, damage);
+            return Ok(());
+        }
+        match opened {
             Err(OpenError::Partition { source: raft::OpenError::Retired { .. }, .. }) => {
                 self.retire(group, replica).await
             }
