@@ -92,7 +92,8 @@ struct Common {
     /// At most so many lines a second.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// Where lines that were not imported are listed: file, line, reason. Otherwise beside the first file, with `.rejects`.
+    /// Where lines that were not imported are listed: file, line, reason. Otherwise beside the first file, with `.rejects`. A dry run
+    /// lists them only in a file that is named, and overwrites none.
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
     /// Where it is noted how far the import is. Otherwise beside the first file, with `.import`.
@@ -208,7 +209,13 @@ fn check_outputs(common: &Common, job: &Job, rejects: &Path) -> Result<(), Impor
         }
         named.push((path, what));
     }
-    Ok(())
+    // It may be the list of an import, which goes on with it or was done before.
+    let list = Some(rejects).filter(|_| common.dry_run && writes_rejects);
+    let holds = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() > 0);
+    match list.filter(|path| !is_stream(path) && holds(path)) {
+        Some(path) => Err(ImportError::Exists { path: path.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 /// Where a file is or would be, however it is named.
