@@ -149,6 +149,8 @@ async fn import(common: Common, job: Job) -> Result<(), CliError> {
     let format = format(&common)?;
     let rejects = common.rejects.clone().unwrap_or_else(|| beside(&common.files[0], ".rejects"));
     check_outputs(&common, &job, &rejects)?;
+    let named: Vec<_> = common.files.iter().filter(|file| !is_stream(file)).cloned().collect();
+    crate::export::check(&named).map_err(ImportError::from)?;
     if common.state.is_some() && !common.dry_run && state_path(&common).is_none() {
         eprintln!("fanfold: --state has no effect: pipes and standard input cannot be gone on with");
     }

@@ -96,6 +96,9 @@ pub enum ImportError {
         /// The file.
         path: PathBuf,
     },
+    /// An input is not what an export wrote.
+    #[error(transparent)]
+    Export(#[from] crate::export::Mixed),
     /// An input cannot be read.
     #[error("cannot read {}: {source}; run the same command again to go on", path.display())]
     Read {
