@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fanfold_storage::command::Refusal;
 use fanfold_storage::ids::{GraphId, PartitionId, SpaceId};
@@ -10,12 +11,13 @@ use thiserror::Error;
 
 use crate::change::ClusterRefusal;
 use crate::map::{Whereabouts, group_of};
-use crate::raft::{self, ProposeError, ReadError, StopReason};
+use crate::raft::{self, Damage, ProposeError, ReadError, StopReason};
 
 mod range;
 mod said;
 
 pub use range::RangeField;
+pub(crate) use said::because;
 use said::{holder, own_log, to_do, whose};
 
 /// Why a node was not opened. Nothing that was answered before is lost by it.
@@ -417,10 +419,12 @@ pub enum NodeError {
     #[error(transparent)]
     Cluster(#[from] ClusterRefusal),
     /// What this node has of the partition is damaged, and nobody else has a replica of it.
-    #[error("partition {partition} is damaged on this node and refuses service")]
+    #[error("partition {partition} is damaged on this node and refuses service: {}", because(damage.as_deref()))]
     Damaged {
         /// Which.
         partition: PartitionId,
+        /// What is damaged of it; none if another node answered so.
+        damage: Option<Arc<Damage>>,
     },
 }
 

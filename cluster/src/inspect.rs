@@ -10,7 +10,7 @@ use fanfold_storage::codec::Malformed;
 use fanfold_storage::command::{Command, decode_batch};
 use fanfold_storage::fs::RealFs;
 use fanfold_storage::ids::Stamp;
-use fanfold_storage::log::{AffectedGroups, GroupId};
+use fanfold_storage::log::{AffectedGroups, Damage, GroupId};
 use thiserror::Error;
 
 use crate::backup::{Restored, copy_all};
@@ -128,18 +128,24 @@ pub fn name_of(group: GroupId) -> String {
         .map_or_else(|| "the catalog".to_owned(), |partition| format!("partition {partition}"))
 }
 
-/// Whose records may have stood in a damaged place of a log with records of the `known` groups.
-pub fn concerned(affected: &AffectedGroups, known: &[GroupId]) -> String {
+/// Whose records may have stood in a damaged place of a log of these groups, and count.
+pub fn concerned(damage: &Damage, known: &[GroupId]) -> String {
     let named = |groups: &mut dyn Iterator<Item = &GroupId>| {
+        let groups = groups.filter(|group| damage.concerns(**group));
         groups.map(|group| name_of(*group)).collect::<Vec<_>>().join(", ")
     };
-    match affected {
+    let named = match &damage.groups {
         AffectedGroups::Listed(groups) if groups.is_empty() => {
             "nobody, for they also stand elsewhere".to_owned()
         }
         AffectedGroups::Listed(groups) => named(&mut groups.iter()),
-        AffectedGroups::ByMask(_) => named(&mut known.iter().filter(|group| affected.contains(**group))),
-        _ => "any partition, and the catalog".to_owned(),
+        AffectedGroups::All if damage.forgotten.is_empty() => "any partition, and the catalog".to_owned(),
+        _ => named(&mut known.iter()),
+    };
+    match named.is_empty() {
+        true if damage.forgotten.is_empty() => "partitions of which nothing else is there".to_owned(),
+        true => "nobody any more, for they began anew".to_owned(),
+        false => named,
     }
 }
 

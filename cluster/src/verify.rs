@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use fanfold_storage::fs::{FileSystem, RealFs};
 use fanfold_storage::log::{
-    AffectedGroups, GroupId, Image, Inspected, LogHold, OpenError as LogOpenError, inspect,
+    AffectedGroups, Damage as LogDamage, GroupId, Image, Inspected, LogHold, OpenError as LogOpenError,
+    inspect,
 };
 use fanfold_storage::snapshot::{FileHold, Found, Listed, Manifest, SnapshotError, SnapshotStore};
 
@@ -92,7 +93,8 @@ pub fn verify_data_dir(data_dir: &Path, meter: &Meter) -> Result<Report, VerifyE
     meter.enter(Phase::Log);
     match Image::read(&RealFs, &log_dir, None, &|bytes| meter.take_or_end(bytes)) {
         Ok(image) => {
-            report.log(&image);
+            let known: Vec<_> = newest.iter().map(|(group, _, _)| *group).collect();
+            report.log(&image, &known);
             for (group, dir, whole) in newest {
                 report.reach(&image, group, &dir, whole);
             }
@@ -175,7 +177,11 @@ pub(crate) fn verify_held(held: Held, meter: &Meter) -> Result<Report, Cancelled
     }
     meter.check()?;
     match read {
-        Ok(image) => report.log(&image),
+        Ok(image) => {
+            let known: Vec<_> =
+                groups.iter().map(|held| held.group).chain(refusing.iter().copied()).collect();
+            report.log(&image, &known);
+        }
         Err(error) => report.unreadable_log(&error),
     }
     drop(log);
@@ -377,21 +383,37 @@ impl Report {
 
     /// What is wrong with what a log has of these groups.
     pub(crate) fn log_of_groups(&mut self, image: &Image, groups: &[GroupId]) {
-        self.log_of(image, &|affected| groups.iter().any(|group| affected.contains(*group)));
+        self.files += 1;
+        for damage in &image.recovered().damaged {
+            if groups.iter().any(|group| damage.concerns(*group)) {
+                self.damage(damage, groups);
+            }
+        }
     }
 
-    fn log(&mut self, image: &Image) {
-        self.log_of(image, &|_| true);
-    }
-
-    fn log_of(&mut self, image: &Image, counts: &dyn Fn(&AffectedGroups) -> bool) {
+    /// What is wrong with a log of a node that has these groups. What only groups had records in that began anew behind it concerns
+    /// nobody any more.
+    fn log(&mut self, image: &Image, groups: &[GroupId]) {
         self.files += 1;
         let recovered = image.recovered();
-        for damage in recovered.damaged.iter().filter(|damage| counts(&damage.groups)) {
-            let whose = concerned(&damage.groups, &recovered.groups);
-            let what = format!("the log is damaged; records may be missing of {whose}");
-            self.findings.push(Finding { path: damage.path.clone(), offset: Some(damage.offset), what });
+        let known: BTreeSet<_> = groups.iter().chain(&recovered.groups).copied().collect();
+        let known: Vec<_> = known.into_iter().collect();
+        for damage in &recovered.damaged {
+            let is_over = !damage.forgotten.is_empty()
+                && match &damage.groups {
+                    AffectedGroups::Listed(groups) => groups.is_subset(&damage.forgotten),
+                    _ => !known.iter().any(|group| damage.concerns(*group)),
+                };
+            if !is_over {
+                self.damage(damage, &known);
+            }
         }
+    }
+
+    fn damage(&mut self, damage: &LogDamage, known: &[GroupId]) {
+        let whose = concerned(damage, known);
+        let what = format!("the log is damaged; records may be missing of {whose}");
+        self.findings.push(Finding { path: damage.path.clone(), offset: Some(damage.offset), what });
     }
 
     fn unreadable_log(&mut self, error: &LogOpenError) {

@@ -211,7 +211,7 @@ pub enum Status {
     ShuttingDown,
     /// A partition's data is damaged on this node and it refuses service.
     #[error(
-        "partition {partition} is damaged on this node and refuses service; see the node's log for file and offset"
+        "partition {partition} is damaged on this node and refuses service; `fanfold verify` of the node names file and offset"
     )]
     DamagedPartition {
         /// The partition.

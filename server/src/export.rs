@@ -4,9 +4,11 @@
 //!   changes, and nothing expires that had not before.
 //! - Files get their names when all are whole; an export that fails leaves an earlier one as it was. In its directory it takes the place
 //!   of that: files of the same kind that it did not write go, so that no two exports are mixed. Only of partitions that it leaves out
-//!   those of the earlier one stay.
+//!   those of the earlier one stay. A list beside the files says which are whole (`export/contents.rs`).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod contents;
+
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +23,9 @@ use fanfold_storage::entry::{Audience, Entry};
 use fanfold_storage::ids::{GraphId, PartitionId, SpaceId, Stamp};
 use fanfold_storage::partition::{ExportedEdge, Partition};
 use fanfold_storage::segment::SegmentError;
+
+use contents::{Contents, Hashed, Written};
+pub(crate) use contents::{Mixed, check};
 
 use crate::import::STDIN as STDOUT;
 use crate::import::json::{EntryLine, ReferenceLine, Scalar, from_bytes};
@@ -87,6 +92,9 @@ pub enum ExportError {
     /// Lines that need files of their own.
     #[error("edges and entries, or edges of several graphs, need a directory: name one with --out")]
     Mixed,
+    /// The list of the files of an earlier export cannot be used.
+    #[error(transparent)]
+    Contents(#[from] contents::Mixed),
     /// A file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -143,8 +151,26 @@ pub(crate) struct Order {
 pub(crate) struct Exported {
     pub(crate) edges: u64,
     pub(crate) entries: u64,
-    /// Partitions that are damaged, or not in the backup, and of which there is nothing.
-    pub(crate) left_out: Vec<u16>,
+    /// Partitions of which there is nothing.
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+/// A partition that is not exported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LeftOut {
+    pub(crate) partition: u16,
+    /// What is damaged of it; none if it is not in the backup.
+    pub(crate) damage: Option<String>,
+}
+
+impl Exported {
+    /// The same, told of the directories that have a likeness.
+    fn of(mut self, dirs: &[PathBuf], likeness: &Path) -> Self {
+        for damage in self.left_out.iter_mut().filter_map(|left| left.damage.as_mut()) {
+            *damage = told_of(damage, dirs, likeness);
+        }
+        self
+    }
 }
 
 /// Exports a backup, which is one moment of a node that ran, or those of the nodes of a cluster: of each partition the one that goes
@@ -159,13 +185,13 @@ pub(crate) async fn export_backups(
     let place = place_beside(&order.out)?;
     let (accepts_loss, meter) = (order.leaves_out_damaged, Arc::clone(&order.meter));
     let data_dir = place.dir.path().join("data");
-    let dirs = backups.iter().map(|backup| backup.dir.clone()).collect();
+    let dirs: Vec<_> = backups.iter().map(|backup| backup.dir.clone()).collect();
     let target = data_dir.clone();
     let put = tokio::task::spawn_blocking(move || restore_all(&backups, accepts_loss, &target, &meter));
     let empty = put.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     let options = NodeOptions::new(&data_dir);
     let exported = open_and_export(options, order, &empty, done).await;
-    exported.map_err(|error| error.of(dirs, data_dir))
+    exported.map(|all| all.of(&dirs, &data_dir)).map_err(|error| error.of(dirs, data_dir))
 }
 
 /// Exports a data directory on which no node runs, and changes nothing in it: a likeness of it is made beside the files, of copies of
@@ -188,7 +214,8 @@ pub(crate) async fn export(
     // What is there is used as it is.
     options.log.segment_bytes = likeness.log_segment_bytes.unwrap_or(options.log.segment_bytes);
     let exported = open_and_export(options, order, &[], done).await;
-    exported.map_err(|error| error.of(vec![data_dir.to_owned()], likeness.dir.clone()))
+    let dirs = vec![data_dir.to_owned()];
+    exported.map(|all| all.of(&dirs, &likeness.dir)).map_err(|error| error.of(dirs, likeness.dir.clone()))
 }
 
 impl Order {
@@ -204,32 +231,57 @@ impl Order {
 
     /// Gives files their names, so that they are there after a loss of power; then files of earlier exports of the same kind go, but
     /// for those of partitions that are left out, and whatever is unfinished.
-    fn name_all(&self, written: &BTreeSet<String>, left_out: &[u16]) -> Result<(), ExportError> {
+    fn name_all(&self, written: &BTreeMap<String, Written>, left_out: &[LeftOut]) -> Result<(), ExportError> {
         if self.is_to_stdout() {
             return Ok(());
         }
-        for path in written.iter().map(|name| self.out.join(name)) {
+        let failed = |source| ExportError::Write { path: self.out.clone(), source };
+        let is_left_out = |partition| left_out.iter().any(|left| left.partition == partition);
+        let is_ours =
+            |name: &str| self.what.partition_of(name).is_some_and(|partition| !is_left_out(partition));
+        let mut contents = Contents::load(&self.out)?;
+        contents.files.retain(|name, _| !is_ours(name));
+        contents.unfinished.retain(|name| !is_ours(name));
+        let mut begun = contents.clone();
+        let is_there = |name: &String| is_ours(name) && !name.ends_with(UNFINISHED);
+        begun.unfinished.extend(self.names()?.into_iter().filter(is_there));
+        begun.unfinished.extend(written.keys().cloned());
+        begun.store(&self.out).map_err(failed)?;
+        for path in written.keys().map(|name| self.out.join(name)) {
             let renamed = std::fs::rename(unfinished(&path), &path);
             renamed.map_err(|source| ExportError::Write { path, source })?;
         }
-        let synced = File::open(&self.out).and_then(|dir| dir.sync_all());
-        synced.map_err(|source| ExportError::Write { path: self.out.clone(), source })?;
-        let is_earlier = |partition, name: &str| !written.contains(name) && !left_out.contains(&partition);
-        self.remove(|partition, name| name.ends_with(UNFINISHED) || is_earlier(partition, name))
+        let sync = || File::open(&self.out).and_then(|dir| dir.sync_all());
+        sync().map_err(failed)?;
+        let is_earlier = |name: &str| is_ours(name) && !written.contains_key(name);
+        self.remove(|name| name.ends_with(UNFINISHED) || is_earlier(name))?;
+        sync().map_err(failed)?;
+        contents.files.extend(written.clone());
+        contents.store(&self.out).map_err(failed)
     }
 
-    /// Removes those of the files that an export of this writes, by partition and name.
-    fn remove(&self, goes: impl Fn(u16, &str) -> bool) -> Result<(), ExportError> {
+    /// Removes those of the files that an export of this writes, by name.
+    fn remove(&self, goes: impl Fn(&str) -> bool) -> Result<(), ExportError> {
         let failed = |source| ExportError::Write { path: self.out.clone(), source };
-        for item in std::fs::read_dir(&self.out).map_err(failed)? {
-            let item = item.map_err(failed)?;
-            let name = item.file_name();
-            let goes = |name: &str| Some(goes(self.what.partition_of(name)?, name));
-            if name.to_str().and_then(goes) == Some(true) && item.file_type().map_err(failed)?.is_file() {
-                std::fs::remove_file(item.path()).map_err(failed)?;
-            }
+        for name in self.names()?.into_iter().filter(|name| goes(name)) {
+            std::fs::remove_file(self.out.join(name)).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// The names of the plain files that an export of this writes, finished or not.
+    fn names(&self) -> Result<Vec<String>, ExportError> {
+        let failed = |source| ExportError::Write { path: self.out.clone(), source };
+        let mut names = Vec::new();
+        for item in std::fs::read_dir(&self.out).map_err(failed)? {
+            let item = item.map_err(failed)?;
+            let name = item.file_name().into_string().ok();
+            let Some(name) = name.filter(|name| self.what.partition_of(name).is_some()) else { continue };
+            if item.file_type().map_err(failed)?.is_file() {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 }
 
@@ -296,13 +348,13 @@ fn export_node(
     missing: &[u16],
     done: &mut impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
-    let mut written = BTreeSet::new();
+    let mut written = BTreeMap::new();
     let exported = export_partitions(node, order, missing, &mut written, done);
     match &exported {
         Ok(all) => order.name_all(&written, &all.left_out)?,
         Err(_) if !order.is_to_stdout() => {
             // What stays of it the next export removes.
-            let _ = order.remove(|_, name| name.ends_with(UNFINISHED));
+            let _ = order.remove(|name| name.ends_with(UNFINISHED));
         }
         Err(_) => {}
     }
@@ -314,7 +366,7 @@ fn export_partitions(
     node: &Arc<Node>,
     order: &Order,
     missing: &[u16],
-    written: &mut BTreeSet<String>,
+    written: &mut BTreeMap<String, Written>,
     done: &mut impl FnMut(u16, u16),
 ) -> Result<Exported, ExportError> {
     let what = order.what;
@@ -326,7 +378,7 @@ fn export_partitions(
     }
     for n in 0..node.partitions() {
         if missing.contains(&n) {
-            all.left_out.push(n);
+            all.left_out.push(LeftOut { partition: n, damage: None });
             done(n + 1, node.partitions());
             continue;
         }
@@ -346,10 +398,9 @@ fn export_partitions(
                 all.entries += exported.entries;
             }
             Err(error) if order.leaves_out_damaged && error.is_damage() => {
-                tracing::warn!(partition = n, %error, "the partition is left out");
                 // What was written of it is not all.
-                written.retain(|name| what.partition_of(name) != Some(n));
-                all.left_out.push(n);
+                written.retain(|name, _| what.partition_of(name) != Some(n));
+                all.left_out.push(LeftOut { partition: n, damage: Some(error.to_string()) });
             }
             Err(error) => return Err(error),
         }
@@ -389,7 +440,7 @@ fn export_edges(
     partition: &Partition,
     graphs: &BTreeMap<GraphId, String>,
     order: &Order,
-    written: &mut BTreeSet<String>,
+    written: &mut BTreeMap<String, Written>,
 ) -> Result<u64, ExportError> {
     let mut files: BTreeMap<GraphId, OutFile> = BTreeMap::new();
     let mut count = 0;
@@ -415,7 +466,7 @@ fn export_entries(
     partition: &Partition,
     spaces: &BTreeMap<SpaceId, String>,
     order: &Order,
-    written: &mut BTreeSet<String>,
+    written: &mut BTreeMap<String, Written>,
 ) -> Result<u64, ExportError> {
     let mut file = OutFile::create(&order.out, &format!("entries.{:04}.jsonl", partition.id()))?;
     let mut count = 0;
@@ -469,7 +520,7 @@ struct OutFile {
 }
 
 enum Sink {
-    Packed(zstd::Encoder<'static, BufWriter<File>>),
+    Packed(zstd::Encoder<'static, BufWriter<Hashed>>),
     Stdout(BufWriter<io::Stdout>),
 }
 
@@ -482,7 +533,7 @@ impl OutFile {
         let path = out.join(format!("{name}.zst"));
         let create = || {
             std::fs::create_dir_all(out)?;
-            zstd::Encoder::new(BufWriter::new(File::create(unfinished(&path))?), ZSTD_LEVEL)
+            zstd::Encoder::new(BufWriter::new(Hashed::new(File::create(unfinished(&path))?)), ZSTD_LEVEL)
         };
         match create() {
             Ok(encoder) => Ok(Self { path, sink: Sink::Packed(encoder) }),
@@ -498,17 +549,17 @@ impl OutFile {
         written.map_err(|source| ExportError::Write { path: self.path.clone(), source })
     }
 
-    /// Makes the file durable, and answers the name that it is to get.
-    fn finish(self) -> Result<Option<String>, ExportError> {
+    /// Makes the file durable, and answers the name that it is to get, and what was written.
+    fn finish(self) -> Result<Option<(String, Written)>, ExportError> {
         let Self { path, sink } = self;
         let finish = || match sink {
-            Sink::Stdout(mut sink) => sink.flush(),
+            Sink::Stdout(mut sink) => sink.flush().map(|()| None),
             Sink::Packed(sink) => {
-                sink.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+                sink.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.finish().map(Some)
             }
         };
-        finish().map_err(|source| ExportError::Write { path: path.clone(), source })?;
-        Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()))
+        let written = finish().map_err(|source| ExportError::Write { path: path.clone(), source })?;
+        Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()).zip(written))
     }
 }
 

@@ -91,12 +91,11 @@ async fn ready(State(site): State<Site>) -> impl IntoResponse {
     let status = node.status();
     let broken = status.partitions.iter().filter(|partition| partition.is_damaged);
     let damaged = status.damaged.iter().copied().chain(broken.map(|partition| partition.partition));
-    let damaged: Vec<String> = damaged.map(|partition| partition.to_string()).collect();
+    let damaged: Vec<String> = damaged.map(|id| format!("{}\n", node.damaged(id))).collect();
     if damaged.is_empty() {
         return (StatusCode::OK, "ready\n".to_owned());
     }
-    let text = format!("partitions {} are damaged and refuse service\n", damaged.join(", "));
-    (StatusCode::SERVICE_UNAVAILABLE, text)
+    (StatusCode::SERVICE_UNAVAILABLE, damaged.concat())
 }
 
 async fn figures(State(site): State<Site>) -> impl IntoResponse {

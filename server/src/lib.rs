@@ -21,6 +21,7 @@ mod names;
 pub mod server;
 mod test_node;
 mod translate;
+mod unread_page;
 pub mod workload;
 
 pub use test_node::{TestNode, TestNodeError};

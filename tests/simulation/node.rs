@@ -215,14 +215,14 @@ async fn propose(
 ) -> Option<Answer> {
     let proposed = world.replica(node, partition)?.propose(command).await;
     if let Err(NodeError::Damaged { .. }) = proposed {
-        return damaged(world, node, Err(NodeError::Damaged { partition }));
+        return damaged(world, node, proposed.map(|(_, outcome)| Answer::Proposed(outcome)));
     }
     proposed.ok().map(|(_, outcome)| Answer::Proposed(outcome))
 }
 
 /// A partition is never damaged by what was committed.
 fn damaged<T>(world: &World, node: usize, read: Result<T, NodeError>) -> Option<T> {
-    if let Err(NodeError::Damaged { partition }) = &read {
+    if let Err(NodeError::Damaged { partition, .. }) = &read {
         world.violate(format!("partition {} is damaged on node {node}", partition.0));
     }
     read.ok()

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -73,9 +74,9 @@ fn stored_user(user: UserId) -> stored::UserId {
 }
 
 /// Large indexes of segments are mapped: a page of one that the disk does not give ends the process (SIGBUS), as does a file that
-/// somebody cuts, and nothing wrong is answered.
+/// somebody cuts, and nothing wrong is answered. The last words name the file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mapped_index_that_is_cut_ends_the_process_and_a_restart_has_everything() {
+async fn a_mapped_index_that_is_cut_ends_the_process_which_names_it_and_a_restart_has_everything() {
     const ENTRIES: usize = 30_000;
     let arguments = [
         "--partitions",
@@ -116,9 +117,11 @@ async fn a_mapped_index_that_is_cut_ends_the_process_and_a_restart_has_everythin
     while large().is_empty() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let mut cut = BTreeSet::new();
     let reads = async {
         loop {
             for segment in large() {
+                cut.insert(segment.clone());
                 std::fs::OpenOptions::new().write(true).open(segment).unwrap().set_len(100).unwrap();
             }
             let read = posts.timeline(UserId(1)).limit(200).deadline(Duration::from_secs(1)).pages();
@@ -130,6 +133,12 @@ async fn a_mapped_index_that_is_cut_ends_the_process_and_a_restart_has_everythin
         () = reads => unreachable!("reads go on"),
     };
     assert!(ended.contains("signal: 7"), "{ended}");
+    let log = std::fs::read_to_string(node.log_file()).unwrap();
+    let told = |segment: &PathBuf| {
+        let begin = format!("a page of the mapped file {}, offset ", segment.display());
+        log.lines().any(|line| line.contains(&begin) && line.contains("fanfold verify --data-dir"))
+    };
+    assert!(cut.iter().any(told), "{log}");
     node.restart().await.unwrap();
     let pages: Vec<_> = posts.timeline(UserId(1)).limit(200).pages().try_collect().await.unwrap();
     let shown: BTreeSet<_> = pages.into_iter().flat_map(|page| page.entries).map(|entry| entry.id).collect();

@@ -2,15 +2,16 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fanfold_storage::ids::PartitionId;
 use fanfold_storage::log::{GroupId, LogError};
 use thiserror::Error;
 
-use crate::error::OpenError;
+use crate::error::{OpenError, because};
 use crate::inspect::name_of;
 use crate::meter::Cancelled;
-use crate::raft::FileError;
+use crate::raft::{Damage, FileError};
 use crate::verify::Finding;
 
 /// Why a backup was not made, read or restored.
@@ -84,12 +85,14 @@ pub enum BackupError {
     },
     /// A partition cannot be part of a backup.
     #[error(
-        "partition {partition} is damaged on this node; restore it first (`fanfold backup restore --partition {partition}`), or make \
-         the backup without it: --leave-out-damaged"
+        "partition {partition} is damaged on this node ({}); restore it first (`fanfold backup restore --partition {partition}`), or make \
+         the backup without it: --leave-out-damaged", because(damage.as_deref())
     )]
     Refusing {
         /// Which.
         partition: PartitionId,
+        /// What is damaged of it.
+        damage: Option<Arc<Damage>>,
     },
     /// A group's files could not be brought to disk.
     #[error("{}: {source}", name_of(GroupId(*group)))]

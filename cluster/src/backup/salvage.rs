@@ -129,7 +129,7 @@ impl Place {
         let image = Image::read(&**fs, log_dir, None, &|bytes| meter.take_or_end(bytes));
         meter.check()?;
         let image = image?;
-        let is_log_whole = !image.recovered().damaged.iter().any(|damage| damage.groups.contains(*group));
+        let is_log_whole = !image.recovered().damaged.iter().any(|damage| damage.concerns(*group));
         report.log_of_groups(&image, &[*group]);
         report.note(&**fs, dir, *group, Some(replica));
         meter.enter(Phase::Groups);

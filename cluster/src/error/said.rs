@@ -2,7 +2,7 @@
 
 use fanfold_storage::ids::PartitionId;
 
-use crate::raft;
+use crate::raft::{self, Damage};
 
 /// For messages to people: whose a data directory is.
 pub(super) fn whose(node: u64) -> String {
@@ -39,4 +39,12 @@ pub(super) fn to_do(partition: PartitionId, source: &raft::OpenError) -> String 
 /// For messages to people: who holds the lock.
 pub(super) fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// What is damaged, with the file and where in it; another node does not say.
+pub(crate) fn because(damage: Option<&Damage>) -> String {
+    damage.map_or_else(
+        || "`fanfold verify` of the node that has it names file and offset".to_owned(),
+        |damage| damage.what.clone(),
+    )
 }

@@ -198,8 +198,7 @@ impl Host {
         self.hosted.write().insert(group, hosted);
     }
 
-    /// Opens a replica of a partition, or notes that it is damaged on this node. One whose retirement was stopped is
-    /// retired to the end.
+    /// Opens a replica of a partition, or notes that it is damaged on this node. One whose retirement was stopped is retired.
     pub async fn open_or_note(
         &self,
         id: PartitionId,
@@ -207,18 +206,21 @@ impl Host {
         formation: Formation,
     ) -> Result<(), OpenError> {
         let group = crate::map::group_of(Some(id));
-        match self.open(group, replica, formation).await {
-            Err(OpenError::Partition { source, .. }) if source.is_damage() => {
-                tracing::error!(
-                    partition = id.0,
-                    error = %source,
-                    "the partition refuses service on this node, and the others go on; with other replicas it is filled anew by them, \
-                     alone it has to be restored (`fanfold backup restore --partition {id}`), or go on with what is left \
-                     (`fanfold partition salvage {id} --data-dir DIR --dry-run` says what that loses)"
-                );
-                self.partitions.mark_damaged(id);
-                Ok(())
-            }
+        let opened = self.open(group, replica, formation).await;
+        if let Err(OpenError::Partition { source, .. }) = &opened
+            && let Some(damage) = source.damage()
+        {
+            tracing::error!(
+                partition = id.0,
+                error = %source,
+                "the partition refuses service on this node, and the others go on; with other replicas it is filled anew by them, \
+                 alone it has to be restored (`fanfold backup restore --partition {id}`), or go on with what is left \
+                 (`fanfold partition salvage {id} --data-dir DIR --dry-run` says what that loses)"
+            );
+            self.partitions.mark_damaged(id, damage);
+            return Ok(());
+        }
+        match opened {
             Err(OpenError::Partition { source: raft::OpenError::Retired { .. }, .. }) => {
                 self.retire(group, replica).await
             }
@@ -250,15 +252,9 @@ impl Host {
         let (stamps, clock) = (self.stamps.clone(), self.clock.clone());
         tasks.spawn(raise_stamps(partition.clone(), stamps.clone(), stop.clone()));
         tasks.spawn(run_ticker(partition.clone(), stamps.clone(), clock.clone(), stop.clone()));
-        let away_days = self.opening.options.away_days;
-        tasks.spawn(run_activity(
-            partition.clone(),
-            self.partitions.clone(),
-            stamps,
-            clock,
-            away_days,
-            stop.clone(),
-        ));
+        let (all, away_days) = (self.partitions.clone(), self.opening.options.away_days);
+        let activity = run_activity(partition.clone(), all, stamps, clock, away_days, stop.clone());
+        tasks.spawn(activity);
         let settings = DispatcherSettings { journal_events_max: self.opening.options.journal_events_max };
         tasks.spawn(Dispatcher::new(partition.clone(), self.streams.clone(), settings).run(stop.clone()));
         tasks.spawn(Upkeep::new(partition.group().clone(), self.means.clone()).run(stop.clone()));

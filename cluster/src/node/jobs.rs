@@ -9,7 +9,7 @@ use fanfold_storage::log::LogHold;
 use super::Node;
 use crate::backup::{self, BackupError, Contents, GroupOf, Source};
 use crate::blocking::blocking;
-use crate::error::NodeError;
+use crate::error::{NodeError, because};
 use crate::identity::Known;
 use crate::jobs::{Job, JobError, JobKind, JobStatus};
 use crate::map::group_of;
@@ -68,14 +68,21 @@ impl Node {
             }
             JobKind::Backup { dir, leaves_out_damaged } => {
                 let contents = self.back_up(dir, *leaves_out_damaged, meter).await?;
-                let left_out = contents.left_out.iter().map(|partition| Finding {
-                    path: group_dir(&self.data_dir, group_of(Some(PartitionId(*partition)))),
-                    offset: None,
-                    what: format!("partition {partition} is damaged and is not in the backup"),
-                });
+                let left_out =
+                    contents.left_out.iter().map(|partition| self.left_out(PartitionId(*partition)));
                 Ok(Report { findings: left_out.collect(), files: contents.files.len() as u64 })
             }
         }
+    }
+
+    /// What is said of a partition that is not in a backup.
+    fn left_out(&self, id: PartitionId) -> Finding {
+        let damage = self.partitions.damage(id);
+        let (path, offset) = damage.as_deref().map(|damage| (damage.path.clone(), damage.offset)).unzip();
+        let path = path.flatten().unwrap_or_else(|| group_dir(&self.data_dir, group_of(Some(id))));
+        let why = because(damage.as_deref());
+        let what = format!("partition {id} is damaged and is not in the backup: {why}");
+        Finding { path, offset: offset.flatten(), what }
     }
 
     /// What is on disk now, kept there.
@@ -153,7 +160,7 @@ impl Node {
             }
             let turn = handle.group().turn().await;
             match snapshot(handle.group(), &turn).await {
-                Err(BackupError::Snapshot { source: FileError::Damaged, .. }) if leaves_out_damaged => {
+                Err(BackupError::Snapshot { source: FileError::Damaged, .. }) => {
                     left_out.push(handle.id());
                     continue;
                 }
@@ -163,7 +170,7 @@ impl Node {
             turns.push(turn);
         }
         if let Some(partition) = left_out.first().copied().filter(|_| !leaves_out_damaged) {
-            return Err(BackupError::Refusing { partition });
+            return Err(BackupError::Refusing { partition, damage: self.partitions.damage(partition) });
         }
         let log = self.hold_log(meter);
         drop::<Vec<Turn>>(turns);

@@ -32,6 +32,7 @@ use crate::clock::Stamps;
 use crate::dispatcher::{ClusterStreams, StreamTransport};
 use crate::error::{NodeError, OpenError};
 use crate::identity::{DataDir, Identity, StoredIdentity};
+use crate::inspect::concerned;
 use crate::jobs::Jobs;
 use crate::lock::DirLock;
 use crate::map::{Whereabouts, partition_of};
@@ -555,7 +556,10 @@ async fn open_log(
     let partitions =
         stored.map(|stored| stored.partitions).or(options.partitions).unwrap_or(PARTITIONS_DEFAULT);
     let log_options = memory::log_within(options.log.clone(), options.memory_bytes, partitions);
-    let log_options = LogOptions { salt, ..log_options };
+    // Group 0 is the catalog's.
+    let founded = stored.filter(|stored| stored.founded && stored.partitions > 0);
+    let groups = founded.map(|stored| u32::from(stored.partitions) + 1);
+    let log_options = LogOptions { salt, groups, ..log_options };
     let fs = Arc::new(TimedFs::new(options.fs.clone(), options.phases.clone()));
     let path = dir.log();
     let opened = blocking::open_log(fs, path, log_options).await;
@@ -578,12 +582,12 @@ fn report(recovered: &Recovered) {
         );
     }
     for damage in &recovered.damaged {
-        let (path, offset, groups) = (&damage.path, damage.offset, &damage.groups);
+        let (path, offset, concerned) = (&damage.path, damage.offset, concerned(damage, &recovered.groups));
         tracing::error!(
             ?path,
             offset,
-            ?groups,
-            "the log is damaged; the groups named refuse service on this node"
+            concerned,
+            "the log is damaged; what may miss records by it refuses service on this node"
         );
     }
     tracing::info!(

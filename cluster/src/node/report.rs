@@ -5,6 +5,7 @@ use fanfold_storage::log::GroupUsage;
 use fanfold_storage::partition::Partition;
 
 use super::Node;
+use crate::error::NodeError;
 use crate::map::partition_of;
 use crate::partition::{PartitionHandle, Progress};
 use crate::raft::{ApplyTimes, Machine};
@@ -29,6 +30,11 @@ impl Node {
             log,
             log_pinned_by: pins.and_then(|usage| partition_of(usage.group)),
         }
+    }
+
+    /// What is answered for a partition that is damaged on this node: the error names what is damaged of it.
+    pub fn damaged(&self, partition: PartitionId) -> NodeError {
+        NodeError::Damaged { partition, damage: self.partitions.damage(partition) }
     }
 
     /// What applying has taken so far, in each partition here.

@@ -21,7 +21,7 @@ use crate::error::{LeaderAt, NodeError};
 use crate::map::{Whereabouts, group_of};
 use crate::position::Position;
 use crate::proposer::Proposer;
-use crate::raft::{Group, Machine, ProposeError, ReadError};
+use crate::raft::{Damage, Group, Machine, ProposeError, ReadError};
 
 /// How far a partition's journal has been delivered; kept by its dispatcher, lost with the leadership.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -184,7 +184,12 @@ impl PartitionHandle {
         if voters.len() > 1 {
             return NodeError::Unavailable { partition, may_have_applied };
         }
-        NodeError::Damaged { partition }
+        NodeError::Damaged { partition, damage: self.damage() }
+    }
+
+    /// What is damaged of what is here, if something is.
+    pub fn damage(&self) -> Option<Arc<Damage>> {
+        self.group.read(Machine::damage).map(Arc::new)
     }
 
     fn not_read(&self, error: &ReadError) -> NodeError {

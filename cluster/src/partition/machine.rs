@@ -277,16 +277,14 @@ impl Machine for PartitionMachine {
             return Some(Damage { path: None, offset: None, what, is_unread: false });
         }
         let error = self.state.damage()?;
-        let (path, offset) = match error {
-            SegmentError::Damaged { path, offset, .. } => (path, Some(*offset)),
-            SegmentError::Io { path, .. }
-            | SegmentError::Missing { path }
-            | SegmentError::Version { path, .. }
-            | SegmentError::Foreign { path, .. } => (path, None),
-            _ => return Some(Damage { path: None, offset: None, what: error.to_string(), is_unread: false }),
-        };
+        let (path, offset) = error.place().unzip();
         let is_unread = matches!(error, SegmentError::Io { .. });
-        Some(Damage { path: Some(path.clone()), offset, what: error.to_string(), is_unread })
+        Some(Damage {
+            path: path.map(Path::to_owned),
+            offset: offset.flatten(),
+            what: error.to_string(),
+            is_unread,
+        })
     }
 }
 

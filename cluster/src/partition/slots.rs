@@ -3,7 +3,7 @@
 //! - Whoever has a handle may go on with it after the partition was retired; its group answers then that it has stopped.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -14,6 +14,7 @@ use crate::error::NodeError;
 use crate::map::{Whereabouts, group_of};
 use crate::peer::PeerNetwork;
 use crate::phases::Phases;
+use crate::raft::Damage;
 
 /// The partitions of the cluster as this node has them, by number.
 pub(crate) struct Partitions {
@@ -27,7 +28,8 @@ pub(crate) struct Partitions {
 #[derive(Default)]
 struct Slot {
     hosted: ArcSwapOption<PartitionHandle>,
-    is_damaged: AtomicBool,
+    /// Why what is here cannot be used.
+    damage: ArcSwapOption<Damage>,
 }
 
 /// A partition that is here, borrowed for a short time.
@@ -114,14 +116,14 @@ impl Partitions {
     /// Those that this node should have and refuses to serve, because what it has of them is damaged.
     pub fn damaged(&self) -> impl Iterator<Item = PartitionId> + '_ {
         let slots = self.slots.iter().enumerate();
-        let damaged = slots.filter(|(_, slot)| slot.is_damaged.load(Ordering::Acquire));
+        let damaged = slots.filter(|(_, slot)| slot.damage.load().is_some());
         damaged.map(|(n, _)| PartitionId(n as u16))
     }
 
     /// Takes a partition in.
     pub fn host(&self, partition: Arc<PartitionHandle>) {
         if let Ok(slot) = self.slot(partition.id()) {
-            slot.is_damaged.store(false, Ordering::Release);
+            slot.damage.store(None);
             slot.hosted.store(Some(partition));
         }
     }
@@ -131,10 +133,17 @@ impl Partitions {
         self.slot(id).ok()?.hosted.swap(None)
     }
 
-    /// Notes that this node's replica of a partition cannot be used.
-    pub fn mark_damaged(&self, id: PartitionId) {
+    /// What is damaged of a partition on this node, if something is.
+    pub fn damage(&self, id: PartitionId) -> Option<Arc<Damage>> {
+        let slot = self.slot(id).ok()?;
+        let here = || slot.hosted.load().as_ref()?.damage();
+        slot.damage.load_full().or_else(here)
+    }
+
+    /// Notes why this node's replica of a partition cannot be used.
+    pub fn mark_damaged(&self, id: PartitionId, damage: Damage) {
         if let Ok(slot) = self.slot(id) {
-            slot.is_damaged.store(true, Ordering::Release);
+            slot.damage.store(Some(Arc::new(damage)));
             self.count_damaged();
         }
     }
@@ -157,9 +166,9 @@ impl Partitions {
     fn missing(&self, id: PartitionId, slot: &Slot) -> NodeError {
         let group = group_of(Some(id));
         let leader = self.whereabouts.leader_of(group, None);
-        if self.whereabouts.leaders.of(group).is_none() && slot.is_damaged.load(Ordering::Acquire) {
-            return NodeError::Damaged { partition: id };
+        match slot.damage.load_full().filter(|_| self.whereabouts.leaders.of(group).is_none()) {
+            Some(damage) => NodeError::Damaged { partition: id, damage: Some(damage) },
+            None => NodeError::NotLeader { leader },
         }
-        NodeError::NotLeader { leader }
     }
 }

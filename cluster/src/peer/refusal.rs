@@ -86,7 +86,7 @@ impl PeerRefusal {
             Self::NotHosted => NodeError::NotLeader { leader: None },
             Self::Busy { delay_ms } => NodeError::Busy { delay_ms: *delay_ms },
             Self::DiskFull => NodeError::DiskFull,
-            Self::Damaged => NodeError::Damaged { partition },
+            Self::Damaged => NodeError::Damaged { partition, damage: None },
             _ => NodeError::Unavailable { partition, may_have_applied: self.may_have_applied() },
         }
     }

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::files::FileError;
 use super::log_store::LogStoreError;
+use super::machine::Damage;
 use super::types::{ReplicaAddress, ReplicaId};
 
 /// Who leads a group, as far as a replica knows. A hint, not a promise.
@@ -42,7 +43,8 @@ pub enum OpenError {
     Files(#[from] FileError),
     /// No snapshot reaches to where the log begins: what lies between is gone.
     #[error(
-        "the log begins behind index {purged}, and no whole snapshot in {} reaches so far ({index:?})", dir.display()
+        "the log begins behind index {purged}, and no whole snapshot in {} reaches so far ({index:?}){}", dir.display(),
+        damage.as_ref().map(|damage| format!(": {}", damage.what)).unwrap_or_default()
     )]
     NoSnapshot {
         /// The directory.
@@ -51,6 +53,8 @@ pub enum OpenError {
         index: Option<u64>,
         /// The last index that was purged.
         purged: u64,
+        /// Why the newest one is not whole, if there is one.
+        damage: Option<Box<Damage>>,
     },
     /// The members do not contain the replica that is opened.
     #[error("replica {replica} is not among the group's members")]
@@ -107,15 +111,21 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether what the node has of the group is damaged, and nothing is missing that could be put back: others go on without it.
-    pub fn is_damage(&self) -> bool {
+    /// What of the group is damaged on the node, if nothing is missing that could be put back: others go on without it.
+    pub fn damage(&self) -> Option<Damage> {
         use fanfold_storage::log::LogError;
-        matches!(
-            self,
-            Self::Log(LogStoreError::Log(LogError::Quarantined { .. }))
-                | Self::Files(FileError::Note { .. })
-                | Self::NoSnapshot { .. }
-        )
+        let (path, offset) = match self {
+            Self::Log(LogStoreError::Log(LogError::Quarantined { path, offset, .. })) => {
+                (path, Some(*offset))
+            }
+            Self::Files(FileError::Note { path }) => (path, None),
+            Self::NoSnapshot { dir, damage, .. } => {
+                let place = damage.as_ref().and_then(|damage| Some((damage.path.as_ref()?, damage.offset)));
+                place.unwrap_or((dir, None))
+            }
+            _ => return None,
+        };
+        Some(Damage { path: Some(path.clone()), offset, what: self.to_string(), is_unread: false })
     }
 
     /// Whether a file is gone, or cut off, that was there.

@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinHandle};
 use super::codec::CodecError;
 use super::error::{OpenError, StopReason};
 use super::fills::Fills;
-use super::machine::{Machine, Shared};
+use super::machine::{Damage, Machine, Shared};
 use super::note::Note;
 use super::snapshot::{Current, StoredSnapshot};
 use super::types::SnapshotMeta;
@@ -107,6 +107,25 @@ impl FileError {
             _ => false,
         }
     }
+
+    /// The file that it is about, and where in it, as far as that can be said.
+    fn place(&self) -> Option<(&Path, Option<u64>)> {
+        match self {
+            Self::Snapshot(SnapshotError::Io { path, .. }) | Self::Io { path, .. } | Self::Note { path } => {
+                Some((path, None))
+            }
+            Self::Snapshot(error) => error.place(),
+            Self::Segment(error) => error.place(),
+            _ => None,
+        }
+    }
+
+    /// What is damaged by it.
+    pub(super) fn damage(&self) -> Damage {
+        let (path, offset) = self.place().unzip();
+        let (path, offset) = (path.map(Path::to_owned), offset.flatten());
+        Damage { path, offset, what: self.to_string(), is_unread: false }
+    }
 }
 
 /// What is not needed any more and takes time to free: dropped off the lock.
@@ -172,7 +191,7 @@ impl GroupDirectory {
             SnapshotStore::clear(&*self.fs, &self.dir).map_err(FileError::from)?;
         }
         let (files, found) = self.files(group).map_err(FileError::from)?;
-        let mut snapshot = None;
+        let (mut snapshot, mut damage) = (None, None);
         for Found { number, manifest } in found {
             let manifest = match manifest {
                 Ok(manifest) => manifest,
@@ -180,6 +199,7 @@ impl GroupDirectory {
                 Err(error @ SnapshotError::Missing { .. }) => return Err(FileError::from(error).into()),
                 Err(error) => {
                     tracing::error!(dir = ?files.dir, number, %error, "a snapshot is damaged; the one before it is used");
+                    damage.get_or_insert_with(|| Box::new(FileError::from(error).damage()));
                     continue;
                 }
             };
@@ -191,11 +211,12 @@ impl GroupDirectory {
                 }
                 Err(error) => {
                     tracing::error!(dir = ?files.dir, number, %error, "a snapshot is damaged; the one before it is used");
+                    damage.get_or_insert_with(|| Box::new(error.damage()));
                     files.snapshots.refuse(&stored.manifest);
                 }
             }
         }
-        Ok(Loaded { machine, files, snapshot })
+        Ok(Loaded { machine, files, snapshot, damage })
     }
 }
 
@@ -221,15 +242,18 @@ pub(super) struct Loaded<M> {
     machine: M,
     files: GroupFiles,
     snapshot: Option<(StoredSnapshot, SnapshotMeta)>,
+    /// Of the newest snapshot that is damaged.
+    damage: Option<Box<Damage>>,
 }
 
 impl<M: Machine> Loaded<M> {
     /// Joins it with a log that has the entries behind index `purged` up to `last`. Blocks.
     pub fn join(self, purged: Option<u64>, last: Option<u64>) -> Result<Restored<M>, OpenError> {
-        let Self { mut machine, files, snapshot } = self;
+        let Self { mut machine, files, snapshot, damage } = self;
         let index = snapshot.as_ref().map(|(stored, _)| stored.manifest.index);
         if index < purged {
-            return Err(OpenError::NoSnapshot { dir: files.dir, index, purged: purged.unwrap_or_default() });
+            let (dir, purged) = (files.dir, purged.unwrap_or_default());
+            return Err(OpenError::NoSnapshot { dir, index, purged, damage });
         }
         machine.replay_until(last.unwrap_or_default());
         // What an earlier run wrote and no snapshot came to name.

@@ -126,7 +126,7 @@ impl Fills {
     }
 
     /// Whether it is a group's turn from now on.
-    pub(super) fn begin(&self, group: GroupId) -> bool {
+    pub fn begin(&self, group: GroupId) -> bool {
         let mut turn = self.0.turn.lock();
         let is_free = turn.is_none_or(|(of, heard)| of == group || heard.elapsed() > LOST_AFTER);
         if is_free {
@@ -148,7 +148,7 @@ impl Fills {
     }
 
     /// A group needs its turn no more.
-    pub(super) fn end(&self, group: GroupId) {
+    pub fn end(&self, group: GroupId) {
         self.0.turn.lock().take_if(|(of, _)| *of == group);
     }
 }

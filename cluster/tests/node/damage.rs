@@ -221,7 +221,10 @@ async fn damage_of_a_segment_that_no_snapshot_names_is_over_with_a_restart() {
     // What is in memory as well goes from there soon.
     until(async || timeline_of(&test, owner()).await.is_err()).await;
     let read = timeline_of(&test, owner()).await;
-    assert!(matches!(read, Err(NodeError::Damaged { partition: DAMAGED })), "{read:?}");
+    assert!(matches!(read, Err(NodeError::Damaged { partition: DAMAGED, .. })), "{read:?}");
+    let Err(NodeError::Damaged { damage: Some(damage), .. }) = &read else { panic!("{read:?}") };
+    names_the_place(&test, &segment).await;
+    assert!(damage.offset.is_some());
     let findings = verify(&test).await;
     assert!(findings.iter().filter(|finding| finding.path == segment).count() >= 2, "{findings:?}");
     assert!(test.node.status().partitions[0].is_damaged);
@@ -237,8 +240,26 @@ async fn damage_of_a_segment_that_no_snapshot_names_is_over_with_a_restart() {
 async fn only_it_refuses(test: &TestNode, other: UserId, kept: &[EntryId]) {
     assert_eq!(test.node.status().damaged, [DAMAGED]);
     let read = timeline_of(test, owner()).await;
-    assert!(matches!(read, Err(NodeError::Damaged { partition: DAMAGED })), "{read:?}");
+    assert!(matches!(read, Err(NodeError::Damaged { partition: DAMAGED, .. })), "{read:?}");
     assert_eq!(timeline_of(test, other).await.unwrap(), kept);
+}
+
+/// What is answered to reads and backups names the file that is damaged, and where in it.
+async fn names_the_place(test: &TestNode, path: &Path) {
+    let offset = verify(test).await.into_iter().find(|finding| finding.path == path).unwrap().offset;
+    let NodeError::Damaged { damage: Some(damage), .. } = timeline_of(test, owner()).await.unwrap_err()
+    else {
+        panic!("it says nothing of what is damaged");
+    };
+    assert_eq!((damage.path.as_deref(), damage.offset), (Some(path), offset));
+    let refused = match back_up(test, "refused", false).await.state {
+        JobState::Failed(said) => said,
+        state => panic!("{state:?}"),
+    };
+    for said in [refused, test.node.damaged(DAMAGED).to_string()] {
+        let place = offset.map(|offset| format!("offset {offset}")).unwrap_or_default();
+        assert!(said.contains(path.to_str().unwrap()) && said.contains(&place), "{said}");
+    }
 }
 
 fn salvaged(dir: &TempDir, is_dry_run: bool) -> Salvage {
@@ -258,6 +279,7 @@ async fn a_damaged_note_keeps_only_its_partition_from_opening_and_is_mended_with
     let test = stopped.start_with(segments_only).await;
     only_it_refuses(&test, other, &kept).await;
     assert!(names(&verify(&test).await, &note));
+    names_the_place(&test, &note).await;
     let stopped = test.stop().await;
     for is_dry_run in [true, false] {
         assert_eq!(salvaged(&stopped.dir, is_dry_run).begins, Begins::Whole);
@@ -279,11 +301,11 @@ async fn without_a_whole_snapshot_a_partition_refuses_alone_and_begins_empty_onc
     }
     test.drained().await;
     let stopped = test.stop().await;
-    of_kind(&stopped.dir, "manifest").iter().for_each(|manifest| drop(flip_middle(manifest)));
+    let manifests = of_kind(&stopped.dir, "manifest");
+    manifests.iter().for_each(|manifest| drop(flip_middle(manifest)));
     let test = stopped.start_with(segments_only).await;
     only_it_refuses(&test, other, &kept).await;
-    let refused = back_up(&test, "fourth", false).await.state;
-    assert!(matches!(&refused, JobState::Failed(said) if said.contains("partition 0")), "{refused:?}");
+    names_the_place(&test, manifests.last().unwrap()).await;
     let status = back_up(&test, "without", true).await;
     assert_eq!((&status.state, status.findings.len()), (&JobState::Done, 1), "{status:?}");
     let backup = Backup::open(&test.dir.path().join("without")).unwrap();
@@ -322,8 +344,7 @@ async fn a_partition_whose_log_is_damaged_goes_on_from_its_snapshot_once_that_is
     let kept = [test.post(other, "kept").await];
     test.post(owner(), "lost too").await;
     let stopped = test.stop().await;
-    let log = fs::read_dir(data_dir(&stopped.dir).join("log")).unwrap().map(|item| item.unwrap().path());
-    let place = log.filter(|path| path.extension().is_some_and(|e| e == "log")).find_map(|path| {
+    let place = log_files(&stopped.dir).into_iter().find_map(|path| {
         let content = fs::read(&path).unwrap();
         let at = content.windows(12).position(|bytes| bytes == b"what is lost")?;
         Some((path, at))
@@ -332,18 +353,33 @@ async fn a_partition_whose_log_is_damaged_goes_on_from_its_snapshot_once_that_is
     flip_in_place(&path, at as u64);
     let test = stopped.start_with(segments_only).await;
     only_it_refuses(&test, other, &kept).await;
+    names_the_place(&test, &path).await;
     let status = back_up(&test, "without", true).await;
     assert_eq!((&status.state, status.findings.len()), (&JobState::Done, 1), "{status:?}");
+    assert!(
+        status.findings[0].path == path
+            && status.findings[0].offset.is_some_and(|offset| offset <= at as u64)
+    );
     let stopped = test.stop().await;
     let salvage = salvaged(&stopped.dir, true);
     assert!(matches!(salvage.begins, Begins::Snapshot { .. }) && !salvage.findings.is_empty(), "{salvage:?}");
     salvaged(&stopped.dir, false);
+    // The place in the log stays damaged until the log is let go of, and is nobody's any more.
+    assert!(log_files(&stopped.dir).contains(&path));
+    let found = verify_data_dir(&data_dir(&stopped.dir), &Meter::new(None)).unwrap().findings;
+    assert_eq!(found, Vec::new());
+    assert_eq!(salvaged(&stopped.dir, true).begins, Begins::Whole);
     let test = stopped.start_with(segments_only).await;
     assert_eq!(timeline_of(&test, owner()).await.unwrap(), before);
     assert_eq!(timeline_of(&test, other).await.unwrap(), kept);
     post_many(&test, 3).await;
-    // The place in the log stays damaged until the log is let go of, and is nobody's any more.
-    assert!(verify(&test).await.iter().all(|finding| finding.path == path));
+    assert_eq!(verify(&test).await, Vec::new());
+    assert_eq!(back_up(&test, "after", false).await.state, JobState::Done);
+}
+
+fn log_files(dir: &TempDir) -> Vec<PathBuf> {
+    let files = fs::read_dir(data_dir(dir).join("log")).unwrap().map(|item| item.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|ending| ending == "log")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

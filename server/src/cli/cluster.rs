@@ -337,7 +337,7 @@ pub(super) fn problems(view: &ClusterView) -> Vec<String> {
             .then(|| format!("the replicas of {name} differ; see ReplicasDiffer in RUNBOOK.md"));
         let closed = group.replicas.iter().filter(|replica| replica.is_closed).map(move |replica| {
             format!(
-                "the replica of {name} on node {} is damaged; the log of that node says where",
+                "the replica of {name} on node {} is damaged; `fanfold verify` with the address of that node names file and offset",
                 replica.node
             )
         });

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use super::error::CliError;
 use super::images;
 use super::output::Output;
-use crate::export::{ExportError, Exported, Order, What, export, export_backups};
+use crate::export::{ExportError, Exported, LeftOut, Order, What, export, export_backups};
 use crate::import::STDIN as STDOUT;
 use crate::workload::progress;
 
@@ -22,8 +22,12 @@ use crate::workload::progress;
     after_help = "The files are those that `fanfold import` reads, one per partition and graph, compressed:
   follows.GRAPH.NNNN.tsv.zst    edges with their times
   entries.NNNN.jsonl.zst        entries of all spaces, with their ids, keys, versions and expiries
+  fanfold-export.json           which of them are there, with sizes and checksums; an import compares
 Each partition is exported as it stands at one position of its log; of a backup, all of them at one moment. Spaces are not
 exported: create them before an import.
+
+Room: the files of an earlier export in the directory go when all new ones are written, so that both must fit; and beside them
+a copy of the log until the end, or of a whole backup that is on another disk.
 
 Examples:
   fanfold export all --data-dir ./fanfold-data --out ./export     # of a node that is stopped
@@ -80,9 +84,16 @@ pub(super) async fn run(args: ExportArgs) -> Result<(), CliError> {
     let Exported { edges, entries, left_out } = exported?;
     if args.out.as_os_str() != STDOUT {
         args.output.show(
-            || json!({ "edges": edges, "entries": entries, "left_out": left_out }),
             || {
-                let lines = left_out.iter().map(|partition| format!("LEFT OUT: partition {partition}"));
+                let numbers: Vec<_> = left_out.iter().map(|left| left.partition).collect();
+                let damage: Vec<_> = left_out.iter().map(|left| &left.damage).collect();
+                json!({ "edges": edges, "entries": entries, "left_out": numbers, "left_out_damage": damage })
+            },
+            || {
+                let lines = left_out.iter().map(|LeftOut { partition, damage }| {
+                    let why = damage.as_deref().unwrap_or("it is not in the backup");
+                    format!("LEFT OUT: partition {partition}: {why}")
+                });
                 let done = format!("{edges} edges and {entries} entries exported to {}", args.out.display());
                 lines.chain([done]).collect::<Vec<_>>().join("\n")
             },

@@ -92,7 +92,8 @@ struct Common {
     /// At most so many lines a second.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// Where lines that were not imported are listed: file, line, reason. Otherwise beside the first file, with `.rejects`.
+    /// Where lines that were not imported are listed: file, line, reason. Otherwise beside the first file, with `.rejects`. A dry run
+    /// lists them only in a file that is named, and overwrites none.
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
     /// Where it is noted how far the import is. Otherwise beside the first file, with `.import`.
@@ -148,6 +149,8 @@ async fn import(common: Common, job: Job) -> Result<(), CliError> {
     let format = format(&common)?;
     let rejects = common.rejects.clone().unwrap_or_else(|| beside(&common.files[0], ".rejects"));
     check_outputs(&common, &job, &rejects)?;
+    let named: Vec<_> = common.files.iter().filter(|file| !is_stream(file)).cloned().collect();
+    crate::export::check(&named).map_err(ImportError::from)?;
     if common.state.is_some() && !common.dry_run && state_path(&common).is_none() {
         eprintln!("fanfold: --state has no effect: pipes and standard input cannot be gone on with");
     }
@@ -208,7 +211,13 @@ fn check_outputs(common: &Common, job: &Job, rejects: &Path) -> Result<(), Impor
         }
         named.push((path, what));
     }
-    Ok(())
+    // It may be the list of an import, which goes on with it or was done before.
+    let list = Some(rejects).filter(|_| common.dry_run && writes_rejects);
+    let holds = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() > 0);
+    match list.filter(|path| !is_stream(path) && holds(path)) {
+        Some(path) => Err(ImportError::Exists { path: path.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 /// Where a file is or would be, however it is named.

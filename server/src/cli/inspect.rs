@@ -160,7 +160,7 @@ fn damage(dir: &Path, place: &Place, reading: &Reading) -> Result<Vec<Value>, Cl
     let recovered = image.recovered();
     let items = recovered.damaged.iter().map(|damage| {
         json!({ "what": "DAMAGE", "file": damage.path, "offset": damage.offset,
-            "may_concern": concerned(&damage.groups, &recovered.groups) })
+            "may_concern": concerned(damage, &recovered.groups) })
     });
     let items: Vec<_> = items.collect();
     if place.output == Output::Table {

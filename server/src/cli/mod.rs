@@ -120,6 +120,7 @@ enum Command {
 
 /// Runs the command that the process was called with.
 pub fn main() -> ExitCode {
+    crate::unread_page::name_before_the_end();
     // clap itself ends the process with 2 on misuse, and with 0 after help and version.
     let cli = Cli::parse();
     match run(cli.command) {

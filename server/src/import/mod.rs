@@ -27,7 +27,14 @@ fn replaced(length: u64) -> String {
 impl ImportError {
     /// Whether the command was called in a way that cannot work.
     pub(crate) fn is_misuse(&self) -> bool {
-        matches!(self, Self::Format { .. } | Self::Packed { .. } | Self::Mixed { .. } | Self::SameFile { .. })
+        matches!(
+            self,
+            Self::Format { .. }
+                | Self::Packed { .. }
+                | Self::Mixed { .. }
+                | Self::SameFile { .. }
+                | Self::Exists { .. }
+        )
     }
 }
 
@@ -83,6 +90,15 @@ pub enum ImportError {
         /// And for what else.
         other: &'static str,
     },
+    /// A dry run would overwrite a file that holds something.
+    #[error("{} is there already, and a dry run overwrites nothing: name another file, or remove that one", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An input is not what an export wrote.
+    #[error(transparent)]
+    Export(#[from] crate::export::Mixed),
     /// An input cannot be read.
     #[error("cannot read {}: {source}; run the same command again to go on", path.display())]
     Read {

@@ -143,7 +143,7 @@ pub fn error_to_status(error: NodeError, refused: &Refused<'_>, wrote: bool) -> 
         }
         NodeError::Cluster(refusal) => cluster_refusal(&refusal),
         NodeError::ShuttingDown if !uncertain => Status::ShuttingDown,
-        NodeError::Damaged { partition } => {
+        NodeError::Damaged { partition, .. } => {
             Status::DamagedPartition { partition: partition_id_to_wire(partition) }
         }
         NodeError::CatalogSilent { silent } => {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use crate::process::{FANFOLD, Node, Place, failure, fanfold, json as shown, stderr};
+use crate::process::{FANFOLD, Node, Place, failure, fanfold, json as shown, stderr, stdout};
 use fanfold_client::{Client, EntryId, UserId};
 
 fn export(data_dir: &Path, out: &Path) -> Vec<PathBuf> {
@@ -20,6 +20,8 @@ fn export_from(what: &str, dir: &Path, out: &Path) -> Vec<PathBuf> {
     assert!(shown(&exported)["entries"].as_u64().unwrap() > 0);
     let mut files: Vec<_> = std::fs::read_dir(out).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
+    let list = files.iter().position(|file| file.ends_with("fanfold-export.json"));
+    files.remove(list.unwrap());
     files
 }
 
@@ -280,7 +282,9 @@ fn an_export_that_meets_a_rotten_record_fails_and_names_no_file() {
     let exported =
         fanfold(&["export", "all", "--data-dir", data.to_str().unwrap(), "--out", out.to_str().unwrap()]);
     assert_eq!(exported.status.code(), Some(1), "{exported:?}");
-    assert!(stderr(&exported).contains("damaged"), "{exported:?}");
+    let said = stderr(&exported);
+    assert!(said.contains("damaged at offset") && said.contains(".segment"), "{said}");
+    assert!(said.contains(data.to_str().unwrap()) && !said.contains(".fanfold-export"), "{said}");
     assert!(!out.join(format!("entries.{partition:04}.jsonl.zst")).exists());
 }
 
@@ -328,17 +332,70 @@ fn an_export_that_fails_leaves_the_earlier_one_as_it_was() {
         let (data, out) = (data.to_str().unwrap(), out.to_str().unwrap());
         let exported = fanfold(&[&["export", "all", "--data-dir", data, "--out", out], more].concat());
         assert_eq!(exported.status.code(), Some(1), "{exported:?}");
+        stdout(&exported)
     };
     again(&[]);
     assert!(everything(&out) == before, "an export that failed changed the earlier one");
     // Left out, the partition has what it had, and the others what they have now.
-    again(&["--leave-out-damaged"]);
+    let said = again(&["--leave-out-damaged"]);
+    let named = said.lines().find(|line| line.starts_with(&format!("LEFT OUT: partition {partition}: ")));
+    let place = format!("segment \"{}", data.display());
+    assert!(named.is_some_and(|line| line.contains(&place) && line.contains("damaged at offset")), "{said}");
     let after = everything(&out);
     assert!(after.keys().eq(before.keys()), "{:?}", after.keys());
     let kept = out.join(format!("entries.{partition:04}.jsonl.zst"));
     assert!(after[&kept] == before[&kept]);
     let news = lines(&files, "entries.").iter().filter(|line| line.contains("flipped")).count();
     assert!(news > 0 && !unpacked(&kept).contains("flipped"));
+}
+
+#[test]
+fn files_of_two_exports_are_never_imported_as_one() {
+    let place = Place::new();
+    let (data, out) = (place.data_dir(), place.path("export"));
+    let post = |text: &str| {
+        let node = place.start(&[]);
+        for user in ["1", "2", "3", "4", "5", "6", "7", "8"] {
+            node.json(&["post", user, text]);
+        }
+        node.stop();
+    };
+    let dry = |file: &Path| fanfold(&["import", "entries", file.to_str().unwrap(), "--dry-run", "--offline"]);
+    post("early");
+    let files = export(&data, &out);
+    let entries: Vec<_> = files.iter().filter(|file| file.to_str().unwrap().contains("/entries.")).collect();
+    assert!(entries.len() > 2 && entries.iter().all(|file| dry(file).status.success()));
+    let last = entries[entries.len() - 1];
+    let early = std::fs::read(entries[0]).unwrap();
+    // It ends between two names, because one of them is taken by what it does not replace.
+    post("late");
+    let taken = entries[1];
+    std::fs::remove_file(taken).unwrap();
+    std::fs::create_dir(taken).unwrap();
+    let named = |dir: &Path| dir.to_str().unwrap().to_owned();
+    let stopped = fanfold(&["export", "all", "--data-dir", &named(&data), "--out", &named(&out)]);
+    assert!(failure(&stopped, 1).contains(taken.to_str().unwrap()), "{stopped:?}");
+    let is_late = |file: &Path| unpacked(file).contains("late");
+    assert!(is_late(entries[0]) && !is_late(last), "they are of two exports");
+    for file in [entries[0], last] {
+        let said = failure(&dry(file), 1);
+        assert!(said.contains("may be of another export") && said.contains(file.to_str().unwrap()), "{said}");
+    }
+    // An export of edges alone changes nothing of that; one of entries makes it good.
+    std::fs::remove_dir(taken).unwrap();
+    for (what, is_good) in [("follows", false), ("entries", true)] {
+        let again = fanfold(&["export", what, "--data-dir", &named(&data), "--out", &named(&out)]);
+        assert!(again.status.success(), "{again:?}");
+        assert!(
+            entries.iter().filter(|file| file.exists()).all(|file| dry(file).status.success() == is_good)
+        );
+    }
+    // A file of an earlier export that is put among them is known, unless nobody says what was exported.
+    assert!(is_late(last));
+    std::fs::write(entries[0], early).unwrap();
+    assert!(failure(&dry(entries[0]), 1).contains("is not as it was exported"));
+    std::fs::remove_file(out.join("fanfold-export.json")).unwrap();
+    assert!(dry(entries[0]).status.success());
 }
 
 /// The lines of all files, in no order, without their names.

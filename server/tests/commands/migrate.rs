@@ -150,6 +150,25 @@ fn nothing_that_is_named_is_overwritten() {
 }
 
 #[test]
+fn a_dry_run_overwrites_no_list_of_an_import_that_was_done() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    let (done, other) = (write(&place, "done.tsv", "1\tnobody\n"), write(&place, "other.tsv", "1\t2\n"));
+    let list = place.path("list");
+    let list = list.to_str().unwrap();
+    assert_eq!(node.run(&["import", "follows", &done, "--rejects", list]).status.code(), Some(3));
+    assert_eq!(numbers(list), [1]);
+    let dry = |list: &str| node.run(&["import", "follows", &other, "--dry-run", "--rejects", list]);
+    assert!(failure(&dry(list), 2).contains("overwrites nothing"));
+    assert_eq!(numbers(list), [1]);
+    // What holds nothing is free.
+    for free in [&*write(&place, "empty", ""), "/dev/null", place.path("new").to_str().unwrap()] {
+        assert!(dry(free).status.success(), "{free}");
+    }
+    node.stop();
+}
+
+#[test]
 fn a_dry_run_asks_a_node_and_says_what_it_did_not_check() {
     let place = Place::new();
     let node = place.start(&[]);

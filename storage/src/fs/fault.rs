@@ -3,8 +3,9 @@
 //! - A loss of power and the end of a process are different things: see [`FaultFs::lose_power`] and [`FaultFs::kill`].
 //! - Handles and threads of the lost machine get errors from then on and reach nothing of the new one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -21,8 +22,8 @@ struct State {
     fail_dir_sync_after: Option<u64>,
     room_bytes: Option<u64>,
     syncs_held: bool,
-    /// Files whose reads fail.
-    unreadable: BTreeSet<u64>,
+    /// Parts of files whose reads fail, by inode.
+    unreadable: BTreeMap<u64, Range<u64>>,
     /// Bytes written, by the path under which the file was opened or made.
     written: BTreeMap<PathBuf, u64>,
     operations: u64,
@@ -106,7 +107,20 @@ impl FaultFs {
     pub fn fail_reads(&self, path: &Path, fail: bool) -> bool {
         let mut state = self.lock();
         let Some(number) = state.disk.names.get(path).copied() else { return false };
-        if fail { state.unreadable.insert(number) } else { state.unreadable.remove(&number) }
+        let part = 0..u64::MAX;
+        if fail {
+            state.unreadable.insert(number, part).is_none()
+        } else {
+            state.unreadable.remove(&number).is_some()
+        }
+    }
+
+    /// From now on reads of that part of a file fail with EIO, as with bad sectors, and others do not; false if there is no such file.
+    pub fn fail_reads_of(&self, path: &Path, part: Range<u64>) -> bool {
+        let mut state = self.lock();
+        let Some(number) = state.disk.names.get(path).copied() else { return false };
+        state.unreadable.insert(number, part);
+        true
     }
 
     /// Bytes written so far, by the path that each file was opened or made under.
@@ -169,9 +183,12 @@ impl FaultFs {
 }
 
 impl State {
-    fn readable(&self, inode: u64) -> io::Result<()> {
+    fn readable(&self, inode: u64, part: &Range<u64>) -> io::Result<()> {
         self.alive()?;
-        if self.unreadable.contains(&inode) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        match self.unreadable.get(&inode) {
+            Some(bad) if part.start < bad.end && bad.start < part.end => Err(io::Error::from_raw_os_error(5)),
+            _ => Ok(()),
+        }
     }
 
     fn alive(&self) -> io::Result<()> {
@@ -303,7 +320,7 @@ impl File for FaultFile {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let mut state = self.fs.lock();
-        state.readable(self.inode)?;
+        state.readable(self.inode, &(offset..offset + buffer.len() as u64))?;
         let content = state.disk.inode(self.inode).cached();
         let rest = content.get(offset as usize..).ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(rest.get(..buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -346,7 +363,8 @@ impl File for FaultFile {
 
     fn map(&self) -> io::Result<Mapped> {
         let mut state = self.fs.lock();
-        state.readable(self.inode)?;
+        // Mapping reads nothing yet.
+        state.alive()?;
         Ok(Mapped::copied(state.disk.inode(self.inode).cached().to_vec()))
     }
 

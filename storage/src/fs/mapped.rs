@@ -12,7 +12,8 @@ use memmap2::{Mmap, UncheckedAdvice};
 
 /// The bytes of a file, read from the disk where they are touched. Clones share the mapping.
 ///
-/// A page that the disk cannot read ends the process (SIGBUS), as does a file that somebody cuts while it is mapped.
+/// A page that the disk cannot read ends the process (SIGBUS), as does a file that somebody cuts while it is mapped; so what must not end it is
+/// read instead. The program names the file before its end.
 #[derive(Debug, Clone)]
 pub struct Mapped {
     bytes: Bytes,

@@ -61,6 +61,11 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    /// Of a log in which no group has this number or a larger one, if that is known.
+    pub(super) fn of_groups(groups: Option<u32>) -> Self {
+        Self { quarantine: Quarantine::of_groups(groups), ..Self::default() }
+    }
+
     /// Notes damage, whose segment has to stay.
     pub(super) fn damaged(&mut self, damage: Damage, segment: u64) {
         self.quarantine.add(damage, segment);
@@ -178,7 +183,7 @@ mod tests {
         ledger.apply(&Record::Forget { group: B }, 3);
         assert_eq!(ledger.keep_from(3), 3);
         let groups = crate::log::AffectedGroups::Listed([A].into());
-        ledger.damaged(Damage { path: std::path::PathBuf::new(), offset: 0, groups }, 2);
+        ledger.damaged(Damage::new(std::path::PathBuf::new(), 0, groups), 2);
         assert_eq!(ledger.keep_from(3), 2);
     }
 }

@@ -359,7 +359,7 @@ impl Log {
             return Err(LogError::Read { path, offset, bytes, source: Arc::new(source) });
         }
         let groups = AffectedGroups::Listed([group].into());
-        let damage = Damage { path: segment.path.clone(), offset, groups };
+        let damage = Damage::new(segment.path.clone(), offset, groups);
         inner.quarantine.add(damage, segment.header.sequence);
         inner.check_quarantine(group).map(|()| None)
     }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::batch::{self, BatchHeader};
 use super::failure::{OrFail, is_full};
+use super::ledger::Ledger;
 use super::make::{give_back, make_segment};
 use super::options::{BLOCK_BYTES, LogOptions, SEGMENT_BYTES_MIN};
 use super::recover::Recovery;
@@ -85,6 +86,7 @@ fn make_first(
 pub(super) fn read(fs: &dyn FileSystem, dir: &Path, options: &LogOptions) -> Result<Read, OpenError> {
     let (sequences, spares) = list(fs, dir)?;
     let mut recovery = Recovery::new(options.recent_bytes_max);
+    recovery.ledger = Ledger::of_groups(options.groups);
     let mut run = Run { salt: options.salt, incarnation: 1, bytes_min: options.segment_bytes() };
     let (Some(oldest), Some(newest)) = (sequences.first(), sequences.last()) else {
         if !options.create {

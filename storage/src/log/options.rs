@@ -28,6 +28,9 @@ pub struct LogOptions {
     /// A number the caller draws for a new log; part of every checksum, so that no payload and no file of another
     /// log can pass for a record. An existing log keeps the one it was made with.
     pub salt: u64,
+    /// The number that no group has, nor any above it, if that is known: a damaged place whose groups cannot be read is evidence until
+    /// all below it that it may concern were forgotten, and otherwise for ever.
+    pub groups: Option<u32>,
     /// Whether a log is made if the directory has none. False for a node that has had one, so that its loss is an
     /// error.
     pub create: bool,
@@ -43,6 +46,7 @@ impl Default for LogOptions {
             spare_segments_max: 6,
             idle_mark_after: Duration::from_millis(10),
             salt: 0,
+            groups: None,
             create: true,
         }
     }

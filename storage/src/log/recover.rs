@@ -177,7 +177,7 @@ impl Recovery {
             *path == segment.path || batch.offset == BLOCK_BYTES
         });
         let (path, sequence, offset) = before_here.unwrap_or(here);
-        self.note(Damage { path, offset, groups }, sequence);
+        self.note(Damage::new(path, offset, groups), sequence);
     }
 
     /// Applies one batch as it stands, or will stand, at an absolute position.
@@ -228,13 +228,13 @@ impl Recovery {
         }
         self.keep_empty();
         if let Some((path, sequence, offset)) = self.expected_at.clone() {
-            self.note(Damage { path, offset, groups: AffectedGroups::All }, sequence);
+            self.note(Damage::new(path, offset, AffectedGroups::All), sequence);
         }
     }
 
     /// Notes damage in a segment.
     fn damage(&mut self, segment: &Scanned, offset: u64, groups: AffectedGroups) {
-        self.note(Damage { path: segment.path.clone(), offset, groups }, segment.header.sequence);
+        self.note(Damage::new(segment.path.clone(), offset, groups), segment.header.sequence);
     }
 
     fn damage_once(&mut self, segment: &Scanned, offset: u64) {
@@ -249,7 +249,7 @@ impl Recovery {
         self.ledger.damaged(damage, sequence);
     }
 
-    /// After the last batch: groups whose first entries are missing are damaged too.
+    /// After the last batch: groups whose first entries are missing are damaged too. Who was forgotten behind damage is known now.
     pub(super) fn finish(&mut self) {
         let broken: Vec<GroupId> = self
             .index
@@ -261,10 +261,11 @@ impl Recovery {
             && !broken.is_empty()
         {
             let groups = AffectedGroups::Listed(broken.into_iter().collect());
-            let damage = Damage { path: oldest.path.clone(), offset: BLOCK_BYTES, groups };
+            let damage = Damage::new(oldest.path.clone(), BLOCK_BYTES, groups);
             let sequence = oldest.header.sequence;
             self.note(damage, sequence);
         }
+        self.recovered.damaged = self.ledger.quarantine().all().cloned().collect();
         self.recovered.groups = std::mem::take(&mut self.groups_seen).into_iter().collect();
     }
 }

@@ -98,6 +98,18 @@ impl SegmentError {
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 
+    /// The file that it is about, and where in it if that can be said; none if nothing is wrong with a file.
+    pub fn place(&self) -> Option<(&Path, Option<u64>)> {
+        match self {
+            Self::Damaged { path, offset, .. } => Some((path, Some(*offset))),
+            Self::Io { path, .. }
+            | Self::Missing { path }
+            | Self::Version { path, .. }
+            | Self::Foreign { path, .. } => Some((path, None)),
+            _ => None,
+        }
+    }
+
     pub(super) fn damaged(path: &Path, offset: u64, what: &'static str) -> Self {
         Self::Damaged { path: path.to_path_buf(), offset, what }
     }

@@ -1,6 +1,6 @@
 //! Owns the search in the indexes of an open segment, right in their bytes.
 //!
-//! - The CRCs were checked when the file was opened. Numbers are checked all the same before they lead anywhere.
+//! - The CRCs are checked when the file is opened (`reader.rs`). Numbers are checked all the same before they lead anywhere.
 
 use std::ops::Range;
 
@@ -31,29 +31,27 @@ pub(super) struct Timeline {
 }
 
 impl Index {
-    /// Checks every section; `bytes` are those of the file from `base` on, which is not behind the first one, to its end.
-    pub(super) fn open(
+    /// `bytes` are those of the file from `base` on, which is not behind the first section, to its end.
+    pub(super) fn new(
         bytes: Bytes,
         base: usize,
         footer: Footer,
         sections: [Range<usize>; Section::ALL.len()],
-    ) -> Result<Self, Flaw> {
-        let index = Self { bytes, base, footer, sections };
-        for (section, crc) in Section::ALL.into_iter().zip(index.footer.crcs) {
-            if crc32fast::hash(index.section(section)) != crc {
-                let offset = index.sections[section as usize].start as u64;
-                return Err(Flaw { offset, what: section.damage() });
-            }
-        }
-        Ok(index)
+    ) -> Self {
+        Self { bytes, base, footer, sections }
     }
 
     pub(super) fn footer(&self) -> &Footer {
         &self.footer
     }
 
-    fn section(&self, section: Section) -> &[u8] {
-        let Range { start, end } = self.sections[section as usize];
+    /// Where a section stands in the file.
+    pub(super) fn place(&self, section: Section) -> Range<usize> {
+        self.sections[section as usize].clone()
+    }
+
+    pub(super) fn section(&self, section: Section) -> &[u8] {
+        let Range { start, end } = self.place(section);
         &self.bytes[start - self.base..end - self.base]
     }
 

@@ -1,7 +1,8 @@
 //! Owns the reading of a segment.
 //!
 //! - Records are read from the file, never mapped: a fault maps the whole folio of the page cache, a megabyte or more, around a record.
-//! - Small indexes are kept in memory, for the same reason; large ones are mapped, and their pages can be forgotten.
+//! - Small indexes are kept in memory, for the same reason; large ones are mapped, and their pages can be forgotten. They are checked
+//!   by reads before that, so that a disk which does not give them makes an error.
 
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -13,7 +14,7 @@ use crc32fast::Hasher;
 
 use super::error::{Flaw, OrFail};
 use super::index::{Index, Timeline};
-use super::layout::{FOOTER_BYTES, Footer, HEADER_BYTES, NotThis, VERSION, check_header};
+use super::layout::{FOOTER_BYTES, Footer, HEADER_BYTES, NotThis, Section, VERSION, check_header};
 use super::record::{self, Key};
 use super::{Entries, Ids, SegmentError, SegmentInfo, SegmentNumber};
 use crate::entry::Entry;
@@ -48,8 +49,6 @@ impl Segment {
             return Err(SegmentError::Foreign { path: segment.path, what });
         }
         segment.info = found;
-        // Its index was read for the check.
-        segment.forget_pages();
         Ok(segment)
     }
 
@@ -96,17 +95,18 @@ impl Segment {
         let (index, mapped) = if bytes - base <= KEPT_INDEX_BYTES_MAX {
             let mut index = vec![0; (bytes - base) as usize];
             file.read_at(base, &mut index).or_fail(Operation::Read, &path)?;
-            (Index::open(index.into(), base as usize, footer, sections), None)
+            (Index::new(index.into(), base as usize, footer, sections), None)
         } else {
             let mapped = file.map().or_fail(Operation::Map, &path)?;
             if mapped.bytes().len() as u64 != bytes {
                 return Err(SegmentError::damaged(&path, bytes, "its length changes"));
             }
-            (Index::open(mapped.bytes().clone(), 0, footer, sections), Some(mapped))
+            (Index::new(mapped.bytes().clone(), 0, footer, sections), Some(mapped))
         };
-        let index = index.map_err(|flaw| flaw.at(&path))?;
         header(info.number)?;
-        Ok(Self { path, info, file, index, mapped })
+        let segment = Self { path, info, file, index, mapped };
+        segment.check_index()?;
+        Ok(segment)
     }
 
     /// What it holds.
@@ -205,11 +205,33 @@ impl Segment {
         Ok(bytes.into())
     }
 
+    /// Compares each section of the index with its CRC. What is mapped is read from the file for that: a page that the disk does not
+    /// give is an error then, and no signal.
+    fn check_index(&self) -> Result<(), SegmentError> {
+        for section in Section::ALL {
+            let place = self.index.place(section);
+            let crc = if self.mapped.is_some() {
+                self.crc(place.start as u64..place.end as u64)?
+            } else {
+                crc32fast::hash(self.index.section(section))
+            };
+            if crc != self.index.footer().crcs[section as usize] {
+                return Err(SegmentError::damaged(&self.path, place.start as u64, section.damage()));
+            }
+        }
+        Ok(())
+    }
+
     /// The CRC of all bytes of the file.
     pub(super) fn checksum(&self) -> Result<u32, SegmentError> {
+        self.crc(0..self.info.bytes)
+    }
+
+    /// The CRC of a part of the file.
+    fn crc(&self, part: Range<u64>) -> Result<u32, SegmentError> {
         let (mut hasher, mut piece) = (Hasher::new(), Vec::new());
-        for offset in (0..self.info.bytes).step_by(CHECKSUM_PIECE_BYTES as usize) {
-            piece.resize(CHECKSUM_PIECE_BYTES.min(self.info.bytes - offset) as usize, 0);
+        for offset in part.clone().step_by(CHECKSUM_PIECE_BYTES as usize) {
+            piece.resize(CHECKSUM_PIECE_BYTES.min(part.end - offset) as usize, 0);
             self.file.read_at(offset, &mut piece).or_fail(Operation::Read, &self.path)?;
             hasher.update(&piece);
         }

@@ -277,6 +277,31 @@ fn an_unreadable_batch_quarantines_the_groups_that_the_next_one_names() {
         assert_eq!(log.group_state(B).unwrap().last, Some(2));
         submit_and_wait(&log, vec![vote(B, "goes on")]).unwrap();
     }
+    // Whoever begins anew behind it is not concerned any more; others whose number has that bit may be.
+    let (log, recovered) = open(&fs, small()).unwrap();
+    assert!(recovered.damaged[0].concerns(A) && recovered.damaged[0].concerns(GroupId(A.0 + 64)));
+    submit_and_wait(&log, vec![Record::Forget { group: A }]).unwrap();
+    log.close().unwrap();
+    let (_, recovered) = open(&fs, small()).unwrap();
+    assert!(!recovered.damaged[0].concerns(A) && recovered.damaged[0].concerns(GroupId(A.0 + 64)));
+    // Who knows that there is no such other gives the segment back.
+    for (groups, is_kept) in [(Some(A.0 + 65), true), (Some(A.0 + 64), false)] {
+        let (log, _) = open(&fs.duplicate(), LogOptions { groups, ..small() }).unwrap();
+        submit_and_wait(&log, vec![append(A, 9, bytes("a9")), purge(A, 9), purge(B, 2)]).unwrap();
+        for _ in 0..20 {
+            submit_and_wait(
+                &log,
+                vec![vote(A, "v"), vote(B, "v"), Record::Committed { group: C, data: vec![1; 3000].into() }],
+            )
+            .unwrap();
+        }
+        let is_recycled = || log.status().recycled_segments > 0;
+        if is_kept {
+            assert!(!is_recycled());
+        } else {
+            eventually(is_recycled);
+        }
+    }
     // With the batch behind it unreadable too, nobody knows whose records are missing.
     content[4 * 4096 + 30] ^= 1;
     fs.damage(&path, &content);

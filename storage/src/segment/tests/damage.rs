@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::log::Operation;
 use crate::segment::error::Flaw;
 use crate::segment::layout::{CRCS_AT, FOOTER_BYTES, FOOTER_CRC_AT, Footer, HEADER_BYTES, crc_around};
 
@@ -53,6 +54,26 @@ fn every_flipped_bit_is_found_and_no_read_answers_what_was_not_written() {
     }
     let payloads = info.payload_bytes as usize * 8;
     assert!(refused > 0 && readable > payloads, "entries are not read at open: {refused}, {readable}");
+}
+
+#[test]
+fn an_index_that_the_disk_does_not_give_is_an_error_at_the_open_also_if_it_is_mapped() {
+    // So many lines are far more than is kept in memory.
+    let entries: Vec<_> = (0..20_000).map(|n| entry(1, 7, 100_000 - n, b"an entry")).collect();
+    let (fs, segment) = segment(&entries);
+    let info = *segment.info();
+    let index = segment.index().footer().data_end;
+    assert!(info.bytes - index > 90_000);
+    for bad in [index..index + 1, info.bytes - 600..info.bytes - 500] {
+        assert!(fs.fail_reads_of(&path(), bad.clone()));
+        let refused = Segment::open(&fs, dir(), &info).map(drop);
+        assert!(
+            matches!(&refused, Err(SegmentError::Io { operation: Operation::Read, path: named, .. }) if *named == path()),
+            "{bad:?}: {refused:?}"
+        );
+    }
+    assert!(fs.fail_reads(&path(), false));
+    assert_eq!(all(&Segment::open(&fs, dir(), &info).unwrap()).unwrap(), entries);
 }
 
 #[test]
