@@ -2,9 +2,10 @@
 //!
 //! - With the C library's, whoever freed the state of a replica in the background held the lock of an arena, and left it hundreds of
 //!   thousands of small pieces to sort: requests on the same node waited for 30 to 80 ms.
-//! - What is freed leaves the process within a second or so: what stays in the allocator counts for a memory budget, and cannot be
-//!   shed.
+//! - What is freed leaves the process within a second or so; with a memory budget at once: what stays in the allocator counts for
+//!   that, and cannot be shed.
 
+use tikv_jemalloc_ctl::raw;
 use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
@@ -15,3 +16,15 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 // SAFETY: nothing else has this name; the allocator reads the first word, which points to text that ends with a zero and never goes.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static SETTINGS: &[u8] = b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
+
+/// From now on pages that nobody uses any more leave the process at once. To be told before other threads are there.
+#[expect(unsafe_code, reason = "the allocator takes its settings by name")]
+pub(crate) fn give_back_what_is_freed() {
+    let now: isize = 0;
+    for setting in [&b"arenas.dirty_decay_ms\0"[..], b"arena.0.dirty_decay_ms\0"] {
+        // SAFETY: both names end with a zero, and their values are of that type.
+        if let Err(error) = unsafe { raw::write(setting, now) } {
+            tracing::warn!(%error, "the allocator refuses a setting; it may keep more memory than the budget");
+        }
+    }
+}

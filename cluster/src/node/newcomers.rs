@@ -1,4 +1,4 @@
-//! Owns how many new replicas a node takes in at a time.
+//! Owns when a node takes in the next of its new replicas.
 //!
 //! - Each that is here is filled at once, which takes the processor from those that serve, on both sides. One after the other takes
 //!   no longer in all.
@@ -15,9 +15,6 @@ use super::member::Member;
 use super::survey::GroupReport;
 use crate::map::partition_of;
 use crate::raft::{CAUGHT_UP_ENTRIES, Fills};
-
-/// So many are filled while the next is waiting: of two, one is there as soon as the other is done.
-const NEWCOMERS_MAX: usize = 2;
 
 /// How long one is waited for that nobody fills.
 const LOST_AFTER: Duration = Duration::from_secs(10);
@@ -36,7 +33,7 @@ impl Newcomers {
         let (members, now) = (host.members(), Instant::now());
         let filled = members.iter().filter(|member| is_newcomer(member.as_ref()));
         let filled = filled.map(|member| (member.id(), come(member.as_ref())));
-        self.count(filled, &host.opening.fills, now) >= NEWCOMERS_MAX
+        self.count(filled, &host.opening.fills, now) > 0
     }
 
     /// How many of them come further.

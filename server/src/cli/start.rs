@@ -11,8 +11,8 @@ use tracing::info;
 use super::error::CliError;
 use super::output::line;
 use crate::config::{Config, ConfigFlags};
-use crate::logging;
 use crate::server::Server;
+use crate::{allocator, logging};
 
 #[derive(Debug, Args)]
 #[command(
@@ -33,6 +33,9 @@ pub(super) fn run(args: &StartArgs) -> Result<(), CliError> {
     logging::init(config.log_format, &config.log_level)?;
     raise_open_files(config.connections_max);
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    if config.memory_bytes > 0 {
+        allocator::give_back_what_is_freed();
+    }
     let engine = runtime("engine", config.engine_threads, cores.div_ceil(2))?;
     let network = runtime("network", config.network_threads, cores)?;
     network.block_on(serve(config, engine.handle().clone()))
