@@ -1,7 +1,7 @@
 //! Owns when a node takes in the next of its new replicas.
 //!
 //! - Each that is here is filled at once, which takes the processor from those that serve, on both sides. One after the other takes
-//!   no longer in all.
+//!   longer in all, for which nobody waits.
 //! - Who is not filled, because its leader is away, holds nobody up for long.
 
 use std::collections::BTreeMap;
