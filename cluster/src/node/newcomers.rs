@@ -21,14 +21,26 @@ const LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// The replicas here that do not vote yet: how far each had come when it last came further, and when that was.
 #[derive(Debug, Default)]
-pub(super) struct Newcomers(BTreeMap<GroupId, (u64, Instant)>);
+pub(super) struct Newcomers {
+    come: BTreeMap<GroupId, (u64, Instant)>,
+    /// Somebody asked in this round. Whoever asks after that waits for the next, so that all are looked at once a round.
+    is_asked: bool,
+}
 
 impl Newcomers {
+    /// Begins a round, in which one may be taken in.
+    pub fn begin(&mut self) {
+        self.is_asked = false;
+    }
+
     /// Whether the replica of a group is not to be taken in yet. Those that have next to nothing to get are not counted.
     pub fn let_wait(&mut self, host: &Host, group: GroupId) -> bool {
         let has_much = |report: GroupReport| report.leader.1 > CAUGHT_UP_ENTRIES;
         if partition_of(group).is_none() || !host.survey.of(group).is_none_or(has_much) {
             return false;
+        }
+        if std::mem::replace(&mut self.is_asked, true) {
+            return true;
         }
         let (members, now) = (host.members(), Instant::now());
         let filled = members.iter().filter(|member| is_newcomer(member.as_ref()));
@@ -38,12 +50,12 @@ impl Newcomers {
 
     /// How many of them come further.
     fn count(&mut self, all: impl Iterator<Item = (GroupId, u64)>, fills: &Fills, now: Instant) -> usize {
-        let mut known = std::mem::take(&mut self.0);
+        let mut known = std::mem::take(&mut self.come);
         for (group, come) in all {
             let before = known.remove(&group).filter(|(before, _)| *before == come && !fills.is_sent(group));
-            self.0.insert(group, before.unwrap_or((come, now)));
+            self.come.insert(group, before.unwrap_or((come, now)));
         }
-        self.0.values().filter(|(_, since)| now.saturating_duration_since(*since) <= LOST_AFTER).count()
+        self.come.values().filter(|(_, since)| now.saturating_duration_since(*since) <= LOST_AFTER).count()
     }
 }
 

@@ -264,6 +264,7 @@ async fn reconcile_once(host: &Host, state: &Arc<CatalogState>, newcomers: &mut 
         host.note_removed();
     }
     let mut is_waiting = false;
+    newcomers.begin();
     for group in groups_of(state.partitions) {
         let wanted = state.wanted(group.0).iter().find(|record| record.node == host.node && !is_removed);
         let wanted = wanted.map(|record| record.replica);
