@@ -4,7 +4,8 @@
 //! - One task does the work of a group, one piece after the other.
 //! - A snapshot is due when the log behind the newest has become larger than the threshold and than half of what that
 //!   snapshot wrote or than what is replayed in a second or two, when this group is who pins the oldest part of a log that is too
-//!   large, or larger than the snapshots of all would leave it, or when it would free much of the disk.
+//!   large, or larger than the snapshots of all would leave it, or when it would free much of the disk. Who has rested for a
+//!   while takes one sooner, so that a start has little to replay.
 //! - Merges of all groups take turns: more at once would map more of the disk and be no faster, for the pace is one.
 //! - A full disk is no failure: the reserve is given up for two snapshots, which let the log go; else the work is tried again
 //!   later, and nothing that was there is touched before.
@@ -39,6 +40,15 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// However much a snapshot wrote, the next is due behind so many bytes of log: a start replays them.
 const REPLAYED_BYTES_MAX: u64 = 192 << 20;
+
+/// A group that rested for so long takes one behind …
+const REST: Duration = Duration::from_secs(60);
+
+/// … this part of those bytes; to rest means that next to nothing is appended: …
+const RESTED_PART: u64 = 4;
+
+/// … less than this part of them.
+const RESTING_PART: u64 = 1024;
 
 /// Behind so many times that, it is taken before other work that is due.
 const OVERDUE: u64 = 2;
@@ -137,14 +147,17 @@ pub(crate) struct Upkeep<M: Machine> {
     included_bytes: u64,
     /// Bytes that snapshot wrote.
     wrote_bytes: u64,
+    /// Bytes of the log when more than next to nothing had last been appended, and when that was.
+    worked: (u64, Instant),
 }
 
 impl<M: Machine> Upkeep<M> {
     /// The upkeep of `group`.
     pub fn new(group: Group<M>, means: UpkeepMeans) -> Self {
         let index = group.newest_snapshot().map_or(0, |newest| newest.manifest.index);
-        let included_bytes = means.log.appended(group.id(), index).1;
-        Self { group, means, looked_at: None, reserve_due: Instant::now(), included_bytes, wrote_bytes: 0 }
+        let (appended_bytes, included_bytes) = means.log.appended(group.id(), index);
+        let (reserve_due, worked) = (Instant::now(), (appended_bytes, Instant::now()));
+        Self { group, means, looked_at: None, reserve_due, included_bytes, wrote_bytes: 0, worked }
     }
 
     /// Works until it is stopped; what is under way then is finished first.
@@ -261,7 +274,11 @@ impl<M: Machine> Upkeep<M> {
         // Nothing becomes due by itself in a group to which nothing was applied, but to give memory back and to let go of the log.
         let applied = Some(self.group.applied_index());
         let is_quiet = std::mem::replace(&mut self.looked_at, applied) == applied;
-        let lets_go = self.frees_full_log() || self.pins_too_much(self.new_bytes()) || self.pins_others();
+        self.note_work();
+        let lets_go = self.frees_full_log()
+            || self.pins_too_much(self.new_bytes())
+            || self.pins_others()
+            || self.has_rested();
         if is_quiet && settings == self.means.options.files && !lets_go {
             return Ok(());
         }
@@ -331,7 +348,21 @@ impl<M: Machine> Upkeep<M> {
             || self.frees_full_log()
             || self.pins_too_much(new_bytes)
             || self.pins_others()
+            || self.has_rested()
             || self.frees_much()
+    }
+
+    /// Notes when more than next to nothing was last appended.
+    fn note_work(&mut self) {
+        let (appended_bytes, _) = self.means.log.appended(self.group.id(), 0);
+        if appended_bytes > self.worked.0 + self.most_new_bytes() / RESTING_PART {
+            self.worked = (appended_bytes, Instant::now());
+        }
+    }
+
+    /// Whether this group has rested for a while behind much that a start would replay.
+    fn has_rested(&self) -> bool {
+        self.worked.1.elapsed() >= REST && self.new_bytes() > self.most_new_bytes() / RESTED_PART
     }
 
     /// Bytes of the log behind the newest snapshot.

@@ -39,3 +39,35 @@ async fn a_panic_in_the_background_is_heard_and_names_the_group() {
     // Who comes later hears it, too.
     assert_eq!(means.ended.wait_panicked().await, GROUP);
 }
+
+#[tokio::test]
+async fn who_has_rested_behind_much_of_the_log_takes_a_snapshot_sooner() {
+    async fn pass(time: Duration) {
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
+    }
+    let (group, mut means) = group_with_means().await;
+    means.options = Arc::new(DiskOptions { snapshot_log_bytes: 1 << 20, ..DiskOptions::default() });
+    let mut upkeep = Upkeep::new(group.clone(), means);
+    let (stop, much) = (CancellationToken::new(), "much ".repeat(80_000));
+    group.propose(line(&much)).await.unwrap();
+    upkeep.step(&stop).await.unwrap();
+    pass(REST / 2).await;
+    // It works again meanwhile.
+    group.propose(line(&"more ".repeat(400))).await.unwrap();
+    upkeep.step(&stop).await.unwrap();
+    pass(REST / 2).await;
+    upkeep.step(&stop).await.unwrap();
+    assert!(group.newest_snapshot().is_none());
+    pass(REST).await;
+    upkeep.step(&stop).await.unwrap();
+    let newest = group.newest_snapshot().expect("it has rested").manifest.index;
+    assert_eq!(newest, group.applied_index());
+    // Behind little there is no other, however long it rests.
+    group.propose(line("another")).await.unwrap();
+    upkeep.step(&stop).await.unwrap();
+    pass(2 * REST).await;
+    upkeep.step(&stop).await.unwrap();
+    assert_eq!(group.newest_snapshot().unwrap().manifest.index, newest);
+}
