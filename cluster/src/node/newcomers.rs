@@ -2,7 +2,7 @@
 //!
 //! - Each that is here is filled at once, which takes the processor from those that serve, on both sides. One after the other takes
 //!   longer in all, for which nobody waits.
-//! - Who is not filled, because its leader is away, holds nobody up for long.
+//! - Who is not filled, because its leader is away, holds nobody up for long; who has been filled holds nobody up.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,7 +43,8 @@ impl Newcomers {
             return true;
         }
         let (members, now) = (host.members(), Instant::now());
-        let filled = members.iter().filter(|member| is_newcomer(member.as_ref()));
+        let led_to = |group| host.survey.of(group).map(|report| report.leader.1);
+        let filled = members.iter().filter(|member| is_newcomer(member.as_ref(), led_to(member.id())));
         let filled = filled.map(|member| (member.id(), come(member.as_ref())));
         self.count(filled, &host.opening.fills, now) > 0
     }
@@ -59,11 +60,14 @@ impl Newcomers {
     }
 }
 
-/// Whether a replica has yet to be filled, or to apply what it was filled with.
-fn is_newcomer(member: &dyn Member) -> bool {
+/// Whether a replica has yet to be filled, or to apply what it was filled with, where its leader has come to an index. One that has
+/// what there is waits for nobody but its group: two nodes would else wait for each other, each for the other's replica of the group.
+fn is_newcomer(member: &dyn Member, led_to: Option<u64>) -> bool {
     let metrics = member.metrics();
-    let unapplied = metrics.last_log_index.unwrap_or_default().saturating_sub(metrics.applied_index);
-    !member.members().voters.contains_key(&member.replica()) || unapplied > CAUGHT_UP_ENTRIES
+    let has = metrics.last_log_index.unwrap_or_default();
+    let missing = led_to.map_or(u64::MAX, |last| last.saturating_sub(has));
+    let votes = member.members().voters.contains_key(&member.replica());
+    (!votes && missing > CAUGHT_UP_ENTRIES) || has.saturating_sub(metrics.applied_index) > CAUGHT_UP_ENTRIES
 }
 
 /// How far it has come; grows with each entry that comes or is applied.

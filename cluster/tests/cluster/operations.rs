@@ -128,6 +128,34 @@ async fn a_replica_moves_under_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_that_get_replicas_of_the_same_partitions_do_not_wait_for_each_other() {
+    let mut cluster = Cluster::of(3, 3).await;
+    let partitions = [PartitionId(0), PartitionId(1)];
+    let owners = partitions.map(|partition| user_at(partition.0, 0));
+    // So much that a new replica is filled with it.
+    for _ in 0..300 {
+        tokio::join!(cluster.post(owners[0], "before"), cluster.post(owners[1], "before"));
+    }
+    cluster.start(4).await;
+    cluster.start(5).await;
+    // Each is told first of the one that the other is told of last.
+    for (partition, from, to) in [(0, 1, 4), (1, 1, 5), (0, 2, 5), (1, 2, 4)] {
+        let partition = Some(partitions[partition]);
+        change(&cluster, 3, ClusterChange::Move { partition, from, to }).await;
+    }
+    // While something is written, a replica that may not vote yet comes further all the time.
+    let write_on = async {
+        loop {
+            tokio::join!(cluster.post(owners[0], "meanwhile"), cluster.post(owners[1], "meanwhile"));
+        }
+    };
+    tokio::select! {
+        never = write_on => never,
+        () = cluster.whole() => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_goes_where_it_is_asked_to() {
     let cluster = Cluster::of(3, 3).await;
     let partition = PartitionId(2);
