@@ -79,18 +79,22 @@ fn side_by_side<T: Send>(numbers: &[u64], jobs: usize, work: impl Fn(u64) -> T +
     done.into_inner().unwrap()
 }
 
-/// A few seeds, one of them twice.
+/// A few seeds, and one of each kind twice: log and replicas, and whole nodes.
 pub fn quick(jobs: usize) -> ExitCode {
     let (count, seconds) = QUICK;
-    let again = spawn(1, seconds, None, None);
     let status = seeds(1, count, seconds, jobs);
-    let first = spawn(1, seconds, None, None);
-    let (one, other) = (trace_of(&again.text), trace_of(&first.text));
-    if one.is_none() || one != other {
-        println!("the same seed gave another trace:\n{}{}", again.text, first.text);
+    let traces = side_by_side(&[1, 4], jobs, |seed| [(); 2].map(|()| spawn(seed, seconds, None, None).text));
+    for [one, other] in traces.values() {
+        if trace_of(one).is_none() || trace_of(one) != trace_of(other) {
+            println!("the same seed gave another trace:\n{one}{other}");
+            return ExitCode::FAILURE;
+        }
+    }
+    if !traces[&4][0].contains("of whole nodes") {
+        println!("seed 4 is not of whole nodes:\n{}", traces[&4][0]);
         return ExitCode::FAILURE;
     }
-    println!("the same seed gave the same trace twice");
+    println!("the same seeds gave the same traces twice");
     status
 }
 
