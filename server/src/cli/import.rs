@@ -293,43 +293,50 @@ async fn begin(common: &Common, job: &Job, format: Format, client: &Client) -> R
     let state_path = state_path(common);
     let known = state_path.as_deref().map(State::load).transpose()?.flatten();
     let is_new = known.is_none();
-    let state = match known {
-        Some(state) if state.plan == plan => state,
-        Some(_) => return Err(ImportError::OtherImport { path: state_path.unwrap_or_default() }.into()),
-        None => {
-            let block_items = common.rate.map_or(BLOCK_ITEMS_MAX, |rate| (rate / 4).max(1) as usize);
-            let mut lanes = Vec::new();
-            for partition in 0..plan.partitions {
-                let lane = client.import_lane(fanfold_client::PartitionId(partition), None).await;
-                lanes.push(LaneState { session: lane.map_err(failed)?.session().0, next: 1 });
-            }
-            let spaces = match &kind {
-                Kind::Follows => None,
-                Kind::Entries { spaces, .. } => spaces.clone(),
-            };
-            let state = State {
-                plan,
-                spaces,
-                block_items: block_items.min(BLOCK_ITEMS_MAX),
-                lanes,
-                position: Position::default(),
-                counts: Counts::default(),
-                written: [0; 2],
-                moved: [false; 2],
-                done: false,
-            };
-            if let Some(path) = &state_path {
-                state.save(path)?;
-            }
-            state
+    let wanted_items = common.rate.map_or(BLOCK_ITEMS_MAX as u64, |rate| rate / 4);
+    let wanted_items = (wanted_items as usize).clamp(1, BLOCK_ITEMS_MAX);
+    let state = if let Some(state) = known {
+        refuse_change(&state, &plan, state_path.as_deref())?;
+        state
+    } else {
+        let mut lanes = Vec::new();
+        for partition in 0..plan.partitions {
+            let lane = client.import_lane(fanfold_client::PartitionId(partition), None).await;
+            lanes.push(LaneState { session: lane.map_err(failed)?.session().0, next: 1 });
         }
+        let spaces = match &kind {
+            Kind::Follows => None,
+            Kind::Entries { spaces, .. } => spaces.clone(),
+        };
+        let state = State {
+            plan,
+            spaces,
+            block_items: wanted_items,
+            lanes,
+            position: Position::default(),
+            counts: Counts::default(),
+            written: [0; 2],
+            moved: [false; 2],
+            done: false,
+        };
+        if let Some(path) = &state_path {
+            state.save(path)?;
+        }
+        state
     };
     if let (Kind::Entries { spaces, .. }, Some(known)) = (&mut kind, &state.spaces) {
         *spaces = Some(known.clone());
     }
-    let (partitions, block_items) = (map.partitions, state.block_items);
-    let cut = Cut { inputs: common.files.clone(), format, kind, graph, partitions, block_items };
+    let (inputs, partitions) = (common.files.clone(), map.partitions);
+    let (block_items, later_items) = (state.block_items, wanted_items);
+    let cut = Cut { inputs, format, kind, graph, partitions, block_items, later_items };
     Ok(Begun { cut, state, state_path, is_new })
+}
+
+/// Refuses to go on with what is another import.
+fn refuse_change(state: &State, plan: &Plan, path: Option<&Path>) -> Result<(), ImportError> {
+    let path = path.unwrap_or(Path::new("")).to_owned();
+    if state.plan == *plan { Ok(()) } else { Err(ImportError::OtherImport { path }) }
 }
 
 async fn kind(common: &Common, job: &Job, client: &Client) -> Result<Kind, CliError> {

@@ -6,6 +6,7 @@ pub(crate) mod json;
 mod lane;
 mod lines;
 mod outputs;
+mod pace;
 mod parse;
 mod run;
 mod state;

@@ -13,6 +13,7 @@ mod observe;
 mod operators;
 mod process;
 mod replicas;
+mod resume;
 mod runbook;
 mod start;
 mod stop;
