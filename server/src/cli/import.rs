@@ -14,8 +14,8 @@ use serde_json::json;
 use super::error::CliError;
 use super::remote::Remote;
 use crate::import::{
-    BLOCK_ITEMS_MAX, Counts, Cut, Format, ImportError, Input, Judge, Kind, LaneState, Options, Output, Plan,
-    Position, Run, State, dry_run, extension, is_stream, named_as_packed,
+    BLOCK_ITEMS_MAX, Counts, Cut, Format, Held, ImportError, Input, Judge, Kind, LaneState, Options, Output,
+    Plan, Position, Run, State, dry_run, extension, is_stream, named_as_packed,
 };
 
 const BAR: &str = "[{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg}";
@@ -169,6 +169,7 @@ async fn import(common: Common, job: Job) -> Result<(), CliError> {
         summary = Some(Summary { what: job.what, counts, rejects, took, before: counts, kind });
     } else {
         let what = job.what;
+        let _held = state_path(&common).as_deref().map(Held::take).transpose()?;
         let run = async |client: &Client| {
             let begun = begin(&common, &job, format, client).await?;
             let before = begun.state.counts;

@@ -2,6 +2,7 @@
 
 mod block;
 mod dry;
+mod held;
 pub(crate) mod json;
 mod lane;
 mod lines;
@@ -25,6 +26,11 @@ fn replaced(length: u64) -> String {
     }
 }
 
+/// Who runs an import.
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("another process, {pid},"))
+}
+
 impl ImportError {
     /// Whether the command was called in a way that cannot work.
     pub(crate) fn is_misuse(&self) -> bool {
@@ -41,6 +47,7 @@ impl ImportError {
 
 pub(crate) use block::{BLOCK_ITEMS_MAX, Cut};
 pub(crate) use dry::{Judge, dry_run};
+pub(crate) use held::Held;
 pub(crate) use lines::{Position, STDIN, extension, is_stream, named_as_packed};
 pub(crate) use outputs::Output;
 pub(crate) use parse::{Format, Kind};
@@ -131,6 +138,23 @@ pub enum ImportError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Another process goes on with this import.
+    #[error(
+        "{} goes on with {}: wait until it ends, or end it and run the same command again, which goes on where it was",
+        process(*pid), path.display()
+    )]
+    Held {
+        /// The state file.
+        path: PathBuf,
+        /// That process, if it says so.
+        pid: Option<u32>,
+    },
+    /// Another import writes a file.
+    #[error("{} is written by another import that runs: wait until it ends, or name another file", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
     },
     /// The state file is of another import.
     #[error(

@@ -1,9 +1,11 @@
 //! What operators do to an import that was begun: start it twice, and go on with it under other arguments.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::migrate::{count, importing, known, numbers, write};
-use crate::process::Place;
+use crate::process::{Place, failure};
 
 /// Lines of entries, each with a time of its own.
 fn posts(lines: u64) -> String {
@@ -14,6 +16,29 @@ fn posts(lines: u64) -> String {
 /// What the state file says.
 fn state(file: &str) -> Value {
     serde_json::from_slice(&std::fs::read(format!("{file}.import")).unwrap()).unwrap()
+}
+
+#[test]
+fn an_import_that_runs_is_not_begun_again_and_its_lists_are_nobody_elses() {
+    const LINES: u64 = 6_000;
+    let place = Place::new();
+    let node = place.start(&[]);
+    let (file, other) = (write(&place, "posts.tsv", posts(LINES)), write(&place, "other.tsv", posts(9)));
+    let ids = format!("{file}.ids");
+    let mut child = importing(&node, &file, &ids, "2000");
+    while known(&file).is_none_or(|(_, ids)| ids == 0) {
+        assert!(child.try_wait().unwrap().is_none(), "it is done too soon");
+    }
+    let said = failure(&node.run(&["import", "entries", &file, "--ids-out", &ids]), 1);
+    let names_it = said.contains(&child.id().to_string()) && said.contains(".import");
+    assert!(names_it && said.contains("run the same command again"), "{said}");
+    let said = failure(&node.run(&["import", "entries", &other, "--ids-out", &ids]), 1);
+    assert!(said.contains("written by another import"), "{said}");
+    assert!(child.wait().unwrap().success());
+    assert!(numbers(&ids).into_iter().eq(1..=LINES), "each once, in order");
+    assert_eq!(count(&node, "entries"), LINES);
+    assert!(!Path::new(&format!("{file}.import.lock")).exists());
+    node.stop();
 }
 
 #[test]
