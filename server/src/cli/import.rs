@@ -297,7 +297,7 @@ async fn begin(common: &Common, job: &Job, format: Format, client: &Client) -> R
     let wanted_items = common.rate.map_or(BLOCK_ITEMS_MAX as u64, |rate| rate / 4);
     let wanted_items = (wanted_items as usize).clamp(1, BLOCK_ITEMS_MAX);
     let state = if let Some(state) = known {
-        refuse_change(&state, &plan, state_path.as_deref())?;
+        refuse_change(&state, &plan, job, state_path.as_deref())?;
         state
     } else {
         let mut lanes = Vec::new();
@@ -334,10 +334,20 @@ async fn begin(common: &Common, job: &Job, format: Format, client: &Client) -> R
     Ok(Begun { cut, state, state_path, is_new })
 }
 
-/// Refuses to go on with what is another import.
-fn refuse_change(state: &State, plan: &Plan, path: Option<&Path>) -> Result<(), ImportError> {
+/// Refuses to go on with what is another import, or would list only some of the ids.
+fn refuse_change(state: &State, plan: &Plan, job: &Job, path: Option<&Path>) -> Result<(), ImportError> {
     let path = path.unwrap_or(Path::new("")).to_owned();
-    if state.plan == *plan { Ok(()) } else { Err(ImportError::OtherImport { path }) }
+    if state.plan != *plan {
+        return Err(ImportError::OtherImport { path });
+    }
+    let are_wanted = job.ids_out.is_some();
+    let lacks_some = match state.has_ids() {
+        // Of one that is done nothing is left to be written.
+        Some(true) => !are_wanted && !state.done,
+        Some(false) => are_wanted,
+        None => false,
+    };
+    if lacks_some { Err(ImportError::Ids { are_wanted, path }) } else { Ok(()) }
 }
 
 async fn kind(common: &Common, job: &Job, client: &Client) -> Result<Kind, CliError> {

@@ -14,7 +14,10 @@ mod state;
 mod tsv;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// What an import does that begins anew.
+const ANEW: &str = "imports entries a second time, but for those whose keys are remembered";
 
 /// What to do about a file that is not what was written.
 fn replaced(length: u64) -> String {
@@ -31,6 +34,22 @@ fn process(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("another process, {pid},"))
 }
 
+/// What is wrong with ids that are wanted from the middle on, or up to there.
+fn ids_changed(are_wanted: bool, state: &Path) -> String {
+    let state = state.display();
+    if are_wanted {
+        format!(
+            "the import that {state} is of runs without --ids-out, and the list would not have the ids of what is imported \
+             already: run it without --ids-out; to begin anew with another --state {ANEW}"
+        )
+    } else {
+        format!(
+            "the import that {state} is of runs with --ids-out, and the list would not have the ids of what is imported from now \
+             on: name the same file again with --ids-out"
+        )
+    }
+}
+
 impl ImportError {
     /// Whether the command was called in a way that cannot work.
     pub(crate) fn is_misuse(&self) -> bool {
@@ -40,6 +59,7 @@ impl ImportError {
                 | Self::Packed { .. }
                 | Self::Mixed { .. }
                 | Self::SameFile { .. }
+                | Self::Ids { .. }
                 | Self::Exists { .. }
         )
     }
@@ -154,6 +174,14 @@ pub enum ImportError {
     #[error("{} is written by another import that runs: wait until it ends, or name another file", path.display())]
     Busy {
         /// The file.
+        path: PathBuf,
+    },
+    /// Ids are wanted in the middle, or no more.
+    #[error("{}", ids_changed(*are_wanted, path))]
+    Ids {
+        /// Whether they are wanted now.
+        are_wanted: bool,
+        /// The state file.
         path: PathBuf,
     },
     /// The state file is of another import.

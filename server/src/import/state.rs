@@ -104,6 +104,15 @@ impl State {
         }
     }
 
+    /// Whether ids are written; none as long as nothing was imported that has one.
+    pub(crate) fn has_ids(&self) -> Option<bool> {
+        let Counts { imported, known, .. } = self.counts;
+        if self.written[1] > 0 || self.moved[1] {
+            return Some(true);
+        }
+        (imported + known > 0).then_some(false)
+    }
+
     /// Replaces what the file holds.
     pub(crate) fn save(&self, path: &Path) -> Result<(), ImportError> {
         self.replace(path).map_err(|source| ImportError::State { path: path.to_owned(), source })

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::migrate::{count, importing, known, numbers, write};
-use crate::process::{Place, failure};
+use crate::migrate::{count, importing, known, numbers, stopped, write};
+use crate::process::{Place, failure, stdout};
 
 /// Lines of entries, each with a time of its own.
 fn posts(lines: u64) -> String {
@@ -38,6 +38,30 @@ fn an_import_that_runs_is_not_begun_again_and_its_lists_are_nobody_elses() {
     assert!(numbers(&ids).into_iter().eq(1..=LINES), "each once, in order");
     assert_eq!(count(&node, "entries"), LINES);
     assert!(!Path::new(&format!("{file}.import.lock")).exists());
+    node.stop();
+}
+
+#[test]
+fn ids_are_listed_from_the_beginning_of_an_import_to_its_end_or_not_at_all() {
+    const LINES: u64 = 6_000;
+    let place = Place::new();
+    let node = place.start(&[]);
+    let file = write(&place, "posts.tsv", posts(LINES));
+    let ids = format!("{file}.ids");
+    let written = stopped(&node, &file, &ids, false);
+    let said = failure(&node.run(&["import", "entries", &file]), 2);
+    assert!(said.contains("runs with --ids-out") && said.contains("from now on"), "{said}");
+    assert_eq!(known(&file), Some(written));
+    assert_eq!(node.json(&["import", "entries", &file, "--ids-out", &ids])["imported"], json!(LINES));
+    assert!(numbers(&ids).into_iter().eq(1..=LINES), "each once, in order");
+    // Of what is done nothing is left to be listed.
+    assert!(stdout(&node.run(&["import", "entries", &file])).starts_with("0 new"));
+
+    let file = write(&place, "without.tsv", posts(9));
+    node.json(&["import", "entries", &file]);
+    let said = failure(&node.run(&["import", "entries", &file, "--ids-out", &ids]), 2);
+    assert!(said.contains("runs without --ids-out") && said.contains("imported already"), "{said}");
+    assert!(numbers(&ids).into_iter().eq(1..=LINES), "the list of another import");
     node.stop();
 }
 
