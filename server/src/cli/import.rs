@@ -337,8 +337,8 @@ async fn begin(common: &Common, job: &Job, format: Format, client: &Client) -> R
 /// Refuses to go on with what is another import, or would list only some of the ids.
 fn refuse_change(state: &State, plan: &Plan, job: &Job, path: Option<&Path>) -> Result<(), ImportError> {
     let path = path.unwrap_or(Path::new("")).to_owned();
-    if state.plan != *plan {
-        return Err(ImportError::OtherImport { path });
+    if let Some(differs) = state.plan.differs(plan) {
+        return Err(ImportError::OtherImport { path, differs });
     }
     let are_wanted = job.ids_out.is_some();
     let lacks_some = match state.has_ids() {
@@ -382,12 +382,7 @@ async fn go(
     let mut progress = Progress::new(job.what, total, bytes);
     let run = Run::run(client, cut, state, options, &mut |counts| progress.show(counts)).await;
     progress.bar.finish_and_clear();
-    run.map_err(|error| match error {
-        ImportError::Call(error) if matches!(error, fanfold_client::Error::Connect { .. }) => {
-            common.remote.failed(error)
-        }
-        error => error.into(),
-    })
+    Ok(run?)
 }
 
 fn format(common: &Common) -> Result<Format, ImportError> {

@@ -19,6 +19,20 @@ use std::path::{Path, PathBuf};
 /// What an import does that begins anew.
 const ANEW: &str = "imports entries a second time, but for those whose keys are remembered";
 
+/// How what was stopped is brought to its end.
+fn how_to_go_on(rest: Option<&(PathBuf, u64)>) -> String {
+    rest.map_or_else(
+        || "run the same command again to go on where it was".to_owned(),
+        |(input, line)| {
+            format!(
+                "what comes through a pipe cannot be gone on with: of {} everything up to line {line} is imported, and what \
+                 follows may be; to import it again {ANEW}",
+                input.display()
+            )
+        },
+    )
+}
+
 /// What to do about a file that is not what was written.
 fn replaced(length: u64) -> String {
     match length {
@@ -128,7 +142,7 @@ pub enum ImportError {
     #[error(transparent)]
     Export(#[from] crate::export::Mixed),
     /// An input cannot be read.
-    #[error("cannot read {}: {source}; run the same command again to go on", path.display())]
+    #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The input.
         path: PathBuf,
@@ -136,7 +150,7 @@ pub enum ImportError {
         source: io::Error,
     },
     /// Rejects or ids cannot be written.
-    #[error("cannot write {}: {source}; run the same command again to go on", path.display())]
+    #[error("cannot write {}: {source}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -152,7 +166,10 @@ pub enum ImportError {
         length: u64,
     },
     /// The state file is not usable.
-    #[error("cannot use the state file {}: {source}; name another one with --state, or remove it to begin anew", path.display())]
+    #[error(
+        "cannot use the state file {}: {source}; name another one with --state, or remove it, to begin anew, which {ANEW}",
+        path.display()
+    )]
     State {
         /// The file.
         path: PathBuf,
@@ -186,13 +203,14 @@ pub enum ImportError {
     },
     /// The state file is of another import.
     #[error(
-        "the state file {} is of an import of other files, to another cluster, or with other arguments; name another one \
-         with --state, or remove it to begin anew",
+        "the state file {} is of an import {differs}; name another one with --state, or remove it, to begin anew, which {ANEW}",
         path.display()
     )]
     OtherImport {
         /// The file.
         path: PathBuf,
+        /// In what it is another.
+        differs: &'static str,
     },
     /// The format of an input is not known.
     #[error("{} ends neither in .tsv nor in .json, .jsonl or .ndjson; name the format with --format", path.display())]
@@ -201,8 +219,16 @@ pub enum ImportError {
         path: PathBuf,
     },
     /// A call failed.
-    #[error("{0}; run the same command again to go on where it was")]
+    #[error("{0}")]
     Call(fanfold_client::Error),
+    /// It was stopped in the middle.
+    #[error("{source}; {}", how_to_go_on(rest.as_ref()))]
+    Stopped {
+        /// By what.
+        source: Box<Self>,
+        /// The input that cannot be gone on with, and the last line of it that is certainly done; none if it goes on.
+        rest: Option<(PathBuf, u64)>,
+    },
     /// The session was forgotten, so that what had been sent without an answer may be there or not.
     #[error(
         "the session of this import was forgotten, and some lines after {line} may have been imported: look at them, and run \
@@ -214,7 +240,8 @@ pub enum ImportError {
     },
     /// The partitions have seen other writes than the state file says.
     #[error(
-        "the state file is older than what was imported, or the inputs were changed; begin anew without it"
+        "the state file is older than what was imported, or the inputs were changed: put back what was there; to begin anew \
+         without it {ANEW}"
     )]
     StateOld,
 }

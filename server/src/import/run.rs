@@ -102,11 +102,25 @@ impl<'p> Run<'p> {
             checkpoint: (Instant::now(), 0),
             progress,
         };
-        run.go(client).await?;
-        run.state.done = true;
-        run.save()?;
+        let went = run.go(client).await;
+        let went = went.and_then(|()| {
+            run.state.done = true;
+            run.save()
+        });
+        went.map_err(|error| run.stopped(error))?;
         run.close(client).await;
         Ok(run.state)
+    }
+
+    /// What stopped it, and how it goes on.
+    fn stopped(&self, error: ImportError) -> ImportError {
+        if !matches!(error, ImportError::Call(_) | ImportError::Read { .. } | ImportError::Write { .. }) {
+            return error;
+        }
+        let at = self.state.position;
+        let input = || Some((self.cut.inputs.get(at.input)?.clone(), at.line));
+        let rest = if self.options.state_path.is_none() { input() } else { None };
+        ImportError::Stopped { source: Box::new(error), rest }
     }
 
     async fn go(&mut self, client: &Client) -> Result<(), ImportError> {

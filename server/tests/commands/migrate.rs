@@ -26,7 +26,7 @@ pub fn numbers(list: &str) -> Vec<u64> {
 }
 
 /// A shell runs a command line of the binary, `$0`, with arguments `$1` and so on.
-fn shell(line: &str, arguments: &[&str]) -> Output {
+pub fn shell(line: &str, arguments: &[&str]) -> Output {
     Command::new("sh").args(["-c", line, FANFOLD]).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 

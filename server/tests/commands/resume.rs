@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::migrate::{count, importing, known, numbers, stopped, write};
+use crate::migrate::{count, importing, known, numbers, shell, stopped, write};
 use crate::process::{Place, failure, stdout};
 
 /// Lines of entries, each with a time of its own.
@@ -87,5 +87,32 @@ fn an_import_goes_on_at_another_rate_in_blocks_of_another_size() {
     assert!(state(&file)["block_items"].as_u64().unwrap() > 25);
     assert!(numbers(&ids).into_iter().eq(1..=LINES), "each once, in order");
     assert_eq!(count(&node, "entries"), LINES);
+    node.stop();
+}
+
+#[test]
+fn what_stops_an_import_says_how_it_goes_on() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    // What comes through a pipe does not go on, and a list that cannot be written stops it.
+    let line =
+        "printf '1\\t2\\nbad\\n' | \"$0\" import follows --format tsv - --rejects /dev/full --address $1";
+    let said = failure(&shell(line, &[&node.address]), 1);
+    assert!(said.contains("/dev/full") && said.contains("cannot be gone on with"), "{said}");
+    assert!(!said.contains("same command"), "{said}");
+    // What is another import is named.
+    let (file, state) = (write(&place, "posts.tsv", posts(3)), place.path("posts.tsv.import"));
+    node.json(&["import", "entries", &file]);
+    let other = write(&place, "other.tsv", "1\t2\n");
+    for (arguments, differs) in [
+        (&["follows", &*other][..], "of edges, and entries"),
+        (&["entries", &file, "--space", "stories"], "to another graph or space"),
+        (&["entries", &other], "of other files"),
+        (&["entries", &file, "--format", "json"], "written in another way"),
+    ] {
+        let import = [&["import"], arguments, &["--state", state.to_str().unwrap()]].concat();
+        let said = failure(&node.run(&import), 1);
+        assert!(said.contains(differs) && said.contains("a second time"), "{arguments:?}: {said}");
+    }
     node.stop();
 }
