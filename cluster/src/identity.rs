@@ -384,6 +384,7 @@ fn encode(stored: &StoredIdentity) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::{golden, golden_of_before};
 
     const STORED: StoredIdentity = StoredIdentity {
         identity: Identity { cluster_id: u128::MAX / 3, node_id: 1 },
@@ -423,6 +424,26 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(dir.decode(&bytes).unwrap(), None, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn the_golden_values_are_read_and_written_again_as_they_are() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::prepare(temp.path()).unwrap();
+        assert_eq!(dir.decode(&golden("identity", &encode(&STORED))).unwrap(), Some(STORED));
+        // Before directories had ids.
+        let before = golden_of_before("identity_1", || {
+            let mut bytes = encode(&STORED);
+            bytes.truncate(bytes.len() - 4 - 16);
+            let checksum = crc32fast::hash(&bytes);
+            bytes.extend_from_slice(&checksum.to_le_bytes());
+            bytes
+        });
+        assert_eq!(dir.decode(&before).unwrap(), Some(StoredIdentity { directory_id: 0, ..STORED }));
+        let replicas = BTreeMap::from([(0_u32, 1_u64), (3, 700)]);
+        assert_eq!(whole(&golden("identity_replicas", &with_checksum(&replicas))), Some(replicas));
+        let catalog = CatalogState { epoch: 7, ..CatalogState::default() };
+        assert_eq!(whole(&golden("identity_catalog", &with_checksum(&catalog))), Some(catalog));
     }
 
     #[test]

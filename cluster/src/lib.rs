@@ -12,6 +12,8 @@ pub mod change;
 pub mod clock;
 pub mod dispatcher;
 pub mod error;
+#[cfg(test)]
+mod golden;
 pub mod identity;
 pub mod inspect;
 pub mod jobs;

@@ -9,7 +9,7 @@
 mod contents;
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,6 +95,12 @@ pub enum ExportError {
     /// The list of the files of an earlier export cannot be used.
     #[error(transparent)]
     Contents(#[from] contents::Mixed),
+    /// Another export writes its files there.
+    #[error("another export writes into {}: wait until it ends, or name another directory with --out", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -290,23 +296,32 @@ struct Place {
     dir: tempfile::TempDir,
     /// Locked as long as the directory is in use.
     _held: File,
+    /// So is the one of the files, if there is one: what two exports write at once into one file is neither's.
+    _out: Option<File>,
 }
 
 /// Makes one. Those that exports left behind which were killed go: nobody holds them.
 fn place_beside(out: &Path) -> Result<Place, ExportError> {
     let is_stdout = out == Path::new(STDOUT);
     let beside = if is_stdout { std::env::temp_dir() } else { out.to_owned() };
+    let failed = |source| ExportError::Write { path: beside.clone(), source };
+    std::fs::create_dir_all(&beside).map_err(failed)?;
+    let out = if is_stdout { None } else { Some(File::open(&beside).map_err(failed)?) };
+    match out.as_ref().map_or(Ok(()), File::try_lock) {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(ExportError::Busy { path: beside.clone() }),
+        Err(TryLockError::Error(source)) => return Err(failed(source)),
+    }
     let make = || {
-        std::fs::create_dir_all(&beside)?;
         if !is_stdout {
             remove_left_behind(&beside)?;
         }
         let dir = tempfile::Builder::new().prefix(PLACE).tempdir_in(&beside)?;
         let held = File::open(dir.path())?;
         held.lock()?;
-        Ok(Place { dir, _held: held })
+        Ok(Place { dir, _held: held, _out: out })
     };
-    make().map_err(|source| ExportError::Write { path: beside.clone(), source })
+    make().map_err(failed)
 }
 
 fn remove_left_behind(beside: &Path) -> io::Result<()> {
@@ -571,7 +586,22 @@ fn unfinished(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+
+    #[test]
+    fn one_export_at_a_time_writes_into_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("export");
+        let held = place_beside(&out).unwrap();
+        let refused = place_beside(&out).err();
+        assert!(matches!(&refused, Some(ExportError::Busy { path }) if *path == out), "{refused:?}");
+        place_beside(&dir.path().join("other")).unwrap();
+        drop(held);
+        place_beside(&out).unwrap();
+        // To standard output any number goes.
+        let _both = [place_beside(Path::new(STDOUT)).unwrap(), place_beside(Path::new(STDOUT)).unwrap()];
+    }
 
     #[test]
     fn what_is_wrong_with_several_images_is_told_of_all_of_them() {

@@ -359,81 +359,9 @@ pub(super) fn decode_batch(bytes: &[u8]) -> Result<Vec<CatalogCommand>, Malforme
 
 #[cfg(test)]
 mod tests {
-    use fanfold_storage::command::encode_batch;
-    use fanfold_storage::ids::Stamp;
     use proptest::prelude::*;
 
-    use super::super::nodes::{ClusterSettings, NodeState, Place};
     use super::*;
-
-    #[test]
-    fn every_command_returns_from_its_encoding() {
-        let founding = Founding {
-            cluster_id: u128::MAX - 7,
-            partitions: 4_096,
-            node: 1,
-            address: "host:1".into(),
-            limits: Limits::default(),
-            feature_level: 1,
-        };
-        let changes = SpaceChanges {
-            default_ttl_ms: Some(None),
-            horizon_ms: Some(Some(5)),
-            fan_out: Some(FanOut::Pull),
-            ..SpaceChanges::default()
-        };
-        let facts = NodeFacts {
-            directory_id: 77,
-            address: "host:2".into(),
-            peer_address: "host:3".into(),
-            zone: "a".into(),
-        };
-        let edit = Edit {
-            epoch: 9,
-            nodes: vec![(2, NodeState::Draining)],
-            groups: vec![(0, vec![Place { node: 1, is_new: false }, Place { node: 3, is_new: true }])],
-            settings: Some(ClusterSettings::default()),
-            recover: vec![(2, 3)],
-            recovered: vec![4],
-            empty: Vec::new(),
-        };
-        let taken = TakeOver {
-            node: 1,
-            replica: 9,
-            gone: vec![2],
-            founds: Some(3),
-            address: "host:1".into(),
-            known: None,
-        };
-        let given_up_before = [(1, 5)].into();
-        let begins_empty = [(1, 5)].into();
-        let known = CatalogState { epoch: 7, given_up_before, begins_empty, ..CatalogState::default() };
-        let known = TakeOver { known: Some(Box::new(known)), ..taken.clone() };
-        let commands = vec![
-            CatalogCommand::Found(founding),
-            CatalogCommand::SetNodeAddress { node: 2, address: "other:1".into() },
-            CatalogCommand::CreateSpace {
-                name: "notes".into(),
-                graph: "friends".into(),
-                policy: SpacePolicy::default(),
-            },
-            CatalogCommand::AlterSpace { name: "notes".into(), changes: changes.clone() },
-            CatalogCommand::AlterSpace {
-                name: "notes".into(),
-                changes: SpaceChanges { is_read_only: Some(true), ..changes },
-            },
-            CatalogCommand::SetLimits { limits: Limits { window_rows: 4, ..Limits::default() } },
-            CatalogCommand::AddNode(facts.clone()),
-            CatalogCommand::UpdateNode { node: 4, facts },
-            CatalogCommand::Edit(Edit { empty: vec![(3, 1)], ..edit.clone() }),
-            CatalogCommand::Edit(edit),
-            CatalogCommand::TakeOver(taken),
-            CatalogCommand::TakeOver(known),
-            CatalogCommand::RaiseLevel { epoch: 9, level: 2 },
-        ];
-        let encoded: Vec<_> = commands.iter().map(CatalogCommand::to_bytes).collect();
-        assert_eq!(decode_batch(&encode_batch(Stamp(9), &encoded)).unwrap(), commands);
-    }
 
     proptest! {
         #[test]

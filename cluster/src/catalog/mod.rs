@@ -8,6 +8,8 @@ mod access;
 mod answer;
 mod command;
 mod distributor;
+#[cfg(test)]
+mod golden;
 mod handle;
 mod machine;
 mod nodes;

@@ -274,6 +274,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::golden::golden;
 
     fn log_id(term: u64, leader: u64, index: u64) -> LogId {
         LogId::new(LeaderId { term, node_id: ReplicaId(leader) }, index)
@@ -304,9 +305,22 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_an_entry_are_fixed() {
-        let bytes = encode_entry(&entries()[1]).unwrap();
-        assert_eq!(&bytes[..], [1, 3, 9, 77, 1, b'a', b'b', b'c']);
+    fn the_golden_heads_are_read_and_written_again_as_they_are() {
+        for (name, entry) in ["raft_blank", "raft_batch", "raft_membership"].iter().zip(entries()) {
+            let bytes = golden(name, &encode_entry(&entry).unwrap());
+            assert_eq!(decode_entry(77, &bytes.into()).unwrap(), entry, "{name}");
+        }
+        let vote = Vote { leader_id: LeaderId { term: 70_000, node_id: ReplicaId(9) }, committed: true };
+        let bytes = golden("raft_vote", &encode(&VoteBytes::from(&vote)).unwrap());
+        assert_eq!(Vote::from(decode::<VoteBytes>(&bytes.into()).unwrap()), vote);
+        let at = log_id(3, 9, 1 << 40);
+        let bytes = golden("raft_log_id", &encode(&LogIdBytes::from(&at)).unwrap());
+        assert_eq!(LogId::from(decode::<LogIdBytes>(&bytes.into()).unwrap()), at);
+        let last_membership = StoredMembership::new(Some(log_id(3, 9, 77)), membership());
+        let meta = SnapshotMeta { last_log_id: Some(at), last_membership };
+        let bytes = golden("raft_snapshot_meta", &encode(&SnapshotMetaBytes::from(&meta)).unwrap());
+        let read = SnapshotMeta::try_from(decode::<SnapshotMetaBytes>(&bytes.into()).unwrap()).unwrap();
+        assert_eq!(read, meta);
     }
 
     #[test]

@@ -14,8 +14,8 @@ use serde_json::json;
 use super::error::CliError;
 use super::remote::Remote;
 use crate::import::{
-    BLOCK_ITEMS_MAX, Counts, Cut, Format, ImportError, Input, Judge, Kind, LaneState, Options, Output, Plan,
-    Position, Run, State, dry_run, extension, is_stream, named_as_packed,
+    BLOCK_ITEMS_MAX, Counts, Cut, Format, Held, ImportError, Input, Judge, Kind, LaneState, Options, Output,
+    Plan, Position, Run, State, dry_run, extension, is_stream, named_as_packed,
 };
 
 const BAR: &str = "[{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg}";
@@ -169,6 +169,7 @@ async fn import(common: Common, job: Job) -> Result<(), CliError> {
         summary = Some(Summary { what: job.what, counts, rejects, took, before: counts, kind });
     } else {
         let what = job.what;
+        let _held = state_path(&common).as_deref().map(Held::take).transpose()?;
         let run = async |client: &Client| {
             let begun = begin(&common, &job, format, client).await?;
             let before = begun.state.counts;
@@ -293,43 +294,60 @@ async fn begin(common: &Common, job: &Job, format: Format, client: &Client) -> R
     let state_path = state_path(common);
     let known = state_path.as_deref().map(State::load).transpose()?.flatten();
     let is_new = known.is_none();
-    let state = match known {
-        Some(state) if state.plan == plan => state,
-        Some(_) => return Err(ImportError::OtherImport { path: state_path.unwrap_or_default() }.into()),
-        None => {
-            let block_items = common.rate.map_or(BLOCK_ITEMS_MAX, |rate| (rate / 4).max(1) as usize);
-            let mut lanes = Vec::new();
-            for partition in 0..plan.partitions {
-                let lane = client.import_lane(fanfold_client::PartitionId(partition), None).await;
-                lanes.push(LaneState { session: lane.map_err(failed)?.session().0, next: 1 });
-            }
-            let spaces = match &kind {
-                Kind::Follows => None,
-                Kind::Entries { spaces, .. } => spaces.clone(),
-            };
-            let state = State {
-                plan,
-                spaces,
-                block_items: block_items.min(BLOCK_ITEMS_MAX),
-                lanes,
-                position: Position::default(),
-                counts: Counts::default(),
-                written: [0; 2],
-                moved: [false; 2],
-                done: false,
-            };
-            if let Some(path) = &state_path {
-                state.save(path)?;
-            }
-            state
+    let wanted_items = common.rate.map_or(BLOCK_ITEMS_MAX as u64, |rate| rate / 4);
+    let wanted_items = (wanted_items as usize).clamp(1, BLOCK_ITEMS_MAX);
+    let state = if let Some(state) = known {
+        refuse_change(&state, &plan, job, state_path.as_deref())?;
+        state
+    } else {
+        let mut lanes = Vec::new();
+        for partition in 0..plan.partitions {
+            let lane = client.import_lane(fanfold_client::PartitionId(partition), None).await;
+            lanes.push(LaneState { session: lane.map_err(failed)?.session().0, next: 1 });
         }
+        let spaces = match &kind {
+            Kind::Follows => None,
+            Kind::Entries { spaces, .. } => spaces.clone(),
+        };
+        let state = State {
+            plan,
+            spaces,
+            block_items: wanted_items,
+            lanes,
+            position: Position::default(),
+            counts: Counts::default(),
+            written: [0; 2],
+            moved: [false; 2],
+            done: false,
+        };
+        if let Some(path) = &state_path {
+            state.save(path)?;
+        }
+        state
     };
     if let (Kind::Entries { spaces, .. }, Some(known)) = (&mut kind, &state.spaces) {
         *spaces = Some(known.clone());
     }
-    let (partitions, block_items) = (map.partitions, state.block_items);
-    let cut = Cut { inputs: common.files.clone(), format, kind, graph, partitions, block_items };
+    let (inputs, partitions) = (common.files.clone(), map.partitions);
+    let (block_items, later_items) = (state.block_items, wanted_items);
+    let cut = Cut { inputs, format, kind, graph, partitions, block_items, later_items };
     Ok(Begun { cut, state, state_path, is_new })
+}
+
+/// Refuses to go on with what is another import, or would list only some of the ids.
+fn refuse_change(state: &State, plan: &Plan, job: &Job, path: Option<&Path>) -> Result<(), ImportError> {
+    let path = path.unwrap_or(Path::new("")).to_owned();
+    if let Some(differs) = state.plan.differs(plan) {
+        return Err(ImportError::OtherImport { path, differs });
+    }
+    let are_wanted = job.ids_out.is_some();
+    let lacks_some = match state.has_ids() {
+        // Of one that is done nothing is left to be written.
+        Some(true) => !are_wanted && !state.done,
+        Some(false) => are_wanted,
+        None => false,
+    };
+    if lacks_some { Err(ImportError::Ids { are_wanted, path }) } else { Ok(()) }
 }
 
 async fn kind(common: &Common, job: &Job, client: &Client) -> Result<Kind, CliError> {
@@ -364,12 +382,7 @@ async fn go(
     let mut progress = Progress::new(job.what, total, bytes);
     let run = Run::run(client, cut, state, options, &mut |counts| progress.show(counts)).await;
     progress.bar.finish_and_clear();
-    run.map_err(|error| match error {
-        ImportError::Call(error) if matches!(error, fanfold_client::Error::Connect { .. }) => {
-            common.remote.failed(error)
-        }
-        error => error.into(),
-    })
+    Ok(run?)
 }
 
 fn format(common: &Common) -> Result<Format, ImportError> {

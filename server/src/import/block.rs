@@ -1,7 +1,7 @@
 //! Owns the cutting of the inputs into blocks, and of a block into one write per partition.
 //!
 //! - Where a block ends depends only on the lines and on [`Cut`]: a resumed import cuts the same blocks from where it goes on,
-//!   so that their writes are the same as before.
+//!   so that their writes are the same as before. Only behind those that may have been sent before another size begins.
 //! - A block is bounded in items and bytes, and ends with its input.
 
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use fanfold_client::{
 use super::ImportError;
 use super::lines::{Lines, Position};
 use super::parse::{BadLine, Format, Item, Kind};
+use super::run::BLOCKS_UNCERTAIN;
 
 /// Items of a block, whatever they are and wherever they go.
 pub(crate) const BLOCK_ITEMS_MAX: usize = 256 << 10;
@@ -30,7 +31,10 @@ pub(crate) struct Cut {
     pub(crate) kind: Kind,
     pub(crate) graph: GraphId,
     pub(crate) partitions: u16,
+    /// Items of a block, as long as it may have been sent by an earlier run.
     pub(crate) block_items: usize,
+    /// Items of the blocks behind those.
+    pub(crate) later_items: usize,
 }
 
 /// A part of an input.
@@ -44,6 +48,8 @@ pub(crate) struct Block {
     pub(crate) rejects: Vec<(u64, String)>,
     /// Items in its writes.
     pub(crate) items: u64,
+    /// The size that it was cut to.
+    pub(crate) items_max: usize,
 }
 
 /// What a block brings to one partition.
@@ -62,12 +68,15 @@ pub(crate) fn cut(
     bytes: &Arc<AtomicU64>,
     mut take: impl FnMut(Block) -> bool,
 ) -> Result<(), ImportError> {
+    let mut cut_before = 0;
     while let Some(path) = cut.inputs.get(at.input) {
         let failed = |source| ImportError::Read { path: path.clone(), source };
         let mut lines = Lines::open(path, at, bytes.clone())?;
         loop {
-            let block = next_block(cut, &mut lines).map_err(failed)?;
+            let items_max = if cut_before < BLOCKS_UNCERTAIN { cut.block_items } else { cut.later_items };
+            let block = next_block(cut, items_max, &mut lines).map_err(failed)?;
             let Some(block) = block else { break };
+            cut_before += 1;
             if !take(block) {
                 return Ok(());
             }
@@ -77,7 +86,7 @@ pub(crate) fn cut(
     Ok(())
 }
 
-fn next_block(cut: &Cut, lines: &mut Lines) -> std::io::Result<Option<Block>> {
+fn next_block(cut: &Cut, items_max: usize, lines: &mut Lines) -> std::io::Result<Option<Block>> {
     let begun = lines.at;
     let mut parts: Vec<Option<PartWrite>> = (0..cut.partitions).map(|_| None).collect();
     let mut part_bytes = vec![0; parts.len()];
@@ -103,10 +112,10 @@ fn next_block(cut: &Cut, lines: &mut Lines) -> std::io::Result<Option<Block>> {
             }
             Err(error) => rejects.push((number, error.to_string())),
         }
-        is_full |= items + rejects.len() >= cut.block_items || bytes >= BLOCK_BYTES_MAX;
+        is_full |= items + rejects.len() >= items_max || bytes >= BLOCK_BYTES_MAX;
     }
     let writes = parts.into_iter().flatten().collect();
-    let block = Block { input: begun.input, end: lines.at, writes, rejects, items: items as u64 };
+    let block = Block { input: begun.input, end: lines.at, writes, rejects, items: items as u64, items_max };
     Ok((lines.at != begun).then_some(block))
 }
 
@@ -134,5 +143,45 @@ impl PartWrite {
             ImportOp::Entries(_) => IMPORT_ENTRIES_PER_WRITE,
         };
         self.lines.len() >= items_max || bytes >= IMPORT_BYTES_PER_WRITE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn blocks_that_may_have_been_sent_are_cut_as_before_and_later_ones_as_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (dir.path().join("one.tsv"), dir.path().join("other.tsv"));
+        let line = |n: u64| format!("{n}\t{}\n", n + 1);
+        let lines = |many| (1..=many).map(line).collect::<String>();
+        std::fs::write(&one, lines(35)).unwrap();
+        std::fs::write(&other, lines(2_000)).unwrap();
+        let blocks = |block_items, later_items, at| {
+            let (graph, inputs) = (GraphId::default(), vec![one.clone(), other.clone()]);
+            let kind = Kind::Follows;
+            let plan =
+                Cut { inputs, format: Format::Tsv, kind, graph, partitions: 1, block_items, later_items };
+            let mut all = Vec::new();
+            cut(&plan, at, &Arc::default(), |block| {
+                all.push((block.end, block.items, block.items_max));
+                true
+            })
+            .unwrap();
+            all
+        };
+        let before = blocks(10, 10, Position::default());
+        for later in [3, 500] {
+            let resumed = blocks(10, later, before[4].0);
+            let uncertain = BLOCKS_UNCERTAIN as usize;
+            assert_eq!(resumed[..uncertain], before[5..5 + uncertain]);
+            assert!(
+                resumed[uncertain..].iter().all(|(_, items, max)| *max == later && *items <= later as u64)
+            );
+            let items = |blocks: &[(Position, u64, usize)]| blocks.iter().map(|block| block.1).sum::<u64>();
+            assert_eq!(items(&before[..5]) + items(&resumed), 2_035);
+        }
     }
 }

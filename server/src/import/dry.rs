@@ -111,7 +111,8 @@ pub(crate) fn dry_run(
     mut progress: impl FnMut(&Counts),
 ) -> Result<Counts, ImportError> {
     let graph = GraphId::default();
-    let plan = Cut { inputs, format, kind, graph, partitions: 1, block_items: BLOCK_ITEMS_MAX };
+    let (block_items, later_items) = (BLOCK_ITEMS_MAX, BLOCK_ITEMS_MAX);
+    let plan = Cut { inputs, format, kind, graph, partitions: 1, block_items, later_items };
     let mut output = Output::open(rejects, None)?;
     let (mut counts, mut failed) = (Counts::default(), Ok(()));
     cut(&plan, Position::default(), bytes, |block| {

@@ -5,14 +5,16 @@
 //!   written is not there, nothing is written behind it.
 //! - One that is moved away gets a successor, which begins with the lines that come then. Where something else has come into its
 //!   place, nothing is written, be it the file itself that was put back.
+//! - One is locked as long as it is written, so that no other import cuts or removes it.
 //! - Devices and pipes are written to and nothing else.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::ImportError;
+use super::held::{is_held, is_same};
 use super::lines::is_device;
 
 /// One such file.
@@ -37,7 +39,7 @@ impl Output {
         let mut output = Self { path: path.map(Path::to_owned), file: None, length, is_moved, may_cut };
         match path {
             Some(path) if known.is_none() => {
-                clear(path).map_err(|source| ImportError::Write { path: path.to_owned(), source })?;
+                clear(path).map_err(|error| refusal(path, 0, error))?;
             }
             Some(_) if length > 0 => output.make()?,
             _ => {}
@@ -91,10 +93,7 @@ impl Output {
         }
         match open(&path, self.length, self.may_cut) {
             Ok(file) => (self.file, self.is_moved) = (Some(BufWriter::new(file)), false),
-            Err(error) if error.kind() == ErrorKind::InvalidData => {
-                return Err(ImportError::Replaced { path, length: self.length });
-            }
-            Err(source) => return Err(ImportError::Write { path, source }),
+            Err(error) => return Err(refusal(&path, self.length, error)),
         }
         Ok(())
     }
@@ -107,14 +106,24 @@ impl Output {
     }
 }
 
-fn is_same(one: &Metadata, other: &Metadata) -> bool {
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
+/// What [`clear`] and [`open`] fail with, for people.
+fn refusal(path: &Path, length: u64, source: io::Error) -> ImportError {
+    let path = path.to_owned();
+    match source.kind() {
+        ErrorKind::InvalidData => ImportError::Replaced { path, length },
+        ErrorKind::WouldBlock => ImportError::Busy { path },
+        _ => ImportError::Write { path, source },
+    }
 }
 
-/// Takes away what an earlier import wrote.
+/// Takes away what an earlier import wrote; `WouldBlock` if one writes it now.
 fn clear(path: &Path) -> io::Result<()> {
     if is_device(path) {
         return Ok(());
+    }
+    // One that may not even be read is nobody's who writes it.
+    if File::open(path).is_ok_and(|file| is_held(&file)) {
+        return Err(ErrorKind::WouldBlock.into());
     }
     match path.symlink_metadata() {
         Ok(found) if found.is_file() => std::fs::remove_file(path),
@@ -126,13 +135,17 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-/// `InvalidData` if the file does not hold so many bytes that end with a line, or holds any of which nobody knows whose they are.
+/// `InvalidData` if the file does not hold so many bytes that end with a line, or holds any of which nobody knows whose they are;
+/// `WouldBlock` if another import writes it.
 fn open(path: &Path, length: u64, may_cut: bool) -> io::Result<File> {
     if is_device(path) {
         // Others may write there too.
         return File::options().append(true).open(path);
     }
     let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    if is_held(&file) {
+        return Err(ErrorKind::WouldBlock.into());
+    }
     if let Some(last) = length.checked_sub(1) {
         let mut end = [0];
         if file.metadata()?.len() < length || file.read_exact_at(&mut end, last).is_err() || end != *b"\n" {
@@ -212,11 +225,34 @@ mod tests {
         output.line(format_args!("two")).unwrap();
         output.sync().unwrap();
         assert_eq!((content().as_str(), output.length, output.is_moved), ("two\n", 4, false));
+        drop(output);
         // Nor does one go that an import finds which begins to write.
         let mut output = Output::open(Some(&path), None).unwrap();
         std::fs::rename(&aside, &path).unwrap();
         assert!(matches!(output.line(format_args!("one")), Err(ImportError::Replaced { .. })));
         assert_eq!(content(), "one\n");
+    }
+
+    #[test]
+    fn a_file_that_is_written_is_neither_removed_nor_cut_by_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ids");
+        let mut first = Output::open(Some(&path), None).unwrap();
+        let mut second = Output::open(Some(&path), None).unwrap();
+        first.line(format_args!("one")).unwrap();
+        first.sync().unwrap();
+        for refused in [
+            Output::open(Some(&path), None).map(|_| ()),
+            Output::open(Some(&path), Some((2, false))).map(|_| ()),
+            second.line(format_args!("other")),
+        ] {
+            assert!(matches!(refused, Err(ImportError::Busy { .. })), "{refused:?}");
+        }
+        first.line(format_args!("two")).unwrap();
+        first.sync().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        drop(first);
+        assert_eq!(write(&path, Some((4, false)), &["three"]).unwrap(), 10);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Owns the run of an import: blocks are read ahead, sent, and done in their order.
 //!
 //! - A block is done when all its writes are answered and all blocks before it are done; then its rejects and ids are written.
+//! - Blocks are of another size than before only from where nothing was sent as it was cut then, and the state file says so first.
 //! - The state file follows in steps: what it says is done is never sent again, everything behind is sent under the same
 //!   session and numbers, and so has one effect.
 
@@ -18,6 +19,7 @@ use super::ImportError;
 use super::block::{Block, Cut, cut};
 use super::lane::{Answer, Job, Sender};
 use super::outputs::Output;
+use super::pace::Pace;
 use super::state::{Counts, LaneState, State};
 
 /// Blocks that are read ahead of those being sent.
@@ -28,6 +30,9 @@ const BLOCKS_IN_FLIGHT: usize = 4;
 
 /// Blocks after which the state file is written, at the latest: the partitions keep the answers to their writes until then.
 const CHECKPOINT_BLOCKS: u64 = 64;
+
+/// Blocks behind what a state file says is done that may have been sent, at most.
+pub(super) const BLOCKS_UNCERTAIN: u64 = CHECKPOINT_BLOCKS + BLOCKS_IN_FLIGHT as u64;
 
 /// The state file is written so often.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
@@ -57,6 +62,10 @@ pub(crate) struct Run<'p> {
     options: Options,
     pub(crate) state: State,
     lanes: Vec<mpsc::UnboundedSender<Job>>,
+    /// The writes of open blocks that are not sent yet.
+    pace: Pace<(PartitionId, Job)>,
+    /// The block that is opened next.
+    read: Option<Block>,
     answered: Vec<Arc<AtomicU64>>,
     /// The number of each partition's next write.
     next: Vec<u64>,
@@ -78,11 +87,14 @@ impl<'p> Run<'p> {
     ) -> Result<State, ImportError> {
         let answered = state.lanes.iter().map(|lane| Arc::new(AtomicU64::new(lane.next))).collect();
         let next = state.lanes.iter().map(|lane| lane.next).collect();
+        let pace = Pace::new(options.rate);
         let mut run = Self {
             cut: Arc::new(cut),
             options,
             state,
             lanes: Vec::new(),
+            pace,
+            read: None,
             answered,
             next,
             open: VecDeque::new(),
@@ -90,44 +102,73 @@ impl<'p> Run<'p> {
             checkpoint: (Instant::now(), 0),
             progress,
         };
-        run.go(client).await?;
-        run.state.done = true;
-        run.save()?;
+        let went = run.go(client).await;
+        let went = went.and_then(|()| {
+            run.state.done = true;
+            run.save()
+        });
+        went.map_err(|error| run.stopped(error))?;
         run.close(client).await;
         Ok(run.state)
+    }
+
+    /// What stopped it, and how it goes on.
+    fn stopped(&self, error: ImportError) -> ImportError {
+        if !matches!(error, ImportError::Call(_) | ImportError::Read { .. } | ImportError::Write { .. }) {
+            return error;
+        }
+        let at = self.state.position;
+        let input = || Some((self.cut.inputs.get(at.input)?.clone(), at.line));
+        let rest = if self.options.state_path.is_none() { input() } else { None };
+        ImportError::Stopped { source: Box::new(error), rest }
     }
 
     async fn go(&mut self, client: &Client) -> Result<(), ImportError> {
         let (answer, mut answers) = mpsc::unbounded_channel();
         self.start_lanes(client, &answer).await?;
         let mut blocks = self.read_ahead();
-        let (started, mut sent) = (Instant::now(), 0);
-        let mut due = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         let mut ended = false;
-        while !(ended && self.open.is_empty()) {
-            let has_room = !ended && self.open.len() < BLOCKS_IN_FLIGHT;
+        while !(ended && self.open.is_empty() && self.read.is_none()) {
+            let has_room =
+                !ended && self.pace.is_empty() && self.read.is_none() && self.open.len() < BLOCKS_IN_FLIGHT;
             tokio::select! {
                 answer = answers.recv() => {
                     if let Some(answer) = answer {
                         self.take(answer)?;
                     }
                 }
-                block = wait_and_receive(&mut blocks, due), if has_room => match block {
-                    Some(block) => {
-                        let block = block?;
-                        sent += block.items;
-                        if let Some(rate) = self.options.rate {
-                            let at = Duration::from_secs_f64(sent as f64 / rate as f64);
-                            due = tokio::time::Instant::from_std(started + at);
-                        }
-                        self.send(block);
+                () = tokio::time::sleep_until(started + self.pace.due()), if !self.pace.is_empty() => {
+                    while let Some((partition, job)) = self.pace.next(started.elapsed()) {
+                        // A lane that is gone has sent its failure before.
+                        let _ = self.lanes[usize::from(partition.0)].send(job);
                     }
+                }
+                block = blocks.recv(), if has_room => match block {
+                    Some(block) => self.read = Some(block?),
                     None => ended = true,
                 },
             }
             self.finish_blocks()?;
+            self.open_block()?;
         }
         Ok(())
+    }
+
+    /// Opens the block that was read, if it is of the size of those that are open; otherwise when they are done.
+    fn open_block(&mut self) -> Result<(), ImportError> {
+        let Some(block) = self.read.take() else { return Ok(()) };
+        if block.items_max != self.state.block_items {
+            if !self.open.is_empty() {
+                self.read = Some(block);
+                return Ok(());
+            }
+            self.state.block_items = block.items_max;
+            self.save()?;
+        }
+        self.send(block);
+        // One without writes is done.
+        self.finish_blocks()
     }
 
     async fn start_lanes(
@@ -168,6 +209,7 @@ impl<'p> Run<'p> {
         blocks
     }
 
+    /// Hands its writes to the pace.
     fn send(&mut self, mut block: Block) {
         let number = self.first + self.open.len() as u64;
         let mut keys = Vec::new();
@@ -182,8 +224,7 @@ impl<'p> Run<'p> {
             });
             let sequence = self.next[partition];
             self.next[partition] += 1;
-            // A lane that is gone has sent its failure before.
-            let _ = self.lanes[partition].send(Job { place: (number, n), sequence, op });
+            self.pace.push(write.lines.len(), (write.partition, Job { place: (number, n), sequence, op }));
         }
         let answers = block.writes.iter().map(|_| None).collect();
         self.open.push_back(Open { block, answers, keys });
@@ -320,13 +361,4 @@ fn reason(status: &Status) -> String {
         }
         status => status.to_string(),
     }
-}
-
-/// The next block, not before its time.
-async fn wait_and_receive(
-    blocks: &mut mpsc::Receiver<Result<Block, ImportError>>,
-    due: tokio::time::Instant,
-) -> Option<Result<Block, ImportError>> {
-    tokio::time::sleep_until(due).await;
-    blocks.recv().await
 }

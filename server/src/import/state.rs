@@ -73,6 +73,21 @@ pub(crate) struct State {
     pub(crate) done: bool,
 }
 
+impl Plan {
+    /// In what an import is another than this one, for people.
+    pub(crate) fn differs(&self, other: &Self) -> Option<&'static str> {
+        let Self { what, name, format, cluster, partitions, inputs } = other;
+        let differs = [
+            ((&self.cluster, self.partitions) != (cluster, *partitions), "to another cluster"),
+            (self.what != *what, "of edges, and entries are to be imported, or the other way round"),
+            (self.name != *name, "to another graph or space"),
+            (self.inputs != *inputs, "of other files, or they were changed since"),
+            (self.format != *format, "of lines that are written in another way"),
+        ];
+        differs.into_iter().find_map(|(differs, how)| differs.then_some(how))
+    }
+}
+
 impl Input {
     /// Knows a file by its length and its beginning.
     pub(crate) fn of(path: &Path) -> Result<Self, ImportError> {
@@ -102,6 +117,15 @@ impl State {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// Whether ids are written; none as long as nothing was imported that has one.
+    pub(crate) fn has_ids(&self) -> Option<bool> {
+        let Counts { imported, known, .. } = self.counts;
+        if self.written[1] > 0 || self.moved[1] {
+            return Some(true);
+        }
+        (imported + known > 0).then_some(false)
     }
 
     /// Replaces what the file holds.

@@ -7,26 +7,26 @@ use serde_json::{Value, json};
 
 use crate::process::{FANFOLD, Node, Place, failure, fanfold, json as shown, stderr, stdout};
 
-fn write(place: &Place, name: &str, text: impl AsRef<[u8]>) -> String {
+pub fn write(place: &Place, name: &str, text: impl AsRef<[u8]>) -> String {
     let path = place.path(name);
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
-fn count(node: &Node, what: &str) -> u64 {
+pub fn count(node: &Node, what: &str) -> u64 {
     let status = node.json(&["status"]);
     status[0]["partitions"].as_array().unwrap().iter().map(|p| p[what].as_u64().unwrap()).sum()
 }
 
 /// The numbers of the lines in a list of rejects or ids, which must hold nothing but lines.
-fn numbers(list: &str) -> Vec<u64> {
+pub fn numbers(list: &str) -> Vec<u64> {
     let content = std::fs::read_to_string(list).unwrap();
     assert!(!content.contains('\0') && content.ends_with('\n'), "{content:?}");
     content.lines().map(|line| line.split('\t').nth(1).unwrap().parse().unwrap()).collect()
 }
 
 /// A shell runs a command line of the binary, `$0`, with arguments `$1` and so on.
-fn shell(line: &str, arguments: &[&str]) -> Output {
+pub fn shell(line: &str, arguments: &[&str]) -> Output {
     Command::new("sh").args(["-c", line, FANFOLD]).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
@@ -209,15 +209,15 @@ fn a_dry_run_asks_a_node_and_says_what_it_did_not_check() {
 }
 
 /// What the state file of an import says of the lengths of its lists of rejects and ids.
-fn known(file: &str) -> Option<(u64, u64)> {
+pub fn known(file: &str) -> Option<(u64, u64)> {
     let state: Value = serde_json::from_slice(&std::fs::read(format!("{file}.import")).ok()?).ok()?;
     Some((state["written"][0].as_u64()?, state["written"][1].as_u64()?))
 }
 
-/// An import of many bad lines between good ones, stopped when some are listed and known to be; how much is.
-fn stopped(node: &Node, file: &str, ids: &str) -> (u64, u64) {
+/// An import that is stopped when some ids are listed, and some rejects if there are any, and known to be; how much is.
+pub fn stopped(node: &Node, file: &str, ids: &str, has_rejects: bool) -> (u64, u64) {
     let mut child = importing(node, file, ids, "2000");
-    while !known(file).is_some_and(|(rejects, ids)| rejects > 0 && ids > 0) {
+    while !known(file).is_some_and(|(rejects, ids)| (rejects > 0 || !has_rejects) && ids > 0) {
         assert!(child.try_wait().unwrap().is_none(), "it is done too soon");
     }
     child.kill().unwrap();
@@ -225,7 +225,7 @@ fn stopped(node: &Node, file: &str, ids: &str) -> (u64, u64) {
     known(file).unwrap()
 }
 
-fn importing(node: &Node, file: &str, ids: &str, rate: &str) -> Child {
+pub fn importing(node: &Node, file: &str, ids: &str, rate: &str) -> Child {
     let mut command = Command::new(FANFOLD);
     command.args(["import", "entries", file, "--ids-out", ids, "--rate", rate, "--address", &node.address]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
@@ -245,7 +245,7 @@ fn lists_that_were_moved_away_are_noticed_when_an_import_goes_on() {
     };
     let file = write(&place, "posts.tsv", (1..=LINES).map(line).collect::<String>());
     let (rejects, ids, aside) = (format!("{file}.rejects"), format!("{file}.ids"), format!("{file}.aside"));
-    let written = stopped(&node, &file, &ids);
+    let written = stopped(&node, &file, &ids, true);
     // A dry run meanwhile leaves the import alone, and its list.
     let (list, state) = (std::fs::read(&rejects).unwrap(), format!("{file}.import"));
     for named in [&rejects, &state] {
