@@ -205,8 +205,8 @@ pub use fanfold_protocol::message::{
     Audience, Budget, ChangeLoss, ChangeRefusal, ChangeStep, ClusterChange, ClusterChanged, ClusterNode,
     ClusterSettings, ClusterView, Counts, Edge, EdgePage, EntryRef, EntryView, Explanation, FanOut,
     GroupHealth, GroupName, GroupView, Hot, HotBy, HotList, ImportEdge, ImportEntry, ImportExpiry,
-    ImportPlace, InitCluster, JobFinding, JobKind, JobPhase, JobState, JobStatus, LogStatus, Map, MemoryPart,
-    MemoryUse, NodeAddress, NodeState, NodeStatus, Page, PartitionStatus, Reason, ReferenceState,
+    ImportPlace, InitCluster, JobFinding, JobKind, JobPhase, JobState, JobStatus, KeptLog, LogStatus, Map,
+    MemoryPart, MemoryUse, NodeAddress, NodeState, NodeStatus, Page, PartitionStatus, Reason, ReferenceState,
     ReferenceView, ReplicaRole, ReplicaView, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StartJob,
     StreamStatus,
 };

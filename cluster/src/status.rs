@@ -23,6 +23,8 @@ pub struct NodeStatus {
     pub partitions: Vec<PartitionStatus>,
     /// Partitions that this node should hold and refuses to serve, because what it has of them on disk is damaged.
     pub damaged: Vec<PartitionId>,
+    /// Which damaged partitions keep the log, and how many bytes of it from the oldest place on that they may need.
+    pub kept_by_damaged: Vec<(PartitionId, u64)>,
     /// Its write-ahead log.
     pub log: LogStatus,
     /// The partition whose entries keep the oldest segment of the log; none if that is the catalog, or nobody.
@@ -48,6 +50,8 @@ pub struct NodeFigures {
     pub is_disk_stalled: bool,
     /// Partitions whose replicas here are damaged now.
     pub damaged: Vec<PartitionId>,
+    /// Which of them keep the log, and how many bytes of it from the oldest place on that they may need.
+    pub kept_by_damaged: Vec<(PartitionId, u64)>,
     /// Replicas here that were found damaged since it started; others may have taken their places.
     pub damaged_replicas: u64,
 }

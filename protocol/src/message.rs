@@ -18,7 +18,7 @@ mod space;
 mod write;
 mod written;
 
-pub use admin::{LogStatus, MemoryPart, MemoryUse, NodeStatus, PartitionStatus, StreamStatus};
+pub use admin::{KeptLog, LogStatus, MemoryPart, MemoryUse, NodeStatus, PartitionStatus, StreamStatus};
 pub use change::{
     CHANGE_LOSSES_MAX, CHANGE_STEPS_MAX, ChangeCluster, ChangeLoss, ChangeRefusal, ChangeStep, ClusterChange,
     ClusterChanged, InitCluster,

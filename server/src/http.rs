@@ -91,9 +91,12 @@ async fn ready(State(site): State<Site>) -> impl IntoResponse {
     let status = node.status();
     let broken = status.partitions.iter().filter(|partition| partition.is_damaged);
     let damaged = status.damaged.iter().copied().chain(broken.map(|partition| partition.partition));
-    let damaged: Vec<String> = damaged.map(|id| format!("{}\n", node.damaged(id))).collect();
+    let mut damaged: Vec<String> = damaged.map(|id| format!("{}\n", node.damaged(id))).collect();
     if damaged.is_empty() {
         return (StatusCode::OK, "ready\n".to_owned());
+    }
+    for (id, bytes) in &status.kept_by_damaged {
+        damaged.push(format!("partition {id} keeps {bytes} bytes of the log until it is whole again\n"));
     }
     (StatusCode::SERVICE_UNAVAILABLE, damaged.concat())
 }

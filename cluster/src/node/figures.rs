@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use fanfold_storage::ids::PartitionId;
+
 use super::Node;
-use crate::map::partition_of;
+use crate::map::{group_of, partition_of};
 use crate::partition::PartitionHandle;
 use crate::phases::Phases;
 use crate::raft::Machine;
@@ -16,20 +18,33 @@ impl Node {
             |partition: Arc<PartitionHandle>| (partition.id(), partition.proposer().waiting() as u64);
         let diverged = self.host.survey.all().diverged();
         let log = self.log.status();
-        let is_damaged = |partition: &Arc<PartitionHandle>| {
-            partition.group().try_read(Machine::is_damaged).unwrap_or(false)
-        };
-        let damaged = self.partitions.all().filter(is_damaged).map(|partition| partition.id());
+        let damaged = self.damaged_here();
         NodeFigures {
             phases: self.phases().times(),
             queued: self.partitions.all().map(queued).collect(),
             is_disk_stalled: self.host.whereabouts.is_slow(self.identity.node_id) && !log.full,
-            damaged: self.partitions.damaged().chain(damaged).collect(),
+            kept_by_damaged: self.kept_by(&damaged),
+            damaged,
             damaged_replicas: self.partitions.damaged_replicas(),
             log,
             diverged: diverged.into_iter().filter_map(|(group, _)| partition_of(group)).collect(),
             disk_free_bytes: self.fs.free_bytes(&self.data_dir).ok(),
         }
+    }
+
+    /// The partitions that are damaged here, opened or not.
+    pub(super) fn damaged_here(&self) -> Vec<PartitionId> {
+        let is_damaged = |partition: &Arc<PartitionHandle>| {
+            partition.group().try_read(Machine::is_damaged).unwrap_or(false)
+        };
+        let opened = self.partitions.all().filter(is_damaged).map(|partition| partition.id());
+        self.partitions.damaged().chain(opened).collect()
+    }
+
+    /// What these partitions keep of the log, those that keep something.
+    pub(super) fn kept_by(&self, partitions: &[PartitionId]) -> Vec<(PartitionId, u64)> {
+        let kept = partitions.iter().map(|id| (*id, self.log.kept_bytes(group_of(Some(*id)))));
+        kept.filter(|(_, bytes)| *bytes > 0).collect()
     }
 
     /// Where is noted how long things take.

@@ -25,6 +25,7 @@ impl Node {
             clock_held_ms: self.stamps.held(),
             epoch: self.catalog.state().epoch,
             partitions: self.partitions.all().map(|partition| status_of(&partition, now_ms, &held)).collect(),
+            kept_by_damaged: self.kept_by(&self.damaged_here()),
             damaged: self.partitions.damaged().collect(),
             log_kept_by_job: self.jobs.running().filter(|_| log.held_bytes > 0),
             log,

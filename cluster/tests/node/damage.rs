@@ -228,12 +228,28 @@ async fn damage_of_a_segment_that_no_snapshot_names_is_over_with_a_restart() {
     let findings = verify(&test).await;
     assert!(findings.iter().filter(|finding| finding.path == segment).count() >= 2, "{findings:?}");
     assert!(test.node.status().partitions[0].is_damaged);
+    keeps_the_log(&test, user_at(1, 0)).await;
     let refused = back_up(&test, "refused", false).await.state;
     assert!(matches!(&refused, JobState::Failed(said) if said.contains("partition 0")), "{refused:?}");
     assert!(!test.dir.path().join("refused").exists(), "nothing is left behind");
     let test = test.restart_hard_with(segments_only).await;
     assert_eq!(timeline_of(&test, owner()).await.unwrap(), posted);
     assert_eq!(verify(&test).await, Vec::new());
+    assert_eq!(test.node.status().kept_by_damaged, []);
+}
+
+/// Status and figures say that the damaged partition keeps the log, and that this grows with what is written elsewhere.
+async fn keeps_the_log(test: &TestNode, other: UserId) {
+    let kept = || {
+        let (status, figures) = (test.node.status().kept_by_damaged, test.node.figures().kept_by_damaged);
+        assert_eq!(status, figures);
+        let [(DAMAGED, bytes)] = status[..] else { panic!("{status:?}") };
+        bytes
+    };
+    let before = kept();
+    let bytes = 64 << 10;
+    test.post(other, &"x".repeat(bytes as usize)).await;
+    assert!(before > 0 && kept() >= before + bytes, "{before}, then {}", kept());
 }
 
 /// The other partitions serve, and this one does not.
@@ -305,6 +321,7 @@ async fn without_a_whole_snapshot_a_partition_refuses_alone_and_begins_empty_onc
     manifests.iter().for_each(|manifest| drop(flip_middle(manifest)));
     let test = stopped.start_with(segments_only).await;
     only_it_refuses(&test, other, &kept).await;
+    keeps_the_log(&test, user_at(1, 1)).await;
     names_the_place(&test, manifests.last().unwrap()).await;
     let status = back_up(&test, "without", true).await;
     assert_eq!((&status.state, status.findings.len()), (&JobState::Done, 1), "{status:?}");
@@ -353,6 +370,7 @@ async fn a_partition_whose_log_is_damaged_goes_on_from_its_snapshot_once_that_is
     flip_in_place(&path, at as u64);
     let test = stopped.start_with(segments_only).await;
     only_it_refuses(&test, other, &kept).await;
+    keeps_the_log(&test, user_at(1, 1)).await;
     names_the_place(&test, &path).await;
     let status = back_up(&test, "without", true).await;
     assert_eq!((&status.state, status.findings.len()), (&JobState::Done, 1), "{status:?}");

@@ -161,9 +161,15 @@ async fn when_nine_tenths_have_expired_the_rest_takes_little_more_than_itself() 
     let test = TestNode::with(large, Box::new(|streams| streams)).await;
     let owner = user_at(0, 0);
     let (mut live, mut kept) = (0, Vec::new());
-    for _ in 0..160 {
+    for round in 0..160 {
         let item = |n: usize| {
-            let ttl = if n.is_multiple_of(10) { Ttl::Never } else { Ttl::Ms { ttl_ms: 3_600_000 } };
+            // Of the tenth that stays some has no end, and the rest ends on the days of a year.
+            let days = (round * 50 + n) as u64 * 7 % 365;
+            let ttl = match n {
+                0 => Ttl::Never,
+                _ if n.is_multiple_of(10) => Ttl::Ms { ttl_ms: (1 + days) * 24 * 3_600_000 },
+                _ => Ttl::Ms { ttl_ms: 3_600_000 },
+            };
             Append { ttl, payload: Bytes::from(vec![n as u8; 8 << 10]), ..entry(owner, "") }
         };
         let ids = append(&test, owner, (0..50).map(item).collect()).await;

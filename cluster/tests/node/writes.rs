@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use fanfold_cluster::jobs::{JobKind, JobState};
 use fanfold_storage::command::Write;
 use fanfold_storage::fs::FaultFs;
+use fanfold_storage::ids::{PartitionId, UserId};
+use fanfold_storage::import::ImportEdge;
 use futures_util::future::join_all;
 
 use crate::support::*;
@@ -116,4 +119,64 @@ async fn what_is_written_has_a_bound_for_each_entry_and_each_byte() {
         assert!(each["segments"] > payload_bytes as u64 && each["log"] > payload_bytes as u64, "{each:?}");
         test.node.close().await.unwrap();
     }
+}
+
+/// Users of the partition that is quiet.
+const QUIET_USERS: usize = 10_000;
+
+/// Bytes that a snapshot of it writes, with the segment, if one entry was made since the one before, or nothing changed.
+const QUIET_BYTES_MAX: u64 = 16 << 10;
+
+/// Takes a snapshot of every partition; the bytes that were written into the directory of partition 0 for it.
+async fn snapshot(test: &TestNode, disk: &FaultFs, name: &str) -> u64 {
+    let of_partition = || -> u64 {
+        let written = disk.written().into_iter();
+        let own = written.filter(|(path, _)| path.to_string_lossy().contains("/data/groups/0001/"));
+        own.map(|(_, bytes)| bytes).sum()
+    };
+    let before = of_partition();
+    let kind = JobKind::Backup { dir: test.dir.path().join(name), leaves_out_damaged: false };
+    let job = test.node.start_job(kind, None).unwrap().id;
+    until(async || test.node.job(job).unwrap().state != JobState::Running).await;
+    assert_eq!(test.node.job(job).unwrap().state, JobState::Done);
+    of_partition() - before
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quiet_partition_writes_little() {
+    let disk = FaultFs::new();
+    let own = disk.clone();
+    let by_hand = move |options: &mut fanfold_cluster::NodeOptions| {
+        options.fs = Arc::new(own);
+        options.disk.snapshot_log_bytes = 1 << 30;
+        options.disk.log_bytes_max = 1 << 30;
+    };
+    let test = TestNode::with(by_hand, Box::new(|streams| streams)).await;
+    let homed = |user: &UserId| PartitionId::of_user(*user, PARTITIONS) == PartitionId(0);
+    let users: Vec<UserId> = (1..).map(UserId).filter(homed).take(QUIET_USERS).collect();
+    let owner = |reader: UserId, n| users[(reader.0 as usize * n) % users.len()];
+    for readers in users.chunks(500) {
+        let edge = |reader, n| ImportEdge { reader, owner: owner(reader, n), since: None };
+        let edges = (1..=5).flat_map(|n| readers.iter().map(move |reader| edge(*reader, n)));
+        let edges = edges.filter(|edge| edge.owner != edge.reader);
+        let write = Write::ImportFollows { graph: FOLLOWS, edges: edges.collect() };
+        test.write(readers[0], write).await;
+    }
+    for owner in users.iter().step_by(100) {
+        test.post(*owner, "before").await;
+    }
+    test.drained().await;
+    let first = snapshot(&test, &disk, "first").await;
+    // Logged, but somebody follows already.
+    let again = Write::Follow { graph: FOLLOWS, reader: users[7], owners: vec![owner(users[7], 1)] };
+    test.write(users[7], again).await;
+    let nothing = snapshot(&test, &disk, "second").await;
+    test.post(users[7], "one").await;
+    test.drained().await;
+    let one = snapshot(&test, &disk, "third").await;
+    eprintln!("{first} bytes for {QUIET_USERS} users, then {nothing} for nothing and {one} for an entry");
+    assert!(first > 200_000, "{first} bytes");
+    assert!(nothing > 0 && nothing <= QUIET_BYTES_MAX, "{nothing} bytes");
+    assert!(one <= QUIET_BYTES_MAX, "{one} bytes");
+    test.node.close().await.unwrap();
 }

@@ -24,6 +24,17 @@ pub struct NodeStatus {
     pub log: LogStatus,
     /// Partitions whose replicas here refuse service, because what is on disk is damaged; also ones that are not in the list.
     pub damaged: Vec<PartitionId>,
+    /// Which of those keep something of the log.
+    pub kept_by_damaged: Vec<KeptLog>,
+}
+
+/// What a partition keeps of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptLog {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Bytes from the oldest place on that it may still need.
+    pub bytes: u64,
 }
 
 /// The write-ahead log of a node.
@@ -168,6 +179,7 @@ impl NodeStatus {
             self.log.pinned_by.is_some(),
             !self.damaged.is_empty(),
             self.log.kept_by_job.is_some(),
+            !self.kept_by_damaged.is_empty(),
         ]));
         w.number(self.node.0);
         w.fixed128(self.cluster.0);
@@ -193,11 +205,18 @@ impl NodeStatus {
         if let Some(job) = self.log.kept_by_job {
             w.number(job);
         }
+        if !self.kept_by_damaged.is_empty() {
+            w.count(self.kept_by_damaged.len());
+            for kept in &self.kept_by_damaged {
+                w.number(kept.partition.0);
+                w.number(kept.bytes);
+            }
+        }
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         let at = Field::NodeStatus;
-        let present = r.presence(0b1111)?;
+        let present = r.presence(0b1_1111)?;
         let node = NodeId(r.number(at)?);
         let cluster = ClusterId(r.fixed128(Field::ClusterId)?);
         let version = r.string(at)?;
@@ -212,9 +231,25 @@ impl NodeStatus {
             r.items(count, |r| r.number16(at).map(PartitionId))
         })?;
         let kept_by_job = r.optional(present, 3, |r| r.number(at))?;
+        let kept_by_damaged = r.optional(present, 4, |r| {
+            let count = r.count(at, 2, PARTITIONS_MAX)?;
+            r.items(count, |r| {
+                Ok(KeptLog { partition: r.number16(at).map(PartitionId)?, bytes: r.number(at)? })
+            })
+        })?;
         let log = LogStatus { segments, bytes, last_position, pinned_by, kept_by_job };
-        let damaged = damaged.unwrap_or_default();
-        Ok(Self { node, cluster, version, uptime_ms, clock_held_ms, partitions, log, damaged })
+        let (damaged, kept_by_damaged) = (damaged.unwrap_or_default(), kept_by_damaged.unwrap_or_default());
+        Ok(Self {
+            node,
+            cluster,
+            version,
+            uptime_ms,
+            clock_held_ms,
+            partitions,
+            log,
+            damaged,
+            kept_by_damaged,
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
-use fanfold_protocol::message::{NodeStatus, PartitionStatus};
+use fanfold_protocol::message::{KeptLog, NodeStatus, PartitionStatus};
 use fanfold_protocol::{NodeId, PartitionId};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
@@ -99,6 +99,11 @@ fn node_text(node: &NodeStatus) -> String {
         (None, Some(partition)) => format!(", kept by partition {partition}"),
         (None, None) => String::new(),
     };
+    let kept = node.kept_by_damaged.iter().map(|kept| {
+        let (partition, size) = (kept.partition, bytes(kept.bytes));
+        format!("\nlog: {size} of it kept by DAMAGED partition {partition}, and more with every write, until that is restored or salvaged")
+    });
+    let pinned: String = std::iter::once(pinned).chain(kept).collect();
     let head = format!(
         "node {} of cluster {}, version {}, up {}\nclock: {clock}\nlog: {} segments, {}, position {}{pinned}",
         node.node,
@@ -222,8 +227,13 @@ fn node_json(node: &NodeStatus) -> Value {
             "kept_by_job": node.log.kept_by_job,
         },
         "damaged": node.damaged.iter().map(|partition| partition.0).collect::<Vec<_>>(),
+        "kept_by_damaged": node.kept_by_damaged.iter().map(kept_json).collect::<Vec<_>>(),
         "partitions": node.partitions.iter().map(partition_json).collect::<Vec<_>>(),
     })
+}
+
+fn kept_json(kept: &KeptLog) -> Value {
+    json!({ "partition": kept.partition.0, "bytes": kept.bytes })
 }
 
 fn partition_json(p: &PartitionStatus) -> Value {

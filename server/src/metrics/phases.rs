@@ -95,6 +95,16 @@ pub(super) fn registry(figures: &NodeFigures) -> Registry {
         damaged.get_or_create(&PartitionLabel { partition: partition.0 }).set(i64::from(is_damaged));
     }
     registry.register("replica_damaged", "1 while this node's replica of the partition is damaged", damaged);
+    let kept = Family::<PartitionLabel, Gauge>::default();
+    let none = figures.queued.iter().map(|(partition, _)| (*partition, 0));
+    for (partition, bytes) in none.chain(figures.kept_by_damaged.iter().copied()) {
+        kept.get_or_create(&PartitionLabel { partition: partition.0 }).set(gauge(bytes));
+    }
+    registry.register(
+        "log_kept_by_damaged_bytes",
+        "Bytes of the log from the oldest place on that a damaged partition keeps",
+        kept,
+    );
     put_total(
         &mut registry,
         "damaged_replicas",
@@ -138,6 +148,7 @@ mod tests {
             is_disk_stalled: true,
             damaged: vec![PartitionId(4), PartitionId(9)],
             damaged_replicas: 2,
+            kept_by_damaged: vec![(PartitionId(9), 5_000)],
         };
         let mut text = String::new();
         encode(&mut text, &registry(&figures)).unwrap();
@@ -154,6 +165,8 @@ mod tests {
             r#"fanfold_replica_damaged{partition="3"} 0"#,
             r#"fanfold_replica_damaged{partition="9"} 1"#,
             "fanfold_damaged_replicas_total 2",
+            r#"fanfold_log_kept_by_damaged_bytes{partition="3"} 0"#,
+            r#"fanfold_log_kept_by_damaged_bytes{partition="9"} 5000"#,
             "fanfold_log_syncs_total 5",
             "fanfold_log_full 1",
             "fanfold_disk_free_bytes 1000",

@@ -40,6 +40,11 @@ pub fn node_status(status: &stored::NodeStatus) -> wire::NodeStatus {
             kept_by_job: status.log_kept_by_job,
         },
         damaged: damaged(status),
+        kept_by_damaged: status
+            .kept_by_damaged
+            .iter()
+            .map(|(id, bytes)| wire::KeptLog { partition: partition_id_to_wire(*id), bytes: *bytes })
+            .collect(),
     }
 }
 

@@ -134,7 +134,19 @@ fn a_damaged_partition_is_shown_left_out_and_salvaged_by_hand() {
 
     let node = place.start(&[]);
     assert_eq!(node.json(&["status"])[0]["damaged"], serde_json::json!([1]));
-    assert!(stdout(&node.run(&["status"])).contains("DAMAGED"));
+    let kept = &node.json(&["status"])[0]["kept_by_damaged"][0];
+    assert_eq!(kept["partition"], 1);
+    let kept = kept["bytes"].as_u64().filter(|bytes| *bytes > 0).unwrap();
+    assert!(stdout(&node.run(&["status"])).contains("kept by DAMAGED partition 1,"));
+    let (head, ready) = node.get("/readyz");
+    assert!(head.contains("503") && ready.contains("partition 1 keeps "), "{head}\n{ready}");
+    // Every write of the others adds to it.
+    assert!(["1", "2", "3", "4"].iter().any(|user| node.run(&["post", user, "more"]).status.success()));
+    let metrics = node.get("/metrics").1;
+    let mut lines = metrics.lines();
+    let bytes =
+        lines.find_map(|line| line.strip_prefix(r#"fanfold_log_kept_by_damaged_bytes{partition="1"} "#));
+    assert!(bytes.unwrap().parse::<u64>().unwrap() > kept, "{bytes:?} after {kept}");
     let dir = place.path("backup");
     let dir = dir.to_str().unwrap();
     let refused = failure(&node.run(&["backup", "create", dir]), 1);

@@ -285,6 +285,18 @@ impl Log {
         all
     }
 
+    /// Bytes of the log from the oldest place on that a group needs: its first entry, or damage that it is quarantined for.
+    pub fn kept_bytes(&self, group: GroupId) -> u64 {
+        let inner = self.handle.shared.lock();
+        let entries = inner.index.get(group).filter(|state| state.last().is_some());
+        let entries = entries.and_then(|state| state.held().1);
+        let damaged = inner.quarantine.oldest_segment_of(group);
+        let is_damaged = |segment: &&Arc<Segment>| Some(segment.header.sequence) == damaged;
+        let damaged = inner.segments.values().find(is_damaged).map(|segment| segment.header.start);
+        let oldest = entries.into_iter().chain(damaged).min();
+        oldest.map_or(0, |oldest| inner.status.durable_position.saturating_sub(oldest))
+    }
+
     /// Bytes of a group's entries ever appended, and of those up to `index`; as far as this run knows.
     pub fn appended(&self, group: GroupId, index: u64) -> (u64, u64) {
         let inner = self.handle.shared.lock();

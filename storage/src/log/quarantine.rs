@@ -110,6 +110,11 @@ impl Quarantine {
         self.all().find(|damage| damage.concerns(group))
     }
 
+    /// The oldest segment with damage that a group is quarantined for.
+    pub(super) fn oldest_segment_of(&self, group: GroupId) -> Option<u64> {
+        self.cases.iter().filter(|case| case.damage.concerns(group)).map(|case| case.segment).min()
+    }
+
     /// The oldest segment that has to stay.
     pub(super) fn oldest_segment(&self) -> Option<u64> {
         self.cases.iter().filter(|case| case.is_open(self.groups)).map(|case| case.segment).min()
@@ -129,7 +134,9 @@ mod tests {
         assert!(quarantine.of(GroupId(1)).is_some() && quarantine.of(GroupId(66)).is_some());
         assert!(quarantine.of(GroupId(3)).is_none());
         assert_eq!(quarantine.oldest_segment(), Some(4));
+        assert_eq!(quarantine.oldest_segment_of(GroupId(66)), Some(7));
         quarantine.forget(GroupId(1));
+        assert_eq!(quarantine.oldest_segment_of(GroupId(1)), None);
         quarantine.forget(GroupId(66));
         assert!(quarantine.of(GroupId(1)).is_none() && quarantine.of(GroupId(66)).is_none());
         assert!(quarantine.of(GroupId(2)).is_some());

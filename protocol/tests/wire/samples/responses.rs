@@ -320,5 +320,6 @@ fn node_status() -> NodeStatus {
             kept_by_job: None,
         },
         damaged: Vec::new(),
+        kept_by_damaged: Vec::new(),
     }
 }

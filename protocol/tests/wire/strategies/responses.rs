@@ -2,8 +2,8 @@
 
 use fanfold_protocol::message::{
     AppendOutcome, Budget, Counts, Edge, EdgePage, EntryView, Explanation, Hot, HotList, JobFinding,
-    JobPhase, JobState, JobStatus, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus, Page,
-    PartitionStatus, Reason, ReferenceState, ReferenceView, ShortReason, SpaceInfo, StreamStatus,
+    JobPhase, JobState, JobStatus, KeptLog, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus,
+    Page, PartitionStatus, Reason, ReferenceState, ReferenceView, ShortReason, SpaceInfo, StreamStatus,
     WriteResult, Written,
 };
 use fanfold_protocol::{ClusterId, NodeId, Opcode, Response, SessionId, Stamp};
@@ -245,17 +245,21 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
             kept_by_job,
         },
     );
-    let (partitions, damaged) = (vec(partition_status(), 0..3), vec(partition(), 0..3));
+    let kept = (partition(), number()).prop_map(|(partition, bytes)| KeptLog { partition, bytes });
+    let (partitions, damaged) = (vec(partition_status(), 0..3), (vec(partition(), 0..3), vec(kept, 0..3)));
     (number(), any::<u128>(), text(), number(), option::of(any::<i64>()), partitions, log, damaged).prop_map(
-        |(node, cluster, version, uptime_ms, clock_held_ms, partitions, log, damaged)| NodeStatus {
-            node: NodeId(node),
-            cluster: ClusterId(cluster),
-            version,
-            uptime_ms,
-            clock_held_ms,
-            partitions,
-            log,
-            damaged,
+        |(node, cluster, version, uptime_ms, clock_held_ms, partitions, log, (damaged, kept_by_damaged))| {
+            NodeStatus {
+                node: NodeId(node),
+                cluster: ClusterId(cluster),
+                version,
+                uptime_ms,
+                clock_held_ms,
+                partitions,
+                log,
+                damaged,
+                kept_by_damaged,
+            }
         },
     )
 }

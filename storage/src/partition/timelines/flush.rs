@@ -10,14 +10,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Timelines;
-use super::expiry::{Window, Windows};
-use super::held::{Frozen, Held};
+use super::expiry::Windows;
+use super::held::{Frozen, Held, record_bytes};
 use super::marks::Marks;
+use super::spread::Expiries;
 use super::table::Table;
 use crate::entry::Entry;
 use crate::fs::FileSystem;
 use crate::ids::{EntryId, Stamp};
 use crate::segment::{Pace, Segment, SegmentError, SegmentNumber, SegmentWriter};
+
+/// Windows of expiry of one flush, at most.
+const WINDOWS_MAX: usize = 16;
 
 /// A frozen table that is to be written. Dropping it changes nothing.
 #[derive(Debug)]
@@ -35,7 +39,7 @@ pub struct Flushed {
     stamp: Stamp,
     /// What was dead when the work was made.
     pub(super) dead: Marks,
-    pub(super) segments: Vec<Arc<Segment>>,
+    segments: Vec<Held>,
 }
 
 impl FlushWork {
@@ -54,19 +58,23 @@ impl FlushWork {
         let live = |entry: &&Entry| !self.dead.contains(entry.id) && !entry.expired(self.stamp);
         let mut entries: Vec<&Entry> = self.table.entries.values().filter(live).collect();
         entries.sort_unstable_by_key(|entry| (entry.space, entry.owner, Reverse(entry.id)));
-        let windows = Windows::of(entries.iter().filter_map(|entry| entry.expiry), self.stamp);
-        let mut groups: BTreeMap<Option<Window>, Vec<&Entry>> = BTreeMap::new();
+        let mut expiries = Expiries::default();
+        entries.iter().for_each(|entry| expiries.add(entry.expiry, record_bytes(entry)));
+        let windows = Windows::of(expiries.points(), self.stamp, WINDOWS_MAX);
+        let mut groups: BTreeMap<Option<usize>, Vec<&Entry>> = BTreeMap::new();
         for entry in entries {
-            let window = entry.expiry.map(|expiry| windows.window(expiry));
+            let window = entry.expiry.map(|expiry| windows.place(Some(expiry)));
             groups.entry(window).or_default().push(entry);
         }
         let mut segments = Vec::with_capacity(groups.len());
         for group in groups.into_values() {
             let mut writer = SegmentWriter::create(fs, dir, number(), pace)?;
+            let mut expiries = Expiries::default();
             for entry in group {
                 writer.add(entry)?;
+                expiries.add(entry.expiry, record_bytes(entry));
             }
-            segments.push(Arc::new(Segment::open(fs, dir, &writer.finish()?)?));
+            segments.push(Held::written(Segment::open(fs, dir, &writer.finish()?)?, &expiries));
         }
         Ok(Flushed { table: self.table, stamp: self.stamp, dead: self.dead, segments })
     }
@@ -75,7 +83,7 @@ impl FlushWork {
 impl Flushed {
     /// The segments as they stand when, of the table, `dead` are dead.
     pub(super) fn held(&self, dead: &Marks) -> Vec<Held> {
-        let mut held: Vec<Held> = self.segments.iter().cloned().map(Held::new).collect();
+        let mut held = self.segments.clone();
         for entry in dead.since(&self.dead).filter_map(|id| self.table.get(id)) {
             if let Some(held) = held.iter_mut().find(|held| held.takes(entry.expiry)) {
                 held.mark(entry);

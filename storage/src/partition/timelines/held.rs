@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::marks::Marks;
+use super::spread::{Expiries, Spread};
 use super::table::Table;
 use crate::entry::Entry;
 use crate::ids::{EntryId, Stamp};
@@ -14,8 +15,11 @@ use crate::segment::{Segment, SegmentError};
 /// What an entry takes in a segment besides its payload, about.
 const RECORD_BYTES: u64 = 32;
 
+/// An end so near that a segment is better waited for, in milliseconds.
+const SOON_MS: u64 = 60_000;
+
 /// What an entry takes in a segment, about.
-fn record_bytes(entry: &Entry) -> u64 {
+pub(super) fn record_bytes(entry: &Entry) -> u64 {
     RECORD_BYTES + entry.payload.len() as u64
 }
 
@@ -68,12 +72,19 @@ pub(super) struct Held {
     pub(super) dead_bytes: u64,
     /// What it holds above is in cached tables too.
     pub(super) answers_to: EntryId,
+    /// What of it expires when; none if that was not measured since it was opened.
+    pub(super) spread: Option<Arc<Spread>>,
 }
 
 impl Held {
     /// A segment that answers alone.
     pub(super) fn new(segment: Arc<Segment>) -> Self {
-        Self { segment, dead: Marks::default(), dead_bytes: 0, answers_to: EntryId::MAX }
+        Self { segment, dead: Marks::default(), dead_bytes: 0, answers_to: EntryId::MAX, spread: None }
+    }
+
+    /// The same of one that was just written, of entries with these expiries.
+    pub(super) fn written(segment: Segment, expiries: &Expiries) -> Self {
+        Self { spread: Some(Arc::new(expiries.spread())), ..Self::new(Arc::new(segment)) }
     }
 
     /// Nothing that it answers has a larger id.
@@ -116,6 +127,22 @@ impl Held {
     pub(super) fn expired(&self, stamp: Stamp) -> bool {
         let info = self.segment.info();
         info.expiring == info.entries && info.expiry.is_some_and(|(_, last)| last <= stamp)
+    }
+
+    /// Whether all it holds expires soon, or has: it is not worth a write.
+    pub(super) fn ends_soon(&self, stamp: Stamp) -> bool {
+        self.expired(Stamp(stamp.0.saturating_add(SOON_MS)))
+    }
+
+    /// Whether some of it may have expired.
+    pub(super) fn has_expired(&self, stamp: Stamp) -> bool {
+        self.segment.info().expiry.is_some_and(|(first, _)| first <= stamp)
+    }
+
+    /// Bytes of it that are known to be dead or to have expired, about.
+    pub(super) fn lost_bytes(&self, stamp: Stamp) -> u64 {
+        let expired = self.spread.as_ref().map_or(0, |spread| spread.expired(stamp));
+        (self.dead_bytes + expired).min(self.segment.info().bytes)
     }
 
     /// Whether an entry with this expiry, of the table that was flushed to it and others, is in this one.

@@ -6,7 +6,6 @@
 //!   read only of entries that share its millisecond.
 
 use super::Timelines;
-use super::held::Held;
 use crate::entry::Entry;
 use crate::ids::{EntryId, SlotIndex, SpaceId, Stamp, UserId};
 
@@ -82,7 +81,7 @@ impl Timelines {
 
     /// Whether an expired entry may lie under this id outside of the active table.
     fn settled_may_have_expired(&self, id: EntryId, stamp: Stamp) -> bool {
-        let has_expired = |held: &Held| held.segment.info().expiry.is_some_and(|(first, _)| first <= stamp);
-        self.frozen.iter().any(|frozen| frozen.get(id).is_some()) || self.segments.iter().any(has_expired)
+        let in_segments = || self.segments.iter().any(|held| held.has_expired(stamp));
+        self.frozen.iter().any(|frozen| frozen.get(id).is_some()) || in_segments()
     }
 }

@@ -1,8 +1,9 @@
-//! Owns the merge of segments into one.
+//! Owns the merge of segments into one, and the split of one by what is left of it to live.
 //!
 //! - The inputs are read as streams, and their pages forgotten on the way, so it takes as much memory for large ones as for small
 //!   ones.
-//! - What is dead or expired when the work is made is left out; what dies while it is written is marked in the output.
+//! - What is dead or expired when the work is made is left out; what dies while it is written is marked in the output that has it.
+//! - A split begins with what expires when. If that is not known it is measured first, which changes no segment.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,7 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Timelines;
-use super::held::Held;
+use super::expiry::Windows;
+use super::held::{Held, record_bytes};
+use super::policy::Task;
+use super::spread::{Expiries, Spread};
 use crate::entry::Entry;
 use crate::fs::FileSystem;
 use crate::ids::{EntryId, SpaceId, Stamp, UserId};
@@ -19,20 +23,27 @@ use crate::segment::{Pace, Segment, SegmentError, SegmentNumber, SegmentWriter};
 /// Behind so many bytes of entries the pages of the inputs are forgotten: a fault may map a megabyte around what is read.
 const FORGOTTEN_EVERY_BYTES: usize = 1 << 20;
 
-/// Segments that are to be merged. Dropping it changes nothing.
+/// Segments that are to be merged, or one that is to be split. Dropping it changes nothing.
 #[derive(Debug)]
 pub struct MergeWork {
+    task: Task,
     /// As they were when the work was made.
     inputs: Vec<Held>,
     stamp: Stamp,
 }
 
-/// Segments that were merged.
+/// Segments that were merged, or one that was split.
 #[derive(Debug)]
 pub struct Merged {
     inputs: Vec<Held>,
-    /// None if nothing of them was left.
-    output: Option<Arc<Segment>>,
+    result: Outcome,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    /// None if nothing was left of the inputs.
+    Written(Vec<Held>),
+    Measured(Arc<Spread>),
 }
 
 /// The order of a segment's entries.
@@ -48,7 +59,7 @@ impl MergeWork {
         self.inputs.iter().map(|held| held.segment.info().bytes).sum()
     }
 
-    /// Writes the segment that takes the place of all. Not under the partition's lock: it takes as long as the disk does.
+    /// Writes the segments that take the place of all. Not under the partition's lock: it takes as long as the disk does.
     ///
     /// # Errors
     /// A segment could not be read or written. The inputs stay as they are; a damaged one is to be told to
@@ -60,6 +71,11 @@ impl MergeWork {
         number: &dyn Fn() -> SegmentNumber,
         pace: Pace<'_>,
     ) -> Result<Merged, SegmentError> {
+        let windows = match &self.task {
+            Task::Merge => &Windows::one(),
+            Task::Split(windows) => windows,
+            Task::Measure => return self.measure(pace),
+        };
         let mut sources: Vec<_> = self.inputs.iter().map(|held| (held, held.segment.iter())).collect();
         let mut next = |n: usize| -> Result<Option<Entry>, SegmentError> {
             let (held, entries) = &mut sources[n];
@@ -77,13 +93,20 @@ impl MergeWork {
             heads.push(next(n)?);
             order.extend(heads[n].as_ref().map(|entry| Reverse((key(entry), n))));
         }
-        let (mut writer, mut read_bytes) = (None, 0);
+        let mut outputs: Vec<Option<(SegmentWriter<'_>, Expiries)>> = Vec::new();
+        outputs.resize_with(windows.count(), || None);
+        let mut read_bytes = 0;
         while let Some(Reverse((_, n))) = order.pop() {
-            if writer.is_none() {
-                writer = Some(SegmentWriter::create(fs, dir, number(), pace)?);
-            }
-            if let (Some(writer), Some(entry)) = (&mut writer, heads[n].take()) {
+            if let Some(entry) = heads[n].take() {
+                let output = &mut outputs[windows.place(entry.expiry)];
+                let (writer, expiries) = match output {
+                    Some(output) => output,
+                    None => {
+                        output.insert((SegmentWriter::create(fs, dir, number(), pace)?, Expiries::default()))
+                    }
+                };
                 writer.add(&entry)?;
+                expiries.add(entry.expiry, record_bytes(&entry));
                 read_bytes += entry.payload.len();
             }
             if read_bytes >= FORGOTTEN_EVERY_BYTES {
@@ -94,9 +117,33 @@ impl MergeWork {
             order.extend(heads[n].as_ref().map(|entry| Reverse((key(entry), n))));
         }
         self.forget_pages();
-        let info = writer.map(SegmentWriter::finish).transpose()?;
-        let output = info.map(|info| Segment::open(fs, dir, &info)).transpose()?.map(Arc::new);
-        Ok(Merged { inputs: self.inputs, output })
+        let finish = |(writer, expiries): (SegmentWriter<'_>, Expiries)| {
+            let segment = Segment::open(fs, dir, &writer.finish()?)?;
+            Ok(Held { answers_to: EntryId::ZERO, ..Held::written(segment, &expiries) })
+        };
+        let outputs: Result<_, SegmentError> = outputs.into_iter().flatten().map(finish).collect();
+        Ok(Merged { inputs: self.inputs, result: Outcome::Written(outputs?) })
+    }
+
+    /// Reads what expires when, as fast as it would be written.
+    fn measure(self, pace: Pace<'_>) -> Result<Merged, SegmentError> {
+        let (mut expiries, mut read_bytes) = (Expiries::default(), 0);
+        for held in &self.inputs {
+            for entry in held.segment.iter() {
+                let entry = entry?;
+                if !held.dead.contains(entry.id) {
+                    expiries.add(entry.expiry, record_bytes(&entry));
+                }
+                read_bytes += entry.payload.len();
+                if read_bytes >= FORGOTTEN_EVERY_BYTES {
+                    self.forget_pages();
+                    pace(read_bytes as u64);
+                    read_bytes = 0;
+                }
+            }
+        }
+        self.forget_pages();
+        Ok(Merged { inputs: self.inputs, result: Outcome::Measured(Arc::new(expiries.spread())) })
     }
 
     fn forget_pages(&self) {
@@ -107,41 +154,54 @@ impl MergeWork {
 impl Timelines {
     /// The segments to merge next.
     pub(super) fn merge_work(&self, policy: &super::MergePolicy, stamp: Stamp) -> Option<MergeWork> {
-        let inputs: Vec<Held> = self.choose(policy, stamp).into_iter().cloned().collect();
-        (!inputs.is_empty()).then_some(MergeWork { inputs, stamp })
+        let (task, inputs) = self.choose(policy, stamp)?;
+        Some(MergeWork { task, inputs: inputs.into_iter().cloned().collect(), stamp })
     }
 
-    /// Puts a merged segment into the place of its inputs; answers those.
+    /// Puts the segments that were written into the place of their inputs; answers those.
     pub(super) fn install_merge(&mut self, merged: Merged) -> Vec<Arc<Segment>> {
+        let is_of = |held: &Held, input: &Held| Arc::ptr_eq(&held.segment, &input.segment);
+        let mut outputs = match merged.result {
+            Outcome::Written(outputs) => outputs,
+            Outcome::Measured(spread) => {
+                let is_input = |held: &&mut Held| merged.inputs.iter().any(|input| is_of(held, input));
+                let measured = self.segments.iter_mut().filter(is_input);
+                measured.for_each(|held| held.spread = Some(Arc::clone(&spread)));
+                return Vec::new();
+            }
+        };
         let before = self.segments.len();
-        let mut output =
-            merged.output.map(|segment| Held { answers_to: EntryId::ZERO, ..Held::new(segment) });
         for input in &merged.inputs {
-            let same = |held: &Held| Arc::ptr_eq(&held.segment, &input.segment);
+            let same = |held: &Held| is_of(held, input);
             // One that is gone had expired, and what of it was copied is hidden.
             let Some(at) = self.segments.iter().position(same) else { continue };
             let held = self.segments.swap_remove(at);
-            if let Some(output) = &mut output {
-                output.take_place_of(&held, input);
+            if let Err(error) = take_place_of(&mut outputs, &held, input) {
+                self.note_damage(error);
             }
         }
         // A work of timelines that were replaced meanwhile finds no input here.
-        if let Some(output) = output.filter(|_| self.segments.len() < before) {
-            self.written.merged += output.segment.info().bytes;
-            self.segments.push(output);
+        if self.segments.len() < before {
+            self.written.merged += outputs.iter().map(|output| output.segment.info().bytes).sum::<u64>();
+            self.segments.append(&mut outputs);
         }
         self.sort_segments();
         merged.inputs.into_iter().map(|held| held.segment).collect()
     }
 }
 
-impl Held {
-    /// Takes over what became of one of the segments it was merged from since the work was made.
-    fn take_place_of(&mut self, now: &Self, then: &Self) {
-        for id in now.dead.since(&then.dead) {
-            self.dead.insert(id);
+/// Takes over what became of one of the segments that others were made of since the work was made.
+fn take_place_of(outputs: &mut [Held], now: &Held, then: &Held) -> Result<(), SegmentError> {
+    outputs.iter_mut().for_each(|output| output.answers_to = output.answers_to.max(now.top()));
+    let died_bytes = (now.dead_bytes - then.dead_bytes).checked_div(now.dead.len() - then.dead.len());
+    for id in now.dead.since(&then.dead) {
+        for output in &mut *outputs {
+            if output.holds(id)? {
+                output.dead.insert(id);
+                output.dead_bytes += died_bytes.unwrap_or_default();
+                break;
+            }
         }
-        self.dead_bytes += now.dead_bytes - then.dead_bytes;
-        self.answers_to = self.answers_to.max(now.top());
     }
+    Ok(())
 }

@@ -8,7 +8,7 @@
 //!   where it is, and puts the new version into the active table. Flushes and merges carry on the marks that came meanwhile.
 //! - Where an entry is changes nothing that is read, and is no part of the state that replicas share.
 //! - An expired entry is hidden at its stamp. It leaves the active table soon after, a bounded number per Raft entry, and the disk
-//!   with its segment: entries that expire together lie together.
+//!   with its segment: entries that expire together lie together. Where they do not, what is left of a segment is written anew.
 //! - A damaged record counts as absent where it is met, and is noted: the partition must serve no more.
 
 mod cut;
@@ -24,6 +24,7 @@ mod merging;
 mod payloads;
 mod policy;
 mod sizes;
+mod spread;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -72,7 +72,8 @@ impl Timelines {
         let sizes = self.sizes();
         let tables = sizes.active_bytes + sizes.unflushed_bytes + sizes.cached_bytes;
         let held = self.segments.capacity() * size_of::<Held>();
-        (tables + sizes.marks_bytes) as usize + held
+        let spreads = self.segments.iter().filter_map(|held| held.spread.as_ref());
+        (tables + sizes.marks_bytes) as usize + held + spreads.map(|spread| spread.memory()).sum::<usize>()
     }
 
     /// Entries that are not deleted. Of the expired it counts those that were not swept yet, and those whose segment is there.

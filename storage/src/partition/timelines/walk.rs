@@ -15,7 +15,7 @@ use crate::segment;
 
 /// What one frozen table or segment has left.
 #[derive(Debug)]
-enum Part<'a> {
+pub(super) enum Part<'a> {
     Table { frozen: &'a Frozen, id: EntryId, rest: Descending<'a> },
     Segment { held: &'a Held, id: EntryId, rest: Box<segment::Entries<'a>> },
 }
@@ -40,7 +40,8 @@ pub(in crate::partition) struct Walk<'a> {
     /// The next id in the active table, and those behind it.
     active: Option<EntryId>,
     rest: Descending<'a>,
-    parts: Vec<Part<'a>>,
+    /// Those that were looked into and have something left.
+    pub(super) parts: Vec<Part<'a>>,
     /// How many frozen tables and segments were not looked into: the first ones.
     tables: usize,
     pub(super) segments: usize,

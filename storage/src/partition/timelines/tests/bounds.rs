@@ -2,34 +2,34 @@
 
 use super::*;
 
-const PAYLOAD_BYTES: u64 = 300;
+pub(super) const PAYLOAD_BYTES: u64 = 300;
 
-fn policy() -> MergePolicy {
+pub(super) fn policy() -> MergePolicy {
     MergePolicy { segment_bytes_max: 2 << 20, ..MergePolicy::default() }
 }
 
 /// Numbers that look like chance.
-fn next(random: &mut u64) -> u64 {
+pub(super) fn next(random: &mut u64) -> u64 {
     *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *random >> 33
 }
 
-struct Run {
-    store: Store,
+pub(super) struct Run {
+    pub(super) store: Store,
     /// Of the memory of the active table.
     table_bytes: u64,
     random: u64,
     /// Bytes of payloads appended and amended.
     payload: u64,
-    ids: Vec<EntryId>,
+    pub(super) ids: Vec<EntryId>,
 }
 
 impl Run {
-    fn new(table_bytes: u64) -> Self {
+    pub(super) fn new(table_bytes: u64) -> Self {
         Self { store: Store::new(), table_bytes, random: 7, payload: 0, ids: Vec::new() }
     }
 
-    fn append(&mut self, ttl_ms: Option<u64>) {
+    pub(super) fn append(&mut self, ttl_ms: Option<u64>) {
         let owner = next(&mut self.random) % 500;
         self.append_of(owner, ttl_ms);
     }
@@ -41,7 +41,7 @@ impl Run {
     }
 
     /// Does what is to be done.
-    fn maintain(&mut self) {
+    pub(super) fn maintain(&mut self) {
         let timelines = &mut self.store.timelines;
         drop(timelines.drop_expired(self.store.stamp));
         if timelines.sizes().active_bytes >= self.table_bytes {
@@ -54,7 +54,7 @@ impl Run {
     }
 
     /// Bytes written per byte of payload.
-    fn amplification(&self) -> f64 {
+    pub(super) fn amplification(&self) -> f64 {
         let sizes = self.store.timelines.sizes();
         (sizes.flushed_bytes + sizes.merged_bytes) as f64 / self.payload as f64
     }

@@ -1,6 +1,7 @@
 //! Timelines on a disk in memory.
 
 mod bounds;
+mod expiries;
 mod imports;
 mod races;
 mod reads;

@@ -32,6 +32,28 @@ fn a_page_of_the_newest_looks_into_no_segment() {
     assert_eq!(opened(&walk), 0);
 }
 
+/// Each part that is open holds a few KiB that were read ahead, and the walk nothing else.
+#[test]
+fn a_walk_to_the_beginning_of_a_long_timeline_has_few_segments_open() {
+    const SEGMENTS: usize = 60;
+    let mut store = Store::new();
+    for _ in 0..SEGMENTS {
+        for n in 0..100 {
+            store.append(n % 3, None, vec![0; 50]);
+        }
+        store.flush();
+    }
+    drop(store.timelines.drop_cached(0));
+    assert_eq!(store.timelines.segments.len(), SEGMENTS);
+    let mut walk = store.timelines.newest(SPACE, UserId(1), EntryId::MAX, store.stamp);
+    let (mut most, mut count) = (0, 0);
+    while walk.next().is_some() {
+        (most, count) = (most.max(walk.parts.len()), count + 1);
+    }
+    assert_eq!((count, walk.segments), (33 * SEGMENTS, 0));
+    assert!(most <= 2, "{most} segments at once");
+}
+
 #[test]
 fn entries_that_a_merge_mixed_come_once() {
     let mut store = Store::new();
