@@ -40,6 +40,7 @@ mod timed;
 mod upkeep;
 pub mod verify;
 pub mod view;
+pub mod zone;
 
 pub use catalog::SpaceChanges;
 pub use change::{AcceptedLoss, ClusterChange, ClusterChanged, ClusterRefusal};

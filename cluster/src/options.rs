@@ -88,7 +88,7 @@ pub struct NodeOptions {
     pub peer_listen: Option<SocketAddr>,
     /// The address that other nodes are told, `host:port`; none: that where it listens.
     pub peer_advertise: Option<String>,
-    /// What may fail together with other nodes of the same name: replicas are spread over zones.
+    /// What may fail together with other nodes of the same name: replicas are spread over zones. Empty: a zone of its own.
     pub zone: String,
     /// What it does the first time.
     pub start: Start,

@@ -23,5 +23,6 @@ mod test_node;
 mod translate;
 mod unread_page;
 pub mod workload;
+mod zones;
 
 pub use test_node::{TestNode, TestNodeError};

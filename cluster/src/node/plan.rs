@@ -1,7 +1,8 @@
 //! Owns where replicas go: what the keeper changes by itself, and what an operator's change comes to (C1).
 //!
 //! - Everything here is a function of the catalog's state, of what nodes said of themselves, and of who is alive.
-//! - A group's replicas are spread over zones first, then over the nodes with the fewest.
+//! - A group's replicas are spread over zones first, then over the nodes with the fewest. What leaves a zone leaves room in
+//!   it. Nothing that happens by itself moves replicas only for that: what joined too late is made use of by a balance.
 //! - Who votes is what a group's leader said last, not what is wanted: a group gets there by and by, if it can at all.
 //! - Nothing is planned for a group that cannot commit it, and no node goes that one may still need.
 //! - A majority is given up only by command: for one group, or with the nodes that a survivor's order removed.
@@ -15,6 +16,7 @@ use crate::map::{group_of, partition_of};
 use fanfold_storage::ids::PartitionId;
 use fanfold_storage::log::GroupId;
 
+mod balance;
 mod draft;
 mod empty;
 
@@ -127,7 +129,7 @@ pub(super) fn plan(facts: &Facts<'_>, change: ClusterChange) -> Result<Edit, Clu
         ClusterChange::Upgrade { .. } => Ok(facts.nothing()),
         ClusterChange::Balance => {
             let mut draft = Draft::new(facts);
-            draft.balance();
+            balance::balance(&mut draft);
             let all: BTreeSet<usize> = (0..draft.groups.len()).collect();
             draft.spread_leaders(&all);
             Ok(draft.into_edit())
@@ -245,7 +247,7 @@ fn remove(facts: &Facts<'_>, node: u64) -> Result<Edit, ClusterRefusal> {
     facts.can_lose(node)?;
     for group in draft.holding(node) {
         facts.has_quorum(group)?;
-        match draft.candidate(group) {
+        match draft.candidate(group, Some(node)) {
             Some(to) => draft.exchange(group, node, to)?,
             None if draft.groups[group].len() > 1 => draft.groups[group].retain(|held| *held != node),
             None => return Err(ClusterRefusal::LastVoter { node, partition: partition_at(group) }),
@@ -259,7 +261,8 @@ fn replace(facts: &Facts<'_>, node: u64, by: u64) -> Result<Edit, ClusterRefusal
     facts.takes(by)?;
     let mut draft = Draft::new(facts);
     for group in draft.holding(node) {
-        let to = if draft.groups[group].contains(&by) { draft.candidate(group) } else { Some(by) };
+        let to =
+            if draft.groups[group].contains(&by) { draft.candidate(group, Some(node)) } else { Some(by) };
         match to {
             Some(to) => draft.exchange(group, node, to)?,
             // The catalog has more voters the more nodes there are: it may have come to the newcomer by itself.

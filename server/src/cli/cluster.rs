@@ -18,6 +18,10 @@ use super::error::CliError;
 use super::lost::lost;
 use super::output::{Output, duration, id, table, text};
 use super::remote::Remote;
+use crate::zones::is_crowded;
+
+/// Groups that are named whose replicas share zones in vain.
+const CROWDED_NAMED_MAX: usize = 8;
 
 #[derive(Debug, Args)]
 pub(super) struct ClusterArgs {
@@ -119,7 +123,7 @@ enum ClusterCommand {
         #[command(flatten)]
         how: How,
     },
-    /// Spreads replicas and leaders evenly over the active nodes.
+    /// Spreads replicas over zones, then replicas and leaders evenly over the active nodes.
     #[command(after_help = "Example:\n  fanfold cluster balance --dry-run")]
     Balance {
         #[command(flatten)]
@@ -343,7 +347,7 @@ pub(super) fn problems(view: &ClusterView) -> Vec<String> {
         });
         differ.into_iter().chain(closed)
     });
-    nodes.chain(unfit).chain(groups).chain(replicas).chain(few_replicas(view)).collect()
+    nodes.chain(unfit).chain(groups).chain(replicas).chain(few_replicas(view)).chain(crowded(view)).collect()
 }
 
 /// Why a node that is alive leads nothing.
@@ -383,6 +387,20 @@ fn few_replicas(view: &ClusterView) -> Option<String> {
         format!(
             "{count} partitions have {least} instead of {wanted}: too few nodes ({active} active and alive); start more with \
              `fanfold start --join`"
+        )
+    })
+}
+
+/// What is said if replicas share a zone while another one has room for them.
+fn crowded(view: &ClusterView) -> Option<String> {
+    let crowded = view.groups.iter().filter(|group| is_crowded(view, group));
+    let names: Vec<_> = crowded.map(|group| group_text(group.group)).collect();
+    let (named, more) = names.split_at(names.len().min(CROWDED_NAMED_MAX));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    (!names.is_empty()).then(|| {
+        format!(
+            "replicas of {}{more} share a zone while another one has room for them; `fanfold cluster balance` spreads them",
+            named.join(", ")
         )
     })
 }
@@ -539,6 +557,18 @@ pub(super) fn partition_json(group: &GroupView) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replicas_that_share_a_zone_in_vain_are_a_problem_that_a_balance_mends() {
+        let zones = ["a", "a", "b", "c"];
+        assert_eq!(problems(&crate::zones::tests::view(&zones, &[&[1, 3, 4]])), [""; 0]);
+        let said = problems(&crate::zones::tests::view(&zones, &[&[1, 2, 3], &[1, 3, 4], &[1, 2, 4]]));
+        let [said] = &said[..] else { panic!("{said:?}") };
+        assert!(said.contains("partition 0, partition 2 share a zone"), "{said}");
+        assert!(said.contains("`fanfold cluster balance`"), "{said}");
+        let many = problems(&crate::zones::tests::view(&zones, &[&[1, 2, 3][..]; 10]));
+        assert!(many[0].contains("partition 7 and 2 more share"), "{many:?}");
+    }
 
     #[test]
     fn what_is_refused_says_what_can_be_said_instead() {

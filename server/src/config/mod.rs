@@ -110,7 +110,7 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_advertise: Option<String>,
-    /// Name of what can fail together, such as a rack; replicas are spread over zones.
+    /// Name of what can fail together, such as a rack; replicas are spread over zones. A node without one is a zone of its own.
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use fanfold_protocol::message::{ClusterView, GroupHealth, GroupName, GroupView, NodeState, ReplicaRole};
 
 use super::units::{Seconds, gauge, seconds, seconds_of};
+use crate::zones::is_crowded;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct GroupLabel {
@@ -52,6 +53,7 @@ fn groups(registry: &mut Registry, view: &ClusterView) {
     let healths = Family::<HealthLabels, Gauge>::default();
     let voters = Family::<GroupLabel, Gauge>::default();
     let missing = Family::<GroupLabel, Gauge>::default();
+    let crowded = Family::<GroupLabel, Gauge>::default();
     let lags = Family::<ReplicaLabels, Gauge>::default();
     for group in &view.groups {
         let partition = group.group.to_string();
@@ -70,6 +72,7 @@ fn groups(registry: &mut Registry, view: &ClusterView) {
         terms.get_or_create(&label).set(gauge(group.term));
         let votes = group.replicas.iter().filter(|replica| replica.role == ReplicaRole::Voter).count();
         voters.get_or_create(&label).set(gauge(votes as u64));
+        crowded.get_or_create(&label).set(i64::from(is_crowded(view, group)));
         if group.group != GroupName::Catalog {
             missing.get_or_create(&label).set(gauge(replicas_missing(view, group)));
         }
@@ -91,6 +94,11 @@ fn groups(registry: &mut Registry, view: &ClusterView) {
         "partition_replicas_missing",
         "Replicas that a partition led by this node has no place for, because there are too few nodes",
         missing,
+    );
+    registry.register(
+        "partition_crowded",
+        "1 if replicas of a partition led by this node share a zone while another one has room for them",
+        crowded,
     );
     registry.register("partition_voters", "Voters of a partition that this node leads", voters);
     registry.register("replica_lag", "Raft entries that a replica lacks, told by its leader", lags);
@@ -208,5 +216,17 @@ mod tests {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
         assert!(!text.contains(r#"partition_health{partition="1""#), "{text}");
+    }
+
+    #[test]
+    fn the_leader_tells_whether_replicas_share_a_zone_in_vain() {
+        let view = crate::zones::tests::view(&["a", "a", "b", "c"], &[&[1, 2, 3], &[1, 3, 4]]);
+        let mut text = String::new();
+        encode(&mut text, &registry(&view)).unwrap();
+        for line in
+            [r#"fanfold_partition_crowded{partition="0"} 1"#, r#"fanfold_partition_crowded{partition="1"} 0"#]
+        {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! A cluster of three nodes by hand: founded by an operator, looked at, changed, refused.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -52,9 +53,14 @@ fn whole(node: &Node, replicas: usize) -> bool {
 
 /// A cluster of three nodes with four partitions on each; node `n` is in the zone `zone-n`. Node ids are as they joined.
 pub fn trio() -> [(Place, Node); 3] {
+    trio_in(["zone-1", "zone-2", "zone-3"])
+}
+
+/// The same, in these zones.
+fn trio_in(zones: [&str; 3]) -> [(Place, Node); 3] {
     let ports = [ports(), ports(), ports()];
     let join = ports.each_ref().map(|[address, _]| address.clone()).join(",");
-    let mut zones = ["zone-1", "zone-2", "zone-3"].into_iter();
+    let mut zones = zones.into_iter();
     let waiting = ports.map(|ports| start(&join, ports, &["--zone", zones.next().unwrap()]));
     // It is said to all of them at once, as by a playbook, and one does it.
     let mut founded = 0;
@@ -72,6 +78,31 @@ pub fn trio() -> [(Place, Node); 3] {
     let nodes = waiting.map(|waiting| (waiting.place, waiting.spawned.join().unwrap()));
     until("three replicas of everything", || whole(&nodes[0].1, 3));
     nodes
+}
+
+#[test]
+fn a_zone_that_joins_later_gets_replicas_by_the_balance_that_health_names() {
+    let nodes = trio_in(["a", "a", "b"]);
+    let one = &nodes[0].1;
+    let is_healthy = || one.run(&["cluster", "health"]).status.success();
+    until("health", is_healthy);
+    let fourth = start(&one.address, ports(), &["--zone", "c"]);
+    let _fourth = (fourth.place, fourth.spawned.join().unwrap());
+    until("word of the zone", || {
+        let said = String::from_utf8_lossy(&one.run(&["cluster", "health"]).stdout).into_owned();
+        said.contains("share a zone") && said.contains("`fanfold cluster balance`")
+    });
+    let balanced = one.run(&["cluster", "balance", "--wait"]);
+    assert!(balanced.status.success(), "{balanced:?}");
+    until("health again", is_healthy);
+    let status = one.json(&["cluster", "status"]);
+    let members = status["nodes"].as_array().unwrap();
+    let zone = |node: &Value| members.iter().find(|known| known["node"] == *node).unwrap()["zone"].as_str();
+    for partition in status["partitions"].as_array().unwrap() {
+        let replicas = partition["replicas"].as_array().unwrap().iter();
+        let zones: BTreeSet<_> = replicas.map(|replica| zone(&replica["node"])).collect();
+        assert_eq!(zones, BTreeSet::from(["a", "b", "c"].map(Some)), "{partition}");
+    }
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fanfold_storage::log::GroupId;
 
-use super::{Facts, ROUNDS_MAX, partition_at};
+use super::{Facts, partition_at};
 use crate::catalog::{Edit, NodeState, Place};
 use crate::change::ClusterRefusal;
+use crate::zone::Zone;
 
 /// The nodes of each group's replicas, as they are to be.
 pub(super) struct Draft<'a> {
@@ -31,16 +32,25 @@ impl<'a> Draft<'a> {
         loads
     }
 
-    /// The node that should take the next replica of a group.
-    pub fn candidate(&self, group: usize) -> Option<u64> {
-        let (facts, loads, held) = (self.facts, self.loads(), &self.groups[group]);
-        let zone = |node: &u64| facts.state.nodes.get(node).map(|record| record.zone.as_str());
-        let may = |node: &u64| !held.contains(node) && (facts.is_alive)(*node);
+    /// What may fail together with a node.
+    pub fn zone(&self, node: u64) -> Zone<'a> {
+        self.facts.state.nodes.get(&node).map_or(Zone::Own(node), |record| Zone::of(node, &record.zone))
+    }
+
+    /// The zones of a group's replicas that stay where they are, one for each; not that of the node that leaves.
+    pub fn staying(&self, group: usize, leaves: Option<u64>) -> Vec<Zone<'a>> {
+        let stays =
+            |node: &u64| Some(*node) != leaves && self.facts.is_active(*node) && !(self.facts.is_lost)(*node);
+        self.groups[group].iter().copied().filter(stays).map(|node| self.zone(node)).collect()
+    }
+
+    /// The node that should take the next replica of a group, or that of the node that leaves: in the zone with the fewest of
+    /// those that stay.
+    pub fn candidate(&self, group: usize, leaves: Option<u64>) -> Option<u64> {
+        let (facts, loads, held) = (self.facts, self.loads(), self.staying(group, leaves));
+        let may = |node: &u64| !self.groups[group].contains(node) && (facts.is_alive)(*node);
         facts.state.active_nodes().filter(may).min_by_key(|node| {
-            // Where no zone is named, each node is one.
-            let named = zone(node).filter(|zone| !zone.is_empty());
-            let beside = held.iter().filter(|other| named.is_some() && zone(other) == named).count();
-            (beside, loads.get(node).copied().unwrap_or_default(), *node)
+            (self.zone(*node).count(&held), loads.get(node).copied().unwrap_or_default(), *node)
         })
     }
 
@@ -55,7 +65,7 @@ impl<'a> Draft<'a> {
             if !is_gone && !leaves {
                 continue;
             }
-            let Some(to) = self.candidate(group) else {
+            let Some(to) = self.candidate(group, Some(node)) else {
                 if is_removed && self.groups[group].len() > 1 {
                     self.groups[group].retain(|held| *held != node);
                 }
@@ -73,58 +83,40 @@ impl<'a> Draft<'a> {
         let target = self.facts.target(group);
         let before = self.groups[group].clone();
         while self.groups[group].len() < target {
-            let Some(to) = self.candidate(group) else {
+            let Some(to) = self.candidate(group, None) else {
                 // Not by halves: an even number of replicas is worse than one less.
                 self.groups[group] = before;
                 return;
             };
             self.groups[group].push(to);
         }
-        if (self.facts.is_moving)(GroupId(group as u32)) {
-            return;
-        }
-        while self.groups[group].len() > target {
-            let (loads, facts) = (self.loads(), self.facts);
-            let nodes = &mut self.groups[group];
-            let worst = (0..nodes.len()).max_by_key(|at| {
-                let node = nodes[*at];
-                let is_well = (facts.is_alive)(node) && facts.is_active(node);
-                (!is_well, *at > 0, loads.get(&node).copied().unwrap_or_default())
-            });
-            let Some(worst) = worst else { return };
-            nodes.remove(worst);
+        let has_more = self.groups[group].len() > target && !(self.facts.is_moving)(GroupId(group as u32));
+        if has_more && !self.is_yet_to_leave(group) {
+            self.shrink(group, target);
         }
     }
 
-    /// Moves replicas from the nodes with the most to those with the fewest.
-    pub fn balance(&mut self) {
-        let facts = self.facts;
-        let takes = |node: &u64| facts.is_active(*node) && (facts.is_alive)(*node);
-        for _ in 0..ROUNDS_MAX {
-            let mut loads: BTreeMap<u64, usize> = facts.state.active_nodes().map(|node| (node, 0)).collect();
-            loads.extend(self.loads());
-            loads.retain(|node, _| takes(node));
-            let Some((&least, &few)) = loads.iter().min_by_key(|(node, load)| (**load, **node)) else {
-                return;
-            };
-            let fullest = loads.iter().filter(|(_, load)| **load > few + 1);
-            let mut fullest: Vec<_> = fullest.map(|(node, load)| (*load, *node)).collect();
-            fullest.sort_unstable_by(|a, b| b.cmp(a));
-            let moved = fullest.into_iter().any(|(_, from)| {
-                let group = (1..self.groups.len()).find(|group| {
-                    let nodes = &self.groups[*group];
-                    let may = nodes.contains(&from) && !nodes.contains(&least);
-                    may && facts.has_quorum(*group).is_ok()
-                });
-                group.is_some_and(|group| {
-                    self.put(group, from, least);
-                    true
-                })
+    /// Takes replicas away: those that are not well, then those that share a zone with the most others.
+    fn shrink(&mut self, group: usize, target: usize) {
+        while self.groups[group].len() > target {
+            let (loads, facts, nodes) = (self.loads(), self.facts, &self.groups[group]);
+            let zones: Vec<_> = nodes.iter().map(|node| self.zone(*node)).collect();
+            let worst = (0..nodes.len()).max_by_key(|at| {
+                let node = nodes[*at];
+                let is_well = (facts.is_alive)(node) && facts.is_active(node);
+                let load = loads.get(&node).copied().unwrap_or_default();
+                (!is_well, zones[*at].count(&zones), *at > 0, load)
             });
-            if !moved {
-                return;
-            }
+            let Some(worst) = worst else { return };
+            self.groups[group].remove(worst);
         }
+    }
+
+    /// Whether a replica has still to leave a drained node for one that can take it, perhaps in a zone where no other is.
+    fn is_yet_to_leave(&self, group: usize) -> bool {
+        let leaves = |node: &u64| self.facts.state_of(*node) == Some(NodeState::Draining);
+        let leaver = self.groups[group].iter().copied().find(leaves);
+        leaver.is_some_and(|node| self.candidate(group, Some(node)).is_some())
     }
 
     /// Chooses the preferred leaders of these groups so that all nodes have about as many.

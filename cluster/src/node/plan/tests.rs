@@ -5,6 +5,8 @@ use crate::catalog::{NodeRecord, ReplicaRecord};
 use crate::node::survey::{GroupReport, Held, NodeReport};
 use fanfold_storage::ids::Stamp;
 
+mod zones;
+
 const PARTITIONS: usize = 4;
 
 /// Nodes by number with their zones, and groups that the first holds.
