@@ -205,10 +205,10 @@ pub use fanfold_protocol::message::{
     Audience, Budget, ChangeLoss, ChangeRefusal, ChangeStep, ClusterChange, ClusterChanged, ClusterNode,
     ClusterSettings, ClusterView, Counts, Edge, EdgePage, EntryRef, EntryView, Explanation, FanOut,
     GroupHealth, GroupName, GroupView, Hot, HotBy, HotList, ImportEdge, ImportEntry, ImportExpiry,
-    ImportPlace, InitCluster, JobFinding, JobKind, JobPhase, JobState, JobStatus, LogStatus, Map, MemoryPart,
-    MemoryUse, NodeAddress, NodeState, NodeStatus, Page, PartitionStatus, Reason, ReferenceState,
-    ReferenceView, ReplicaRole, ReplicaView, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StartJob,
-    StreamStatus,
+    ImportPlace, InitCluster, JobFinding, JobKind, JobPhase, JobState, JobStatus, LogStatus, Map,
+    MemoryBudget, MemoryPart, MemoryState, MemoryUse, NodeAddress, NodeState, NodeStatus, Page,
+    PartitionStatus, Reason, ReferenceState, ReferenceView, ReplicaRole, ReplicaView, ShortReason,
+    SpaceChanges, SpaceInfo, SpacePolicy, StartJob, StreamStatus,
 };
 pub use fanfold_protocol::{
     ClusterId, Cursor, EntryId, Field, GraphId, LimitKind, Mark, NodeId, PartitionId, SealedError, SessionId,

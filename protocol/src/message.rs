@@ -18,7 +18,9 @@ mod space;
 mod write;
 mod written;
 
-pub use admin::{LogStatus, MemoryPart, MemoryUse, NodeStatus, PartitionStatus, StreamStatus};
+pub use admin::{
+    LogStatus, MemoryBudget, MemoryPart, MemoryState, MemoryUse, NodeStatus, PartitionStatus, StreamStatus,
+};
 pub use change::{
     CHANGE_LOSSES_MAX, CHANGE_STEPS_MAX, ChangeCluster, ChangeLoss, ChangeRefusal, ChangeStep, ClusterChange,
     ClusterChanged, InitCluster,

@@ -24,6 +24,30 @@ pub struct NodeStatus {
     pub log: LogStatus,
     /// Partitions whose replicas here refuse service, because what is on disk is damaged; also ones that are not in the list.
     pub damaged: Vec<PartitionId>,
+    /// How it keeps its memory budget; none without one.
+    pub memory: Option<MemoryBudget>,
+}
+
+/// How a node keeps its memory budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryBudget {
+    /// The budget, in bytes.
+    pub budget_bytes: u64,
+    /// What the process takes, in bytes.
+    pub resident_bytes: u64,
+    /// How the two stand to each other.
+    pub state: MemoryState,
+}
+
+/// How a node stands to its memory budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MemoryState {
+    /// Within it, or with something left that can give way.
+    Within,
+    /// Above it, and nothing is left that can give way.
+    Over,
+    /// So far above it that it refuses writes that need more memory.
+    Refusing,
 }
 
 /// The write-ahead log of a node.
@@ -168,6 +192,7 @@ impl NodeStatus {
             self.log.pinned_by.is_some(),
             !self.damaged.is_empty(),
             self.log.kept_by_job.is_some(),
+            self.memory.is_some(),
         ]));
         w.number(self.node.0);
         w.fixed128(self.cluster.0);
@@ -193,11 +218,14 @@ impl NodeStatus {
         if let Some(job) = self.log.kept_by_job {
             w.number(job);
         }
+        if let Some(memory) = self.memory {
+            memory.encode(w);
+        }
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         let at = Field::NodeStatus;
-        let present = r.presence(0b1111)?;
+        let present = r.presence(0b1_1111)?;
         let node = NodeId(r.number(at)?);
         let cluster = ClusterId(r.fixed128(Field::ClusterId)?);
         let version = r.string(at)?;
@@ -212,9 +240,32 @@ impl NodeStatus {
             r.items(count, |r| r.number16(at).map(PartitionId))
         })?;
         let kept_by_job = r.optional(present, 3, |r| r.number(at))?;
+        let memory = r.optional(present, 4, MemoryBudget::decode)?;
         let log = LogStatus { segments, bytes, last_position, pinned_by, kept_by_job };
         let damaged = damaged.unwrap_or_default();
-        Ok(Self { node, cluster, version, uptime_ms, clock_held_ms, partitions, log, damaged })
+        Ok(Self { node, cluster, version, uptime_ms, clock_held_ms, partitions, log, damaged, memory })
+    }
+}
+
+impl MemoryBudget {
+    fn encode(self, w: &mut Writer) {
+        w.number(self.budget_bytes);
+        w.number(self.resident_bytes);
+        w.byte(self.state as u8 + 1);
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, BodyError> {
+        let at = Field::NodeStatus;
+        Ok(Self {
+            budget_bytes: r.number(at)?,
+            resident_bytes: r.number(at)?,
+            state: match r.byte(at)? {
+                1 => MemoryState::Within,
+                2 => MemoryState::Over,
+                3 => MemoryState::Refusing,
+                _ => return Err(BodyError::Malformed { field: at }),
+            },
+        })
     }
 }
 
