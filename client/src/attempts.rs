@@ -166,9 +166,11 @@ impl Attempts {
         match error {
             // The link spaces its attempts to connect itself, for all calls together.
             Error::Connect { .. } => Duration::ZERO,
-            Error::Refused { status: Status::Busy { delay_ms } | Status::DiskFull { delay_ms }, .. } => {
-                Duration::from_millis(u64::from(*delay_ms)).max(self.backoff.next())
-            }
+            Error::Refused {
+                status:
+                    Status::Busy { delay_ms } | Status::DiskFull { delay_ms } | Status::MemoryFull { delay_ms },
+                ..
+            } => Duration::from_millis(u64::from(*delay_ms)).max(self.backoff.next()),
             // With the hint or the new map the next attempt goes elsewhere, so the first one need not wait.
             Error::Refused {
                 status:

@@ -206,9 +206,9 @@ pub use fanfold_protocol::message::{
     ClusterSettings, ClusterView, Counts, Edge, EdgePage, EntryRef, EntryView, Explanation, FanOut,
     GroupHealth, GroupName, GroupView, Hot, HotBy, HotList, ImportEdge, ImportEntry, ImportExpiry,
     ImportPlace, InitCluster, JobFinding, JobKind, JobPhase, JobState, JobStatus, KeptLog, LogStatus, Map,
-    MemoryPart, MemoryUse, NodeAddress, NodeState, NodeStatus, Page, PartitionStatus, Reason, ReferenceState,
-    ReferenceView, ReplicaRole, ReplicaView, ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StartJob,
-    StreamStatus,
+    MemoryBudget, MemoryPart, MemoryState, MemoryUse, NodeAddress, NodeState, NodeStatus, Page,
+    PartitionStatus, Reason, ReferenceState, ReferenceView, ReplicaRole, ReplicaView, ShortReason,
+    SpaceChanges, SpaceInfo, SpacePolicy, StartJob, StreamStatus,
 };
 pub use fanfold_protocol::{
     ClusterId, Cursor, EntryId, Field, GraphId, LimitKind, Mark, NodeId, PartitionId, SealedError, SessionId,

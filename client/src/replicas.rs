@@ -131,6 +131,7 @@ mod tests {
             is_clock_off: false,
             is_disk_slow: false,
             is_disk_full: false,
+            is_over_memory: false,
         };
         let replica = |node: u64, role| ReplicaView {
             replica: node,

@@ -384,6 +384,9 @@ pub enum NodeError {
     /// The disk has no room. Nothing was done.
     #[error("the disk has no room for the log; writes go on when there is room")]
     DiskFull,
+    /// The node has no memory for a write that needs more. Nothing was done.
+    #[error("the node is over its memory budget; writes that need more go on when it is below again")]
+    MemoryFull,
     /// The command is larger than what is accepted. Nothing was done.
     #[error("{bytes} bytes are above the limit of {limit_bytes}")]
     TooLarge {
@@ -436,6 +439,7 @@ impl NodeError {
             Self::NotLeader { .. }
                 | Self::Busy { .. }
                 | Self::DiskFull
+                | Self::MemoryFull
                 | Self::Unavailable { .. }
                 | Self::CatalogUnavailable { .. }
                 | Self::CatalogSilent { .. }

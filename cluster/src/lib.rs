@@ -46,6 +46,7 @@ pub use catalog::SpaceChanges;
 pub use change::{AcceptedLoss, ClusterChange, ClusterChanged, ClusterRefusal};
 pub use error::{NodeError, NodeFailure, OpenError};
 pub use identity::Identity;
+pub use memory::{ProcessSize, Resident, ResidentSize};
 pub use node::Node;
 pub use options::{DiskOptions, NodeOptions, Start};
 pub use position::{Position, Receipt};

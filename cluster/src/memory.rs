@@ -1,26 +1,35 @@
-//! Owns the memory budget of a node: what the settings become within it, and the keeper that sheds when it is passed.
+//! Owns the memory budget of a node: what the settings become within it, what is shed when it is passed, and what is refused when
+//! shedding is not enough.
 //!
 //! - What counts is the resident size of the process, which includes what nobody here has a figure for.
-//! - Shed are, each only if what comes before it is not enough: cached tables, the least recently flushed first; the pages of
-//!   segments; active tables, by flushing them early; the feeds of readers who stay away.
+//! - Shedding begins an eighth below the budget. Shed are, each only if what comes before it is not enough: cached tables, the least
+//!   recently flushed first; the pages of segments; active tables, by flushing them early; the feeds of readers who stay away.
 //! - Nothing that is shed changes an answer.
+//! - Pages are forgotten and tables flushed early only once that frees a part of the budget, a larger one while all of it together
+//!   would not be enough: what does not help is not done again and again.
+//! - A node is *over its budget* when what nothing of that frees is above the budget (the graph, rows, active feeds), and no feeds are
+//!   being freed. It says so from then on until that is below again.
+//! - Over its budget and a tenth above it, or a second above that line whatever gives way, a node refuses writes that make memory grow
+//!   ([`grows`]) in the partitions that it leads, before they are proposed, and takes them again by itself. Meanwhile feeds of readers
+//!   who return are not rebuilt; their pages come from the chains.
+//! - Never refused are reads, writes that take something away, sessions, operators' commands, what streams deliver, and what is
+//!   committed. So a follower may grow past the line: it says that it is over its budget, and no more.
+//! - Without a budget nothing is looked at; what may be refused costs one atomic load.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+mod judge;
+mod keeper;
+mod pressure;
+mod resident;
 
-use fanfold_storage::ids::{PartitionId, Stamp};
+use fanfold_storage::command::Write;
 use fanfold_storage::log::LogOptions;
-use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
 
-use crate::blocking::blocking;
+pub(crate) use keeper::Keeper;
+pub(crate) use pressure::Pressure;
+pub use resident::{ProcessSize, Resident, ResidentSize};
+
 use crate::options::DiskOptions;
-use crate::partition::Partitions;
 use crate::raft::FileSettings;
-
-/// How often the keeper looks.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// This part of the budget is for the tables of all partitions, and as much for what a restart replays.
 const TABLES_PART: u64 = 4;
@@ -28,17 +37,8 @@ const TABLES_PART: u64 = 4;
 /// A partition's part of that holds a table that is written to, one that is being flushed, and cached ones.
 const TABLES_OF_PARTITION: u64 = 3;
 
-/// Shedding begins so far below the budget, as a part of it …
-const MARGIN_PART: u64 = 8;
-
-/// … and at most so many bytes.
-const MARGIN_BYTES_MAX: u64 = 256 << 20;
-
 /// The smallest table that is flushed because of the budget: smaller ones would make more work than room.
 const TABLE_BYTES_MIN: u64 = 64 << 10;
-
-/// While memory is short, tables are flushed at this part of their size.
-const TIGHT_PART: u64 = 8;
 
 /// This part of the budget is for what changes while snapshots are cut, of all partitions …
 const CUTS_PART: u64 = 16;
@@ -110,216 +110,27 @@ pub(crate) fn within(disk: &DiskOptions, memory_bytes: u64, partitions: u16) -> 
     DiskOptions { files, snapshot_log_bytes, ..disk }
 }
 
-/// Whether memory is short, as the keeper tells those who write tables.
-#[derive(Debug, Default)]
-pub(crate) struct Pressure(AtomicBool);
-
-impl Pressure {
-    /// What the work on files goes by now.
-    pub fn settings(&self, files: FileSettings) -> FileSettings {
-        if !self.0.load(Ordering::Relaxed) {
-            return files;
-        }
-        let table_bytes = files.table_bytes.min((files.table_bytes / TIGHT_PART).max(TABLE_BYTES_MIN));
-        FileSettings { table_bytes, cache_bytes: 0, ..files }
-    }
-
-    fn set(&self, short: bool) {
-        self.0.store(short, Ordering::Relaxed);
-    }
-}
-
-/// What the process holds in memory, as the system counts it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Resident {
-    bytes: u64,
-    /// Of files: segments, and the program itself.
-    mapped_bytes: u64,
-}
-
-impl Resident {
-    fn now() -> Option<Self> {
-        Self::parse(&std::fs::read_to_string("/proc/self/status").ok()?)
-    }
-
-    fn parse(status: &str) -> Option<Self> {
-        let bytes = |key: &str| {
-            let value = status.lines().find_map(|line| line.strip_prefix(key))?;
-            Some(value.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
-        };
-        Some(Self { bytes: bytes("VmRSS:")?, mapped_bytes: bytes("RssFile:")? })
-    }
-}
-
-/// What can be shed.
-#[derive(Debug, Default)]
-struct Figures {
-    /// Cached tables of each partition, oldest first: when each was flushed, and its bytes.
-    cached: Vec<Vec<(Stamp, u64)>>,
-    /// Bytes of pages of segments.
-    pages: u64,
-    /// Bytes of tables that can be flushed.
-    tables: u64,
-}
-
-/// What is shed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shed {
-    /// A partition's cached tables, until they have no more than this.
-    Cached { partition: usize, left_bytes: u64 },
-    /// The pages of all segments.
-    Pages,
-    /// Active tables are flushed early.
-    Tables,
-    /// The feeds of readers who stay away.
-    Feeds,
-}
-
-impl Figures {
-    /// What is to be shed of this, so that `excess` bytes become free.
-    fn plan(&self, mut excess: u64) -> Vec<Shed> {
-        let mut plan = Vec::new();
-        let mut left: Vec<u64> =
-            self.cached.iter().map(|tables| tables.iter().map(|(_, bytes)| bytes).sum()).collect();
-        let tables = self.cached.iter().enumerate();
-        let mut tables: Vec<_> =
-            tables.flat_map(|(n, of)| of.iter().map(move |(at, b)| (*at, n, *b))).collect();
-        // Stable, so that those of one partition stay in their order.
-        tables.sort_by_key(|(flushed_at, ..)| *flushed_at);
-        for (_, partition, bytes) in tables {
-            if excess == 0 {
-                return plan;
-            }
-            left[partition] -= bytes;
-            plan.push(Shed::Cached { partition, left_bytes: left[partition] });
-            excess = excess.saturating_sub(bytes);
-        }
-        for (shed, bytes) in [(Shed::Pages, self.pages), (Shed::Tables, self.tables), (Shed::Feeds, 0)] {
-            if excess > 0 {
-                plan.push(shed);
-                excess = excess.saturating_sub(bytes);
-            }
-        }
-        plan
-    }
-}
-
-/// Looks after the budget.
-pub(crate) struct Keeper {
-    partitions: Arc<Partitions>,
-    memory_bytes: u64,
-    pressure: Arc<Pressure>,
-    /// Mapped bytes that are not of segments.
-    mapped_otherwise: u64,
-}
-
-impl Keeper {
-    /// A keeper of `memory_bytes`.
-    pub fn new(partitions: Arc<Partitions>, memory_bytes: u64, pressure: Arc<Pressure>) -> Self {
-        Self { partitions, memory_bytes, pressure, mapped_otherwise: 0 }
-    }
-
-    /// Looks and sheds until it is stopped.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let mut looks = interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = looks.tick() => {}
-            }
-            let Some(resident) = Resident::now() else {
-                tracing::warn!("the system does not tell how much memory is used; the budget is not kept");
-                return;
-            };
-            let most = self.memory_bytes - (self.memory_bytes / MARGIN_PART).min(MARGIN_BYTES_MAX);
-            let plan = match resident.bytes.saturating_sub(most) {
-                0 => Vec::new(),
-                excess => self.figures(resident).plan(excess),
-            };
-            self.pressure.set(plan.contains(&Shed::Tables));
-            if !plan.is_empty() {
-                self.shed(plan).await;
-            }
-        }
-    }
-
-    fn figures(&self, resident: Resident) -> Figures {
-        let pages = resident.mapped_bytes.saturating_sub(self.mapped_otherwise);
-        let mut figures = Figures { pages, ..Figures::default() };
-        for n in 0..self.partitions.count() {
-            let Some(partition) = self.partitions.hosted(PartitionId(n)) else {
-                figures.cached.push(Vec::new());
-                continue;
-            };
-            partition.group().read(|machine| {
-                let state = machine.state_as_is();
-                figures.cached.push(state.cached_tables().collect());
-                let sizes = state.timeline_sizes();
-                figures.tables += sizes.unflushed_bytes + sizes.active_bytes.saturating_sub(TABLE_BYTES_MIN);
-            });
-        }
-        figures
-    }
-
-    async fn shed(&mut self, plan: Vec<Shed>) {
-        let mut tables = Vec::new();
-        for shed in plan {
-            match shed {
-                Shed::Cached { partition, left_bytes } => {
-                    let Some(partition) = self.partitions.hosted(PartitionId(partition as u16)) else {
-                        continue;
-                    };
-                    let dropped = partition.group().change(|machine| machine.drop_cached_tables(left_bytes));
-                    tables.push(dropped.await);
-                }
-                Shed::Pages => self.forget_pages().await,
-                // Those who write tables were told.
-                Shed::Tables => {}
-                Shed::Feeds => {
-                    self.partitions.all().for_each(|partition| partition.activity().free_feeds());
-                }
-            }
-        }
-        // To free them takes long.
-        let _ended = blocking(move || drop(tables)).await;
-    }
-
-    async fn forget_pages(&mut self) {
-        let mut segments = Vec::new();
-        for partition in self.partitions.all() {
-            partition.group().read(|machine| segments.extend(machine.state_as_is().segments().cloned()));
-        }
-        let forget = move || {
-            segments.iter().for_each(|segment| segment.forget_pages());
-            Resident::now()
-        };
-        if let Ok(Some(resident)) = blocking(forget).await {
-            self.mapped_otherwise = resident.mapped_bytes;
-        }
+/// Whether a write makes memory grow, for good or until its entry is on disk and its events are delivered.
+pub(crate) fn grows(write: &Write) -> bool {
+    match write {
+        Write::Append { .. }
+        | Write::Amend { .. }
+        | Write::Follow { .. }
+        | Write::Mute { .. }
+        | Write::Block { .. }
+        | Write::ImportFollows { .. }
+        | Write::ImportEntries { .. } => true,
+        Write::Delete { .. }
+        | Write::SetExpiry { .. }
+        | Write::Unfollow { .. }
+        | Write::Unmute { .. }
+        | Write::Unblock { .. } => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_shed_first_is_what_reads_miss_least() {
-        let figures = Figures {
-            cached: vec![vec![(Stamp(10), 100), (Stamp(40), 100)], Vec::new(), vec![(Stamp(20), 50)]],
-            pages: 300,
-            tables: 80,
-        };
-        let cached = |partition, left_bytes| Shed::Cached { partition, left_bytes };
-        let all = [cached(0, 100), cached(2, 0), cached(0, 0), Shed::Pages, Shed::Tables, Shed::Feeds];
-        for (excess, count) in [(0, 0), (1, 1), (100, 1), (101, 2), (150, 2), (250, 3)] {
-            assert_eq!(figures.plan(excess), all[..count], "{excess}");
-        }
-        for (excess, count) in [(251, 4), (550, 4), (551, 5), (630, 5), (631, 6), (u64::MAX, 6)] {
-            assert_eq!(figures.plan(excess), all[..count], "{excess}");
-        }
-    }
 
     #[test]
     fn the_tables_of_all_partitions_fit_into_their_part() {
@@ -354,24 +165,5 @@ mod tests {
         assert_eq!(within(1 << 40, 16), (64 << 20, 6, 64 << 20, 8 << 20));
         assert_eq!(within(128 << 20, 16), (8 << 20, 48, 8 << 20, 512 << 10));
         assert_eq!(within(1 << 20, 4_096), (LOG_SEGMENT_BYTES_MIN, 48, 4 << 20, RECENT_BYTES_MIN));
-    }
-
-    #[test]
-    fn tables_are_flushed_early_only_while_memory_is_short() {
-        let (pressure, files) = (Pressure::default(), DiskOptions::default().files);
-        assert_eq!(pressure.settings(files), files);
-        pressure.set(true);
-        let short = pressure.settings(files);
-        assert_eq!((short.table_bytes, short.cache_bytes), (files.table_bytes / TIGHT_PART, 0));
-        pressure.set(false);
-        assert_eq!(pressure.settings(files), files);
-    }
-
-    #[test]
-    fn the_resident_size_is_read_as_the_system_writes_it() {
-        let status = "Name:\tfanfold\nVmRSS:\t  123456 kB\nRssAnon:\t   1 kB\nRssFile:\t    7 kB\n";
-        let resident = Resident { bytes: 123_456 << 10, mapped_bytes: 7 << 10 };
-        assert_eq!(Resident::parse(status), Some(resident));
-        assert_eq!(Resident::parse("VmRSS:\t1 kB\n"), None);
     }
 }

@@ -10,6 +10,7 @@ use fanfold_storage::log::LogOptions;
 
 use crate::catalog::{FEATURE_LEVEL, REPLICAS_DEFAULT};
 use crate::clock::{Clock, SystemClock};
+use crate::memory::{ProcessSize, ResidentSize};
 use crate::phases::Phases;
 use crate::raft::{FileSettings, RaftSettings};
 
@@ -98,8 +99,11 @@ pub struct NodeOptions {
     pub log: LogOptions,
     /// Snapshots and segments.
     pub disk: DiskOptions,
-    /// Bytes of memory that the process keeps to, if it can; tables, segments and snapshots become smaller within it. 0: any.
+    /// Bytes of memory that the process keeps to; tables, segments and snapshots become smaller within it, and a tenth above it
+    /// writes that need more are refused. 0: any.
     pub memory_bytes: u64,
+    /// What tells how much it takes of that.
+    pub resident: Arc<dyn ResidentSize>,
     /// Days without a read after which a reader's feeds are freed when memory is short; they are rebuilt on return. 0: never.
     pub away_days: u16,
     /// The Raft groups.
@@ -130,6 +134,7 @@ impl NodeOptions {
             log: LogOptions::default(),
             disk: DiskOptions::default(),
             memory_bytes: 0,
+            resident: Arc::new(ProcessSize),
             away_days: 30,
             raft: RaftSettings::default(),
             phases: Arc::default(),

@@ -31,6 +31,21 @@ pub struct NodeStatus {
     pub log_pinned_by: Option<PartitionId>,
     /// The job that holds the log, so that nothing of it is used again.
     pub log_kept_by_job: Option<u64>,
+    /// How it keeps its memory budget; none without one.
+    pub memory: Option<MemoryStatus>,
+}
+
+/// How a node keeps its memory budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryStatus {
+    /// The budget.
+    pub budget_bytes: u64,
+    /// What the process takes.
+    pub resident_bytes: u64,
+    /// What cannot give way is above the budget.
+    pub is_over: bool,
+    /// Writes that make memory grow are refused in the partitions that it leads.
+    pub refuses_writes: bool,
 }
 
 /// What a node measures, for scrapers; cheap to ask.

@@ -46,6 +46,8 @@ pub struct NodeView {
     pub is_disk_slow: bool,
     /// Whether its log takes no entries for want of room.
     pub is_disk_full: bool,
+    /// Whether it says that it is over its memory budget.
+    pub is_over_memory: bool,
     /// Whether it counts as alive.
     pub is_alive: bool,
     /// Groups of which a replica is wanted on it, or is there.

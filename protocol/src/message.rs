@@ -18,7 +18,10 @@ mod space;
 mod write;
 mod written;
 
-pub use admin::{KeptLog, LogStatus, MemoryPart, MemoryUse, NodeStatus, PartitionStatus, StreamStatus};
+pub use admin::{
+    KeptLog, LogStatus, MemoryBudget, MemoryPart, MemoryState, MemoryUse, NodeStatus, PartitionStatus,
+    StreamStatus,
+};
 pub use change::{
     CHANGE_LOSSES_MAX, CHANGE_STEPS_MAX, ChangeCluster, ChangeLoss, ChangeRefusal, ChangeStep, ClusterChange,
     ClusterChanged, InitCluster,

@@ -245,6 +245,16 @@ pub enum Status {
         /// Why, and what to do, for people.
         said: String,
     },
+    /// The node has no memory for a write that needs more; reads go on, as do writes that take something away, and all writes do as
+    /// soon as there is memory.
+    #[error(
+        "the server is over its memory budget, the setting `memory_bytes`; raise it or move replicas to other nodes (`fanfold \
+         status`), and repeat after {delay_ms} ms"
+    )]
+    MemoryFull {
+        /// How long to wait, in milliseconds.
+        delay_ms: u32,
+    },
     /// Nobody leads the catalog, which has to agree to the change; nothing was changed.
     #[error("the catalog {}", catalog(silent))]
     CatalogUnavailable {
@@ -296,6 +306,7 @@ impl Status {
             Self::ReadOnlySpace { .. } => 37,
             Self::ChangeRefused { .. } => 38,
             Self::CatalogUnavailable { .. } => 39,
+            Self::MemoryFull { .. } => 40,
         }
     }
 
@@ -317,6 +328,7 @@ impl Status {
                 | Self::ShuttingDown
                 | Self::NoCluster
                 | Self::CatalogUnavailable { .. }
+                | Self::MemoryFull { .. }
         )
     }
 
@@ -367,6 +379,7 @@ impl Status {
             | Self::DamagedPartition { partition } => w.number(partition.0),
             Self::Busy { delay_ms: number }
             | Self::DiskFull { delay_ms: number }
+            | Self::MemoryFull { delay_ms: number }
             | Self::VersionMismatch { current: number } => w.number(*number),
             Self::KeyConflict { existing } => w.fixed64(existing.0),
             Self::BlockedBy { blocker, blocked } => {
@@ -456,6 +469,7 @@ impl Status {
                 let count = r.count(at, 1, NODES_MAX)?;
                 Self::CatalogUnavailable { silent: r.items(count, |r| r.number(at).map(NodeId))? }
             }
+            40 => Self::MemoryFull { delay_ms: r.number32(at)? },
             _ => return Err(BodyError::Malformed { field: at }),
         })
     }

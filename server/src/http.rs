@@ -16,6 +16,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::serve::Listener;
 use fanfold_cluster::Node;
+use fanfold_cluster::status::MemoryStatus;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -92,13 +93,28 @@ async fn ready(State(site): State<Site>) -> impl IntoResponse {
     let broken = status.partitions.iter().filter(|partition| partition.is_damaged);
     let damaged = status.damaged.iter().copied().chain(broken.map(|partition| partition.partition));
     let mut damaged: Vec<String> = damaged.map(|id| format!("{}\n", node.damaged(id))).collect();
+    // It serves what it has: to take it out of service would help nobody.
+    let warning = status.memory.and_then(warning).unwrap_or_default();
     if damaged.is_empty() {
-        return (StatusCode::OK, "ready\n".to_owned());
+        return (StatusCode::OK, format!("ready\n{warning}"));
     }
     for (id, bytes) in &status.kept_by_damaged {
         damaged.push(format!("partition {id} keeps {bytes} bytes of the log until it is whole again\n"));
     }
-    (StatusCode::SERVICE_UNAVAILABLE, damaged.concat())
+    (StatusCode::SERVICE_UNAVAILABLE, damaged.concat() + warning)
+}
+
+/// What is said of memory that is short.
+fn warning(memory: MemoryStatus) -> Option<&'static str> {
+    match memory {
+        MemoryStatus { refuses_writes: true, .. } => Some(
+            "warning: over the memory budget, and writes that need more memory are refused; see MemoryFull in RUNBOOK.md\n",
+        ),
+        MemoryStatus { is_over: true, .. } => Some(
+            "warning: over the memory budget, and nothing is left that can give way; see MemoryFull in RUNBOOK.md\n",
+        ),
+        _ => None,
+    }
 }
 
 async fn figures(State(site): State<Site>) -> impl IntoResponse {

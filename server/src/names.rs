@@ -44,6 +44,7 @@ pub fn status_name(status: &Status) -> &'static str {
         Status::ReadOnlySpace { .. } => "read_only_space",
         Status::ChangeRefused { .. } => "change_refused",
         Status::CatalogUnavailable { .. } => "catalog_unavailable",
+        Status::MemoryFull { .. } => "memory_full",
         _ => "internal",
     }
 }

@@ -1,6 +1,7 @@
 //! A node in a process of its own with more data than memory: what it answers, and its resident size.
 //!
 //! - The peak of the resident size counts, as the system keeps it (`VmHWM`): of starts and stops, too.
+//! - What nothing can shed, edges and feeds, is refused beyond the budget: what is let in at the last moment is added to the tenth.
 //! - Twenty times as much is gigabytes: run it with `cargo test -p fanfold-tests --test memory_budget -- --ignored`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -8,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fanfold_client::{Client, EntryId, NewEntry, Space, UserId};
+use fanfold_client::{Client, EntryId, Error, ImportEdge, MemoryState, NewEntry, Space, Status, UserId};
 use fanfold_server::workload::node_process::{NodeProcess, NodeProcessOptions};
 
 /// The budget. A debug build has 61 MiB when it starts, half of them the program itself.
@@ -28,13 +29,48 @@ const OWNERS: u64 = 500;
 /// Entries of a page.
 const PAGE: u32 = 20;
 
+/// Readers of feeds, and whom each of them follows.
+const READERS: u64 = 400;
+const FOLLOWEES: u64 = 25;
+
+/// The budget of a node whose edges and feeds are beyond it is so much above what it takes when it is empty.
+const GRAPH_BYTES: u64 = 4 << 20;
+
+/// A budget that nothing here comes near.
+const LARGE_BUDGET_BYTES: u64 = 64 << 30;
+
+/// Owners whom all readers follow.
+const FOLLOWED: u64 = 1_000;
+
+/// Readers of one import.
+const READERS_AT_ONCE: u64 = 16;
+
+/// Several times as many readers as fit.
+const READERS_MAX: u64 = 8_000;
+
+/// What was on its way when the node began to refuse: deliveries to feeds, and what comes between looks of the keeper.
+const LATE_BYTES_MAX: u64 = 4 << 20;
+
+/// How long a call is tried again that may be refused.
+const REFUSED_AFTER: Duration = Duration::from_secs(2);
+
 struct Run {
     node: NodeProcess,
+    client: Client,
     space: Space,
     budget_bytes: u64,
     /// By owner, newest last.
     made: BTreeMap<UserId, Vec<(EntryId, u64)>>,
     count: u64,
+}
+
+/// Whom a reader of feeds follows: others than most.
+fn followees(number: u64) -> impl Iterator<Item = UserId> {
+    (0..FOLLOWEES).map(move |n| UserId(1 + (7 * number + 11 * n) % OWNERS))
+}
+
+fn reader(number: u64) -> UserId {
+    UserId(1_000_000 + number)
 }
 
 /// The payload of the entry with this number.
@@ -68,8 +104,12 @@ impl Run {
         .await
         .unwrap();
         let client = Client::builder(node.address().to_string()).deadline(Duration::from_secs(120));
-        let space = client.connect().await.unwrap().space("posts");
-        Self { node, space, budget_bytes, made: BTreeMap::new(), count: 0 }
+        let client = client.connect().await.unwrap();
+        let space = client.space("posts");
+        let edges = (0..READERS).flat_map(|n| followees(n).map(move |owner| (reader(n), owner)));
+        let edges = edges.map(|(reader, owner)| ImportEdge { reader, owner, since: None });
+        client.follows().import_follows(edges.collect()).await.unwrap();
+        Self { node, client, space, budget_bytes, made: BTreeMap::new(), count: 0 }
     }
 
     /// Appends until there are so many bytes of payload.
@@ -91,7 +131,7 @@ impl Run {
         }
     }
 
-    /// Reads the ids of every timeline, and the payloads of its newest and of its oldest entries.
+    /// Reads the ids of every timeline, the payloads of its newest and of its oldest entries, and every feed.
     async fn read(&self) {
         for (owner, made) in &self.made {
             let mut made = made.clone();
@@ -118,10 +158,63 @@ impl Run {
             }
             assert_eq!(seen, made.len(), "{owner}");
         }
+        self.read_feeds().await;
+    }
+
+    /// Reads the first page of every feed.
+    async fn read_feeds(&self) {
+        self.client.wait_drained().await.unwrap();
+        for n in 0..READERS {
+            let made = followees(n).filter_map(|owner| self.made.get(&owner));
+            let mut made: Vec<EntryId> = made.flatten().map(|(id, _)| *id).collect();
+            made.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
+            let page = self.space.feed(reader(n)).limit(PAGE).await.unwrap();
+            assert!(
+                page.entries.iter().map(|entry| entry.id).eq(made.into_iter().take(PAGE as usize)),
+                "{n}"
+            );
+        }
+    }
+
+    /// How the node says that it stands to its budget.
+    async fn state(&self) -> MemoryState {
+        self.client.status().await.unwrap()[0].memory.unwrap().state
+    }
+
+    /// Waits until it stands so no longer.
+    async fn no_longer(&self, state: MemoryState) {
+        let wait = async { while self.state().await == state {} };
+        let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        waited.unwrap_or_else(|_| panic!("{state:?} for ever"));
+    }
+
+    /// Lets readers follow everybody, and posts to all of them, until that is refused; answers how many follow.
+    async fn follow_beyond_the_budget(&self) -> u64 {
+        let mut readers = 0;
+        while readers < READERS_MAX {
+            let new = (readers..readers + READERS_AT_ONCE).map(reader);
+            let edges =
+                new.flat_map(|reader| followed().map(move |owner| ImportEdge { reader, owner, since: None }));
+            let edges: Vec<_> = edges.collect();
+            if refused(self.client.follows().import_follows(edges).deadline(REFUSED_AFTER).await) {
+                return readers;
+            }
+            readers += READERS_AT_ONCE;
+            let owner = UserId(1 + readers / READERS_AT_ONCE % FOLLOWED);
+            if refused(self.space.append(owner, "more").deadline(REFUSED_AFTER).await) {
+                return readers;
+            }
+        }
+        panic!("{readers} readers are within the budget");
     }
 
     /// Checks the largest resident size that the process had.
     fn check(&self, what: &str) {
+        self.check_beyond(what, 0);
+    }
+
+    /// Checks it, with so much above the tenth.
+    fn check_beyond(&self, what: &str, late_bytes: u64) {
         let process = self.node.process_id().unwrap();
         let peak = figure(process, "VmHWM:");
         eprintln!(
@@ -131,7 +224,7 @@ impl Run {
             figure(process, "RssFile:") >> 20,
             self.budget_bytes >> 20
         );
-        let most = self.budget_bytes + self.budget_bytes / 10;
+        let most = self.budget_bytes + self.budget_bytes / 10 + late_bytes;
         assert!(peak <= most, "{what}: {peak} bytes resident, of a budget of {}", self.budget_bytes);
     }
 }
@@ -163,6 +256,48 @@ async fn data_beyond_memory(times: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twice_the_budget_is_kept_and_read_within_the_budget() {
     data_beyond_memory(2).await;
+}
+
+fn followed() -> impl Iterator<Item = UserId> {
+    (1..=FOLLOWED).map(UserId)
+}
+
+/// Whether there was no memory for a call; nothing else may be in its way.
+fn refused<T>(answer: Result<T, Error>) -> bool {
+    let Err(error) = answer else { return false };
+    let full = matches!(error.status(), Some(Status::MemoryFull { .. }));
+    assert!(full || matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+    full
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn follows_beyond_the_budget_are_refused_and_the_rest_goes_on() {
+    let run = Run::start(LARGE_BUDGET_BYTES).await;
+    run.space.append(UserId(1), "hello").await.unwrap();
+    let empty_bytes = figure(run.node.process_id().unwrap(), "VmRSS:");
+    run.node.end().await.unwrap();
+    let run = Run::start(empty_bytes + GRAPH_BYTES).await;
+    let first = run.space.append(UserId(1), "first").await.unwrap().id;
+    let readers = run.follow_beyond_the_budget().await;
+    assert_eq!(run.state().await, MemoryState::Refusing);
+    run.check_beyond(&format!("{readers} readers follow"), LATE_BYTES_MAX);
+    let page = run.space.feed(reader(0)).limit(PAGE).await.unwrap();
+    assert_eq!(page.entries.len(), PAGE as usize);
+    run.space.delete(UserId(1), first).await.unwrap();
+    let timeline = run.space.timeline(UserId(1)).limit(1_000).await.unwrap();
+    assert!(timeline.entries.iter().all(|entry| entry.id != first));
+    run.check_beyond("read", LATE_BYTES_MAX);
+    let follows = run.client.follows();
+    for readers in (0..readers).map(reader).collect::<Vec<_>>().chunks(READERS_AT_ONCE as usize) {
+        let unfollow = |reader| follows.unfollow_many(reader, followed().collect::<Vec<_>>()).into_future();
+        let unfollowed = futures_util::future::join_all(readers.iter().copied().map(unfollow)).await;
+        unfollowed.into_iter().for_each(|answer| _ = answer.unwrap());
+    }
+    run.no_longer(MemoryState::Refusing).await;
+    run.space.append(UserId(1), "again").await.unwrap();
+    follows.follow(reader(0), UserId(1)).await.unwrap();
+    run.check_beyond("unfollowed", LATE_BYTES_MAX);
+    run.node.end().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -65,6 +65,7 @@ impl Stage {
             is_clock_off: false,
             is_disk_slow: false,
             is_disk_full: false,
+            is_over_memory: false,
             replicas: 1,
             leads: 1,
         };

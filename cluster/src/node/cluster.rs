@@ -59,6 +59,7 @@ impl Node {
             is_clock_off: self.whereabouts.is_clock_off(*node),
             is_disk_slow: self.whereabouts.is_slow(*node),
             is_disk_full: self.whereabouts.is_full(*node),
+            is_over_memory: surveyed.is_over_memory(*node),
             is_alive: liveness.is_alive(*node),
             replicas: groups.iter().filter(|group| group.is_on(*node)).count() as u32,
             leads: groups.iter().filter(|group| group.leader == Some(*node)).count() as u32,

@@ -454,7 +454,11 @@ impl Host {
         let led = |(group, one): (&GroupId, &Hosted)| {
             GroupReport::of(&*one.member, &one.settled, || self.applied(*group))
         };
-        NodeReport { led: hosted.iter().filter_map(led).collect(), held: replicas.iter().map(held).collect() }
+        NodeReport {
+            led: hosted.iter().filter_map(led).collect(),
+            held: replicas.iter().map(held).collect(),
+            is_over_memory: self.partitions.pressure().is_over(),
+        }
     }
 
     /// By what a replica here is compared with the others; the catalog's is not.

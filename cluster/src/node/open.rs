@@ -170,8 +170,7 @@ impl Node {
     fn start_tasks(&self, facts: NodeFacts, peering: Option<Peering>) {
         let options = &self.host.opening.options;
         if options.memory_bytes > 0 {
-            let pressure = self.host.means.pressure.clone();
-            let keeper = Keeper::new(self.partitions.clone(), options.memory_bytes, pressure);
+            let keeper = Keeper::new(self.partitions.clone(), options, self.host.means.options.files);
             self.tasks.spawn(keeper.run(self.stopping.clone()));
         }
         // The task that compares the clocks ends this.
@@ -385,8 +384,9 @@ fn host(
     wrap_streams: WrapStreams,
 ) -> Arc<Host> {
     let (options, whereabouts) = (&opening.options, opening.whereabouts.clone());
+    let pressure = Arc::new(Pressure::of(options.memory_bytes));
     let partitions = Partitions::new(stored.partitions, whereabouts.clone()).measured(options.phases.clone());
-    let partitions = Arc::new(partitions);
+    let partitions = Arc::new(partitions.under(pressure.clone()));
     let peers = peering.map(|peering| peering.network.clone());
     if let Some(network) = &peers {
         partitions.connect(network.clone());
@@ -398,7 +398,7 @@ fn host(
         log: opening.log.clone(),
         options: disk,
         reserve,
-        pressure: Arc::new(Pressure::default()),
+        pressure,
         ended: Arc::default(),
         partitions: stored.partitions,
         merges: UpkeepMeans::merges(),

@@ -27,6 +27,7 @@ impl Node {
             partitions: self.partitions.all().map(|partition| status_of(&partition, now_ms, &held)).collect(),
             kept_by_damaged: self.kept_by(&self.damaged_here()),
             damaged: self.partitions.damaged().collect(),
+            memory: self.partitions.pressure().status(),
             log_kept_by_job: self.jobs.running().filter(|_| log.held_bytes > 0),
             log,
             log_pinned_by: pins.and_then(|usage| partition_of(usage.group)),

@@ -150,6 +150,8 @@ pub(super) struct NodeReport {
     pub led: Vec<GroupReport>,
     /// The replicas that it has.
     pub held: Vec<Held>,
+    /// It is over its memory budget; older programs do not say.
+    pub is_over_memory: bool,
 }
 
 impl NodeReport {
@@ -169,6 +171,8 @@ pub(super) struct Surveyed {
     led: BTreeMap<GroupId, GroupReport>,
     /// By node.
     held: BTreeMap<u64, BTreeMap<GroupId, Held>>,
+    /// The nodes that are over their memory budget.
+    over_memory: BTreeSet<u64>,
 }
 
 impl Survey {
@@ -209,6 +213,11 @@ impl Surveyed {
                 self.led.insert(group, report);
             }
         }
+        if report.is_over_memory {
+            self.over_memory.insert(node);
+        } else {
+            self.over_memory.remove(&node);
+        }
         self.held.insert(node, report.held.into_iter().map(|held| (GroupId(held.group), held)).collect());
     }
 
@@ -220,6 +229,11 @@ impl Surveyed {
     /// Whether a node has said anything yet.
     pub fn has_heard(&self, node: u64) -> bool {
         self.held.contains_key(&node)
+    }
+
+    /// Whether a node says that it is over its memory budget.
+    pub fn is_over_memory(&self, node: u64) -> bool {
+        self.over_memory.contains(&node)
     }
 
     /// What a node says that it has of a group.
@@ -351,10 +365,12 @@ impl Encoded for NodeReport {
     fn encode(&self, out: &mut Vec<u8>) {
         self.led.encode(out);
         self.held.encode(out);
+        self.is_over_memory.encode(out);
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self { led: Encoded::decode(from)?, held: Encoded::decode(from)? })
+        let (led, held) = (Encoded::decode(from)?, Encoded::decode(from)?);
+        Ok(Self { led, held, is_over_memory: from.left() > 0 && from.flag()? })
     }
 }
 
@@ -432,12 +448,14 @@ mod tests {
             stranded,
             marks: marks.clone(),
         });
-        let report = NodeReport { led: vec![report], held: held.to_vec() };
+        let report = NodeReport { led: vec![report], held: held.to_vec(), is_over_memory: true };
         let bytes = body(&report);
         assert_eq!(NodeReport::from_bytes(&bytes).unwrap(), report);
         let newer = [&bytes[..], b"what this program does not know"].concat();
         assert_eq!(NodeReport::from_bytes(&newer).unwrap(), report);
-        for cut in 0..bytes.len() {
+        let older = &bytes[..bytes.len() - 1];
+        assert_eq!(NodeReport::from_bytes(older).unwrap(), NodeReport { is_over_memory: false, ..report });
+        for cut in 0..older.len() {
             assert!(NodeReport::from_bytes(&bytes[..cut]).is_err(), "cut at {cut}: nothing is guessed");
         }
         let (space, peer_address) = (SpaceId(3), "h:1".to_owned());
@@ -463,7 +481,7 @@ mod tests {
             marks: vec![Mark { index: 4_096, incarnation: 2, sum }],
         };
         let survey = Survey::default();
-        let report = |sum: u32| NodeReport { led: Vec::new(), held: vec![held(sum)] };
+        let report = |sum: u32| NodeReport { held: vec![held(sum)], ..NodeReport::default() };
         survey.note(1, report(9));
         survey.note(2, report(9));
         assert_eq!(survey.all().diverged(), []);

@@ -10,6 +10,7 @@ use fanfold_storage::ids::{JournalPosition, PartitionId, SessionId, UserId};
 use super::Node;
 use crate::catalog::Catalog;
 use crate::error::NodeError;
+use crate::memory;
 use crate::partition::{Applied, PartitionHandle, Partitions};
 use crate::position::{Position, Receipt};
 use crate::proposer::{AnswerSink, CommandResult};
@@ -65,14 +66,22 @@ impl WriteLane {
     pub fn submit(&mut self, writes: impl IntoIterator<Item = (u64, WriteTag, Write)>) {
         let encoded = &mut self.encoded;
         encoded.clear();
+        let (refuses, mut refused) = (self.partitions.refuses_growth(self.partition), Vec::new());
         let ends: Vec<(u64, usize)> = writes
             .into_iter()
-            .map(|(number, tag, write)| {
+            .filter_map(|(number, tag, write)| {
                 debug_assert!(!matches!(write, Write::Block { .. } | Write::Unblock { .. }));
+                if refuses && memory::grows(&write) {
+                    refused.push(number);
+                    return None;
+                }
                 Command::Write { tag, write }.encode(encoded);
-                (number, encoded.len())
+                Some((number, encoded.len()))
             })
             .collect();
+        if !refused.is_empty() {
+            self.sink.written(&mut refused.into_iter().map(|number| (number, Err(NodeError::MemoryFull))));
+        }
         let mut all = BytesMut::from(&encoded[..]).freeze();
         let mut start = 0;
         let commands = ends.into_iter().map(|(number, end)| {
@@ -181,6 +190,9 @@ impl Node {
     ) -> Result<Written, NodeError> {
         let _pass = self.enter()?;
         let home = self.partition(partition)?;
+        if self.partitions.refuses_growth(partition) && memory::grows(&write) {
+            return Err(NodeError::MemoryFull);
+        }
         let concerned = self.blocked_homes(partition, &write);
         let (index, outcome) = home.propose(&Command::Write { tag, write }).await?;
         let (result, journal) = match outcome {

@@ -4,6 +4,7 @@
 //! - What is noted is bounded. Who is not noted, or whose proposal fails, is noted by the next read.
 //! - The leader notes; a replica that does not lead tells it who has read here.
 //! - Feeds are freed only when memory is short, and in one pass a day: on one day nobody new is away.
+//! - While the node refuses what makes memory grow, nobody's feeds are brought back: who reads is proposed by a later read.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -73,6 +74,11 @@ impl Activity {
         }
     }
 
+    /// Whether that was asked and is not done.
+    pub fn is_freeing(&self) -> bool {
+        self.is_memory_short.load(Ordering::Relaxed)
+    }
+
     /// The next to propose; until [`Activity::end`] they are not noted again.
     fn take(&self) -> Vec<UserId> {
         let mut noted = self.noted.lock();
@@ -108,12 +114,17 @@ pub(crate) async fn run(
         let today = now.day();
         activity.today.store(today.0, Ordering::Relaxed);
         let work = async {
-            propose_noted(&partition, &partitions).await;
-            let is_short = activity.is_memory_short.swap(false, Ordering::Relaxed);
+            if !partitions.pressure().refuses() {
+                propose_noted(&partition, &partitions).await;
+            }
+            let is_short = activity.is_freeing();
             let leads = partition.group().is_leader();
             if is_short && away_days > 0 && freed_on != Some(today) && leads {
                 freed_on = Some(today);
                 free(&partition, Day(today.0.saturating_sub(away_days))).await;
+            }
+            if is_short {
+                activity.is_memory_short.store(false, Ordering::Relaxed);
             }
         };
         tokio::select! {

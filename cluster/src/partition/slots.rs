@@ -12,6 +12,7 @@ use fanfold_storage::ids::PartitionId;
 use super::handle::PartitionHandle;
 use crate::error::NodeError;
 use crate::map::{Whereabouts, group_of};
+use crate::memory::Pressure;
 use crate::peer::PeerNetwork;
 use crate::phases::Phases;
 use crate::raft::Damage;
@@ -22,6 +23,7 @@ pub(crate) struct Partitions {
     whereabouts: Arc<Whereabouts>,
     network: OnceLock<PeerNetwork>,
     phases: Arc<Phases>,
+    pressure: Arc<Pressure>,
     damaged_replicas: AtomicU64,
 }
 
@@ -58,6 +60,7 @@ impl Partitions {
             whereabouts,
             network: OnceLock::new(),
             phases: Arc::default(),
+            pressure: Arc::default(),
             damaged_replicas: AtomicU64::new(0),
         }
     }
@@ -70,6 +73,22 @@ impl Partitions {
     /// Where is noted how long things take.
     pub fn phases(&self) -> &Arc<Phases> {
         &self.phases
+    }
+
+    /// Keeps to how short memory is.
+    pub fn under(self, pressure: Arc<Pressure>) -> Self {
+        Self { pressure, ..self }
+    }
+
+    /// How short memory is.
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
+    }
+
+    /// Whether a partition takes no writes that make memory grow, because this node leads it and has none for them.
+    #[inline]
+    pub fn refuses_growth(&self, id: PartitionId) -> bool {
+        self.pressure.refuses() && self.hosted(id).is_some_and(|partition| partition.group().is_leader())
     }
 
     /// The number of partitions of the cluster.

@@ -9,6 +9,7 @@ mod directories;
 mod disks;
 mod failover;
 mod forming;
+mod memory;
 mod missing;
 mod operations;
 mod outage;

@@ -1,9 +1,11 @@
 //! Readers' activity in the log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanfold_storage::ids::{PartitionId, UserId};
 
+use super::memory::{BUDGET, SetSize};
 use super::support::*;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -43,12 +45,14 @@ fn feeds(test: &TestNode) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_short_of_memory_frees_the_feeds_of_those_away_and_makes_them_anew() {
+    let size = SetSize::default();
     let short = |options: &mut fanfold_cluster::NodeOptions| {
-        // Less than the process itself takes.
-        (options.memory_bytes, options.away_days) = (1 << 20, 1);
+        (options.memory_bytes, options.away_days) = (BUDGET, 1);
+        options.resident = Arc::new(size.clone());
         options.limits.session_life_ms = 30 * DAY.as_millis() as u64;
     };
     let test = TestNode::with(short, Box::new(|streams| streams)).await;
+    size.set(BUDGET);
     let (owner, here, away) = (user_at(1, 0), user_at(1, 1), user_at(1, 2));
     test.follow(here, &[owner]).await;
     test.follow(away, &[owner]).await;

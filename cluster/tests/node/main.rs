@@ -7,6 +7,7 @@ mod damage;
 mod disk;
 mod fan_out;
 mod lifecycle;
+mod memory;
 mod reads;
 mod stories;
 mod streams;

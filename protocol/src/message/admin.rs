@@ -26,6 +26,8 @@ pub struct NodeStatus {
     pub damaged: Vec<PartitionId>,
     /// Which of those keep something of the log.
     pub kept_by_damaged: Vec<KeptLog>,
+    /// How it keeps its memory budget; none without one.
+    pub memory: Option<MemoryBudget>,
 }
 
 /// What a partition keeps of the log.
@@ -35,6 +37,28 @@ pub struct KeptLog {
     pub partition: PartitionId,
     /// Bytes from the oldest place on that it may still need.
     pub bytes: u64,
+}
+
+/// How a node keeps its memory budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryBudget {
+    /// The budget, in bytes.
+    pub budget_bytes: u64,
+    /// What the process takes, in bytes.
+    pub resident_bytes: u64,
+    /// How the two stand to each other.
+    pub state: MemoryState,
+}
+
+/// How a node stands to its memory budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MemoryState {
+    /// Within it, or with something left that can give way.
+    Within,
+    /// Above it, and nothing is left that can give way.
+    Over,
+    /// So far above it that it refuses writes that need more memory.
+    Refusing,
 }
 
 /// The write-ahead log of a node.
@@ -180,6 +204,7 @@ impl NodeStatus {
             !self.damaged.is_empty(),
             self.log.kept_by_job.is_some(),
             !self.kept_by_damaged.is_empty(),
+            self.memory.is_some(),
         ]));
         w.number(self.node.0);
         w.fixed128(self.cluster.0);
@@ -212,6 +237,9 @@ impl NodeStatus {
                 w.number(kept.bytes);
             }
         }
+        if let Some(memory) = self.memory {
+            memory.encode(w);
+        }
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
@@ -237,6 +265,7 @@ impl NodeStatus {
                 Ok(KeptLog { partition: r.number16(at).map(PartitionId)?, bytes: r.number(at)? })
             })
         })?;
+        let memory = r.optional(present, 5, MemoryBudget::decode)?;
         let log = LogStatus { segments, bytes, last_position, pinned_by, kept_by_job };
         let (damaged, kept_by_damaged) = (damaged.unwrap_or_default(), kept_by_damaged.unwrap_or_default());
         Ok(Self {
@@ -249,6 +278,29 @@ impl NodeStatus {
             log,
             damaged,
             kept_by_damaged,
+            memory,
+        })
+    }
+}
+
+impl MemoryBudget {
+    fn encode(self, w: &mut Writer) {
+        w.number(self.budget_bytes);
+        w.number(self.resident_bytes);
+        w.byte(self.state as u8 + 1);
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, BodyError> {
+        let at = Field::NodeStatus;
+        Ok(Self {
+            budget_bytes: r.number(at)?,
+            resident_bytes: r.number(at)?,
+            state: match r.byte(at)? {
+                1 => MemoryState::Within,
+                2 => MemoryState::Over,
+                3 => MemoryState::Refusing,
+                _ => return Err(BodyError::Malformed { field: at }),
+            },
         })
     }
 }

@@ -61,6 +61,8 @@ pub struct ClusterNode {
     pub is_disk_slow: bool,
     /// Whether its disk is so full that it takes no entries.
     pub is_disk_full: bool,
+    /// Whether it is over its memory budget, and nothing is left that can give way.
+    pub is_over_memory: bool,
     /// Replicas placed on it.
     pub replicas: u32,
     /// Groups that it leads, as far as is known.
@@ -231,6 +233,7 @@ impl ClusterNode {
             self.is_clock_off,
             self.is_disk_slow,
             self.is_disk_full,
+            self.is_over_memory,
         ]));
         w.number(self.node.0);
         w.string(&self.address);
@@ -249,7 +252,7 @@ impl ClusterNode {
 
     fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         let at = Field::Nodes;
-        let present = r.presence(0b11_1111)?;
+        let present = r.presence(0b111_1111)?;
         Ok(Self {
             node: NodeId(r.number(at)?),
             address: r.string(Field::Address)?,
@@ -262,6 +265,7 @@ impl ClusterNode {
             is_clock_off: present >> 3 & 1 == 1,
             is_disk_slow: present >> 4 & 1 == 1,
             is_disk_full: present >> 5 & 1 == 1,
+            is_over_memory: present >> 6 & 1 == 1,
             heard_ms: r.optional(present, 0, |r| r.number(at))?,
             clock_ahead_ms: r.optional(present, 1, |r| r.signed(at))?,
         })

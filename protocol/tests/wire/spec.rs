@@ -56,7 +56,7 @@ fn fields_are_those_of_the_specification() {
 #[test]
 fn statuses_are_those_of_the_specification() {
     let specified = table("| code | name | data |");
-    assert_eq!(specified.len(), 39);
+    assert_eq!(specified.len(), 40);
     let mut seen: BTreeMap<u16, Status> = BTreeMap::new();
     let mut runner = TestRunner::deterministic();
     let statuses = strategies::status();

@@ -32,6 +32,8 @@ fn text_names_the_data() {
     assert!(text.contains("user 5 blocks user 6"), "{text}");
     let text = Status::CatalogUnavailable { silent: vec![NodeId(1), NodeId(3)] }.to_string();
     assert!(text.contains("nodes 1, 3 are silent") && text.contains("fanfold cluster recover"), "{text}");
+    let text = Status::MemoryFull { delay_ms: 1_000 }.to_string();
+    assert!(text.contains("`memory_bytes`") && text.contains("1000 ms"), "{text}");
     let text = Status::NotLeader { hint: None }.to_string();
     assert!(text.contains("knows of no leader") && !text.contains("ask"), "{text}");
 }
@@ -41,6 +43,7 @@ fn refusals_before_a_proposal_have_no_effect() {
     for status in [
         Status::Busy { delay_ms: 1 },
         Status::DiskFull { delay_ms: 1 },
+        Status::MemoryFull { delay_ms: 1 },
         Status::NotLeader { hint: None },
         Status::WrongEpoch { current: 2 },
         Status::ShuttingDown,
@@ -78,6 +81,6 @@ proptest! {
         // "What happened; what to do" or "what happened, what else; what to do": one line, two parts.
         // What a change is refused with is written by the node.
         prop_assert!(text.contains("; ") || matches!(status, Status::ChangeRefused { .. }), "{}", text);
-        prop_assert!((1..=39).contains(&status.code()));
+        prop_assert!((1..=40).contains(&status.code()));
     }
 }

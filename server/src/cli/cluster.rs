@@ -350,7 +350,7 @@ pub(super) fn problems(view: &ClusterView) -> Vec<String> {
     nodes.chain(unfit).chain(groups).chain(replicas).chain(few_replicas(view)).chain(crowded(view)).collect()
 }
 
-/// Why a node that is alive leads nothing.
+/// Why a node that is alive leads nothing, or is about to refuse writes.
 fn unfit(node: &ClusterNode) -> Vec<String> {
     let (id, address) = (node.node, &node.address);
     let said = |is_so: bool, what: &str| is_so.then(|| format!("node {id} at {address} {what}"));
@@ -359,6 +359,7 @@ fn unfit(node: &ClusterNode) -> Vec<String> {
         said(node.is_clock_off, "has a clock that is off, and leads nothing; see ClockSkew in RUNBOOK.md"),
         said(slow, "has a disk that does not get on, and leads nothing; see DiskStalled in RUNBOOK.md"),
         said(node.is_disk_full, "has no room for its log; make some on the disk of its data directory"),
+        said(node.is_over_memory, "is over its memory budget; see MemoryFull in RUNBOOK.md"),
     ]
     .into_iter()
     .flatten()
@@ -527,6 +528,7 @@ pub(super) fn node_json(node: &ClusterNode) -> Value {
         "clock_off": node.is_clock_off,
         "disk_slow": node.is_disk_slow,
         "disk_full": node.is_disk_full,
+        "over_memory_budget": node.is_over_memory,
         "replicas": node.replicas,
         "leads": node.leads,
     })

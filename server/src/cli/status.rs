@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
-use fanfold_protocol::message::{KeptLog, NodeStatus, PartitionStatus};
+use fanfold_protocol::message::{KeptLog, MemoryBudget, MemoryState, NodeStatus, PartitionStatus};
 use fanfold_protocol::{NodeId, PartitionId};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
@@ -104,8 +104,9 @@ fn node_text(node: &NodeStatus) -> String {
         format!("\nlog: {size} of it kept by DAMAGED partition {partition}, and more with every write, until that is restored or salvaged")
     });
     let pinned: String = std::iter::once(pinned).chain(kept).collect();
+    let budget = node.memory.map_or_else(String::new, |memory| format!("\nmemory: {}", budget_text(memory)));
     let head = format!(
-        "node {} of cluster {}, version {}, up {}\nclock: {clock}\nlog: {} segments, {}, position {}{pinned}",
+        "node {} of cluster {}, version {}, up {}\nclock: {clock}\nlog: {} segments, {}, position {}{pinned}{budget}",
         node.node,
         node.cluster,
         node.version,
@@ -116,6 +117,17 @@ fn node_text(node: &NodeStatus) -> String {
     );
     let disk = on_disk(&node.partitions);
     [head, partitions(node), disk, streams(&node.partitions), memory(&node.partitions)].join("\n\n")
+}
+
+fn budget_text(memory: MemoryBudget) -> String {
+    let state = match memory.state {
+        MemoryState::Within => "",
+        MemoryState::Over => ", OVER: nothing is left that can give way; see MemoryFull in RUNBOOK.md",
+        MemoryState::Refusing => {
+            ", OVER: writes that need more memory are refused; see MemoryFull in RUNBOOK.md"
+        }
+    };
+    format!("{} of a budget of {}{state}", bytes(memory.resident_bytes), bytes(memory.budget_bytes))
 }
 
 fn partitions(node: &NodeStatus) -> String {
@@ -226,6 +238,12 @@ fn node_json(node: &NodeStatus) -> Value {
             "pinned_by": node.log.pinned_by.map(|partition| partition.0),
             "kept_by_job": node.log.kept_by_job,
         },
+        "memory": node.memory.map(|memory| json!({
+            "budget_bytes": memory.budget_bytes,
+            "resident_bytes": memory.resident_bytes,
+            "over_budget": memory.state != MemoryState::Within,
+            "refusing_writes": memory.state == MemoryState::Refusing,
+        })),
         "damaged": node.damaged.iter().map(|partition| partition.0).collect::<Vec<_>>(),
         "kept_by_damaged": node.kept_by_damaged.iter().map(kept_json).collect::<Vec<_>>(),
         "partitions": node.partitions.iter().map(partition_json).collect::<Vec<_>>(),

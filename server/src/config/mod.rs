@@ -195,7 +195,8 @@ pub struct ConfigFlags {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_bytes_max: Option<u32>,
     /// Bytes of memory that the process keeps to: payloads leave memory first, then the feeds of readers who stay away. Tables,
-    /// merged segments and the log behind snapshots become smaller within it. 0 is no budget.
+    /// merged segments and the log behind snapshots become smaller within it. A tenth above it, writes that need more memory are
+    /// refused. 0 is no budget.
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,

@@ -184,6 +184,7 @@ mod tests {
             is_clock_off: false,
             is_disk_slow: false,
             is_disk_full: false,
+            is_over_memory: false,
             replicas: 3,
             leads: 1,
         };

@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use super::units::{Seconds, gauge, put, put_seconds, seconds, seconds_of};
 use crate::names::part_name;
-use fanfold_protocol::message::{NodeStatus, PartitionStatus};
+use fanfold_protocol::message::{MemoryBudget, MemoryState, NodeStatus, PartitionStatus};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartitionLabel {
@@ -71,6 +71,7 @@ pub(super) fn registry(status: &NodeStatus) -> Registry {
     registry.register("deliveries", "References stored in feeds", deliveries);
     streams(&mut registry, status);
     memory(&mut registry, status);
+    budget(&mut registry, status.memory);
     registry
 }
 
@@ -89,6 +90,19 @@ fn node(registry: &mut Registry, status: &NodeStatus) {
         pinned.get_or_create(&PartitionLabel { partition: partition.0 }).set(1);
     }
     registry.register("log_pinned", "1 for the partition that keeps the log's oldest segment", pinned);
+}
+
+/// Without a budget nothing of it is passed.
+fn budget(registry: &mut Registry, memory: Option<MemoryBudget>) {
+    let state = memory.map_or(MemoryState::Within, |memory| memory.state);
+    let help = "1 while the node is above its memory budget and nothing is left that can give way";
+    put(registry, "memory_over_budget", help, i64::from(state != MemoryState::Within));
+    let help = "1 while the node refuses writes that need more memory";
+    put(registry, "memory_refusing_writes", help, i64::from(state == MemoryState::Refusing));
+    let Some(memory) = memory else { return };
+    put(registry, "memory_budget_bytes", "The memory budget of the node", gauge(memory.budget_bytes));
+    let help = "Resident size of the process, which the budget is for";
+    put(registry, "memory_resident_bytes", help, gauge(memory.resident_bytes));
 }
 
 fn streams(registry: &mut Registry, status: &NodeStatus) {

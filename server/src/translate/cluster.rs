@@ -55,6 +55,7 @@ fn node(node: NodeView) -> wire::ClusterNode {
         is_clock_off: node.is_clock_off,
         is_disk_slow: node.is_disk_slow,
         is_disk_full: node.is_disk_full,
+        is_over_memory: node.is_over_memory,
         replicas: node.replicas,
         leads: node.leads,
     }

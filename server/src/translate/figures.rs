@@ -45,7 +45,18 @@ pub fn node_status(status: &stored::NodeStatus) -> wire::NodeStatus {
             .iter()
             .map(|(id, bytes)| wire::KeptLog { partition: partition_id_to_wire(*id), bytes: *bytes })
             .collect(),
+        memory: status.memory.map(memory_budget),
     }
+}
+
+fn memory_budget(status: stored::MemoryStatus) -> wire::MemoryBudget {
+    let stored::MemoryStatus { budget_bytes, resident_bytes, is_over, refuses_writes } = status;
+    let state = match (is_over, refuses_writes) {
+        (_, true) => wire::MemoryState::Refusing,
+        (true, false) => wire::MemoryState::Over,
+        (false, false) => wire::MemoryState::Within,
+    };
+    wire::MemoryBudget { budget_bytes, resident_bytes, state }
 }
 
 /// The partitions that refuse service here, opened or not.

@@ -110,6 +110,9 @@ pub fn unknown_graph(spaces: &[SpaceDefinition]) -> Status {
 /// What a client is told to wait when the disk is full.
 const DISK_FULL_DELAY_MS: u32 = 1_000;
 
+/// What a client is told to wait when the node has no memory for its write.
+const MEMORY_FULL_DELAY_MS: u32 = 1_000;
+
 /// The status of a failed call. `wrote` says whether it was a write: one whose fate is unknown must not look as if it
 /// had had no effect.
 pub fn error_to_status(error: NodeError, refused: &Refused<'_>, wrote: bool) -> Status {
@@ -135,6 +138,7 @@ pub fn error_to_status(error: NodeError, refused: &Refused<'_>, wrote: bool) -> 
             Status::Busy { delay_ms: u32::try_from(delay_ms).unwrap_or(u32::MAX) }
         }
         NodeError::DiskFull => Status::DiskFull { delay_ms: DISK_FULL_DELAY_MS },
+        NodeError::MemoryFull => Status::MemoryFull { delay_ms: MEMORY_FULL_DELAY_MS },
         NodeError::TooLarge { limit_bytes, .. } => {
             Status::TooLarge { field: Field::Operation, limit: limit_bytes }
         }

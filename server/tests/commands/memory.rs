@@ -40,6 +40,63 @@ fn answers_that_nobody_reads_take_bounded_memory() {
     node.stop();
 }
 
+#[test]
+fn a_node_over_its_budget_says_so_everywhere_and_takes_what_needs_no_memory() {
+    let place = Place::new();
+    let node = place.start(&[]);
+    node.json(&["follow", "2", "1"]);
+    let post = node.json(&["post", "1", "hello"])["id"].clone();
+    assert_eq!(node.get("/readyz").1, "ready\n");
+    assert_eq!(node.json(&["status"])[0]["memory"], serde_json::Value::Null);
+    node.drain();
+    node.stop();
+    // No program of this size fits into it.
+    let node = place.start(&["--memory-bytes", "8388608"]);
+    until(|| node.json(&["status"])[0]["memory"]["refusing_writes"] == true);
+    let status = node.json(&["status"])[0]["memory"].clone();
+    assert_eq!((&status["budget_bytes"], &status["over_budget"]), (&8_388_608.into(), &true.into()));
+    let text = String::from_utf8(node.run(&["status"]).stdout).unwrap();
+    assert!(text.contains("of a budget of 8.0 MiB, OVER"), "{text}");
+    let (head, ready) = node.get("/readyz");
+    assert!(
+        head.contains("200") && ready.starts_with("ready\nwarning: over the memory budget"),
+        "{head} {ready}"
+    );
+    let refused = node.run(&["post", "1", "more", "--deadline", "1500ms"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("`memory_bytes`"), "{said}");
+    let (_, metrics) = node.get("/metrics");
+    let value = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is missing in {metrics}")).parse::<u64>().unwrap()
+    };
+    assert_eq!(value("fanfold_memory_budget_bytes"), 8_388_608);
+    assert!(value("fanfold_memory_resident_bytes") > 8_388_608);
+    let states = (value("fanfold_memory_over_budget"), value("fanfold_memory_refusing_writes"));
+    assert_eq!(states, (1, 1));
+    let refusals = r#"fanfold_requests_total{kind="append",status="memory_full"}"#;
+    assert!(metrics.contains(refusals), "{metrics}");
+    assert_eq!(node.json(&["feed", "2"])["entries"][0]["id"], post);
+    node.json(&["unfollow", "2", "1"]);
+    assert_eq!(node.json(&["feed", "2"])["entries"].as_array().unwrap().len(), 0);
+    node.stop();
+    assert_eq!(place.log().matches("is over its memory budget").count(), 1, "{}", place.log());
+    // With a budget that is enough, or none, it takes writes as before.
+    let node = place.start(&["--memory-bytes", "4294967296"]);
+    node.json(&["post", "1", "more"]);
+    assert_eq!(node.json(&["status"])[0]["memory"]["over_budget"], false);
+    assert_eq!(node.get("/readyz").1, "ready\n");
+    node.stop();
+    assert_eq!(place.log().matches("is over its memory budget").count(), 1);
+}
+
+fn until(holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "it does not come about");
+    }
+}
+
 fn ask_without_reading(node: &Node) -> TcpStream {
     let mut stream = TcpStream::connect(&node.address).unwrap();
     stream.write_all(&Hello::current().to_bytes()).unwrap();

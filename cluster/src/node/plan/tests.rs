@@ -73,7 +73,7 @@ fn surveyed(state: &CatalogState) -> Surveyed {
             let replica = wanted.iter().find(|record| record.node == *node)?.replica;
             Some(Held { group, replica, is_open: true, applied: 0, stranded: None, marks: Vec::new() })
         });
-        survey.note(*node, NodeReport { led, held: held.collect() });
+        survey.note(*node, NodeReport { led, held: held.collect(), ..NodeReport::default() });
     }
     survey
 }
@@ -233,12 +233,12 @@ fn a_node_goes_only_when_no_group_has_anything_on_it() {
     let mut learns = surveyed(&drained);
     let mut report = learns.of(GroupId(2)).unwrap().clone();
     report.learners = state.wanted(2).to_vec();
-    learns.note(2, NodeReport { led: vec![report.clone()], held: Vec::new() });
+    learns.note(2, NodeReport { led: vec![report.clone()], ..NodeReport::default() });
     assert_eq!(remove(&learns, &[]), Err(ClusterRefusal::NotDrained { node: 1, replicas: 1 }));
     // Its leader has not heard of the last change.
     report.learners.clear();
     report.settled_epoch -= 1;
-    learns.note(2, NodeReport { led: vec![report], held: Vec::new() });
+    learns.note(2, NodeReport { led: vec![report], ..NodeReport::default() });
     assert_eq!(remove(&learns, &[]), Err(ClusterRefusal::NotDrained { node: 1, replicas: 1 }));
     assert_eq!(remove(&surveyed(&drained), &[]).unwrap().nodes, [(1, NodeState::Removed)]);
 }
@@ -275,7 +275,7 @@ fn a_group_that_lost_its_voters_waits_for_its_recovery() {
     let replica = state.groups[group].iter().find(|record| record.node == lost[0]).unwrap().replica;
     let held =
         Held { group: group as u32, replica, is_open: false, applied: 0, stranded: None, marks: Vec::new() };
-    damaged.note(lost[0], NodeReport { led: Vec::new(), held: vec![held] });
+    damaged.note(lost[0], NodeReport { held: vec![held], ..NodeReport::default() });
     assert_eq!(recover_of(&lost[1..], &damaged).unwrap().0, [(group as u32, from)]);
 }
 
@@ -296,7 +296,6 @@ fn a_recovery_that_gets_nowhere_is_begun_anew_with_another_replica() {
         survey.note(
             node,
             NodeReport {
-                led: Vec::new(),
                 held: vec![Held {
                     group: 1,
                     replica,
@@ -305,6 +304,7 @@ fn a_recovery_that_gets_nowhere_is_begun_anew_with_another_replica() {
                     stranded: None,
                     marks: Vec::new(),
                 }],
+                ..NodeReport::default()
             },
         );
         survey
@@ -330,7 +330,7 @@ fn a_recovery_that_gets_nowhere_is_begun_anew_with_another_replica() {
     report.voters.push(ReplicaRecord { replica: 99, node: second });
     report.voters.push(ReplicaRecord { replica: 98, node: dead });
     let mut grown = led;
-    grown.note(first, NodeReport { led: vec![report], held: Vec::new() });
+    grown.note(first, NodeReport { led: vec![report], ..NodeReport::default() });
     assert_eq!(recover(&state, &grown, second), Err(ClusterRefusal::HasQuorum { partition }));
 }
 
@@ -349,7 +349,7 @@ fn stranded(wanted: &[u64], said: &[(u64, &[u64], (u64, u64))]) -> (CatalogState
         let left = Left { voters: voters.iter().map(record).collect(), last: *last, applied };
         let (stranded, marks) = (Some(left), Vec::new());
         let held = Held { group: 1, replica: 10 + node, is_open: true, applied: 0, stranded, marks };
-        survey.note(*node, NodeReport { led: Vec::new(), held: vec![held] });
+        survey.note(*node, NodeReport { held: vec![held], ..NodeReport::default() });
     }
     (state, survey)
 }
@@ -474,7 +474,7 @@ fn a_partition_begins_empty_only_when_nothing_is_left_of_it() {
     let mut survey = surveyed(&state);
     let replica = state.groups[1].iter().find(|record| record.node == held[0]).unwrap().replica;
     let rotten = Held { group: 1, replica, is_open: false, applied: 0, stranded: None, marks: Vec::new() };
-    survey.note(held[0], NodeReport { led: Vec::new(), held: vec![rotten] });
+    survey.note(held[0], NodeReport { held: vec![rotten], ..NodeReport::default() });
     let edit = with_survey(&state, &survey, &held[1..], |facts| plan(facts, begin)).unwrap();
     let begun = state.edited(&edit);
     let replica = begun.last_replica;

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use fanfold_protocol::message::{
     AppendOutcome, Audience, Budget, ChangeLoss, ChangeRefusal, ChangeStep, ClusterChanged, ClusterNode,
     ClusterSettings, ClusterView, Counts, Edge, EdgePage, EntryView, Explanation, GroupHealth, GroupName,
-    GroupView, Hot, HotList, JobFinding, JobPhase, JobState, JobStatus, LogStatus, Map, MemoryPart,
-    MemoryUse, NodeAddress, NodeState, NodeStatus, Page, PartitionStatus, Reason, ReferenceState,
-    ReferenceView, ReplicaRole, ReplicaView, ShortReason, SpaceInfo, StreamStatus, WriteResult, Written,
+    GroupView, Hot, HotList, JobFinding, JobPhase, JobState, JobStatus, LogStatus, Map, MemoryBudget,
+    MemoryPart, MemoryState, MemoryUse, NodeAddress, NodeState, NodeStatus, Page, PartitionStatus, Reason,
+    ReferenceState, ReferenceView, ReplicaRole, ReplicaView, ShortReason, SpaceInfo, StreamStatus,
+    WriteResult, Written,
 };
 use fanfold_protocol::{ClusterId, NodeId, Opcode, PartitionId, Response, SessionId, Stamp, Status, UserId};
 
@@ -23,6 +24,7 @@ pub(super) fn refusals() -> Vec<(&'static str, Opcode, Status)> {
             Opcode::ChangeCluster,
             Status::CatalogUnavailable { silent: vec![NodeId(1), NodeId(300)] },
         ),
+        ("memory", Opcode::Write, Status::MemoryFull { delay_ms: 1_000 }),
     ]
 }
 
@@ -40,6 +42,7 @@ fn cluster() -> ClusterView {
         is_clock_off: false,
         is_disk_slow: false,
         is_disk_full: false,
+        is_over_memory: false,
         replicas: 2,
         leads: 2,
     };
@@ -55,6 +58,7 @@ fn cluster() -> ClusterView {
         is_clock_off: false,
         is_disk_slow: false,
         is_disk_full: false,
+        is_over_memory: false,
         replicas: 1,
         leads: 0,
     };
@@ -184,6 +188,7 @@ pub(super) fn responses() -> Vec<(&'static str, Opcode, Response)> {
         ("edges", Opcode::ScanFollowers, Response::Edges(edges)),
         ("explanation", Opcode::Explain, Response::Explanation(explanation())),
         ("node_status", Opcode::GetStatus, Response::NodeStatus(node_status())),
+        ("node_status_memory", Opcode::GetStatus, Response::NodeStatus(over_budget())),
         ("job", Opcode::GetJob, Response::Job(job_status())),
         ("cluster", Opcode::GetCluster, Response::Cluster(cluster())),
         ("cluster_changed", Opcode::ChangeCluster, Response::ClusterChanged(cluster_changed())),
@@ -270,6 +275,13 @@ fn job_status() -> JobStatus {
     }
 }
 
+/// The same node with a budget that it is over.
+fn over_budget() -> NodeStatus {
+    let memory =
+        MemoryBudget { budget_bytes: 1 << 30, resident_bytes: 1_200 << 20, state: MemoryState::Refusing };
+    NodeStatus { memory: Some(memory), partitions: Vec::new(), ..node_status() }
+}
+
 fn node_status() -> NodeStatus {
     let memory = (1..).zip(MemoryPart::ALL).map(|(bytes, part)| MemoryUse { part, bytes }).collect();
     let streams = vec![StreamStatus {
@@ -321,5 +333,6 @@ fn node_status() -> NodeStatus {
         },
         damaged: Vec::new(),
         kept_by_damaged: Vec::new(),
+        memory: None,
     }
 }

@@ -26,13 +26,13 @@ fn node_state() -> impl Strategy<Value = NodeState> {
 
 fn cluster_node() -> impl Strategy<Value = ClusterNode> {
     let names = (text(), text(), text());
-    let life = (option::of(number()), any::<bool>(), option::of(any::<i64>()), any::<[bool; 3]>());
+    let life = (option::of(number()), any::<bool>(), option::of(any::<i64>()), any::<[bool; 4]>());
     (node(), names, node_state(), life, number32(), number32()).prop_map(
         |(
             node,
             (address, peer_address, zone),
             state,
-            (heard_ms, is_alive, clock_ahead_ms, [is_clock_off, is_disk_slow, is_disk_full]),
+            (heard_ms, is_alive, clock_ahead_ms, [is_clock_off, is_disk_slow, is_disk_full, is_over_memory]),
             replicas,
             leads,
         )| {
@@ -48,6 +48,7 @@ fn cluster_node() -> impl Strategy<Value = ClusterNode> {
                 is_clock_off,
                 is_disk_slow,
                 is_disk_full,
+                is_over_memory,
                 replicas,
                 leads,
             }

@@ -2,9 +2,9 @@
 
 use fanfold_protocol::message::{
     AppendOutcome, Budget, Counts, Edge, EdgePage, EntryView, Explanation, Hot, HotList, JobFinding,
-    JobPhase, JobState, JobStatus, KeptLog, LogStatus, Map, MemoryPart, MemoryUse, NodeAddress, NodeStatus,
-    Page, PartitionStatus, Reason, ReferenceState, ReferenceView, ShortReason, SpaceInfo, StreamStatus,
-    WriteResult, Written,
+    JobPhase, JobState, JobStatus, KeptLog, LogStatus, Map, MemoryBudget, MemoryPart, MemoryState, MemoryUse,
+    NodeAddress, NodeStatus, Page, PartitionStatus, Reason, ReferenceState, ReferenceView, ShortReason,
+    SpaceInfo, StreamStatus, WriteResult, Written,
 };
 use fanfold_protocol::{ClusterId, NodeId, Opcode, Response, SessionId, Stamp};
 use proptest::collection::vec;
@@ -245,10 +245,25 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
             kept_by_job,
         },
     );
+    let state = select(vec![MemoryState::Within, MemoryState::Over, MemoryState::Refusing]);
+    let memory = option::of((number(), number(), state)).prop_map(|memory| {
+        memory.map(|(budget_bytes, resident_bytes, state)| MemoryBudget {
+            budget_bytes,
+            resident_bytes,
+            state,
+        })
+    });
     let kept = (partition(), number()).prop_map(|(partition, bytes)| KeptLog { partition, bytes });
     let (partitions, damaged) = (vec(partition_status(), 0..3), (vec(partition(), 0..3), vec(kept, 0..3)));
-    (number(), any::<u128>(), text(), number(), option::of(any::<i64>()), partitions, log, damaged).prop_map(
-        |(node, cluster, version, uptime_ms, clock_held_ms, partitions, log, (damaged, kept_by_damaged))| {
+    let head = (number(), any::<u128>(), text(), number(), option::of(any::<i64>()));
+    (head, partitions, log, damaged, memory).prop_map(
+        |(
+            (node, cluster, version, uptime_ms, clock_held_ms),
+            partitions,
+            log,
+            (damaged, kept_by_damaged),
+            memory,
+        )| {
             NodeStatus {
                 node: NodeId(node),
                 cluster: ClusterId(cluster),
@@ -259,6 +274,7 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
                 log,
                 damaged,
                 kept_by_damaged,
+                memory,
             }
         },
     )

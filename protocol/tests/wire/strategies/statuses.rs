@@ -59,6 +59,7 @@ fn status_with_numbers() -> impl Strategy<Value = Status> {
         partition().prop_map(|right| Status::WrongPartition { right }),
         number32().prop_map(|delay_ms| Status::Busy { delay_ms }),
         number32().prop_map(|delay_ms| Status::DiskFull { delay_ms }),
+        number32().prop_map(|delay_ms| Status::MemoryFull { delay_ms }),
         entry_id().prop_map(|existing| Status::KeyConflict { existing }),
         number32().prop_map(|current| Status::VersionMismatch { current }),
         (user(), user()).prop_map(|(blocker, blocked)| Status::BlockedBy { blocker, blocked }),
