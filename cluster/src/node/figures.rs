@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use fanfold_storage::ids::{PartitionId, Stamp};
+use fanfold_storage::partition::Deliveries;
+
 use super::Node;
 use crate::map::partition_of;
 use crate::partition::PartitionHandle;
@@ -30,6 +33,19 @@ impl Node {
             diverged: diverged.into_iter().filter_map(|(group, _)| partition_of(group)).collect(),
             disk_free_bytes: self.fs.free_bytes(&self.data_dir).ok(),
         }
+    }
+
+    /// What was delivered lately in the partitions that this node leads.
+    pub fn deliveries(&self) -> Vec<(PartitionId, Deliveries)> {
+        let now = Stamp(self.stamps.now());
+        let led = self.partitions.all().filter(|partition| partition.group().is_leader());
+        let counted = led.filter_map(|partition| {
+            // A damaged one tells nothing.
+            let mut counted = partition.read(|state| state.deliveries(now)).ok()?;
+            counted.over_ms = counted.over_ms.min(self.uptime_ms());
+            Some((partition.id(), counted))
+        });
+        counted.collect()
     }
 
     /// Where is noted how long things take.
