@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfold_cluster::read::{Consistency, FeedRequest, FeedsRequest, TimelineRequest};
+use fanfold_cluster::read::{Consistency, EntriesRequest, FeedRequest, FeedsRequest, TimelineRequest};
 use fanfold_cluster::{Node, NodeError};
 use fanfold_storage::command::Write;
 use fanfold_storage::ids::{EntryId, PartitionId, UserId};
@@ -36,7 +36,8 @@ async fn a_token_is_honoured_at_every_replica() {
     cluster.follow(reader, owner).await;
     for round in 0..10 {
         let items = vec![entry(owner, &format!("round {round}"))];
-        let token = cluster.write(owner, Write::Append { items }).await.position;
+        let receipt = cluster.write(owner, Write::Append { items }).await;
+        let (made, token) = (made_by(&receipt), receipt.position);
         for follower in followers(&cluster, PartitionId(0)) {
             let request = FeedRequest { at_least: Some(token), ..feed(reader) };
             let at = |consistency| {
@@ -48,6 +49,30 @@ async fn a_token_is_honoured_at_every_replica() {
             assert_eq!(at(stale).await.unwrap().entries.len(), round + 1);
             let refused = at(Consistency::Leader).await;
             assert!(matches!(refused, Err(NodeError::NotLeader { .. })), "{refused:?}");
+        }
+        // Many feeds at once, of which each replica has all.
+        for node in cluster.running() {
+            let request = FeedsRequest {
+                space: POSTS,
+                readers: vec![reader, owner],
+                limit: 100,
+                hydrate: true,
+                at_least: Some(token),
+                consistency: Consistency::AtLeast,
+            };
+            let pages = patient(Box::pin(node.read_feeds(&request))).await.unwrap();
+            for page in pages {
+                assert_eq!(page.unwrap().entries.len(), round + 1);
+            }
+            let request = EntriesRequest {
+                space: POSTS,
+                ids: vec![made],
+                viewer: Some(reader),
+                at_least: Some(token),
+                consistency: Consistency::AtLeast,
+            };
+            let entries = patient(Box::pin(node.read_entries(&request))).await.unwrap();
+            assert!(entries[0].is_some(), "{entries:?}");
         }
         // The owner's own timeline, at replicas of its home.
         for follower in followers(&cluster, PartitionId(1)) {
@@ -99,6 +124,7 @@ async fn many_feeds_at_a_replica_may_be_old_and_whole_pages_need_nobody() {
         readers: readers.to_vec(),
         limit: 10,
         hydrate: true,
+        at_least: None,
         consistency: Consistency::StaleOk { max_ms: 600_000 },
     };
     let shows_all = |pages: Vec<Result<fanfold_cluster::read::Page, NodeError>>| {
