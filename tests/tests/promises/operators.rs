@@ -75,7 +75,7 @@ async fn paused_fan_out_keeps_entries_back_and_shows_all_when_it_goes_on() {
 async fn whose_posts_cost_most_is_found_among_many_who_post_more_often() {
     const BUSY: u64 = 600;
     let world = World::start().await;
-    let (loved, readers) = (UserId(1), (2..62).map(UserId).collect::<Vec<_>>());
+    let (loved, readers) = (UserId(1_000_000), (2..62).map(UserId).collect::<Vec<_>>());
     for reader in &readers {
         world.client.follows().follow(*reader, loved).await.unwrap();
     }
