@@ -36,21 +36,8 @@ async fn a_token_is_honoured_at_every_replica() {
     cluster.follow(reader, owner).await;
     for round in 0..10 {
         let items = vec![entry(owner, &format!("round {round}"))];
-        let receipt = cluster.write(owner, Write::Append { items }).await;
-        let (made, token) = (made_by(&receipt), receipt.position);
-        for follower in followers(&cluster, PartitionId(0)) {
-            let request = FeedRequest { at_least: Some(token), ..feed(reader) };
-            let at = |consistency| {
-                let (follower, request) = (follower.clone(), FeedRequest { consistency, ..request.clone() });
-                patient(async move { follower.read_feed(&request).await })
-            };
-            assert_eq!(at(Consistency::AtLeast).await.unwrap().entries.len(), round + 1);
-            let stale = Consistency::StaleOk { max_ms: 60_000 };
-            assert_eq!(at(stale).await.unwrap().entries.len(), round + 1);
-            let refused = at(Consistency::Leader).await;
-            assert!(matches!(refused, Err(NodeError::NotLeader { .. })), "{refused:?}");
-        }
-        // Many feeds at once, of which each replica has all.
+        let token = cluster.write(owner, Write::Append { items }).await.position;
+        // Many feeds at once, first: their replicas have to wait for it.
         for node in cluster.running() {
             let request = FeedsRequest {
                 space: POSTS,
@@ -64,15 +51,18 @@ async fn a_token_is_honoured_at_every_replica() {
             for page in pages {
                 assert_eq!(page.unwrap().entries.len(), round + 1);
             }
-            let request = EntriesRequest {
-                space: POSTS,
-                ids: vec![made],
-                viewer: Some(reader),
-                at_least: Some(token),
-                consistency: Consistency::AtLeast,
+        }
+        for follower in followers(&cluster, PartitionId(0)) {
+            let request = FeedRequest { at_least: Some(token), ..feed(reader) };
+            let at = |consistency| {
+                let (follower, request) = (follower.clone(), FeedRequest { consistency, ..request.clone() });
+                patient(async move { follower.read_feed(&request).await })
             };
-            let entries = patient(Box::pin(node.read_entries(&request))).await.unwrap();
-            assert!(entries[0].is_some(), "{entries:?}");
+            assert_eq!(at(Consistency::AtLeast).await.unwrap().entries.len(), round + 1);
+            let stale = Consistency::StaleOk { max_ms: 60_000 };
+            assert_eq!(at(stale).await.unwrap().entries.len(), round + 1);
+            let refused = at(Consistency::Leader).await;
+            assert!(matches!(refused, Err(NodeError::NotLeader { .. })), "{refused:?}");
         }
         // The owner's own timeline, at replicas of its home.
         for follower in followers(&cluster, PartitionId(1)) {
@@ -114,7 +104,8 @@ async fn many_feeds_at_a_replica_may_be_old_and_whole_pages_need_nobody() {
     for reader in readers {
         cluster.follow(reader, owner).await;
     }
-    let posted = cluster.post(owner, "to all").await;
+    let receipt = cluster.write(owner, Write::Append { items: vec![entry(owner, "to all")] }).await;
+    let posted = made_by(&receipt);
     for reader in readers {
         cluster.sees(reader, &[posted]).await;
     }
@@ -144,6 +135,16 @@ async fn many_feeds_at_a_replica_may_be_old_and_whole_pages_need_nobody() {
         }
     }
     shows_all(patient(follower.read_feeds(&request)).await.unwrap());
+    // Nor for an entry of its own that a token names.
+    let by_id = EntriesRequest {
+        space: POSTS,
+        ids: vec![posted],
+        viewer: None,
+        at_least: Some(receipt.position),
+        consistency: Consistency::AtLeast,
+    };
+    let entries = patient(Box::pin(follower.read_entries(&by_id))).await.unwrap();
+    assert!(entries[0].is_some(), "{entries:?}");
     let strict = FeedsRequest { consistency: Consistency::Leader, ..request };
     let refused = patient(follower.read_feeds(&strict)).await.unwrap();
     assert!(refused.iter().any(Result::is_err), "{refused:?}");
