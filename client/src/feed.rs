@@ -76,9 +76,9 @@ impl FeedRead {
         self
     }
 
-    /// Who may answer, as another read was told.
-    pub(crate) fn of_choice(mut self, choice: Choice) -> Self {
-        self.paging.choice = choice;
+    /// Who may answer, and what the page must reflect, as another read was told.
+    pub(crate) fn of_choice(mut self, choice: Choice, at_least: Option<Token>) -> Self {
+        (self.paging.choice, self.paging.at_least) = (choice, at_least);
         self
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfold_protocol::message::{Page, ReadFeeds};
-use fanfold_protocol::{Request, Response, SlotIndex, SpaceId, Status, UserId};
+use fanfold_protocol::{Request, Response, SlotIndex, SpaceId, Status, Token, UserId};
 use futures_util::future::{BoxFuture, join_all};
 
 use crate::consistency::Choice;
@@ -28,6 +28,7 @@ pub struct FeedsRead {
     readers: Vec<UserId>,
     limit: u32,
     hydrate: bool,
+    at_least: Option<Token>,
     choice: Choice,
     deadline: Option<Duration>,
 }
@@ -40,6 +41,7 @@ impl FeedsRead {
             readers,
             limit: defaults::PAGE_LIMIT,
             hydrate: false,
+            at_least: None,
             choice: Choice::default(),
             deadline: None,
         }
@@ -57,9 +59,24 @@ impl FeedsRead {
         self
     }
 
-    /// Any replica may answer, if what it has reflects everything that was answered longer than `max` before it is read.
+    /// Waits until each page reflects at least what a token stands for: one's own write, or another's. Any replica may answer
+    /// then, not only the leader.
+    pub fn at_least(mut self, token: &Token) -> Self {
+        self.at_least = Some(*token);
+        self
+    }
+
+    /// Any replica may answer, if what it has reflects everything that was answered longer than `max` before it is read. Under
+    /// [`at_least`](Self::at_least) both hold.
     pub fn stale_ok(mut self, max: Duration) -> Self {
         self.choice.stale_ok(max);
+        self
+    }
+
+    /// The leaders answer, as they do by default, also under [`at_least`](Self::at_least): everything is reflected that was
+    /// answered before.
+    pub fn leader(mut self) -> Self {
+        self.choice.leader();
         self
     }
 
@@ -73,7 +90,7 @@ impl FeedsRead {
         let space = self.core.space_id(&self.space, deadline).await?;
         let map = self.core.map(deadline).await?;
         let count = self.readers.len();
-        let any_replica = self.choice.is_any_replica(false);
+        let any_replica = self.is_any_replica();
         let replicas = if any_replica { self.core.replicas(&map, deadline).await } else { None };
         let home =
             |reader: &UserId| self.core.node_of_read(&map, replicas.as_deref(), SlotIndex::of(*reader));
@@ -87,7 +104,11 @@ impl FeedsRead {
     }
 
     fn target(&self, reader: UserId) -> Target {
-        Target::of_read(SlotIndex::of(reader), self.choice.is_any_replica(false))
+        Target::of_read(SlotIndex::of(reader), self.is_any_replica())
+    }
+
+    fn is_any_replica(&self) -> bool {
+        self.choice.is_any_replica(self.at_least.is_some())
     }
 
     /// One request; readers whose partition refused for now are asked for again, each alone.
@@ -99,8 +120,9 @@ impl FeedsRead {
     ) -> Vec<(usize, Result<Page, Error>)> {
         let first = part.items[0];
         let readers = part.items.clone();
-        let (limit, hydrate, consistency) = (self.limit, self.hydrate, self.choice.consistency(false));
-        let request = Request::ReadFeeds(ReadFeeds { space, readers, limit, hydrate, consistency });
+        let &Self { limit, hydrate, at_least, choice, .. } = self;
+        let consistency = choice.consistency(at_least.is_some());
+        let request = Request::ReadFeeds(ReadFeeds { space, readers, limit, hydrate, consistency, at_least });
         let pages = match self.core.ask(self.target(first), &request, Effect::None, deadline).await {
             Ok(Response::Pages(pages)) if pages.len() == part.items.len() => pages,
             Ok(_) => return each(&part.places, &Error::unexpected_read()),
@@ -119,7 +141,7 @@ impl FeedsRead {
     ) -> Result<Page, Error> {
         let again = || {
             let again = FeedRead::new(self.core.clone(), self.space.clone(), reader).limit(self.limit);
-            let again = again.of_choice(self.choice).deadline(deadline.remaining());
+            let again = again.of_choice(self.choice, self.at_least).deadline(deadline.remaining());
             if self.hydrate { again.hydrate() } else { again }
         };
         match page {

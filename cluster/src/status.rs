@@ -107,13 +107,14 @@ pub struct PartitionStatus {
     pub segment_bytes: u64,
     /// What it holds, and the memory that takes.
     pub usage: Usage,
-    /// Events in the journal that some destination has not acknowledged; one event counts once per destination.
+    /// Events in the journal that some destination has not acknowledged; one event counts once per destination. Only the
+    /// leader knows of any.
     pub undelivered_events: u64,
     /// Events kept in the journal.
     pub journal_len: u64,
     /// The position its next event gets.
     pub journal_next: JournalPosition,
-    /// Streams to other partitions.
+    /// Streams to other partitions, told by the leader.
     pub streams: Vec<StreamStatus>,
 }
 

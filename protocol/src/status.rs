@@ -116,7 +116,7 @@ pub enum Status {
         /// The leader, if this node knows one.
         hint: Option<LeaderHint>,
     },
-    /// The request was routed by another map than the server's.
+    /// The request was routed by another map than the server's. No server answers so yet.
     #[error(
         "the request was routed by another map than the current one, epoch {current}; fetch the map and repeat"
     )]

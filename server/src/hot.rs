@@ -1,6 +1,7 @@
 //! Owns the count of what is hot on this node: which users and partitions its clients read and write most.
 //!
-//! - Each node counts what it is asked itself, for its own operators; nothing of it is logged or replicated.
+//! - Each node counts what it is asked itself, for its own operators; nothing of it is logged or replicated. What is delivered
+//!   for whom the partitions count.
 //! - Requests are sampled: the first of each connection all, later ones one in `GAP` on average, each standing for those that
 //!   were left out. The gaps are drawn, so that a pattern in what comes does not fall in with them.
 //! - The hottest are kept by Space-Saving (Metwally, Agrawal, El Abbadi 2005): a count is never too small, and by how much it
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fanfold_protocol::message::{Hot, HotBy, Request, WriteOp};
+use fanfold_protocol::message::{Hot, Request, WriteOp};
 use fanfold_protocol::{PartitionId, UserId};
 use tokio::time::Instant;
 
@@ -78,7 +79,6 @@ struct Windows {
 struct Window {
     reads: Counts,
     writes: Counts,
-    appends: Counts,
 }
 
 #[derive(Debug, Default)]
@@ -124,7 +124,6 @@ impl HotCounts {
                 if let WriteOp::Append(items) = &write.op {
                     for item in items {
                         window.writes.add(item.owner, weight, self.partitions);
-                        window.appends.add(item.owner, weight, self.partitions);
                     }
                 } else if let Some(user) = written(&write.op) {
                     window.writes.add(user, weight, self.partitions);
@@ -134,15 +133,18 @@ impl HotCounts {
         }
     }
 
-    /// What was counted in this window and the one before. By fan-out, the users are those who appended most, with their
-    /// appends; whoever asks knows how many followers each reaches.
-    pub(crate) fn counted(&self, by: HotBy) -> Counted {
+    /// The reads of this window and of the one before.
+    pub(crate) fn reads(&self) -> Counted {
+        self.counted(|window| window.reads.clone_counts())
+    }
+
+    /// The writes of this window and of the one before.
+    pub(crate) fn writes(&self) -> Counted {
+        self.counted(|window| window.writes.clone_counts())
+    }
+
+    fn counted(&self, of: impl Fn(&Window) -> (HashMap<UserId, Count>, HashMap<u16, u64>)) -> Counted {
         let windows = self.lock();
-        let of = |window: &Window| match by {
-            HotBy::Reads => window.reads.clone_counts(),
-            HotBy::Writes => window.writes.clone_counts(),
-            HotBy::FanOut => window.appends.clone_counts(),
-        };
         let mut over = windows.since.elapsed();
         let (mut users, mut partitions) = of(&windows.current);
         if let Some(before) = &windows.before {
@@ -249,12 +251,12 @@ mod tests {
                 hot.note(&read(7), 1);
             }
         }
-        let counted = hot.counted(HotBy::Reads);
+        let counted = hot.reads();
         let first = counted.users[0];
         assert_eq!(first.of, UserId(7));
         assert!(first.count >= 5_000 && first.count - first.error <= 5_000, "{first:?}");
         assert_eq!(counted.partitions.iter().map(|hot| hot.count).sum::<u64>(), 25_000);
-        assert!(hot.counted(HotBy::Writes).users.is_empty());
+        assert!(hot.writes().users.is_empty());
     }
 
     #[test]
@@ -277,8 +279,8 @@ mod tests {
         hot.note(&read(7), 1);
         let pass = || hot.lock().since -= WINDOW;
         pass();
-        assert_eq!(hot.counted(HotBy::Reads).users.len(), 1, "the window before counts");
+        assert_eq!(hot.reads().users.len(), 1, "the window before counts");
         pass();
-        assert!(hot.counted(HotBy::Reads).users.is_empty());
+        assert!(hot.reads().users.is_empty());
     }
 }

@@ -41,6 +41,7 @@ pub(crate) mod tests {
             is_clock_off: false,
             is_disk_slow: false,
             is_disk_full: false,
+            is_over_memory: false,
             replicas: 0,
             leads: 0,
         };

@@ -112,6 +112,9 @@ impl Stage {
         let (user, consistency) = match &ask.call.request {
             Request::ReadFeed(read) => (read.reader, read.consistency),
             Request::ReadTimeline(read) => (read.owner, read.consistency),
+            Request::ReadEntries(read) => {
+                return Some(Ok(Response::Entries(read.ids.iter().map(|_| None).collect())));
+            }
             Request::ReadFeeds(read) => {
                 return Some(Ok(Response::Pages(read.readers.iter().map(|_| Ok(page(node))).collect())));
             }
@@ -288,9 +291,15 @@ async fn feeds_of_many_readers_are_one_request_per_node() {
     let cast = Cast::new(None).await;
     let readers: Vec<_> = (0..60).map(UserId).collect();
     let posts = cast.client.space("posts");
-    for stale in [false, true] {
-        let read = posts.feeds(&readers).limit(10);
-        let read = if stale { read.stale_ok(Duration::from_secs(1)) } else { read };
+    let stale = Consistency::StaleOk { max_ms: 1_000 };
+    let read = || posts.feeds(&readers).limit(10);
+    for (read, consistency, at_least) in [
+        (read(), Consistency::Leader, None),
+        (read().stale_ok(Duration::from_secs(1)), stale, None),
+        (read().at_least(&token()), Consistency::AtLeast, Some(token())),
+        (read().at_least(&token()).stale_ok(Duration::from_secs(1)), stale, Some(token())),
+        (read().at_least(&token()).leader(), Consistency::Leader, Some(token())),
+    ] {
         let pages = read.await.expect("answered");
         let reads = cast.reads();
         let nodes: BTreeSet<_> = reads.iter().map(|(node, _)| *node).collect();
@@ -300,7 +309,35 @@ async fn feeds_of_many_readers_are_one_request_per_node() {
             let asked = reads.iter().find(|(by, _)| *by == node).expect("asked");
             let Request::ReadFeeds(read) = &asked.1 else { panic!("{asked:?}") };
             assert!(read.readers.contains(reader));
+            assert_eq!((read.consistency, read.at_least), (consistency, at_least));
         }
+    }
+}
+
+#[tokio::test]
+async fn entries_by_id_are_asked_as_the_choice_says() {
+    let cast = Cast::new(None).await;
+    let posts = cast.client.space("posts");
+    let ids: Vec<_> = (0..60).map(|n| EntryId(n << 6)).collect();
+    let read = || posts.entries(&ids);
+    let stale = Consistency::StaleOk { max_ms: 1_000 };
+    for (read, consistency, at_least) in [
+        (read(), Consistency::Leader, None),
+        (read().at_least(&token()), Consistency::AtLeast, Some(token())),
+        (read().at_least(&token()).stale_ok(Duration::from_secs(1)), stale, Some(token())),
+        (read().at_least(&token()).leader(), Consistency::Leader, Some(token())),
+    ] {
+        assert_eq!(read.await.expect("answered").len(), ids.len());
+        let mut asked = Vec::new();
+        for (node, request) in cast.reads() {
+            let Request::ReadEntries(read) = request else { panic!("{request:?}") };
+            assert_eq!((read.consistency, read.at_least), (consistency, at_least));
+            let is_led = |id: &EntryId| leader(PartitionId::of_slot(id.slot(), PARTITIONS)).0 == node;
+            assert!(consistency != Consistency::Leader || read.ids.iter().all(is_led), "{read:?}");
+            asked.extend(read.ids);
+        }
+        asked.sort_unstable();
+        assert_eq!(asked, ids);
     }
 }
 

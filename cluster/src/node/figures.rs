@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use fanfold_storage::ids::PartitionId;
+use fanfold_storage::ids::{PartitionId, Stamp};
+use fanfold_storage::partition::Deliveries;
 
 use super::Node;
 use crate::map::{group_of, partition_of};
@@ -45,6 +46,19 @@ impl Node {
     pub(super) fn kept_by(&self, partitions: &[PartitionId]) -> Vec<(PartitionId, u64)> {
         let kept = partitions.iter().map(|id| (*id, self.log.kept_bytes(group_of(Some(*id)))));
         kept.filter(|(_, bytes)| *bytes > 0).collect()
+    }
+
+    /// What was delivered lately in the partitions that this node leads.
+    pub fn deliveries(&self) -> Vec<(PartitionId, Deliveries)> {
+        let now = Stamp(self.stamps.now());
+        let led = self.partitions.all().filter(|partition| partition.group().is_leader());
+        let counted = led.filter_map(|partition| {
+            // A damaged one tells nothing.
+            let mut counted = partition.read(|state| state.deliveries(now)).ok()?;
+            counted.over_ms = counted.over_ms.min(self.uptime_ms());
+            Some((partition.id(), counted))
+        });
+        counted.collect()
     }
 
     /// Where is noted how long things take.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fanfold_storage::command::Refusal;
 use fanfold_storage::ids::{EntryId, GraphId, PartitionId, SpaceId, UserId};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use futures_util::stream::{self, StreamExt};
 use tokio::time::timeout;
 
@@ -44,7 +44,36 @@ impl Node {
         if !self.catalog.state().spaces.contains_key(&request.space) {
             return Err(NodeError::UnknownSpace { known: self.catalog.known_spaces() });
         }
-        read::read_entries(self.asker_for(request.consistency), request).await
+        let asker = self.asker_for(request.consistency);
+        let Some(position) = &request.at_least else { return read::read_entries(asker, request).await };
+        let settled = self.settle_entries(request, position).await?;
+        read::read_entries(asker.settled(&settled), request).await
+    }
+
+    /// Waits until the homes of entries and of their viewer reflect a position: the replicas here that may answer and do so in
+    /// time (true), else the leaders.
+    async fn settle_entries(
+        &self,
+        request: &EntriesRequest,
+        position: &Position,
+    ) -> Result<BTreeMap<PartitionId, bool>, NodeError> {
+        let entries = request.ids.iter().map(|id| self.asker().home_of_entry(*id));
+        let viewer = request.viewer.map(|viewer| self.partition_of(viewer));
+        let homes: BTreeSet<PartitionId> = entries.chain(viewer).collect();
+        let settled = homes.into_iter().map(|id| async move {
+            let here = self.partition(id).ok().filter(|_| request.consistency != Consistency::Leader);
+            if let Some(home) = here
+                && self.settle(&home, Some(position), request.consistency).await.is_ok()
+            {
+                return Ok((id, true));
+            }
+            // A leader has all that was ever answered of its own partition.
+            if position.partition != id {
+                self.wait_for(position, id).await?;
+            }
+            Ok((id, false))
+        });
+        try_join_all(settled).await.map(|settled| settled.into_iter().collect())
     }
 
     /// Reads the feed of a reader, newest first.
@@ -81,7 +110,7 @@ impl Node {
         let homes: BTreeSet<PartitionId> = request.readers.iter().map(|r| self.partition_of(*r)).collect();
         let confirmed = join_all(homes.into_iter().map(|id| async move {
             let confirmed = match self.partition(id) {
-                Ok(home) => self.settle(&home, None, request.consistency).await,
+                Ok(home) => self.settle(&home, request.at_least.as_ref(), request.consistency).await,
                 Err(error) => Err(error),
             };
             confirmed.err().map(|error| (id, error))

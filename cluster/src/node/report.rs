@@ -21,7 +21,7 @@ impl Node {
         NodeStatus {
             node_id: self.identity.node_id,
             cluster_id: self.identity.cluster_id,
-            uptime_ms: self.clock.monotonic_ms().saturating_sub(self.started_ms),
+            uptime_ms: self.uptime_ms(),
             clock_held_ms: self.stamps.held(),
             epoch: self.catalog.state().epoch,
             partitions: self.partitions.all().map(|partition| status_of(&partition, now_ms, &held)).collect(),
@@ -32,6 +32,11 @@ impl Node {
             log,
             log_pinned_by: pins.and_then(|usage| partition_of(usage.group)),
         }
+    }
+
+    /// How long it has been running, in milliseconds.
+    pub(super) fn uptime_ms(&self) -> u64 {
+        self.clock.monotonic_ms().saturating_sub(self.started_ms)
     }
 
     /// What is answered for a partition that is damaged on this node: the error names what is damaged of it.
@@ -53,10 +58,13 @@ fn status_of(partition: &PartitionHandle, now_ms: u64, held: &[GroupUsage]) -> P
     });
     let metrics = partition.group().metrics();
     let progress = partition.progress().borrow().clone();
+    let leads = metrics.is_leader && progress.is_leading;
     partition.group().read(|machine| {
         let (state, files) = (machine.state_as_is(), machine.files_in_use());
+        // A replica that does not lead has heard no answers: everything in its journal would pass for undelivered.
+        let destinations = if leads { state.destinations() } else { Vec::new() };
         let streams: Vec<_> =
-            state.destinations().iter().map(|id| stream_of(state, &progress, *id, now_ms)).collect();
+            destinations.iter().map(|id| stream_of(state, &progress, *id, now_ms)).collect();
         PartitionStatus {
             partition: partition.id(),
             is_leader: metrics.is_leader,

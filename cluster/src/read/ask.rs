@@ -59,6 +59,8 @@ pub(crate) struct Asker<'a> {
     partitions: &'a Arc<Partitions>,
     /// How old answers may be, if they may be old.
     age_max: Option<Duration>,
+    /// Partitions of which it is known already whether a replica here answers as it is.
+    settled: Option<&'a BTreeMap<PartitionId, bool>>,
 }
 
 /// Which entries of which owners are asked for.
@@ -100,12 +102,17 @@ type Answers = Vec<(PartitionId, Result<Reply, NodeError>)>;
 impl<'a> Asker<'a> {
     /// Asks these partitions, by number.
     pub fn new(partitions: &'a Arc<Partitions>) -> Self {
-        Self { partitions, age_max: None }
+        Self { partitions, age_max: None, settled: None }
     }
 
     /// Takes answers of replicas here that are at most so old.
     pub fn not_older_than(self, age_max: Option<Duration>) -> Self {
         Self { age_max, ..self }
+    }
+
+    /// Takes answers of those replicas here that are named with true, and of none that is named with false.
+    pub fn settled(self, settled: &'a BTreeMap<PartitionId, bool>) -> Self {
+        Self { settled: Some(settled), ..self }
     }
 
     /// The number of partitions.
@@ -260,12 +267,21 @@ impl<'a> Asker<'a> {
         questions: &[(PartitionId, Question)],
         deadline: Instant,
     ) -> BTreeMap<PartitionId, Arc<PartitionHandle>> {
-        let Some(age_max) = self.age_max else { return BTreeMap::new() };
+        if self.age_max.is_none() && self.settled.is_none() {
+            return BTreeMap::new();
+        }
         let ids: BTreeSet<PartitionId> = questions.iter().map(|(id, _)| *id).collect();
         let here = ids.into_iter().filter_map(|id| self.partitions.get(id).ok());
         let freshened = join_all(here.map(|partition| async move {
-            let freshened = timeout_at(deadline, self.freshen(&partition, age_max)).await;
-            matches!(freshened, Ok(Ok(()))).then(|| (partition.id(), partition))
+            let settled = self.settled.and_then(|settled| settled.get(&partition.id()).copied());
+            let is_fresh = match (settled, self.age_max) {
+                (Some(settled), _) => settled,
+                (None, None) => false,
+                (None, Some(age_max)) => {
+                    matches!(timeout_at(deadline, self.freshen(&partition, age_max)).await, Ok(Ok(())))
+                }
+            };
+            is_fresh.then(|| (partition.id(), partition))
         }));
         freshened.await.into_iter().flatten().collect()
     }
@@ -401,7 +417,7 @@ impl<'a> Asker<'a> {
     }
 
     /// The home of an entry.
-    pub(super) fn home_of_entry(self, id: EntryId) -> PartitionId {
+    pub fn home_of_entry(self, id: EntryId) -> PartitionId {
         PartitionId::of_slot(id.slot(), self.count())
     }
 }

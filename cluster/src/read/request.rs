@@ -83,6 +83,8 @@ pub struct FeedsRequest {
     pub limit: u32,
     /// Whether payloads and references are wanted.
     pub hydrate: bool,
+    /// What each page must at least reflect.
+    pub at_least: Option<Position>,
     /// Who may answer.
     pub consistency: Consistency,
 }
@@ -117,6 +119,8 @@ pub struct EntriesRequest {
     pub ids: Vec<EntryId>,
     /// Whose eyes; none sees everything.
     pub viewer: Option<UserId>,
+    /// What the answer must at least reflect.
+    pub at_least: Option<Position>,
     /// Who may answer.
     pub consistency: Consistency,
 }

@@ -320,6 +320,7 @@ async fn feeds_edges_and_waits_work_across_nodes() {
         space: POSTS,
         ids: vec![there],
         viewer: Some(users[0]),
+        at_least: None,
         consistency: crate::read::Consistency::Leader,
     };
     let entries = read_entries(second.asker(), &request).await.unwrap();

@@ -1,9 +1,14 @@
 //! A partition that nobody can reach for long, while the others are written to (row 32, R10).
 
-use fanfold_cluster::ClusterChange;
+use std::sync::Arc;
+
+use fanfold_cluster::dispatcher::{StreamError, StreamTransport};
 use fanfold_cluster::view::GroupHealth;
+use fanfold_cluster::{ClusterChange, Node};
 use fanfold_storage::command::Write;
+use fanfold_storage::event::{StreamAnswer, StreamMessage};
 use fanfold_storage::ids::PartitionId;
+use futures_util::future::BoxFuture;
 
 use crate::support::*;
 
@@ -65,5 +70,59 @@ async fn a_dead_destination_stops_no_post_and_its_feeds_are_right_after_its_retu
         cluster.sees(reader, &[kept]).await;
         // And it goes on as if nothing had been.
         followed.post(&cluster, 2).await;
+    }
+}
+
+/// The partition that no stream reaches.
+const CUT: PartitionId = PartitionId(3);
+
+struct CutOff(Streams);
+
+impl StreamTransport for CutOff {
+    fn send(
+        &self,
+        destination: PartitionId,
+        message: StreamMessage,
+    ) -> BoxFuture<'static, Result<StreamAnswer, StreamError>> {
+        if destination == CUT {
+            return Box::pin(async move { Err(StreamError::Unavailable { destination }) });
+        }
+        self.0.send(destination, message)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_leader_tells_what_waits_for_a_destination_that_stands_still() {
+    let mut cluster = Cluster::empty(3);
+    cluster.wrap = |streams| Arc::new(CutOff(streams));
+    for node in 1..=3 {
+        cluster.start(node).await;
+    }
+    cluster.whole().await;
+    let source = PartitionId(0);
+    cluster.follow(user_at(CUT.0, 1), user_at(source.0, 0)).await;
+    let told = |node: &Node| {
+        let status = node.status();
+        status.partitions.into_iter().find(|partition| partition.partition == source).unwrap()
+    };
+    let age = |node: &Node| {
+        let streams = told(node).streams;
+        streams.iter().filter(|s| s.destination == CUT && s.pending_events > 0).map(|s| s.oldest_age_ms).max()
+    };
+    for leader in [2, 3] {
+        patient(cluster.node(leader).transfer_leader(Some(source), leader, false)).await.unwrap();
+        let leads = |node: &Node| node.identity().node_id == leader;
+        let is_told = || age(cluster.node(leader)).is_some_and(|age_ms| age_ms >= 100);
+        let all_know = || cluster.running().all(|n| told(n).is_leader == leads(n) && told(n).journal_len > 0);
+        patient(async {
+            while !is_told() || !all_know() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+        .await;
+        for node in cluster.running() {
+            assert_eq!(age(node).is_some(), leads(node), "{:?}", told(node));
+            assert_eq!(told(node).undelivered_events > 0, leads(node), "{:?}", told(node));
+        }
     }
 }

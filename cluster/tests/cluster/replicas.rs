@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfold_cluster::read::{Consistency, FeedRequest, FeedsRequest, TimelineRequest};
+use fanfold_cluster::read::{Consistency, EntriesRequest, FeedRequest, FeedsRequest, TimelineRequest};
 use fanfold_cluster::{Node, NodeError};
 use fanfold_storage::command::Write;
 use fanfold_storage::ids::{EntryId, PartitionId, UserId};
@@ -37,6 +37,21 @@ async fn a_token_is_honoured_at_every_replica() {
     for round in 0..10 {
         let items = vec![entry(owner, &format!("round {round}"))];
         let token = cluster.write(owner, Write::Append { items }).await.position;
+        // Many feeds at once, first: their replicas have to wait for it.
+        for node in cluster.running() {
+            let request = FeedsRequest {
+                space: POSTS,
+                readers: vec![reader, owner],
+                limit: 100,
+                hydrate: true,
+                at_least: Some(token),
+                consistency: Consistency::AtLeast,
+            };
+            let pages = patient(Box::pin(node.read_feeds(&request))).await.unwrap();
+            for page in pages {
+                assert_eq!(page.unwrap().entries.len(), round + 1);
+            }
+        }
         for follower in followers(&cluster, PartitionId(0)) {
             let request = FeedRequest { at_least: Some(token), ..feed(reader) };
             let at = |consistency| {
@@ -89,7 +104,8 @@ async fn many_feeds_at_a_replica_may_be_old_and_whole_pages_need_nobody() {
     for reader in readers {
         cluster.follow(reader, owner).await;
     }
-    let posted = cluster.post(owner, "to all").await;
+    let receipt = cluster.write(owner, Write::Append { items: vec![entry(owner, "to all")] }).await;
+    let posted = made_by(&receipt);
     for reader in readers {
         cluster.sees(reader, &[posted]).await;
     }
@@ -99,6 +115,7 @@ async fn many_feeds_at_a_replica_may_be_old_and_whole_pages_need_nobody() {
         readers: readers.to_vec(),
         limit: 10,
         hydrate: true,
+        at_least: None,
         consistency: Consistency::StaleOk { max_ms: 600_000 },
     };
     let shows_all = |pages: Vec<Result<fanfold_cluster::read::Page, NodeError>>| {
@@ -118,6 +135,16 @@ async fn many_feeds_at_a_replica_may_be_old_and_whole_pages_need_nobody() {
         }
     }
     shows_all(patient(follower.read_feeds(&request)).await.unwrap());
+    // Nor for an entry of its own that a token names.
+    let by_id = EntriesRequest {
+        space: POSTS,
+        ids: vec![posted],
+        viewer: None,
+        at_least: Some(receipt.position),
+        consistency: Consistency::AtLeast,
+    };
+    let entries = patient(Box::pin(follower.read_entries(&by_id))).await.unwrap();
+    assert!(entries[0].is_some(), "{entries:?}");
     let strict = FeedsRequest { consistency: Consistency::Leader, ..request };
     let refused = patient(follower.read_feeds(&strict)).await.unwrap();
     assert!(refused.iter().any(Result::is_err), "{refused:?}");

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfold_cluster::catalog::NodeState;
 use fanfold_cluster::clock::{Clock, SystemClock};
+use fanfold_cluster::dispatcher::StreamTransport;
 use fanfold_cluster::read::{FeedRequest, TimelineRequest};
 use fanfold_cluster::view::GroupHealth;
 use fanfold_cluster::{ClusterView, Node, NodeError, NodeOptions, OpenError, Receipt, Start};
@@ -71,7 +72,11 @@ pub struct Cluster {
     pub replicas: u8,
     /// What is changed of the settings that nodes start with.
     pub change: fn(&mut NodeOptions),
+    /// What carries the streams of nodes that start.
+    pub wrap: fn(Streams) -> Streams,
 }
+
+pub type Streams = Arc<dyn StreamTransport>;
 
 impl Cluster {
     /// One node.
@@ -83,7 +88,13 @@ impl Cluster {
 
     /// No node yet.
     pub fn empty(replicas: u8) -> Self {
-        Self { places: BTreeMap::new(), sessions: Mutex::default(), replicas, change: |_| {} }
+        Self {
+            places: BTreeMap::new(),
+            sessions: Mutex::default(),
+            replicas,
+            change: |_| {},
+            wrap: |streams| streams,
+        }
     }
 
     /// Where the data directory of a node is that does not run.
@@ -122,7 +133,7 @@ impl Cluster {
 
     pub async fn try_start(&mut self, number: u64) -> Result<(), OpenError> {
         let options = self.options(number);
-        let opened = Node::open(options).await;
+        let opened = Node::open_with(options, Box::new(self.wrap)).await;
         self.took_place(number, opened)
     }
 
@@ -363,10 +374,7 @@ impl Cluster {
     }
 
     pub async fn post(&self, owner: UserId, payload: &str) -> EntryId {
-        let receipt = self.write(owner, Write::Append { items: vec![entry(owner, payload)] }).await;
-        let WriteResult::Appended { items } = receipt.result else { panic!("{receipt:?}") };
-        let AppendResult::Made { id, .. } = items[0] else { panic!("{items:?}") };
-        id
+        made_by(&self.write(owner, Write::Append { items: vec![entry(owner, payload)] }).await)
     }
 
     pub async fn follow(&self, reader: UserId, owner: UserId) {
@@ -429,6 +437,13 @@ impl Followed {
             cluster.sees(*reader, &self.posts).await;
         }
     }
+}
+
+/// The only entry that a write made.
+pub fn made_by(written: &Receipt) -> EntryId {
+    let WriteResult::Appended { items } = &written.result else { panic!("{written:?}") };
+    let AppendResult::Made { id, .. } = items[0] else { panic!("{items:?}") };
+    id
 }
 
 /// Copies a directory with all that is in it.

@@ -63,8 +63,8 @@ async fn hydration_brings_payloads_and_what_entries_refer_to() {
 
     test.follow(reader, &[quoted]).await;
     let ids = replies.clone();
-    let request =
-        EntriesRequest { space: POSTS, ids, viewer: Some(reader), consistency: Consistency::Leader };
+    let consistency = Consistency::Leader;
+    let request = EntriesRequest { space: POSTS, ids, viewer: Some(reader), at_least: None, consistency };
     let entries = test.node.read_entries(&request).await.unwrap();
     let state = &entries[2].as_ref().unwrap().reference.as_ref().unwrap().state;
     assert!(matches!(state, ReferenceState::Live(_)), "follows now: {state:?}");
@@ -200,8 +200,9 @@ async fn many_feeds_come_in_the_order_asked() {
     }
     let shared = test.post(owner, "shared").await;
     test.drained().await;
+    let consistency = Consistency::Leader;
     let request =
-        FeedsRequest { space: POSTS, readers, limit: 10, hydrate: true, consistency: Consistency::Leader };
+        FeedsRequest { space: POSTS, readers, limit: 10, hydrate: true, at_least: None, consistency };
     let pages = test.node.read_feeds(&request).await.unwrap();
     for (page, own) in pages.into_iter().zip(own) {
         assert_eq!(ids(&page.unwrap().entries), [shared, own]);

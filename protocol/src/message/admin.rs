@@ -105,7 +105,7 @@ pub struct PartitionStatus {
     pub rows: u64,
     /// Deliveries so far: each entry counts once per local follower that it reached.
     pub deliveries: u64,
-    /// Events in the journal that some destination has not acknowledged.
+    /// Events in the journal that some destination has not acknowledged; 0 where the partition is not led.
     pub undelivered_events: u64,
     /// Slices of large fan-outs not applied yet.
     pub pending_slices: u64,
@@ -127,7 +127,7 @@ pub struct PartitionStatus {
     pub segment_bytes: u64,
     /// Memory by part, in bytes.
     pub memory: Vec<MemoryUse>,
-    /// Streams to other partitions.
+    /// Streams to other partitions; none where the partition is not led.
     pub streams: Vec<StreamStatus>,
 }
 

@@ -62,12 +62,12 @@ impl Request {
                 check_limit(read.limit, limits)
             }
             Self::ReadFeeds(read) => {
-                check_consistency(read.consistency, false)?;
+                check_consistency(read.consistency, read.at_least.is_some())?;
                 check_limit(read.limit, limits)?;
                 let most = (READ_FEEDS_ENTRIES_MAX / read.readers.len().max(1)) as u64;
                 check_range(u64::from(read.limit), 1, most, Field::Limit)
             }
-            Self::ReadEntries(read) => check_consistency(read.consistency, false),
+            Self::ReadEntries(read) => check_consistency(read.consistency, read.at_least.is_some()),
             Self::ScanFollowees(scan) | Self::ScanFollowers(scan) => check_limit(scan.limit, limits),
             Self::Ping
             | Self::GetMap

@@ -59,8 +59,10 @@ pub struct ReadEntries {
     pub ids: Vec<EntryId>,
     /// Whose eyes; `None` sees everything.
     pub viewer: Option<UserId>,
-    /// Who may answer; not [`Consistency::AtLeast`].
+    /// Who may answer.
     pub consistency: Consistency,
+    /// What the answer must at least reflect.
+    pub at_least: Option<Token>,
 }
 
 /// Reads the feed of a reader, newest first.
@@ -95,8 +97,10 @@ pub struct ReadFeeds {
     pub limit: u32,
     /// Whether payloads and references are wanted.
     pub hydrate: bool,
-    /// Who may answer; not [`Consistency::AtLeast`].
+    /// Who may answer.
     pub consistency: Consistency,
+    /// What each page must at least reflect.
+    pub at_least: Option<Token>,
 }
 
 /// Most entries one request reads by id.
@@ -181,22 +185,26 @@ impl ReadTimeline {
 
 impl ReadEntries {
     pub(crate) fn encode(&self, w: &mut Writer) {
-        w.byte(bitmap([self.viewer.is_some(), self.consistency.is_chosen()]));
+        w.byte(bitmap([self.viewer.is_some(), self.consistency.is_chosen(), self.at_least.is_some()]));
         w.number(self.space.0);
         if let Some(viewer) = self.viewer {
             w.number(viewer.0);
         }
         w.entry_ids(&self.ids);
         self.consistency.encode(w);
+        if let Some(token) = &self.at_least {
+            token.encode(w);
+        }
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
-        let present = r.presence(0b11)?;
+        let present = r.presence(0b111)?;
         Ok(Self {
             space: SpaceId(r.number16(Field::Space)?),
             viewer: r.optional(present, 0, |r| r.user(Field::Viewer))?,
             ids: r.entry_ids(Field::EntryIds, READ_ENTRIES_MAX)?,
             consistency: r.optional(present, 1, Consistency::decode)?.unwrap_or_default(),
+            at_least: r.optional(present, 2, Token::decode)?,
         })
     }
 }
@@ -242,20 +250,24 @@ impl ReadFeed {
 
 impl ReadFeeds {
     pub(crate) fn encode(&self, w: &mut Writer) {
-        w.byte(bitmap([self.hydrate, self.consistency.is_chosen()]));
+        w.byte(bitmap([self.hydrate, self.consistency.is_chosen(), self.at_least.is_some()]));
         w.number(self.space.0);
         w.number(self.limit);
         w.users(&self.readers);
         self.consistency.encode(w);
+        if let Some(token) = &self.at_least {
+            token.encode(w);
+        }
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
-        let present = r.presence(0b11)?;
+        let present = r.presence(0b111)?;
         Ok(Self {
             space: SpaceId(r.number16(Field::Space)?),
             limit: r.number32(Field::Limit)?,
             readers: r.users(Field::Readers, READ_FEEDS_MAX)?,
             consistency: r.optional(present, 1, Consistency::decode)?.unwrap_or_default(),
+            at_least: r.optional(present, 2, Token::decode)?,
             hydrate: present & 1 != 0,
         })
     }

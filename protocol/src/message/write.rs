@@ -14,7 +14,7 @@ use crate::wire::{Reader, Writer, bitmap};
 pub struct Write {
     /// The partition it was routed to.
     pub partition: PartitionId,
-    /// The epoch of the map it was routed by.
+    /// The epoch of the map it was routed by. Nobody compares it: who leads is not the map's to say.
     pub epoch: u64,
     /// What makes it recognisable when repeated.
     pub tag: WriteTag,

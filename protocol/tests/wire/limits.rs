@@ -63,10 +63,21 @@ fn any_replica_is_allowed_only_under_a_token_or_an_age() {
     let refused = Status::OutOfRange { field, min: 1, max: u32::MAX.into(), got: 0 };
     assert_eq!(read(Consistency::StaleOk { max_ms: 0 }, token), Err(refused));
     let (space, consistency) = (SpaceId(1), Consistency::AtLeast);
-    let entries = ReadEntries { space, ids: Vec::new(), viewer: None, consistency };
-    assert_eq!(check(&Request::ReadEntries(entries)), Err(Status::Malformed { field }));
-    let feeds = ReadFeeds { space, readers: Vec::new(), limit: 1, hydrate: false, consistency };
-    assert_eq!(check(&Request::ReadFeeds(feeds)), Err(Status::Malformed { field }));
+    let entries = |at_least| {
+        check(&Request::ReadEntries(ReadEntries {
+            space,
+            ids: Vec::new(),
+            viewer: None,
+            consistency,
+            at_least,
+        }))
+    };
+    assert_eq!((entries(None), entries(token)), (Err(Status::Malformed { field }), Ok(())));
+    let feeds = |at_least| {
+        let feeds = ReadFeeds { space, readers: Vec::new(), limit: 1, hydrate: false, consistency, at_least };
+        check(&Request::ReadFeeds(feeds))
+    };
+    assert_eq!((feeds(None), feeds(token)), (Err(Status::Malformed { field }), Ok(())));
 }
 
 #[test]

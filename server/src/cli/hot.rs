@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::{Args, ValueEnum};
 use fanfold_client::{Hot, HotBy, HotList};
+use fanfold_protocol::message::HOT_USERS_MAX;
 use serde_json::json;
 
 use super::error::CliError;
@@ -16,13 +17,13 @@ enum By {
     Reads,
     /// Writes at the user's home.
     Writes,
-    /// Appends times followers.
+    /// Deliveries of the owner's new entries: to each follower, one for each entry.
     Fanout,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  fanfold hot --by fanout --limit 5\n\nWhat clients asked in the last one to two minutes, summed over the nodes that answer; busy connections are sampled."
+    after_help = "Example:\n  fanfold hot --by fanout --limit 5\n\nWhat clients asked in the last one to two minutes, summed over the nodes that answer; busy connections are sampled. By fan-out, what was delivered meanwhile: to followers of that user, in that partition."
 )]
 pub(super) struct HotArgs {
     /// What is counted.
@@ -43,8 +44,9 @@ pub(super) async fn run(args: HotArgs) -> Result<(), CliError> {
         By::Fanout => HotBy::FanOut,
     };
     let remote = &args.remote;
+    // Who is the hottest of all need not be so on any one node.
     let look = async |client: &fanfold_client::Client| {
-        let (lists, _) = answered(remote, client.hot(by, args.limit).await)?;
+        let (lists, _) = answered(remote, client.hot(by, HOT_USERS_MAX as u32).await)?;
         let answered: Vec<HotList> = lists.into_iter().map(|(_, list)| list).collect();
         let limit = args.limit as usize;
         let users = sum(answered.iter().flat_map(|list| &list.users), limit);

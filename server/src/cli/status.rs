@@ -169,7 +169,7 @@ fn partitions(node: &NodeStatus) -> String {
             p.edges.to_string(),
             p.rows.to_string(),
             p.deliveries.to_string(),
-            p.undelivered_events.to_string(),
+            if p.is_leader { p.undelivered_events.to_string() } else { "-".to_owned() },
             p.pending_slices.to_string(),
             p.sessions.to_string(),
         ]);
@@ -205,7 +205,12 @@ fn streams(partitions: &[PartitionStatus]) -> String {
             ]);
         }
     }
-    if rows.is_empty() { "streams: everything is delivered".to_owned() } else { text(&rows) }
+    let is_led = partitions.iter().any(|p| p.is_leader);
+    match (rows.is_empty(), is_led) {
+        (true, true) => "streams: everything is delivered of the partitions that it leads".to_owned(),
+        (true, false) => "streams: it leads no partition".to_owned(),
+        (false, _) => text(&rows),
+    }
 }
 
 fn memory(partitions: &[PartitionStatus]) -> String {

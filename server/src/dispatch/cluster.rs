@@ -3,12 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanfold_cluster::ClusterChange;
 use fanfold_protocol::message::{
     self as wire, ChangeCluster, GetHot, Hot, HotBy, HotList, PAUSED_MAX, PauseFanOut, Response,
 };
-use fanfold_protocol::{Field, NodeId, PartitionId, Reply, Status};
+use fanfold_protocol::{Field, NodeId, Reply, Status, UserId};
+use fanfold_storage::partition::Deliveries;
 
 use super::status as failure;
 use crate::hot::Counted;
@@ -74,40 +76,37 @@ pub(super) fn init() -> Reply {
     Err(Status::ChangeRefused { refusal: wire::ChangeRefusal::Founded, said: said.to_owned() })
 }
 
-/// What is hot here. By fan-out, the appends of each owner times the followers that they have now.
-pub(super) async fn hot(shared: &Arc<Shared>, get: GetHot) -> Reply {
-    let mut counted = shared.hot.counted(get.by);
-    if get.by == HotBy::FanOut {
-        reached(shared, &mut counted).await;
-    }
+/// What is hot here.
+pub(super) fn hot(shared: &Shared, get: GetHot) -> Response {
+    let mut counted = match get.by {
+        HotBy::Reads => shared.hot.reads(),
+        HotBy::Writes => shared.hot.writes(),
+        HotBy::FanOut => delivered(shared),
+    };
     counted.users.truncate(get.limit as usize);
     let over_ms = u64::try_from(counted.over.as_millis()).unwrap_or(u64::MAX);
-    Ok(Response::Hot(HotList { over_ms, partitions: counted.partitions, users: counted.users }))
+    Response::Hot(HotList { over_ms, partitions: counted.partitions, users: counted.users })
 }
 
-/// Owners that are asked for their followers: those who append most.
-const OWNERS_ASKED_MAX: usize = 128;
-
-/// Turns appends into deliveries.
-async fn reached(shared: &Arc<Shared>, counted: &mut Counted) {
-    let graphs = shared.node.graphs();
-    counted.users.truncate(OWNERS_ASKED_MAX);
-    let mut partitions: BTreeMap<PartitionId, u64> = BTreeMap::new();
-    for hot in &mut counted.users {
-        let mut followers = 0;
-        for (graph, _) in &graphs {
-            let counts = shared.node.counts(*graph, translate::user(hot.of)).await;
-            followers += counts.map_or(0, |counts| counts.followers);
+/// What was delivered in the partitions that are led here, and whose entries that were.
+fn delivered(shared: &Shared) -> Counted {
+    let delivered = shared.node.deliveries();
+    let (mut users, mut partitions) = (BTreeMap::<UserId, Hot<UserId>>::new(), Vec::new());
+    for (partition, Deliveries { total, owners, .. }) in &delivered {
+        for by in owners {
+            let of = translate::user_to_wire(by.owner);
+            let sum = users.entry(of).or_insert(Hot { of, count: 0, error: 0 });
+            (sum.count, sum.error) = (sum.count + by.count, sum.error + by.error);
         }
-        hot.count = hot.count.saturating_mul(followers);
-        hot.error = hot.error.saturating_mul(followers);
-        *partitions.entry(PartitionId::of_user(hot.of, shared.node.partitions())).or_default() += hot.count;
+        if *total > 0 {
+            partitions.push(Hot { of: translate::partition_id_to_wire(*partition), count: *total, error: 0 });
+        }
     }
-    counted.users.retain(|hot| hot.count > 0);
-    counted.users.sort_unstable_by_key(|hot| (Reverse(hot.count), hot.of));
-    let partitions = partitions.into_iter().filter(|(_, count)| *count > 0);
-    counted.partitions = partitions.map(|(of, count)| Hot { of, count, error: 0 }).collect();
-    counted.partitions.sort_unstable_by_key(|hot| (Reverse(hot.count), hot.of));
+    let mut users: Vec<_> = users.into_values().collect();
+    users.sort_unstable_by_key(|hot| (Reverse(hot.count), hot.of));
+    partitions.sort_unstable_by_key(|hot| (Reverse(hot.count), hot.of));
+    let over_ms = delivered.iter().map(|(_, delivered)| delivered.over_ms).max().unwrap_or_default();
+    Counted { over: Duration::from_millis(over_ms), users, partitions }
 }
 
 pub(super) async fn pause(shared: &Arc<Shared>, pause: PauseFanOut) -> Reply {

@@ -118,7 +118,7 @@ pub(crate) async fn reply(shared: Arc<Shared>, request: Request) -> Reply {
         Request::GetCluster => Ok(cluster::view(shared)),
         Request::ChangeCluster(change) => cluster::change(shared, change).await,
         Request::InitCluster(_) => cluster::init(),
-        Request::GetHot(get) => cluster::hot(shared, get).await,
+        Request::GetHot(get) => Ok(cluster::hot(shared, get)),
         Request::PauseFanOut(pause) => cluster::pause(shared, pause).await,
         Request::ListPaused => cluster::paused(shared),
     }

@@ -65,6 +65,7 @@ pub(super) async fn feeds(shared: &Arc<Shared>, read: ReadFeeds) -> Reply {
         readers: read.readers.iter().copied().map(translate::user).collect(),
         limit: read.limit,
         hydrate: read.hydrate,
+        at_least: read.at_least.as_ref().map(translate::position),
         consistency: translate::consistency(read.consistency),
     };
     let pages = shared.node.read_feeds(&request).await.map_err(|error| failed(shared, error))?;
@@ -81,6 +82,7 @@ pub(super) async fn entries(shared: &Arc<Shared>, read: ReadEntries) -> Reply {
         space: translate::space_id(read.space),
         ids: read.ids.into_iter().map(translate::entry_id).collect(),
         viewer: read.viewer.map(translate::user),
+        at_least: read.at_least.as_ref().map(translate::position),
         consistency: translate::consistency(read.consistency),
     };
     let limit = page_bytes(shared);

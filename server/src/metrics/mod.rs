@@ -136,7 +136,7 @@ impl Metrics {
         let write = || -> std::fmt::Result {
             encode_registry(&mut out, &self.registry)?;
             if let Some(status) = status {
-                encode_registry(&mut out, &node::registry(status))?;
+                encode_registry(&mut out, &node::registry(status, view))?;
             }
             encode_registry(&mut out, &apply::registry(times))?;
             if let Some(view) = view {

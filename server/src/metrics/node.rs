@@ -1,6 +1,7 @@
 //! Owns the metrics that come from the node's status, made anew each time they are asked.
 //!
-//! - Streams between partitions are many (the square of the partitions); only those with undelivered events are named.
+//! - Streams between partitions are many (the square of the partitions); only those with undelivered events are named, by the
+//!   leader of their source. A leader without a majority may be none any more: it names none.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -10,7 +11,10 @@ use prometheus_client::registry::Registry;
 
 use super::units::{Seconds, gauge, put, put_seconds, seconds, seconds_of};
 use crate::names::part_name;
-use fanfold_protocol::message::{MemoryBudget, MemoryState, NodeStatus, PartitionStatus};
+use fanfold_protocol::PartitionId;
+use fanfold_protocol::message::{
+    ClusterView, GroupHealth, GroupName, MemoryBudget, MemoryState, NodeStatus, PartitionStatus,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartitionLabel {
@@ -45,14 +49,14 @@ const PARTITION_METRICS: [PartitionMetric; 14] = [
     ("rows", "Rows of the delivered table", |p| p.rows),
     ("sessions", "Open sessions", |p| p.sessions),
     ("pending_slices", "Slices of large fan-outs not applied yet", |p| p.pending_slices),
-    ("undelivered_events", "Events in the journal that some destination has not acknowledged", |p| {
+    ("undelivered_events", "Events that some destination has not acknowledged, told by the leader", |p| {
         p.undelivered_events
     }),
     ("journal_events", "Events the journal holds", |p| p.journal_next.saturating_sub(p.journal_first)),
 ];
 
-/// The metrics of `status`.
-pub(super) fn registry(status: &NodeStatus) -> Registry {
+/// The metrics of `status`, of a node with this view of its cluster.
+pub(super) fn registry(status: &NodeStatus, view: Option<&ClusterView>) -> Registry {
     let mut registry = Registry::with_prefix("fanfold");
     node(&mut registry, status);
     for (name, help, value) in PARTITION_METRICS {
@@ -69,7 +73,7 @@ pub(super) fn registry(status: &NodeStatus) -> Registry {
         deliveries.get_or_create(&label).inc_by(partition.deliveries);
     }
     registry.register("deliveries", "References stored in feeds", deliveries);
-    streams(&mut registry, status);
+    streams(&mut registry, status, view);
     memory(&mut registry, status);
     budget(&mut registry, status.memory);
     registry
@@ -105,10 +109,19 @@ fn budget(registry: &mut Registry, memory: Option<MemoryBudget>) {
     put(registry, "memory_resident_bytes", help, gauge(memory.resident_bytes));
 }
 
-fn streams(registry: &mut Registry, status: &NodeStatus) {
+/// Whether a node leads a partition, with a majority.
+fn is_led(view: &ClusterView, partition: PartitionId) -> bool {
+    let group = view.groups.iter().find(|group| group.group == GroupName::Partition(partition));
+    group.is_some_and(|group| group.leader == Some(view.by) && group.health != GroupHealth::Lost)
+}
+
+fn streams(registry: &mut Registry, status: &NodeStatus, view: Option<&ClusterView>) {
     let events = Family::<StreamLabels, Gauge>::default();
     let ages = Family::<StreamLabels, Seconds>::default();
     for partition in &status.partitions {
+        if view.is_some_and(|view| !is_led(view, partition.partition)) {
+            continue;
+        }
         for stream in partition.streams.iter().filter(|s| s.pending_events > 0) {
             let labels = StreamLabels { source: partition.partition.0, destination: stream.destination.0 };
             events.get_or_create(&labels).set(gauge(stream.pending_events));
@@ -128,4 +141,99 @@ fn memory(registry: &mut Registry, status: &NodeStatus) {
         }
     }
     registry.register("memory_bytes", "Memory of the state machine, by partition and part", family);
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfold_protocol::message::{ClusterSettings, GroupView, LogStatus, StreamStatus};
+    use fanfold_protocol::{ClusterId, NodeId, Stamp};
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    /// A partition of which events wait for partition 9.
+    fn source(partition: u16) -> PartitionStatus {
+        let waits = StreamStatus {
+            destination: PartitionId(9),
+            pending_events: 4,
+            oldest_age_ms: 31_500,
+            acknowledged: 1,
+        };
+        PartitionStatus {
+            partition: PartitionId(partition),
+            is_leader: true,
+            term: 1,
+            applied: 1,
+            log_last: 1,
+            stamp: Stamp(1),
+            entries: 0,
+            feeds: 0,
+            users: 0,
+            edges: 0,
+            owners_here: 0,
+            rows: 0,
+            deliveries: 0,
+            undelivered_events: 4,
+            pending_slices: 0,
+            journal_first: 2,
+            journal_next: 6,
+            sessions: 0,
+            log_bytes: 0,
+            snapshot: 0,
+            snapshot_bytes: 0,
+            segments: 0,
+            segment_bytes: 0,
+            memory: Vec::new(),
+            streams: vec![waits],
+        }
+    }
+
+    fn group(partition: u16, leader: u64, health: GroupHealth) -> GroupView {
+        GroupView {
+            group: GroupName::Partition(PartitionId(partition)),
+            leader: Some(NodeId(leader)),
+            term: 1,
+            preferred: None,
+            health,
+            is_diverged: false,
+            replicas: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn late_deliveries_are_told_by_who_leads_their_source_with_a_majority() {
+        let status = NodeStatus {
+            node: NodeId(1),
+            cluster: ClusterId(1),
+            version: String::new(),
+            uptime_ms: 0,
+            clock_held_ms: None,
+            partitions: vec![source(0), source(1), source(2)],
+            log: LogStatus { segments: 1, bytes: 0, last_position: 0, pinned_by: None, kept_by_job: None },
+            damaged: Vec::new(),
+            kept_by_damaged: Vec::new(),
+            memory: None,
+        };
+        let view = ClusterView {
+            cluster: ClusterId(1),
+            by: NodeId(1),
+            epoch: 1,
+            settings: ClusterSettings { replicas: 3, repair_after_ms: 0 },
+            nodes: Vec::new(),
+            groups: vec![
+                group(0, 1, GroupHealth::Degraded),
+                group(1, 2, GroupHealth::Whole),
+                group(2, 1, GroupHealth::Lost),
+            ],
+        };
+        let mut text = String::new();
+        encode(&mut text, &registry(&status, Some(&view))).unwrap();
+        let told: Vec<_> = text.lines().filter(|line| line.starts_with("fanfold_stream_")).collect();
+        let labels = r#"{source="0",destination="9"}"#;
+        let expected = [
+            format!("fanfold_stream_pending_events{labels} 4"),
+            format!("fanfold_stream_oldest_age_seconds{labels} 31.5"),
+        ];
+        assert_eq!(told, expected, "{text}");
+    }
 }

@@ -91,6 +91,7 @@ async fn limit_of_0_or_above_a_page_is_refused_with_the_range() {
             limit,
             hydrate: true,
             consistency: Consistency::Leader,
+            at_least: None,
         };
         let requests = [
             Request::ReadFeed(ReadFeed { limit, ..read_feed(OWNER) }),
@@ -106,8 +107,8 @@ async fn limit_of_0_or_above_a_page_is_refused_with_the_range() {
     }
     // Many feeds have a limit together.
     let consistency = Consistency::Leader;
-    let feeds =
-        ReadFeeds { space: POSTS, readers: vec![OWNER; 1_024], limit: 65, hydrate: true, consistency };
+    let readers = vec![OWNER; 1_024];
+    let feeds = ReadFeeds { space: POSTS, readers, limit: 65, hydrate: true, consistency, at_least: None };
     let refused = Status::OutOfRange { field: Field::Limit, min: 1, max: 64, got: 65 };
     assert_eq!(scene.peer.call(Request::ReadFeeds(feeds)).await, Err(refused));
     scene.assert_nothing_happened().await;
@@ -152,8 +153,8 @@ async fn unknown_space_is_refused_with_those_that_exist() {
     let known = vec![(SpaceId(1), "posts".to_owned()), (SpaceId(2), "stories".to_owned())];
     let unknown = Status::UnknownSpace { known };
     let space = SpaceId(999);
-    let feeds =
-        ReadFeeds { space, readers: vec![OWNER], limit: 1, hydrate: false, consistency: Consistency::Leader };
+    let (readers, consistency, at_least) = (vec![OWNER], Consistency::Leader, None);
+    let feeds = ReadFeeds { space, readers, limit: 1, hydrate: false, consistency, at_least };
     let requests = [
         Request::ReadFeed(ReadFeed { space, ..read_feed(OWNER) }),
         Request::ReadTimeline(ReadTimeline { space, ..read_timeline(OWNER) }),

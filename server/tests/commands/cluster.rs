@@ -145,7 +145,7 @@ fn operator_founds_a_cluster_looks_at_it_and_changes_it() {
         two.1.json(&["feed", "2"])["entries"].as_array().is_some_and(|entries| entries.len() == 1)
     });
 
-    // Every metric of the alert rules is there, but those that tell of something wrong or on its way.
+    // Every metric of the alert rules is there, but for what is late: nothing is.
     let scrapes: Vec<String> = [&one.1, &two.1, &three.1].map(|node| node.get("/metrics").1).to_vec();
     for metric in crate::runbook::of_rules() {
         let has = |scrape: &String| scrape.lines().any(|line| line.starts_with(metric));

@@ -56,6 +56,10 @@ impl Partition {
         match event {
             Event::Deliver { delivery, .. } | Event::Update { delivery, .. } => {
                 if let Some(position) = self.place_row(index, space, delivery, false) {
+                    if !self.is_replaying {
+                        let followers = self.owners.get(index).followers.len();
+                        self.deliveries.note(self.stamp, owner, followers);
+                    }
                     self.push_row(index, space, position, delivery.id);
                 }
             }

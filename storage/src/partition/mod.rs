@@ -9,6 +9,7 @@ mod away;
 mod chunk;
 mod cut;
 mod delivered;
+mod deliveries;
 mod deque;
 mod explain;
 mod export;
@@ -48,6 +49,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use cut::{
     CutBucket, EndedCut, Restored, Restoring, TIMELINES_SECTION, renumber_timelines, section_name,
 };
+pub use deliveries::{DeliveredBy, Deliveries};
 pub use explain::{OwnerFacts, ReaderFacts};
 pub use export::ExportedEdge;
 pub use journal::{Pending, StreamVerdict};
@@ -59,6 +61,7 @@ pub use usage::{MemoryPart, Usage};
 
 use cut::Cutting;
 use delivered::Delivered;
+use deliveries::DeliveryCounts;
 use fan_out::Slice;
 use feed::Feeds;
 use journal::Journal;
@@ -131,6 +134,7 @@ pub struct Partition {
     /// Whether the entry that is being applied is one of those.
     is_replaying: bool,
     slices: VecDeque<Slice>,
+    deliveries: DeliveryCounts,
     paused: Paused,
     journal: Journal,
     inbox: BTreeMap<PartitionId, Incoming>,
@@ -170,6 +174,7 @@ impl Partition {
             replay_until: 0,
             is_replaying: false,
             slices: VecDeque::new(),
+            deliveries: DeliveryCounts::default(),
             paused: Paused::new(),
             journal: Journal::default(),
             inbox: BTreeMap::new(),

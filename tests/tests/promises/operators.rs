@@ -1,8 +1,8 @@
 //! What operators do to spaces and owners, and what readers see of it.
 
-use fanfold_client::{Status, UserId};
+use fanfold_client::{Hot, HotBy, PartitionId, Status, UserId};
 
-use crate::world::{World, feed_ids, refused, timeline_ids, user};
+use crate::world::{PARTITIONS, World, feed_ids, refused, timeline_ids, user};
 
 #[tokio::test]
 async fn read_only_space_refuses_writes_until_it_is_opened_again() {
@@ -69,4 +69,39 @@ async fn paused_fan_out_keeps_entries_back_and_shows_all_when_it_goes_on() {
     for reader in readers {
         assert_eq!(feed_ids(posts.feed(reader)).await, [last.id, kept.id, first.id], "{reader}");
     }
+}
+
+#[tokio::test]
+async fn whose_posts_cost_most_is_found_among_many_who_post_more_often() {
+    const BUSY: u64 = 600;
+    let world = World::start().await;
+    let (loved, readers) = (UserId(1_000_000), (2..62).map(UserId).collect::<Vec<_>>());
+    for reader in &readers {
+        world.client.follows().follow(*reader, loved).await.unwrap();
+    }
+    world.client.wait_drained().await.unwrap();
+    world.posts.append(loved, "rare").await.unwrap();
+    // Followed by nobody, or by one.
+    let busy: Vec<_> = (1_000..1_000 + BUSY).map(UserId).collect();
+    world.client.follows().follow(readers[0], busy[0]).await.unwrap();
+    world.client.wait_drained().await.unwrap();
+    for _ in 0..2 {
+        let posts = busy.iter().map(async |owner| world.posts.append(*owner, "often").await.unwrap());
+        futures_util::future::join_all(posts).await;
+    }
+    world.client.wait_drained().await.unwrap();
+    let hot = world.client.hot(HotBy::FanOut, 10).await.unwrap();
+    let (_, hot) = hot.into_iter().next().unwrap();
+    let hot = hot.unwrap();
+    let count = |of, count| Hot { of, count, error: 0 };
+    assert_eq!(hot.users, [count(loved, readers.len() as u64), count(busy[0], 2)]);
+    // By partition it is what was delivered there.
+    let mut delivered = vec![0; usize::from(PARTITIONS)];
+    for reader in &readers {
+        delivered[usize::from(PartitionId::of_user(*reader, PARTITIONS).0)] += 1;
+    }
+    delivered[usize::from(PartitionId::of_user(readers[0], PARTITIONS).0)] += 2;
+    let mut told = vec![0; usize::from(PARTITIONS)];
+    hot.partitions.iter().for_each(|hot| told[usize::from(hot.of.0)] = hot.count);
+    assert_eq!(told, delivered);
 }

@@ -48,6 +48,30 @@ async fn a_repeated_write_gets_the_first_answer() {
     assert_eq!(timeline_ids(world.posts.timeline(ada)).await, both);
 }
 
+/// Who leads is not the map's to say.
+#[tokio::test]
+async fn a_write_is_taken_once_whatever_map_it_was_routed_by() {
+    let world = World::start().await;
+    let ada = user(0, 0);
+    let mut wire = Wire::connect(world.node.socket_address()).await;
+    let session = wire.open_session(ada).await;
+    let routed_by = wire.epoch;
+    let policy = world.client.spaces().list().await.unwrap().remove(0).policy;
+    world.client.spaces().create("photos", policy).await.unwrap();
+    let now = Wire::connect(world.node.socket_address()).await.epoch;
+    assert!(now > routed_by, "another space is another map");
+    let mut made = Vec::new();
+    for (epoch, sequence) in [(routed_by, 1), (0, 2), (now + 1, 3), (u64::MAX, 4)] {
+        wire.epoch = epoch;
+        let first = written(wire.write(ada, tag(session, sequence), post(ada, "once")).await);
+        // Sent again by another map it is the same write.
+        wire.epoch = now;
+        assert_same(&written(wire.write(ada, tag(session, sequence), post(ada, "once")).await), &first);
+        made.insert(0, appended(&first));
+    }
+    assert_eq!(timeline_ids(world.posts.timeline(ada)).await, made);
+}
+
 /// Row 12.
 #[tokio::test]
 async fn another_body_under_the_same_number_is_a_conflict() {

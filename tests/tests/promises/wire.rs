@@ -21,7 +21,8 @@ pub struct Wire {
     stream: TcpStream,
     received: BytesMut,
     limits: Limits,
-    epoch: u64,
+    /// Of the map that writes are routed by.
+    pub epoch: u64,
     last_request: u64,
 }
 

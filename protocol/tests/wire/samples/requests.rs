@@ -233,6 +233,17 @@ fn read_requests() -> Vec<(&'static str, Request)> {
                 ids: ids.clone(),
                 viewer: Some(BOB),
                 consistency: Consistency::StaleOk { max_ms: 1 },
+                at_least: None,
+            }),
+        ),
+        (
+            "read_entries_at_least",
+            Request::ReadEntries(ReadEntries {
+                space: POSTS,
+                ids: ids.clone(),
+                viewer: Some(BOB),
+                consistency: Consistency::AtLeast,
+                at_least: Some(token()),
             }),
         ),
         (
@@ -243,6 +254,18 @@ fn read_requests() -> Vec<(&'static str, Request)> {
                 limit: 10,
                 hydrate: false,
                 consistency: Consistency::StaleOk { max_ms: 60_000 },
+                at_least: None,
+            }),
+        ),
+        (
+            "read_feeds_at_least",
+            Request::ReadFeeds(ReadFeeds {
+                space: POSTS,
+                readers: vec![ALICE, BOB],
+                limit: 10,
+                hydrate: true,
+                consistency: Consistency::AtLeast,
+                at_least: Some(token()),
             }),
         ),
         (
@@ -252,6 +275,7 @@ fn read_requests() -> Vec<(&'static str, Request)> {
                 ids,
                 viewer: None,
                 consistency: Consistency::Leader,
+                at_least: None,
             }),
         ),
         ("read_feed", Request::ReadFeed(feed)),
@@ -263,6 +287,7 @@ fn read_requests() -> Vec<(&'static str, Request)> {
                 limit: 10,
                 hydrate: true,
                 consistency: Consistency::Leader,
+                at_least: None,
             }),
         ),
         ("scan_followees", Request::ScanFollowees(ScanEdges { cursor: None, ..scan.clone() })),

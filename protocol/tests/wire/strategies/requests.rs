@@ -134,14 +134,14 @@ fn read_request() -> impl Strategy<Value = Request> {
                 })
             }
         ),
-        (space(), vec(entry_id(), 0..20), option::of(user()), consistency()).prop_map(
-            |(space, ids, viewer, consistency)| {
-                Request::ReadEntries(ReadEntries { space, ids, viewer, consistency })
+        (space(), vec(entry_id(), 0..20), option::of(user()), consistency(), option::of(token())).prop_map(
+            |(space, ids, viewer, consistency, at_least)| {
+                Request::ReadEntries(ReadEntries { space, ids, viewer, consistency, at_least })
             }
         ),
-        (space(), users(), number32(), any::<bool>(), consistency()).prop_map(
-            |(space, readers, limit, hydrate, consistency)| {
-                Request::ReadFeeds(ReadFeeds { space, readers, limit, hydrate, consistency })
+        (space(), users(), number32(), any::<bool>(), consistency(), option::of(token())).prop_map(
+            |(space, readers, limit, hydrate, consistency, at_least)| {
+                Request::ReadFeeds(ReadFeeds { space, readers, limit, hydrate, consistency, at_least })
             }
         ),
         scan().prop_map(Request::ScanFollowees),
