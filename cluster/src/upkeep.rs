@@ -316,6 +316,8 @@ impl<M: Machine> Upkeep<M> {
             // What was merged or has expired since the newest snapshot is named by none.
             self.group.prune(&turn).await?;
         }
+        // The work may have taken long.
+        self.note_work();
         // One at a time: the next look does the work on files first.
         if !stop.is_cancelled() && self.is_snapshot_due() {
             return self.snapshot(&turn).await;

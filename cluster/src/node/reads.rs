@@ -24,6 +24,9 @@ use crate::read::{
 /// How long a replica that does not lead may take to catch up with what a read asks for.
 const REPLICA_WAIT: Duration = Duration::from_secs(2);
 
+/// How long the readers of one partition may keep those of others waiting in one request; replicas have answered by then.
+const FEEDS_WAIT: Duration = Duration::from_secs(3);
+
 /// Feeds of one request that are read at the same time.
 const FEEDS_AT_ONCE: usize = 16;
 
@@ -110,7 +113,12 @@ impl Node {
         let homes: BTreeSet<PartitionId> = request.readers.iter().map(|r| self.partition_of(*r)).collect();
         let confirmed = join_all(homes.into_iter().map(|id| async move {
             let confirmed = match self.partition(id) {
-                Ok(home) => self.settle(&home, request.at_least.as_ref(), request.consistency).await,
+                // Whoever waits for what another partition does not deliver holds up no reader of the others.
+                Ok(home) => {
+                    let settled = self.settle(&home, request.at_least.as_ref(), request.consistency);
+                    let late = Err(NodeError::Unavailable { partition: id, may_have_applied: false });
+                    timeout(FEEDS_WAIT, settled).await.unwrap_or(late)
+                }
                 Err(error) => Err(error),
             };
             confirmed.err().map(|error| (id, error))

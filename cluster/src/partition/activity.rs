@@ -61,8 +61,10 @@ impl Activity {
     #[cold]
     fn note_first(&self, reader: UserId) {
         let mut noted = self.noted.lock();
-        if noted.waiting.len() < NOTED_MAX && noted.proposed.binary_search(&reader).is_err() {
-            noted.waiting.insert(reader);
+        if noted.proposed.binary_search(&reader).is_err() {
+            if noted.waiting.len() < NOTED_MAX {
+                noted.waiting.insert(reader);
+            }
             self.arrived.notify_one();
         }
     }
@@ -114,7 +116,7 @@ pub(crate) async fn run(
         let today = now.day();
         activity.today.store(today.0, Ordering::Relaxed);
         let work = async {
-            if !partitions.pressure().refuses() {
+            if !partitions.refuses_growth(partition.id()) {
                 propose_noted(&partition, &partitions).await;
             }
             let is_short = activity.is_freeing();

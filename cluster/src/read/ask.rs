@@ -427,6 +427,10 @@ pub(crate) async fn answer_asked(partitions: &Partitions, questions: &[u8]) -> R
     let questions = decode_questions(questions).map_err(|_| PeerRefusal::Malformed)?;
     let answer = async |(id, question): &(PartitionId, Question)| {
         let answered = match partitions.get(*id) {
+            // That would bring feeds back. They are told of again with a later read.
+            Ok(_) if matches!(question, Question::Active { .. }) && partitions.refuses_growth(*id) => {
+                Ok(Reply::Done)
+            }
             Ok(partition) => question.answer(&partition).await,
             Err(error) => Err(error),
         };

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use fanfold_cluster::dispatcher::{StreamError, StreamTransport};
+use fanfold_cluster::read::{Consistency, FeedsRequest};
 use fanfold_cluster::view::GroupHealth;
-use fanfold_cluster::{ClusterChange, Node};
+use fanfold_cluster::{ClusterChange, Node, NodeError};
 use fanfold_storage::command::Write;
 use fanfold_storage::event::{StreamAnswer, StreamMessage};
 use fanfold_storage::ids::PartitionId;
@@ -125,4 +126,24 @@ async fn only_the_leader_tells_what_waits_for_a_destination_that_stands_still() 
             assert_eq!(told(node).undelivered_events > 0, leads(node), "{:?}", told(node));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_what_does_not_arrive_holds_up_no_reader_of_another_partition() {
+    let mut cluster = Cluster::empty(1);
+    cluster.wrap = |streams| Arc::new(CutOff(streams));
+    cluster.start(1).await;
+    cluster.whole().await;
+    let owner = user_at(0, 0);
+    let readers = vec![user_at(CUT.0, 1), user_at(2, 1)];
+    assert_ne!(CUT, PartitionId(2));
+    cluster.follow(readers[1], owner).await;
+    cluster.follow(readers[0], owner).await;
+    let token = cluster.write(owner, Write::Append { items: vec![entry(owner, "hello")] }).await.position;
+    let consistency = Consistency::Leader;
+    let request =
+        FeedsRequest { space: POSTS, readers, limit: 10, hydrate: false, at_least: Some(token), consistency };
+    let pages = patient(Box::pin(cluster.any().read_feeds(&request))).await.unwrap();
+    assert!(matches!(pages[0], Err(NodeError::Unavailable { partition: CUT, .. })), "{:?}", pages[0]);
+    assert_eq!(pages[1].as_ref().unwrap().entries.len(), 1);
 }

@@ -244,7 +244,7 @@ impl NodeStatus {
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         let at = Field::NodeStatus;
-        let present = r.presence(0b1_1111)?;
+        let present = r.presence(0b11_1111)?;
         let node = NodeId(r.number(at)?);
         let cluster = ClusterId(r.fixed128(Field::ClusterId)?);
         let version = r.string(at)?;

@@ -22,8 +22,11 @@ pub(crate) struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // Removed while it is held: who opened it before sees that it is not there any more. One that stays does no harm.
-        let _ = std::fs::remove_file(&self.path);
+        // Removed while it is held: who opened it before sees that it is not there any more. One that stays does no harm, and one
+        // that somebody put in its place is another's.
+        if self.is_there() {
+            let _ = std::fs::remove_file(&self.path);
+        }
         let _ = self.file.unlock();
     }
 }
@@ -46,11 +49,18 @@ impl Held {
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
             // Whoever had it may have removed it before it was locked here.
-            if path.metadata().is_ok_and(|there| file.metadata().is_ok_and(|mine| is_same(&there, &mine))) {
-                leave_pid(&mut file).map_err(failed)?;
-                return Ok(Self { path, file });
+            let mut held = Self { path: path.clone(), file };
+            if held.is_there() {
+                leave_pid(&mut held.file).map_err(failed)?;
+                return Ok(held);
             }
         }
+    }
+
+    /// Whether the file that is locked is the one of that name.
+    fn is_there(&self) -> bool {
+        let (there, mine) = (self.path.metadata(), self.file.metadata());
+        there.is_ok_and(|there| mine.is_ok_and(|mine| is_same(&there, &mine)))
     }
 }
 
@@ -96,7 +106,13 @@ mod tests {
         assert!(said.contains(&pid.to_string()) && said.contains("run the same command again"), "{said}");
         drop(first);
         assert!(!lock.exists());
-        drop(Held::take(&state).unwrap());
+        // One that was put in the place of the lock by hand is another's.
+        let first = Held::take(&state).unwrap();
+        std::fs::remove_file(&lock).unwrap();
+        let other = Held::take(&state).unwrap();
+        drop(first);
+        assert!(lock.exists());
+        drop(other);
     }
 
     #[test]

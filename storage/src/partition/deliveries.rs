@@ -2,7 +2,7 @@
 //!
 //! - It is a figure, no state: replicas may differ in it, and it begins anew with each of them.
 //! - The owners are kept by Space-Saving with weights (Metwally, Agrawal, El Abbadi 2005), in sets of few, so that a count
-//!   looks at one set whatever comes: a count is never too small, and by how much it may be too large is known. Whom an owner
+//!   looks at one set whatever comes: in a window a count is never too small, and by how much it may be too large is known. Whom an owner
 //!   takes the place of has made the fewest deliveries of their set, however many entries that were.
 //! - Time is that of the log.
 
@@ -24,7 +24,7 @@ const SETS: usize = 64;
 pub struct DeliveredBy {
     /// The owner.
     pub owner: UserId,
-    /// Followers that the entries reached, each once per entry; never too small.
+    /// Followers that the entries reached, each once per entry; not too small in a window in which the owner is kept.
     pub count: u64,
     /// By how much the count may be too large.
     pub error: u64,

@@ -117,6 +117,8 @@ impl Timelines {
     fn choose_split(&self, stamp: Stamp) -> Option<(Task, &Held)> {
         // Of one that was not measured all may have expired.
         let lost = |held: &Held| match &held.spread {
+            // What is dead where nothing expires is rewritten by a rule of its own.
+            _ if held.segment.info().expiry.is_none() => 0,
             None if held.has_expired(stamp) => held.segment.info().bytes,
             _ => held.lost_bytes(stamp),
         };
