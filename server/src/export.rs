@@ -7,10 +7,11 @@
 //!   those of the earlier one stay. A list beside the files says which are whole (`export/contents.rs`).
 
 mod contents;
+mod out_file;
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,20 +25,15 @@ use fanfold_storage::ids::{GraphId, PartitionId, SpaceId, Stamp};
 use fanfold_storage::partition::{ExportedEdge, Partition};
 use fanfold_storage::segment::SegmentError;
 
-use contents::{Contents, Hashed, Written};
+use contents::{Contents, Written};
 pub(crate) use contents::{Mixed, check};
+use out_file::{OutFile, UNFINISHED, unfinished};
 
 use crate::import::STDIN as STDOUT;
 use crate::import::json::{EntryLine, ReferenceLine, Scalar, from_bytes};
 
-/// The level of compression: fast, as the disk is seldom the limit.
-const ZSTD_LEVEL: i32 = 3;
-
 /// What the directory that an export needs for itself begins with.
 const PLACE: &str = ".fanfold-export";
-
-/// How the name of a file ends until all are whole.
-const UNFINISHED: &str = ".new";
 
 /// 2000-01-01T00:00:00Z, where stamps begin, in Unix milliseconds.
 const STAMP_ZERO_UNIX_MS: i64 = 946_684_800_000;
@@ -526,62 +522,6 @@ fn entry_line(entry: &Entry, key: Option<&bytes::Bytes>, spaces: &BTreeMap<Space
         payload,
         payload_base64,
     }
-}
-
-/// A compressed file that is being written, or standard output.
-struct OutFile {
-    path: PathBuf,
-    sink: Sink,
-}
-
-enum Sink {
-    Packed(zstd::Encoder<'static, BufWriter<Hashed>>),
-    Stdout(BufWriter<io::Stdout>),
-}
-
-impl OutFile {
-    fn create(out: &Path, name: &str) -> Result<Self, ExportError> {
-        if out == Path::new(STDOUT) {
-            let sink = Sink::Stdout(BufWriter::new(io::stdout()));
-            return Ok(Self { path: out.to_owned(), sink });
-        }
-        let path = out.join(format!("{name}.zst"));
-        let create = || {
-            std::fs::create_dir_all(out)?;
-            zstd::Encoder::new(BufWriter::new(Hashed::new(File::create(unfinished(&path))?)), ZSTD_LEVEL)
-        };
-        match create() {
-            Ok(encoder) => Ok(Self { path, sink: Sink::Packed(encoder) }),
-            Err(source) => Err(ExportError::Write { path, source }),
-        }
-    }
-
-    fn write(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), ExportError> {
-        let written = match &mut self.sink {
-            Sink::Packed(sink) => write(sink),
-            Sink::Stdout(sink) => write(sink),
-        };
-        written.map_err(|source| ExportError::Write { path: self.path.clone(), source })
-    }
-
-    /// Makes the file durable, and answers the name that it is to get, and what was written.
-    fn finish(self) -> Result<Option<(String, Written)>, ExportError> {
-        let Self { path, sink } = self;
-        let finish = || match sink {
-            Sink::Stdout(mut sink) => sink.flush().map(|()| None),
-            Sink::Packed(sink) => {
-                sink.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.finish().map(Some)
-            }
-        };
-        let written = finish().map_err(|source| ExportError::Write { path: path.clone(), source })?;
-        Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()).zip(written))
-    }
-}
-
-fn unfinished(path: &Path) -> PathBuf {
-    let mut new = path.as_os_str().to_owned();
-    new.push(UNFINISHED);
-    new.into()
 }
 
 #[cfg(test)]
