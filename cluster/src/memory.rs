@@ -84,8 +84,8 @@ pub(crate) fn log_within(log: LogOptions, memory_bytes: u64, partitions: u16) ->
     }
 }
 
-/// The settings of each of a node's `partitions` that keeps within `memory_bytes` (0: without a budget). A partition that merges
-/// does not flush, and one that restarts replays its log, so both have bounds too.
+/// The settings of each of a node's `partitions` that keeps within `memory_bytes` (0: without a budget). One that restarts replays its
+/// log, so that has a bound too.
 pub(crate) fn within(disk: &DiskOptions, memory_bytes: u64, partitions: u16) -> DiskOptions {
     let partitions = u64::from(partitions.max(1));
     let least = disk.snapshot_log_bytes.min(SNAPSHOT_SHARE_BYTES_MIN);
@@ -99,6 +99,7 @@ pub(crate) fn within(disk: &DiskOptions, memory_bytes: u64, partitions: u16) -> 
     let table = of_partition / TABLES_OF_PARTITION;
     let files = FileSettings {
         table_bytes: disk.files.table_bytes.min(table.max(TABLE_BYTES_MIN)),
+        unflushed_bytes_max: disk.files.unflushed_bytes_max.min(2 * table.max(TABLE_BYTES_MIN)),
         cache_bytes: disk.files.cache_bytes.min(table),
         segment_bytes_max: disk.files.segment_bytes_max.min(share.max(SEGMENT_BYTES_MIN)),
         cut_bytes_max: disk
@@ -136,8 +137,9 @@ mod tests {
     fn the_tables_of_all_partitions_fit_into_their_part() {
         for (memory_bytes, partitions) in [(64 << 20, 16), (1 << 30, 64), (16 << 30, 16)] {
             let disk = within(&DiskOptions::default(), memory_bytes, partitions);
-            let FileSettings { table_bytes, cache_bytes, segment_bytes_max, cut_bytes_max } = disk.files;
-            let tables = u64::from(partitions) * (2 * table_bytes + cache_bytes);
+            let FileSettings { unflushed_bytes_max, cache_bytes, segment_bytes_max, cut_bytes_max, .. } =
+                disk.files;
+            let tables = u64::from(partitions) * (unflushed_bytes_max + cache_bytes);
             assert!(tables <= memory_bytes / TABLES_PART, "{tables} of {memory_bytes}");
             assert!(u64::from(partitions) * disk.snapshot_log_bytes <= memory_bytes / TABLES_PART);
             assert!(segment_bytes_max <= memory_bytes / TABLES_PART);

@@ -41,6 +41,7 @@ impl Default for DiskOptions {
     fn default() -> Self {
         let files = FileSettings {
             table_bytes: 32 << 20,
+            unflushed_bytes_max: 128 << 20,
             segment_bytes_max: 512 << 20,
             cache_bytes: 32 << 20,
             cut_bytes_max: 16 << 20,

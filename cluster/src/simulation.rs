@@ -116,6 +116,7 @@ impl Replica {
     pub async fn keep_up(&self, files: &FileSettings) -> Result<(), FileError> {
         let group = self.handle.group();
         let turn = group.turn().await;
+        while group.flush(files).await? {}
         while let Some(work) = group.change(|machine| crate::raft::Machine::file_work(machine, files)).await {
             group.work(&turn, work).await?;
         }

@@ -1,7 +1,7 @@
 //! Owns the upkeep of a group's files beside its applies: segments are written and merged, snapshots taken, and the log let
 //! go behind them.
 //!
-//! - One task does the work of a group, one piece after the other.
+//! - One task does the work of a group, one piece after the other; it flushes beside that.
 //! - A snapshot is due when the log behind the newest has become larger than the threshold and than half of what that
 //!   snapshot wrote or than what is replayed in a second or two, when this group is who pins the oldest part of a log that is too
 //!   large, or larger than the snapshots of all would leave it, or when it would free much of the disk. Who has rested for a
@@ -10,15 +10,21 @@
 //! - A full disk is no failure: the reserve is given up for two snapshots, which let the log go; else the work is tried again
 //!   later, and nothing that was there is touched before.
 
+mod flushes;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanfold_storage::log::{GroupId, GroupUsage, Log};
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+
+use flushes::run_flushes;
 
 use crate::blocking::blocking;
 use crate::memory::Pressure;
@@ -161,7 +167,17 @@ impl<M: Machine> Upkeep<M> {
     }
 
     /// Works until it is stopped; what is under way then is finished first.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
+        let flushes = run_flushes(self.group.clone(), self.means.clone(), stop.clone());
+        tokio::select! {
+            biased;
+            () = self.work(stop) => {}
+            // Who flushes is not waited for, and does not end what is under way.
+            () = flushes.then(|()| pending()) => {}
+        }
+    }
+
+    async fn work(mut self, stop: CancellationToken) {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut retry, mut every) = (RETRY_MIN, LOOK_EVERY);
@@ -286,6 +302,8 @@ impl<M: Machine> Upkeep<M> {
         self.looked_at = None;
         let (mut worked, mut waits) = (false, false);
         loop {
+            // One, for there may always be another one.
+            worked |= self.flush(&turn, &settings).await?;
             let unmerged = FileSettings { segment_bytes_max: 0, ..settings };
             let mut work = self.group.change(|machine| machine.file_work(&unmerged)).await;
             let mut merging = None;
@@ -322,10 +340,20 @@ impl<M: Machine> Upkeep<M> {
         if !stop.is_cancelled() && self.is_snapshot_due() {
             return self.snapshot(&turn).await;
         }
-        if !waits {
+        if !waits && !worked {
             self.looked_at = applied;
         }
         Ok(())
+    }
+
+    /// Flushes the next of what is due; false if there was nothing.
+    async fn flush(&self, turn: &Turn, settings: &FileSettings) -> Result<bool, FileError> {
+        let flushed = self.group.flush(settings).await;
+        if let Err(error) = &flushed {
+            self.group.change(|machine| machine.note_failed(error)).await;
+            self.group.remove_failed(turn).await;
+        }
+        flushed
     }
 
     /// Takes a snapshot.

@@ -32,6 +32,7 @@ use crate::world::{NodeClock, World, lock};
 /// Small, so that segments, snapshots and merges come soon.
 const FILES: FileSettings = FileSettings {
     table_bytes: 8 << 10,
+    unflushed_bytes_max: 16 << 10,
     segment_bytes_max: 64 << 10,
     cache_bytes: 8 << 10,
     cut_bytes_max: 2 << 10,

@@ -66,6 +66,7 @@ fn options(world: &Arc<World>, node: usize) -> NodeOptions {
     options.disk = DiskOptions {
         files: FileSettings {
             table_bytes: 16 << 10,
+            unflushed_bytes_max: 32 << 10,
             segment_bytes_max: 128 << 10,
             cache_bytes: 16 << 10,
             cut_bytes_max: 2 << 10,

@@ -139,6 +139,7 @@ impl Node {
             ..DiskOptions::default().files
         };
         let turn = self.group.turn().await;
+        while self.group.flush(&settings).await.map_err(|_| Failed)? {}
         while let Some(work) = self.group.change(|machine| machine.file_work(&settings)).await {
             self.group.work(&turn, work).await.map_err(|_| Failed)?;
         }

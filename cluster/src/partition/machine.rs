@@ -10,15 +10,18 @@ use fanfold_storage::codec::{Encoded, Malformed, Reader};
 use fanfold_storage::command::{Command, Outcome, decode_batch};
 use fanfold_storage::ids::{PartitionId, Stamp};
 use fanfold_storage::partition::{
-    Applying, CutBucket, Dropped, MergePolicy, Partition, Restoring, TIMELINES_SECTION, renumber_timelines,
+    Applying, CutBucket, Dropped, FlushWork, MergePolicy, Partition, Restoring, TIMELINES_SECTION,
+    renumber_timelines,
 };
 use fanfold_storage::segment::{self, Segment, SegmentError, SegmentInfo, SegmentNumber};
 use fanfold_storage::snapshot::{Listed, Manifest, SnapshotError};
 
 use super::marks::{Mark, Marks};
+use crate::options::DiskOptions;
 use crate::phases::{Phases, RequestPhase};
 use crate::raft::{
     Bucket, Damage, FileError, FileSettings, FileWork, Garbage, GroupFiles, LastBucket, LastWork, Machine,
+    Unflushed,
 };
 
 /// What a committed command came to.
@@ -41,6 +44,8 @@ pub(crate) struct PartitionMachine {
     /// The index of the batch that is being applied, and what that has taken so far.
     applying: (u64, Duration),
     marks: Marks,
+    /// The bounds that flushes go by.
+    flushes: FileSettings,
 }
 
 impl PartitionMachine {
@@ -54,6 +59,7 @@ impl PartitionMachine {
             phases: None,
             applying: (0, Duration::ZERO),
             marks: Marks::default(),
+            flushes: DiskOptions::default().files,
         }
     }
 
@@ -163,7 +169,7 @@ impl Machine for PartitionMachine {
     }
 
     fn cut_work(&mut self) -> Option<FileWork<Self>> {
-        self.flush_work()
+        self.state.cut_flush_work().map(flush)
     }
 
     fn last_bucket(&mut self) -> Option<LastWork> {
@@ -243,10 +249,28 @@ impl Machine for PartitionMachine {
                 Ok(Box::new(|_: &mut Self| Box::new(()) as Garbage))
             }));
         }
-        if self.state.active_timeline_bytes() > settings.table_bytes {
+        self.merge_work(settings)
+    }
+
+    fn unflushed(&self) -> Unflushed {
+        let (active_bytes, frozen_bytes) = self.state.unflushed_timeline_bytes();
+        let is_due = active_bytes > self.flushes.table_bytes || frozen_bytes > 0;
+        if !is_due || self.state().is_none() {
+            Unflushed::Little
+        } else if active_bytes + frozen_bytes > self.flushes.unflushed_bytes_max {
+            Unflushed::TooMuch
+        } else {
+            Unflushed::Due
+        }
+    }
+
+    fn flush_work(&mut self, settings: &FileSettings) -> Option<FileWork<Self>> {
+        self.flushes = *settings;
+        self.state()?;
+        if self.state.unflushed_timeline_bytes().0 > settings.table_bytes {
             self.state.freeze_timelines();
         }
-        self.flush_work().or_else(|| self.merge_work(settings))
+        self.state.flush_work().map(flush)
     }
 
     fn is_damaged(&self) -> bool {
@@ -289,19 +313,6 @@ impl Machine for PartitionMachine {
 }
 
 impl PartitionMachine {
-    /// The oldest table that is to be written to segments.
-    fn flush_work(&mut self) -> Option<FileWork<Self>> {
-        let work = self.state.flush_work()?;
-        Some(Box::new(move |files| {
-            let number = || SegmentNumber(files.snapshots.take_number());
-            let flushed = work.write(&*files.fs, &files.dir, &number, &*files.pace)?;
-            Ok(Box::new(move |machine: &mut Self| {
-                machine.state.install_flush(&flushed);
-                Box::new(flushed) as Garbage
-            }))
-        }))
-    }
-
     /// Segments that are to become one.
     fn merge_work(&mut self, settings: &FileSettings) -> Option<FileWork<Self>> {
         let policy = MergePolicy { segment_bytes_max: settings.segment_bytes_max, ..MergePolicy::default() };
@@ -312,6 +323,18 @@ impl PartitionMachine {
             Ok(Box::new(move |machine: &mut Self| Box::new(machine.state.install_merge(merged)) as Garbage))
         }))
     }
+}
+
+/// Writes a table to segments.
+fn flush(work: FlushWork) -> FileWork<PartitionMachine> {
+    Box::new(move |files| {
+        let number = || SegmentNumber(files.snapshots.take_number());
+        let flushed = work.write(&*files.fs, &files.dir, &number, &*files.pace)?;
+        Ok(Box::new(move |machine: &mut PartitionMachine| {
+            machine.state.install_flush(&flushed);
+            Box::new(flushed) as Garbage
+        }))
+    })
 }
 
 /// A segment as a snapshot lists it.
@@ -342,7 +365,10 @@ pub(crate) fn background(machine: &PartitionMachine, stamp_ms: u64) -> Option<By
 
 #[cfg(test)]
 mod tests {
-    use fanfold_storage::command::encode_batch;
+    use fanfold_storage::command::{Append, Ttl, Write, WriteTag, encode_batch};
+    use fanfold_storage::entry::Audience;
+    use fanfold_storage::ids::{GraphId, Sequence, SessionId, SpaceId, UserId};
+    use fanfold_storage::space::{SpaceDefinition, SpacePolicy};
 
     use super::*;
 
@@ -370,6 +396,51 @@ mod tests {
         assert_eq!(machine.apply(3, &batch), vec![Applied::Damaged]);
         assert!(machine.is_damaged());
         assert_eq!(machine.state_as_is().applied(), 2, "nothing is applied on top");
+    }
+
+    #[test]
+    fn only_what_a_flush_would_change_is_waited_for() {
+        let mut machine = PartitionMachine::new(PartitionId(0), 1);
+        let definition = SpaceDefinition {
+            id: SpaceId(1),
+            name: "posts".into(),
+            graph: GraphId(1),
+            graph_name: "follows".into(),
+            version: 1,
+            policy: SpacePolicy::default(),
+        };
+        let setup = [Command::DefineSpace { definition }, Command::OpenSession].map(|c| c.to_bytes());
+        machine.apply(1, &encode_batch(Stamp(1_000_000), &setup));
+        let post = |machine: &mut PartitionMachine, number| {
+            let item = Append {
+                space: SpaceId(1),
+                owner: UserId(1),
+                author: None,
+                audience: Audience::Public,
+                ttl: Ttl::SpaceDefault,
+                key: None,
+                reference: None,
+                payload: vec![1; 64 << 10].into(),
+            };
+            let sequence = Sequence(number);
+            let tag = WriteTag { session: SessionId(1), sequence, lowest_unanswered: sequence };
+            let append = Command::Write { tag, write: Write::Append { items: vec![item] } };
+            machine.apply(number + 1, &encode_batch(Stamp(1_000_000 + number), &[append.to_bytes()]));
+        };
+        let settings = |table_bytes, unflushed_bytes_max| FileSettings {
+            table_bytes,
+            unflushed_bytes_max,
+            ..DiskOptions::default().files
+        };
+        post(&mut machine, 1);
+        assert!(machine.flush_work(&settings(1 << 20, 0)).is_none());
+        assert_eq!(machine.unflushed(), Unflushed::Little, "the table is not full");
+        assert!(machine.flush_work(&settings(0, 1 << 20)).is_some());
+        assert_eq!(machine.unflushed(), Unflushed::Due);
+        (2..20).for_each(|number| post(&mut machine, number));
+        assert_eq!(machine.unflushed(), Unflushed::TooMuch, "with what is frozen");
+        machine.state.note_damage(SegmentError::Damaged { path: "a".into(), offset: 0, what: "a record" });
+        assert_eq!(machine.unflushed(), Unflushed::Little, "nothing of it goes to disk any more");
     }
 
     #[test]

@@ -82,6 +82,7 @@ impl Node {
         let settings =
             FileSettings { table_bytes: 0, segment_bytes_max: 1 << 20, ..DiskOptions::default().files };
         let turn = self.group.turn().await;
+        while self.group.flush(&settings).await.unwrap() {}
         while let Some(work) = self.group.change(|machine| machine.file_work(&settings)).await {
             self.group.work(&turn, work).await.unwrap();
         }

@@ -142,6 +142,8 @@ pub type FileWork<M> = Box<dyn FnOnce(&GroupFiles) -> Result<Install<M>, FileErr
 pub struct FileSettings {
     /// Bytes of new entries that a partition keeps in memory before they are written to a segment.
     pub table_bytes: u64,
+    /// Bytes of entries that wait in memory to be written to segments, at most, about; applying waits at that.
+    pub unflushed_bytes_max: u64,
     /// Bytes of a segment that is merged with others, at most.
     pub segment_bytes_max: u64,
     /// Bytes of entries that are on disk already and are kept in memory for reads, of each partition.

@@ -1,13 +1,15 @@
 //! Owns what a group keeps on disk beside the log while it runs: snapshots, work on files, and the turns to do either.
 //!
-//! - Whoever works on the files, takes a snapshot or installs one holds the turn.
+//! - Whoever works on the files, takes a snapshot or installs one holds the turn. Who flushes does not, for applying may wait for that,
+//!   and whoever has the turn for applying.
+//! - Nobody removes files while something is flushed.
 //! - What is done under the machine's lock is done on the group's own tasks; threads that give way to others never take it.
 //! - What was begun is finished, whoever stops waiting for it.
 
 use fanfold_storage::segment::SegmentError;
 use fanfold_storage::snapshot::{FileHold, Listed, SnapshotError};
 
-use super::files::{FileError, FileWork, GroupFiles};
+use super::files::{FileError, FileSettings, FileWork, GroupFiles};
 use super::group::{Group, Inner};
 use super::machine::Machine;
 use super::snapshot::{StoredSnapshot, write_cut};
@@ -76,12 +78,39 @@ impl<M: Machine> Group<M> {
         let inner = self.inner.clone();
         let done = finished(async move { inner.shared.work(&inner.files, work).await }).await;
         if done.is_err() {
-            // What was written until then is nobody's, and the disk may be full. Why the work failed is what counts.
-            if let Err(error) = self.prune(turn).await {
-                tracing::warn!(group = self.inner.spec.group.0, %error, "what failed work left could not be removed");
-            }
+            self.remove_failed(turn).await;
         }
         done
+    }
+
+    /// Removes what work wrote that failed: it is nobody's, and the disk may be full. Why the work failed is what counts.
+    pub async fn remove_failed(&self, turn: &Turn) {
+        if let Err(error) = self.prune(turn).await {
+            tracing::warn!(group = self.inner.spec.group.0, %error, "what failed work left could not be removed");
+        }
+    }
+
+    /// Flushes the next of what is due; false if there was nothing.
+    pub async fn flush(&self, settings: &FileSettings) -> Result<bool, FileError> {
+        let (inner, settings) = (self.inner.clone(), *settings);
+        let flushed = async move {
+            let _flushing = inner.shared.flushing.lock().await;
+            let work = inner.shared.keep_up(|state| state.machine.flush_work(&settings)).await;
+            let Some(work) = work else { return Ok(false) };
+            inner.shared.work(&inner.files, work).await?;
+            Ok(true)
+        };
+        finished(flushed).await
+    }
+
+    /// Waits until something is to be flushed.
+    pub async fn wait_flush_due(&self) {
+        self.inner.shared.wait_flush_due().await;
+    }
+
+    /// Says whether somebody flushes what is due from now on: whoever applies waits for that while much is.
+    pub fn set_flushed(&self, is_flushed: bool) {
+        self.inner.shared.set_flushed(is_flushed);
     }
 
     /// Takes a snapshot beside the applies; when it is durable, the log goes up to the one before, and then the files
@@ -187,6 +216,7 @@ impl<M: Machine> Group<M> {
     pub async fn prune(&self, turn: &Turn) -> Result<(), FileError> {
         self.check(turn);
         let snapshots = self.inner.files.snapshots.clone();
+        let _flushing = self.inner.shared.flushing.lock().await;
         // Whoever could make other files has no turn.
         let in_use = self.inner.shared.read().machine.files_in_use();
         beside(move || Ok(snapshots.prune(&|name| in_use.iter().any(|(used, _)| used == name))?)).await?;

@@ -101,7 +101,20 @@ pub trait Machine: Send + Sync + 'static {
         Err(SnapshotError::Foreign { path: path.to_owned() })
     }
 
-    /// Work on files that is due, beside snapshots.
+    /// How much of the state is in memory until it is flushed. Asked between pieces of applying, under the write lock.
+    fn unflushed(&self) -> Unflushed {
+        Unflushed::Little
+    }
+
+    /// The next work of bringing that to disk, if it is due by these settings, which count from now on.
+    fn flush_work(&mut self, _settings: &FileSettings) -> Option<FileWork<Self>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Other work on files that is due, beside snapshots.
     fn file_work(&mut self, _settings: &FileSettings) -> Option<FileWork<Self>>
     where
         Self: Sized,
@@ -131,6 +144,17 @@ pub trait Machine: Send + Sync + 'static {
     fn damage(&self) -> Option<Damage> {
         None
     }
+}
+
+/// How much is to be flushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unflushed {
+    /// Nothing has to be done.
+    Little,
+    /// So much that it is to be flushed.
+    Due,
+    /// So much that nothing is to be applied before some of it was.
+    TooMuch,
 }
 
 /// Why a state is not to be trusted.
@@ -208,8 +232,14 @@ pub(super) struct Shared<M: Machine> {
     is_broken: AtomicBool,
     /// Held by those who apply while they give way.
     filling: tokio::sync::Mutex<()>,
-    /// Tells who applies that a cut took a step, or ended.
-    cut_steps: Notify,
+    /// Tells who applies that a cut took a step or ended, that something was flushed, or that nobody flushes any more.
+    steps: Notify,
+    /// Tells who flushes that there is something.
+    flush_due: Notify,
+    /// Whether somebody flushes what is due, so that who applies may wait for that.
+    is_flushed: AtomicBool,
+    /// Held by who flushes, and by who must not meet files that are nobody's yet.
+    pub flushing: tokio::sync::Mutex<()>,
 }
 
 /// Marks a state as broken that is left by a panic. One that is changed while a panic elsewhere unwinds is whole.
@@ -243,7 +273,10 @@ impl<M: Machine> Shared<M> {
             times: ApplyClock::default(),
             is_broken,
             filling: tokio::sync::Mutex::default(),
-            cut_steps: Notify::new(),
+            steps: Notify::new(),
+            flush_due: Notify::new(),
+            is_flushed: AtomicBool::new(false),
+            flushing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -310,7 +343,7 @@ impl<M: Machine> Shared<M> {
             (change(state), begun.elapsed())
         });
         self.times.count_held(held);
-        self.cut_steps.notify_waiters();
+        self.steps.notify_waiters();
         changed
     }
 
@@ -320,19 +353,45 @@ impl<M: Machine> Shared<M> {
         self.filling.lock().await
     }
 
-    /// Waits, before anything more is applied, until the cut under way, if there is one, holds less than it may. It does not wait for
-    /// what is applied, so this ends.
-    pub async fn cut_catches_up(&self)
+    /// Whether nothing more is to be applied before [`catches_up`](Self::catches_up). Tells who flushes what there is for that.
+    pub fn must_wait(&self, machine: &mut M) -> bool
+    where
+        M: Machine,
+    {
+        let unflushed = machine.unflushed();
+        if unflushed != Unflushed::Little {
+            self.flush_due.notify_one();
+        }
+        let is_flushed = || self.is_flushed.load(Ordering::Relaxed);
+        machine.cut_holds_too_much() || unflushed == Unflushed::TooMuch && is_flushed()
+    }
+
+    /// Waits, before anything more is applied, until the cut under way, if there is one, holds less than it may, and what is to be
+    /// flushed is less than it may be. Neither waits for what is applied, so this ends.
+    pub async fn catches_up(&self)
     where
         M: Machine,
     {
         loop {
-            let stepped = self.cut_steps.notified();
-            if !self.change(|state| state.machine.cut_holds_too_much()) {
+            let stepped = self.steps.notified();
+            if !self.change(|state| self.must_wait(&mut state.machine)) {
                 return;
             }
             stepped.await;
         }
+    }
+
+    /// Waits until something is to be flushed.
+    pub async fn wait_flush_due(&self) {
+        self.flush_due.notified().await;
+    }
+
+    /// Says whether somebody flushes from now on.
+    pub fn set_flushed(&self, is_flushed: bool) {
+        self.is_flushed.store(is_flushed, Ordering::Relaxed);
+        // Whoever looked before is waiting now.
+        let _looked = self.state.write();
+        self.steps.notify_waiters();
     }
 
     /// Does work on files on a thread that gives way, and installs what came of it on this one.

@@ -57,7 +57,7 @@ pub use in_process::InProcessTransport;
 pub use keep::Turn;
 pub use log_store::{LogStoreError, READ_BYTES_MAX};
 pub use look::{Look, look};
-pub use machine::{Bucket, Damage, LastBucket, LastWork, Machine};
+pub use machine::{Bucket, Damage, LastBucket, LastWork, Machine, Unflushed};
 pub use members::{CAUGHT_UP_ENTRIES, GroupMembers};
 pub(crate) use message::is_heartbeat;
 pub use note::{check as check_note, write as write_note};

@@ -42,6 +42,7 @@ impl<M: Machine> Group<M> {
         // From here on nothing of it reaches the log: Raft hands over its last records before it has stopped.
         self.shutdown().await;
         let _turn = self.turn().await;
+        let _flushing = self.inner.shared.flushing.lock().await;
         let (log, files, spec) = (self.inner.log.clone(), self.files(), &self.inner.spec);
         let GroupFiles { fs, dir, pace, fills, .. } = files.clone();
         let directory = GroupDirectory { fs, dir, pace, fills };

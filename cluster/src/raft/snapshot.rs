@@ -173,9 +173,11 @@ async fn write_buckets<M: Machine>(
         writer = beside(put).await?;
     }
     // What the state refers to is durable before the snapshot that says so.
+    let flushing = shared.flushing.lock().await;
     while let Some(work) = shared.keep_up(|state| state.machine.cut_work()).await {
         shared.work(files, work).await?;
     }
+    drop(flushing);
     let last = shared.keep_up(|state| state.machine.last_bucket()).await.ok_or(FileError::Damaged)?;
     let pace = files.pace.clone();
     beside(move || {

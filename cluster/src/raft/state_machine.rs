@@ -3,7 +3,8 @@
 //! - Each Raft entry is applied under the write lock in short pieces, between which readers are let in, then announced,
 //!   then answered: whoever gets an answer finds its effect. openraft takes snapshots on the same task, so never in
 //!   the middle of an entry.
-//! - Whoever would change more than a cut may save waits until the cut has caught up, which waits for nothing that is applied.
+//! - Whoever would change more than a cut may save, or add to more than may wait to be flushed, waits for the cut or the flush, which
+//!   wait for nothing that is applied.
 //! - Snapshots are taken beside it ([`snapshot`](super::snapshot)); openraft is offered what is on disk.
 
 use std::io;
@@ -55,21 +56,21 @@ impl<M: Machine> StateMachine<M> {
     }
 
     /// Applies a batch in short pieces, so that neither readers nor the thread's other tasks wait for all of it. The second: whether
-    /// the next has to wait for a cut.
+    /// the next has to wait.
     async fn apply_batch(&self, index: u64, batch: &[u8]) -> (M::Outcome, bool) {
         let (mut work, mut goes_on, mut waits) = self.shared.apply(|state| {
             let mut work = state.machine.begin(index, batch);
             let goes_on = state.machine.go_on(&mut work);
-            (work, goes_on, state.machine.cut_holds_too_much())
+            (work, goes_on, self.shared.must_wait(&mut state.machine))
         });
         while goes_on {
             tokio::task::yield_now().await;
             if waits {
-                self.shared.cut_catches_up().await;
+                self.shared.catches_up().await;
             }
             (goes_on, waits) = self
                 .shared
-                .apply(|state| (state.machine.go_on(&mut work), state.machine.cut_holds_too_much()));
+                .apply(|state| (state.machine.go_on(&mut work), self.shared.must_wait(&mut state.machine)));
         }
         (M::finish(work), waits)
     }
@@ -88,7 +89,7 @@ impl<M: Machine> StateMachine<M> {
             while goes_on {
                 goes_on = shared.apply(|state| state.machine.go_on(&mut work));
             }
-            let waits = shared.change(|state| state.machine.cut_holds_too_much());
+            let waits = shared.change(|state| shared.must_wait(&mut state.machine));
             (M::finish(work), waits)
         });
         applied.await.map_err(io::Error::other)
@@ -138,7 +139,7 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
                 responder.send(reply);
             }
             if waits {
-                self.shared.cut_catches_up().await;
+                self.shared.catches_up().await;
             }
         }
         Ok(())

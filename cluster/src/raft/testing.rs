@@ -26,6 +26,11 @@ pub(crate) struct Notebook {
     pub panics_at_work: bool,
     /// Lines that may come while a cut is under way, until the next has to wait.
     pub cut_lines_max: Option<usize>,
+    /// Lines that may wait to be flushed, until the next has to wait; none: nothing is flushed.
+    pub unflushed_max: Option<usize>,
+    flushed: usize,
+    /// Whether flushes fail.
+    pub fails_to_flush: bool,
     /// Where the steps of cuts were taken and where works on files were installed.
     pub kept_up_on: Vec<ThreadId>,
 }
@@ -107,6 +112,32 @@ impl Machine for Notebook {
                 Box::new(std::mem::replace(&mut machine.lines, lines)) as Garbage
             }))
         })
+    }
+
+    fn unflushed(&self) -> Unflushed {
+        match (self.unflushed_max, self.lines.len() - self.flushed) {
+            (None, _) | (_, 0) => Unflushed::Little,
+            (Some(most), lines) if lines > most => Unflushed::TooMuch,
+            _ => Unflushed::Due,
+        }
+    }
+
+    /// Takes as long as the pace says.
+    fn flush_work(&mut self, _settings: &FileSettings) -> Option<FileWork<Self>> {
+        let (lines, fails) = (self.lines.len(), self.fails_to_flush);
+        if self.unflushed_max.is_none() || lines == self.flushed {
+            return None;
+        }
+        Some(Box::new(move |files| {
+            (files.pace)(1);
+            if fails {
+                return Err(FileError::Stopped);
+            }
+            Ok(Box::new(move |notebook: &mut Self| {
+                notebook.flushed = lines;
+                Box::new(()) as Garbage
+            }))
+        }))
     }
 
     fn file_work(&mut self, _settings: &FileSettings) -> Option<FileWork<Self>> {

@@ -1,15 +1,21 @@
+use std::sync::mpsc;
 use std::time::Duration;
 
 use fanfold_storage::fs::FaultFs;
 
 use super::*;
 use crate::raft::testing::{GROUP, Notebook, line, memory_directory, open_memory_log, open_single};
-use crate::raft::{Formation, Group};
+use crate::raft::{Formation, Group, GroupDirectory, Pace};
 
 async fn group_with_means() -> (Group<Notebook>, UpkeepMeans) {
+    group_at_pace(Arc::new(|_| {})).await
+}
+
+async fn group_at_pace(pace: Pace) -> (Group<Notebook>, UpkeepMeans) {
     let disk = FaultFs::new();
     let log = open_memory_log(&disk);
-    let group = open_single(memory_directory(&disk), &log, Formation::New).await.unwrap();
+    let directory = GroupDirectory { pace, ..memory_directory(&disk) };
+    let group = open_single(directory, &log, Formation::New).await.unwrap();
     let means = UpkeepMeans {
         log,
         options: Arc::new(DiskOptions::default()),
@@ -70,4 +76,97 @@ async fn who_has_rested_behind_much_of_the_log_takes_a_snapshot_sooner() {
     pass(2 * REST).await;
     upkeep.step(&stop).await.unwrap();
     assert_eq!(group.newest_snapshot().unwrap().manifest.index, newest);
+}
+
+/// A group at which two lines may wait to be flushed, and whose flushes, asked for on the one channel, go on by the other.
+async fn flushed_slowly() -> (Group<Notebook>, UpkeepMeans, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let ((ask, asked), (allow, allowed)) = (mpsc::channel(), mpsc::channel());
+    let allowed = Mutex::new(allowed);
+    let pace = move |_| {
+        // Once nobody asks any more everything goes on.
+        let _ = ask.send(()).map(|()| allowed.lock().recv());
+    };
+    let (group, means) = group_at_pace(Arc::new(pace)).await;
+    group.change(|notebook| notebook.unflushed_max = Some(2)).await;
+    (group, means, asked, allow)
+}
+
+async fn is_asked(asked: &mpsc::Receiver<()>) {
+    while asked.try_recv().is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Whether a line is answered at once.
+async fn takes_a_line(group: &Group<Notebook>) -> bool {
+    tokio::time::timeout(Duration::from_millis(200), group.propose(line("a line"))).await.is_ok()
+}
+
+#[tokio::test]
+async fn applying_waits_for_a_flush_and_for_nobody_who_has_the_turn() {
+    let (group, means, asked, allow) = flushed_slowly().await;
+    // Nobody flushes: nobody is waited for.
+    for _ in 0..4 {
+        assert!(takes_a_line(&group).await);
+    }
+    let stop = CancellationToken::new();
+    let flushes = tokio::spawn(run_flushes(group.clone(), means, stop.clone()));
+    let _turn = group.turn().await;
+    is_asked(&asked).await;
+    assert!(takes_a_line(&group).await, "nothing says yet that flushes succeed");
+    allow.send(()).unwrap();
+    for _ in 0..2 {
+        is_asked(&asked).await;
+        while takes_a_line(&group).await {}
+        let waits_at = group.applied_index();
+        assert!(!takes_a_line(&group).await);
+        assert_eq!(group.applied_index(), waits_at);
+        allow.send(()).unwrap();
+        let mut applied = group.watch_applied();
+        let goes_on = applied.wait_for(|index| *index > waits_at);
+        tokio::time::timeout(Duration::from_secs(60), goes_on).await.expect("it was flushed").unwrap();
+    }
+    // Who stops flushing is waited for no longer.
+    is_asked(&asked).await;
+    while takes_a_line(&group).await {}
+    stop.cancel();
+    drop((asked, allow));
+    flushes.await.unwrap();
+    for _ in 0..4 {
+        assert!(takes_a_line(&group).await);
+    }
+}
+
+#[tokio::test]
+async fn a_flush_that_fails_holds_nobody_up_until_one_succeeds_again() {
+    let (group, means, asked, allow) = flushed_slowly().await;
+    let stop = CancellationToken::new();
+    let flushes = tokio::spawn(run_flushes(group.clone(), means, stop.clone()));
+    assert!(takes_a_line(&group).await);
+    is_asked(&asked).await;
+    group.change(|notebook| notebook.fails_to_flush = true).await;
+    assert!(takes_a_line(&group).await);
+    allow.send(()).unwrap();
+    // The next one is to fail, and the one after it is not.
+    is_asked(&asked).await;
+    group.change(|notebook| notebook.fails_to_flush = false).await;
+    while takes_a_line(&group).await {}
+    allow.send(()).unwrap();
+    let mut waits = 0;
+    while !takes_a_line(&group).await {
+        waits += 1;
+        assert!(waits < 100, "a failed flush is waited for");
+    }
+    for _ in 0..4 {
+        assert!(takes_a_line(&group).await);
+    }
+    is_asked(&asked).await;
+    assert!(takes_a_line(&group).await);
+    allow.send(()).unwrap();
+    is_asked(&asked).await;
+    while takes_a_line(&group).await {}
+    assert!(!takes_a_line(&group).await);
+    stop.cancel();
+    drop((asked, allow));
+    flushes.await.unwrap();
 }

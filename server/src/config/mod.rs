@@ -385,6 +385,7 @@ impl Config {
         DiskOptions {
             files: FileSettings {
                 table_bytes: self.table_bytes,
+                unflushed_bytes_max: UNFLUSHED_TABLES_MAX.saturating_mul(self.table_bytes),
                 cache_bytes: self.cache_bytes,
                 segment_bytes_max: self.segment_bytes_max,
                 ..DiskOptions::default().files
@@ -471,6 +472,9 @@ fn check_advertised(key: &'static str, value: &str) -> Result<(), ConfigError> {
     }
     Err(ConfigError::Advertised { key, value: value.to_owned() })
 }
+
+/// So many tables of a partition may wait in memory, the one that is written to included.
+const UNFLUSHED_TABLES_MAX: u64 = 4;
 
 /// The longest name of a zone.
 const ZONE_CHARS_MAX: usize = 64;

@@ -31,6 +31,11 @@ impl Cut {
         self.stamp
     }
 
+    /// Whether tables of it are to be flushed.
+    pub(super) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// What was dead in a table that it waits for.
     pub(super) fn dead_of(&self, table: &Arc<Table>) -> Option<&Marks> {
         self.waiting.iter().find(|(waiting, _)| Arc::ptr_eq(waiting, table)).map(|(_, dead)| dead)

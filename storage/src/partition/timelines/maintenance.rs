@@ -72,6 +72,12 @@ impl Partition {
         self.timelines.flush_work(self.stamp)
     }
 
+    /// The same of those that a cut waits for.
+    pub fn cut_flush_work(&self) -> Option<FlushWork> {
+        // They are older than all others.
+        self.timelines.cut.as_ref().filter(|cut| cut.waits()).and_then(|_| self.flush_work())
+    }
+
     /// Takes a flushed table's segments. The table stays as a cache of them.
     pub fn install_flush(&mut self, flushed: &Flushed) {
         self.timelines.install_flush(flushed);
@@ -100,9 +106,11 @@ impl Partition {
         Dropped { tables, ..Dropped::default() }
     }
 
-    /// Bytes of the entries that no flush was asked for yet.
-    pub fn active_timeline_bytes(&self) -> u64 {
-        self.timelines.active.memory() as u64
+    /// Bytes of memory of what is not flushed: of the table that is written to, and of those that are frozen.
+    pub fn unflushed_timeline_bytes(&self) -> (u64, u64) {
+        let frozen = self.timelines.frozen.iter().rev().take_while(|frozen| !frozen.flushed);
+        let frozen_bytes = frozen.map(|frozen| frozen.table.memory() as u64).sum();
+        (self.timelines.active.memory() as u64, frozen_bytes)
     }
 
     /// The cached tables, the oldest first: when each was flushed, and its bytes of memory.
