@@ -13,12 +13,12 @@
 mod flushes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanfold_storage::log::{GroupId, GroupUsage, Log};
 use futures_util::FutureExt;
+use futures_util::future::join;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -168,13 +168,9 @@ impl<M: Machine> Upkeep<M> {
 
     /// Works until it is stopped; what is under way then is finished first.
     pub async fn run(self, stop: CancellationToken) {
-        let flushes = run_flushes(self.group.clone(), self.means.clone(), stop.clone());
-        tokio::select! {
-            biased;
-            () = self.work(stop) => {}
-            // Who flushes is not waited for, and does not end what is under way.
-            () = flushes.then(|()| pending()) => {}
-        }
+        let ends = stop.child_token();
+        let flushes = run_flushes(self.group.clone(), self.means.clone(), ends.clone());
+        join(self.work(stop).inspect(|()| ends.cancel()), flushes).await;
     }
 
     async fn work(mut self, stop: CancellationToken) {
@@ -302,6 +298,7 @@ impl<M: Machine> Upkeep<M> {
         self.looked_at = None;
         let (mut worked, mut waits) = (false, false);
         loop {
+            let settings = self.means.pressure.settings(self.means.options.files);
             // One, for there may always be another one.
             worked |= self.flush(&turn, &settings).await?;
             let unmerged = FileSettings { segment_bytes_max: 0, ..settings };
@@ -349,8 +346,7 @@ impl<M: Machine> Upkeep<M> {
     /// Flushes the next of what is due; false if there was nothing.
     async fn flush(&self, turn: &Turn, settings: &FileSettings) -> Result<bool, FileError> {
         let flushed = self.group.flush(settings).await;
-        if let Err(error) = &flushed {
-            self.group.change(|machine| machine.note_failed(error)).await;
+        if flushed.is_err() {
             self.group.remove_failed(turn).await;
         }
         flushed

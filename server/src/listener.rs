@@ -30,6 +30,9 @@ const FAREWELLS_MAX: usize = 64;
 /// The largest payload that any space may allow, in bytes.
 const PAYLOAD_BYTES_MAX: u32 = 1 << 20;
 
+/// This part of a memory budget is for requests and answers under way.
+const REQUESTS_PART: u64 = 8;
+
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) node: Arc<Node>,
@@ -49,6 +52,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(node: Arc<Node>, config: Config, metrics: Arc<Metrics>) -> Self {
+        let config = Config { node_bytes_max: node_bytes_max(&config), ..config };
         let hot = HotCounts::new(node.partitions());
         node.phases().call_slow(Duration::from_millis(config.slow_request_ms));
         Self {
@@ -64,6 +68,13 @@ impl Shared {
             is_stopping: AtomicBool::new(false),
         }
     }
+}
+
+/// Bytes of requests and answers under way, of all connections: with a memory budget at most a part of that.
+fn node_bytes_max(config: &Config) -> u32 {
+    let Config { node_bytes_max, memory_bytes, frame_bytes_max, .. } = *config;
+    let part = u32::try_from(memory_bytes / REQUESTS_PART).unwrap_or(u32::MAX).max(frame_bytes_max);
+    if memory_bytes == 0 { node_bytes_max } else { node_bytes_max.min(part) }
 }
 
 /// The limits that clients are told.
@@ -159,4 +170,15 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     shared.metrics.connections.inc();
     connection::serve(stream, &shared).await;
     shared.metrics.connections.dec();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_under_way_have_a_part_of_the_budget() {
+        let most = |memory_bytes| node_bytes_max(&Config { memory_bytes, ..Config::default() });
+        assert_eq!([0, 64 << 30, 1 << 30, 1 << 20].map(most), [256 << 20, 256 << 20, 128 << 20, 4 << 20]);
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use tokio::sync::watch;
+
 use super::TABLE_BYTES_MIN;
 use super::judge::Verdict;
 use crate::raft::FileSettings;
@@ -16,7 +18,7 @@ pub(crate) struct Pressure {
     budget_bytes: u64,
     resident_bytes: AtomicU64,
     /// Tables are to be flushed early.
-    flushes_early: AtomicBool,
+    flushes_early: watch::Sender<bool>,
     is_over: AtomicBool,
     refuses: AtomicBool,
 }
@@ -29,10 +31,15 @@ impl Pressure {
 
     /// What the work on files goes by now.
     pub fn settings(&self, files: FileSettings) -> FileSettings {
-        if !self.flushes_early.load(Ordering::Relaxed) {
+        if !*self.flushes_early.borrow() {
             return files;
         }
         FileSettings { table_bytes: early_table_bytes(files), cache_bytes: 0, ..files }
+    }
+
+    /// Tells when tables are to be flushed early, and when no longer.
+    pub fn watch_early(&self) -> watch::Receiver<bool> {
+        self.flushes_early.subscribe()
     }
 
     /// Whether writes that make memory grow are refused in what this node leads.
@@ -63,7 +70,7 @@ impl Pressure {
     }
 
     pub(super) fn flush_early(&self, early: bool) {
-        self.flushes_early.store(early, Ordering::Relaxed);
+        self.flushes_early.send_if_modified(|flushes_early| std::mem::replace(flushes_early, early) != early);
     }
 }
 

@@ -240,16 +240,8 @@ impl Machine for PartitionMachine {
     fn file_work(&mut self, settings: &FileSettings) -> Option<FileWork<Self>> {
         self.state()?;
         self.state.bound_cuts(settings.cut_bytes_max as usize);
-        let (expired, cached) =
-            (self.state.drop_expired_segments(), self.state.drop_cached_tables(settings.cache_bytes));
-        if expired.segments().len() + cached.tables() > 0 {
-            // To free them takes long; that is all there is to do.
-            return Some(Box::new(move |_| {
-                drop((expired, cached));
-                Ok(Box::new(|_: &mut Self| Box::new(()) as Garbage))
-            }));
-        }
-        self.merge_work(settings)
+        let expired = self.state.drop_expired_segments();
+        if expired.segments().is_empty() { self.merge_work(settings) } else { Some(free(expired)) }
     }
 
     fn unflushed(&self) -> Unflushed {
@@ -270,7 +262,8 @@ impl Machine for PartitionMachine {
         if self.state.unflushed_timeline_bytes().0 > settings.table_bytes {
             self.state.freeze_timelines();
         }
-        self.state.flush_work().map(flush)
+        let cached = self.state.drop_cached_tables(settings.cache_bytes);
+        if cached.tables() > 0 { Some(free(cached)) } else { self.state.flush_work().map(flush) }
     }
 
     fn is_damaged(&self) -> bool {
@@ -325,6 +318,14 @@ impl PartitionMachine {
     }
 }
 
+/// Frees what takes long to free; that is all there is to do.
+fn free(dropped: Dropped) -> FileWork<PartitionMachine> {
+    Box::new(move |_| {
+        drop(dropped);
+        Ok(Box::new(|_: &mut PartitionMachine| Box::new(()) as Garbage))
+    })
+}
+
 /// Writes a table to segments.
 fn flush(work: FlushWork) -> FileWork<PartitionMachine> {
     Box::new(move |files| {
@@ -367,10 +368,13 @@ pub(crate) fn background(machine: &PartitionMachine, stamp_ms: u64) -> Option<By
 mod tests {
     use fanfold_storage::command::{Append, Ttl, Write, WriteTag, encode_batch};
     use fanfold_storage::entry::Audience;
-    use fanfold_storage::ids::{GraphId, Sequence, SessionId, SpaceId, UserId};
+    use fanfold_storage::fs::FaultFs;
+    use fanfold_storage::ids::{EntryId, GraphId, Sequence, SessionId, SpaceId, UserId};
+    use fanfold_storage::log::GroupId;
     use fanfold_storage::space::{SpaceDefinition, SpacePolicy};
 
     use super::*;
+    use crate::raft::testing::memory_directory;
 
     #[test]
     fn a_committed_batch_that_does_not_decode_stops_service() {
@@ -398,11 +402,13 @@ mod tests {
         assert_eq!(machine.state_as_is().applied(), 2, "nothing is applied on top");
     }
 
-    #[test]
-    fn only_what_a_flush_would_change_is_waited_for() {
+    const SPACE: SpaceId = SpaceId(1);
+
+    /// One with a space and a session.
+    fn with_a_space() -> PartitionMachine {
         let mut machine = PartitionMachine::new(PartitionId(0), 1);
         let definition = SpaceDefinition {
-            id: SpaceId(1),
+            id: SPACE,
             name: "posts".into(),
             graph: GraphId(1),
             graph_name: "follows".into(),
@@ -411,36 +417,81 @@ mod tests {
         };
         let setup = [Command::DefineSpace { definition }, Command::OpenSession].map(|c| c.to_bytes());
         machine.apply(1, &encode_batch(Stamp(1_000_000), &setup));
-        let post = |machine: &mut PartitionMachine, number| {
-            let item = Append {
-                space: SpaceId(1),
-                owner: UserId(1),
-                author: None,
-                audience: Audience::Public,
-                ttl: Ttl::SpaceDefault,
-                key: None,
-                reference: None,
-                payload: vec![1; 64 << 10].into(),
-            };
-            let sequence = Sequence(number);
-            let tag = WriteTag { session: SessionId(1), sequence, lowest_unanswered: sequence };
-            let append = Command::Write { tag, write: Write::Append { items: vec![item] } };
-            machine.apply(number + 1, &encode_batch(Stamp(1_000_000 + number), &[append.to_bytes()]));
+        machine
+    }
+
+    /// Applies the session's next write.
+    fn write(machine: &mut PartitionMachine, number: u64, write: Write) {
+        let sequence = Sequence(number);
+        let tag = WriteTag { session: SessionId(1), sequence, lowest_unanswered: sequence };
+        let command = Command::Write { tag, write };
+        machine.apply(number + 1, &encode_batch(Stamp(1_000_000 + number), &[command.to_bytes()]));
+    }
+
+    /// Appends 64 KiB.
+    fn post(machine: &mut PartitionMachine, number: u64) {
+        let item = Append {
+            space: SPACE,
+            owner: UserId(1),
+            author: None,
+            audience: Audience::Public,
+            ttl: Ttl::SpaceDefault,
+            key: None,
+            reference: None,
+            payload: vec![1; 64 << 10].into(),
         };
-        let settings = |table_bytes, unflushed_bytes_max| FileSettings {
-            table_bytes,
-            unflushed_bytes_max,
-            ..DiskOptions::default().files
-        };
+        write(machine, number, Write::Append { items: vec![item] });
+    }
+
+    fn bounds(table_bytes: u64, unflushed_bytes_max: u64, cache_bytes: u64) -> FileSettings {
+        FileSettings { table_bytes, unflushed_bytes_max, cache_bytes, ..DiskOptions::default().files }
+    }
+
+    #[test]
+    fn only_what_a_flush_would_change_is_waited_for() {
+        let mut machine = with_a_space();
         post(&mut machine, 1);
-        assert!(machine.flush_work(&settings(1 << 20, 0)).is_none());
+        assert!(machine.flush_work(&bounds(1 << 20, 0, 0)).is_none());
         assert_eq!(machine.unflushed(), Unflushed::Little, "the table is not full");
-        assert!(machine.flush_work(&settings(0, 1 << 20)).is_some());
+        assert!(machine.flush_work(&bounds(0, 1 << 20, 0)).is_some());
         assert_eq!(machine.unflushed(), Unflushed::Due);
-        (2..20).for_each(|number| post(&mut machine, number));
+        (2..17).for_each(|number| post(&mut machine, number));
         assert_eq!(machine.unflushed(), Unflushed::TooMuch, "with what is frozen");
         machine.state.note_damage(SegmentError::Damaged { path: "a".into(), offset: 0, what: "a record" });
         assert_eq!(machine.unflushed(), Unflushed::Little, "nothing of it goes to disk any more");
+    }
+
+    #[test]
+    fn a_table_of_which_everything_was_deleted_is_not_waited_for() {
+        let mut machine = with_a_space();
+        assert!(machine.flush_work(&bounds(0, 0, 0)).is_none());
+        post(&mut machine, 1);
+        assert_eq!(machine.unflushed(), Unflushed::TooMuch);
+        let id = machine.state.timeline(SPACE, UserId(1), EntryId::MAX, 1).entries[0].id;
+        write(&mut machine, 2, Write::Delete { space: SPACE, owner: UserId(1), id });
+        assert!(machine.flush_work(&bounds(0, 0, 0)).is_none());
+        assert_eq!(machine.unflushed(), Unflushed::Little);
+    }
+
+    #[test]
+    fn cached_tables_give_way_where_tables_are_flushed() {
+        let disk = FaultFs::new();
+        let (files, _) = memory_directory(&disk).files(GroupId(1)).unwrap();
+        let mut machine = with_a_space();
+        let flush = |machine: &mut PartitionMachine, settings: &FileSettings| {
+            let work = machine.flush_work(settings)?;
+            drop(work(&files).unwrap()(machine));
+            Some(machine.state.cached_tables().count())
+        };
+        let (keeps, keeps_none) = (bounds(0, 1 << 30, 1 << 30), bounds(0, 1 << 30, 0));
+        for number in 1..3 {
+            post(&mut machine, number);
+            assert_eq!(flush(&mut machine, &keeps), Some(number as usize));
+            assert_eq!(flush(&mut machine, &keeps), None);
+        }
+        assert_eq!(flush(&mut machine, &keeps_none), Some(0));
+        assert_eq!(flush(&mut machine, &keeps_none), None);
+        assert_eq!(machine.state.timeline(SPACE, UserId(1), EntryId::MAX, 9).entries.len(), 2);
     }
 
     #[test]

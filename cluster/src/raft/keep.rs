@@ -90,15 +90,18 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    /// Flushes the next of what is due; false if there was nothing.
+    /// Flushes the next of what is due; false if there was nothing. The machine takes note if that fails.
     pub async fn flush(&self, settings: &FileSettings) -> Result<bool, FileError> {
         let (inner, settings) = (self.inner.clone(), *settings);
         let flushed = async move {
             let _flushing = inner.shared.flushing.lock().await;
             let work = inner.shared.keep_up(|state| state.machine.flush_work(&settings)).await;
             let Some(work) = work else { return Ok(false) };
-            inner.shared.work(&inner.files, work).await?;
-            Ok(true)
+            let done = inner.shared.work(&inner.files, work).await;
+            if let Err(error) = &done {
+                inner.shared.keep_up(|state| state.machine.note_failed(error)).await;
+            }
+            done.map(|()| true)
         };
         finished(flushed).await
     }
@@ -215,12 +218,15 @@ impl<M: Machine> Group<M> {
     /// Removes the files that nothing needs.
     pub async fn prune(&self, turn: &Turn) -> Result<(), FileError> {
         self.check(turn);
-        let snapshots = self.inner.files.snapshots.clone();
-        let _flushing = self.inner.shared.flushing.lock().await;
-        // Whoever could make other files has no turn.
-        let in_use = self.inner.shared.read().machine.files_in_use();
-        beside(move || Ok(snapshots.prune(&|name| in_use.iter().any(|(used, _)| used == name))?)).await?;
-        Ok(())
+        let inner = self.inner.clone();
+        let pruned = async move {
+            let _flushing = inner.shared.flushing.lock().await;
+            // Whoever could make other files has no turn.
+            let in_use = inner.shared.read().machine.files_in_use();
+            let snapshots = inner.files.snapshots.clone();
+            beside(move || Ok(snapshots.prune(&|name| in_use.iter().any(|(used, _)| used == name))?)).await
+        };
+        finished(pruned).await.map(drop)
     }
 }
 

@@ -169,6 +169,8 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
     /// because a log that contradicts the snapshot must not come back behind it.
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         self.log.settled().await.map_err(io::Error::other)?;
+        // What comes of a flush is of the state that is replaced.
+        let _flushing = self.shared.flushing.lock().await;
         let (shared, files, current, meta) =
             (self.shared.clone(), self.files.clone(), self.current.clone(), meta.clone());
         let installed = filling(move || {

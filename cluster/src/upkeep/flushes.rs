@@ -21,6 +21,7 @@ impl<M: Machine> Drop for Flushed<'_, M> {
 /// Flushes what is due until it is stopped.
 pub(super) async fn run_flushes<M: Machine>(group: Group<M>, means: UpkeepMeans, stop: CancellationToken) {
     let mut flushed = None;
+    let mut early = means.pressure.watch_early();
     loop {
         let settings = means.pressure.settings(means.options.files);
         match group.flush(&settings).await {
@@ -34,6 +35,7 @@ pub(super) async fn run_flushes<M: Machine>(group: Group<M>, means: UpkeepMeans,
                     () = stop.cancelled() => return,
                     () = std::future::ready(()), if goes_on => {}
                     () = group.wait_flush_due() => {}
+                    Ok(()) = early.changed() => {}
                 }
             }
             Err(error) => {
@@ -46,7 +48,6 @@ pub(super) async fn run_flushes<M: Machine>(group: Group<M>, means: UpkeepMeans,
                     return means.ended.panicked(group.id());
                 }
                 // The upkeep meets the same, says so, and makes room.
-                group.change(|machine| machine.note_failed(&error)).await;
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(RETRY_MIN) => {}

@@ -5,7 +5,7 @@ use fanfold_storage::fs::FaultFs;
 
 use super::*;
 use crate::raft::testing::{GROUP, Notebook, line, memory_directory, open_memory_log, open_single};
-use crate::raft::{Formation, Group, GroupDirectory, Pace};
+use crate::raft::{Formation, Group, GroupDirectory, Pace, Unflushed};
 
 async fn group_with_means() -> (Group<Notebook>, UpkeepMeans) {
     group_at_pace(Arc::new(|_| {})).await
@@ -110,9 +110,12 @@ async fn applying_waits_for_a_flush_and_for_nobody_who_has_the_turn() {
         assert!(takes_a_line(&group).await);
     }
     let stop = CancellationToken::new();
-    let flushes = tokio::spawn(run_flushes(group.clone(), means, stop.clone()));
-    let _turn = group.turn().await;
+    let turn = group.turn().await;
+    let upkeep = tokio::spawn(Upkeep::new(group.clone(), means).run(stop.clone()));
     is_asked(&asked).await;
+    // Files that are nobody's yet are not removed.
+    let mut prune = Box::pin(group.prune(&turn));
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut prune).await.is_err());
     assert!(takes_a_line(&group).await, "nothing says yet that flushes succeed");
     allow.send(()).unwrap();
     for _ in 0..2 {
@@ -131,10 +134,31 @@ async fn applying_waits_for_a_flush_and_for_nobody_who_has_the_turn() {
     while takes_a_line(&group).await {}
     stop.cancel();
     drop((asked, allow));
-    flushes.await.unwrap();
+    (&mut prune).await.unwrap();
+    drop(prune);
+    drop(turn);
+    upkeep.await.unwrap();
     for _ in 0..4 {
         assert!(takes_a_line(&group).await);
     }
+}
+
+#[tokio::test]
+async fn a_flush_under_way_is_finished_before_the_upkeep_ends() {
+    let (group, means, asked, allow) = flushed_slowly().await;
+    let stop = CancellationToken::new();
+    let mut upkeep = tokio::spawn(Upkeep::new(group.clone(), means).run(stop.clone()));
+    let turn = group.turn().await;
+    assert!(takes_a_line(&group).await);
+    is_asked(&asked).await;
+    stop.cancel();
+    drop(turn);
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut upkeep).await.is_err());
+    allow.send(()).unwrap();
+    drop((asked, allow));
+    upkeep.await.unwrap();
+    let unflushed = group.read(Machine::unflushed);
+    assert_eq!(unflushed, Unflushed::Little);
 }
 
 #[tokio::test]

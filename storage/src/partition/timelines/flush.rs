@@ -47,7 +47,7 @@ impl FlushWork {
     /// it takes as long as the disk does.
     ///
     /// # Errors
-    /// A segment could not be written. The files made so far are nobody's; the table is still to be flushed.
+    /// A segment could not be written. The files made so far are removed, as far as that can be done; the table is still to be flushed.
     pub fn write(
         self,
         fs: &dyn FileSystem,
@@ -66,18 +66,40 @@ impl FlushWork {
             let window = entry.expiry.map(|expiry| windows.place(Some(expiry)));
             groups.entry(window).or_default().push(entry);
         }
-        let mut segments = Vec::with_capacity(groups.len());
-        for group in groups.into_values() {
-            let mut writer = SegmentWriter::create(fs, dir, number(), pace)?;
-            let mut expiries = Expiries::default();
-            for entry in group {
-                writer.add(entry)?;
-                expiries.add(entry.expiry, record_bytes(entry));
+        let mut numbers = Vec::with_capacity(groups.len());
+        let segments = groups.into_values().map(|group| {
+            numbers.push(number());
+            write_segment(group, fs, dir, numbers[numbers.len() - 1], pace)
+        });
+        let segments = match segments.collect() {
+            Ok(segments) => segments,
+            Err(error) => {
+                // Whoever tries again writes them anew, and the disk may be full.
+                for number in numbers {
+                    let _left_over = fs.remove(&dir.join(number.file_name()));
+                }
+                return Err(error);
             }
-            segments.push(Held::written(Segment::open(fs, dir, &writer.finish()?)?, &expiries));
-        }
+        };
         Ok(Flushed { table: self.table, stamp: self.stamp, dead: self.dead, segments })
     }
+}
+
+/// Writes entries to one segment.
+fn write_segment(
+    entries: Vec<&Entry>,
+    fs: &dyn FileSystem,
+    dir: &Path,
+    number: SegmentNumber,
+    pace: Pace<'_>,
+) -> Result<Held, SegmentError> {
+    let mut writer = SegmentWriter::create(fs, dir, number, pace)?;
+    let mut expiries = Expiries::default();
+    for entry in entries {
+        writer.add(entry)?;
+        expiries.add(entry.expiry, record_bytes(entry));
+    }
+    Ok(Held::written(Segment::open(fs, dir, &writer.finish()?)?, &expiries))
 }
 
 impl Flushed {

@@ -106,11 +106,14 @@ impl Partition {
         Dropped { tables, ..Dropped::default() }
     }
 
-    /// Bytes of memory of what is not flushed: of the table that is written to, and of those that are frozen.
+    /// Bytes of memory of what is not flushed: of the table that is written to, and of those that are frozen. A table without entries
+    /// counts nothing, for a flush would change nothing.
     pub fn unflushed_timeline_bytes(&self) -> (u64, u64) {
+        let Table { entries, .. } = &self.timelines.active;
+        let active_bytes = if entries.len() == 0 { 0 } else { self.timelines.active.memory() as u64 };
         let frozen = self.timelines.frozen.iter().rev().take_while(|frozen| !frozen.flushed);
         let frozen_bytes = frozen.map(|frozen| frozen.table.memory() as u64).sum();
-        (self.timelines.active.memory() as u64, frozen_bytes)
+        (active_bytes, frozen_bytes)
     }
 
     /// The cached tables, the oldest first: when each was flushed, and its bytes of memory.

@@ -1,6 +1,7 @@
 //! What changes while a table is flushed or segments are merged.
 
 use super::*;
+use crate::fs::PowerLoss;
 
 /// What is done to one entry each, and what must be there of it afterwards: version, payload, expiry.
 type Left = Option<(u32, &'static [u8], Option<Stamp>)>;
@@ -207,6 +208,28 @@ fn a_work_of_timelines_that_were_replaced_changes_nothing() {
     assert_eq!(store.live(id), None);
     assert_eq!(store.timelines.segments.len(), 3);
     assert_eq!(store.timeline(1).len(), 1);
+}
+
+#[test]
+fn a_flush_that_fails_leaves_no_files() {
+    for syncs in 0..4 {
+        let mut store = Store::new();
+        for ttl_ms in [None, Some(HOUR_MS), Some(100 * HOUR_MS)] {
+            store.append(1, ttl_ms, vec![1; 10_000]);
+        }
+        let files = || store.fs.list(Store::dir()).unwrap();
+        let before = files();
+        store.timelines.freeze();
+        let work = || store.timelines.flush_work(store.stamp).unwrap();
+        let write = |work: FlushWork| work.write(&store.fs, Store::dir(), &|| store.number(), &|_| {});
+        store.fs.fail_sync_after(syncs, PowerLoss::KeepAll);
+        let failed = write(work()).is_err();
+        assert_eq!(failed, syncs < 3, "there are three windows");
+        assert_eq!(files().len() - before.len(), if failed { 0 } else { 3 });
+        let flushed = if failed { write(work()).unwrap() } else { continue };
+        store.timelines.install_flush(&flushed);
+        assert_eq!(store.timeline(1).len(), 3);
+    }
 }
 
 /// A cut is of one log index: what is applied behind it will be applied again.
