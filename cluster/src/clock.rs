@@ -247,11 +247,17 @@ impl Stamps {
     }
 
     /// Takes note of a stamp that was applied, in milliseconds of log time: no later stamp is below it.
+    ///
+    /// It may be old: who leads nothing gives no stamps for hours, and what others gave says nothing about now.
     pub fn raise(&self, applied_ms: u64) {
         let mut state = self.lock();
         state.used_ms = state.used_ms.max(applied_ms);
-        if applied_ms > state.last_ms {
-            state.anchor(applied_ms, self.clock.monotonic_ms());
+        let now_monotonic_ms = self.clock.monotonic_ms();
+        let elapsed_ms = now_monotonic_ms.saturating_sub(state.anchor_monotonic_ms);
+        if applied_ms > state.anchor_ms + elapsed_ms {
+            state.anchor(applied_ms, now_monotonic_ms);
+        } else {
+            state.last_ms = state.last_ms.max(applied_ms);
         }
     }
 
@@ -477,6 +483,24 @@ mod tests {
         assert_eq!(stamps.now(), 100_000_600);
         stamps.raise(7);
         assert_eq!(stamps.now(), 100_000_600);
+    }
+
+    /// Another node led meanwhile, and this one looked at its clock for none of that time.
+    #[test]
+    fn a_stamp_of_a_while_ago_is_no_jump_of_the_clock() {
+        let (clock, stamps) = stamps(0);
+        clock.advance(Duration::from_secs(3_600));
+        stamps.raise(100_002_000);
+        assert_eq!((stamps.now(), stamps.held()), (103_600_000, None));
+        // Nor while a jump is held, which it neither ends nor moves.
+        clock.jump(HOUR_MS);
+        assert_eq!(stamps.held(), Some(HOUR_MS));
+        clock.advance(Duration::from_secs(60));
+        stamps.raise(103_650_000);
+        assert_eq!((stamps.now(), stamps.held()), (103_660_000, Some(HOUR_MS)));
+        // One from the future counts at once.
+        stamps.raise(103_700_000);
+        assert_eq!(stamps.now(), 103_700_000);
     }
 
     #[test]

@@ -92,6 +92,12 @@ pub fn is_settled(data_dir: &Path) -> bool {
     has_begun && !matches!(dir.peek(), Ok(Some(stored)) if !stored.founded)
 }
 
+/// The cluster that the directory belongs to, if it does and says so.
+pub fn cluster_of(data_dir: &Path) -> Option<u128> {
+    let stored = DataDir::at(data_dir).peek().ok().flatten();
+    stored.filter(|stored| stored.founded).map(|stored| stored.identity.cluster_id)
+}
+
 /// A data directory, locked or not.
 #[derive(Debug)]
 pub(crate) struct DataDir {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use fanfold_client::{Client, init_cluster};
+use fanfold_client::{Client, ClusterId, init_cluster};
 use fanfold_protocol::frame::Frame;
 use fanfold_protocol::handshake::{Hello, Limits};
 use fanfold_protocol::message::{ChangeRefusal, InitCluster, NodeState, Request, Response};
@@ -205,6 +205,20 @@ impl Lobby {
         self.stop.cancel();
         self.task.await.ok()
     }
+}
+
+/// The cluster of which another node is that is asked once, and that node's address, if it is not `own`.
+pub(crate) async fn other_cluster(search: &Search, own: ClusterId) -> Option<String> {
+    let others = search.join.iter().chain(&search.form).filter(|address| **address != search.own);
+    let asked = others.map(async |address| {
+        let ask = async {
+            let client = Client::builder(address.as_str()).deadline(PROBE_TIMEOUT).connect().await?;
+            client.cluster().await
+        };
+        let view = timeout(PROBE_TIMEOUT, ask).await.ok()?.ok()?;
+        (view.cluster != own).then(|| address.clone())
+    });
+    futures_util::future::join_all(asked).await.into_iter().flatten().next()
 }
 
 /// Asks the others until there is a cluster, or there is to be one.

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfold_client::ClusterId;
 use fanfold_cluster::clock::{Clock, SystemClock};
 use fanfold_cluster::{Node, NodeFailure, NodeOptions, OpenError, Start};
 use fanfold_storage::log::{LogError, LogOptions};
@@ -19,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Config, ConfigError, ms};
 use crate::http::Http;
 use crate::listener::{Listener, Shared, limits};
-use crate::lobby::{Formed, Lobby, Search};
+use crate::lobby::{self, Formed, Lobby, Search};
 use crate::metrics::Metrics;
 
 /// Why a server did not start or stop.
@@ -118,8 +119,9 @@ impl Server {
         };
         // A node that does not open leaves no port behind.
         let unopened = http_stop.clone().drop_guard();
+        let search = Search { own: advertise, join: config.join.clone(), form: config.form.clone() };
+        check_cluster(&config, &search).await?;
         let (socket, node) = if must_look(&config) {
-            let search = Search { own: advertise, join: config.join.clone(), form: config.form.clone() };
             tracing::info!(%address, join = ?search.join, form = ?search.form, "waiting for a cluster");
             let lobby = Lobby::open(socket, limits(&config));
             open_from(lobby, &search, options, &engine).await?
@@ -180,6 +182,15 @@ impl Server {
 fn must_look(config: &Config) -> bool {
     let is_to_look = !config.join.is_empty() || !config.form.is_empty();
     is_to_look && !fanfold_cluster::identity::is_settled(&config.data_dir)
+}
+
+/// Refuses a directory of another cluster than those have, as far as they answer, whom the node is told to join.
+async fn check_cluster(config: &Config, search: &Search) -> Result<(), OpenError> {
+    let Some(own) = fanfold_cluster::identity::cluster_of(&config.data_dir) else { return Ok(()) };
+    match lobby::other_cluster(search, ClusterId(own)).await {
+        Some(address) => Err(OpenError::OtherCluster { data_dir: config.data_dir.clone(), own, address }),
+        None => Ok(()),
+    }
 }
 
 /// What a node is made of is spawned where it is opened.

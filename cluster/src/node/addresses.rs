@@ -169,6 +169,16 @@ async fn are_left(host: &Host, peers: &PeerNetwork, own: &ListensAt) -> bool {
     join_all(holders.map(|(node, _)| has_left(peers, node, own))).await.into_iter().all(|has_left| has_left)
 }
 
+/// What the address of a node begins with that gave it up and has no other one yet.
+const MOVED: &str = "moved:";
+
+/// Whether nobody can reach a node where the catalog says that it listens: it gave that up, and another one has where it listens now.
+pub(super) fn has_moved(state: &CatalogState, node: u64) -> bool {
+    let is_moved =
+        |record: &NodeRecord| record.address.starts_with(MOVED) || record.peer_address.starts_with(MOVED);
+    state.nodes.get(&node).is_some_and(is_moved)
+}
+
 /// Whether a node has left these addresses of this one.
 async fn has_left(peers: &PeerNetwork, node: u64, own: &ListensAt) -> bool {
     match peers.call(node, PeerCall::Control(body(&Control::Addresses)), ANSWER_WAIT).await {
@@ -190,7 +200,7 @@ async fn vacate(host: &Host, facts: &NodeFacts) {
     let Some(record) = state.nodes.get(&host.node) else { return };
     // Nobody can take it for an address.
     let nowhere = |known: &str, now: &str| {
-        if known == now || known.is_empty() { known.to_owned() } else { format!("moved:node-{}", host.node) }
+        if known == now || known.is_empty() { known.to_owned() } else { format!("{MOVED}node-{}", host.node) }
     };
     let vacant = NodeFacts {
         address: nowhere(&record.address, &facts.address),

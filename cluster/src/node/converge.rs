@@ -14,6 +14,7 @@ use fanfold_storage::log::GroupId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::addresses::has_moved;
 use super::member::{Member, Step};
 use super::survey::{Settled, Survey};
 use crate::catalog::ReplicaRecord;
@@ -167,12 +168,16 @@ pub(super) async fn run(
             course.note(now, metrics.applied_index);
             let has_room = whereabouts.has_room(&members.voters);
             let can_lead = |replica: ReplicaId| match members.voters.get(&replica) {
+                Some(at) if replica == own => !is_damaged && !has_moved(&state, node_of(at)),
                 _ if replica == own => !is_damaged,
                 Some(at) => {
                     let record = ReplicaRecord { replica: replica.0, node: node_of(at) };
                     // Who answers nothing need not wait for somebody who answers at once.
                     let keeps_up = is_damaged || course.keeps_up(now, survey.applied(group, &record));
-                    has_room && keeps_up && can_lead(&whereabouts, &survey, group, &record)
+                    has_room
+                        && keeps_up
+                        && !has_moved(&state, record.node)
+                        && can_lead(&whereabouts, &survey, group, &record)
                 }
                 None => false,
             };

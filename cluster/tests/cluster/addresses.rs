@@ -137,3 +137,26 @@ async fn nodes_swap_their_addresses_for_clients_one_after_the_other() {
         cluster.agree("where clients find the node", |view| view.nodes.iter().any(is_there)).await;
     }
 }
+
+/// Nobody reaches it where the catalog says that it is: what it led others lead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_at_the_address_of_one_that_is_down_leads_nothing() {
+    let mut cluster = Cluster::of(3, 3).await;
+    cluster.whole().await;
+    cluster.stop(1).await;
+    cluster.stop(3).await;
+    cluster.swap(1, 3);
+    cluster.start(3).await;
+    let leads_nothing = |known: &fanfold_cluster::view::NodeView| {
+        known.node == 3 && known.address.starts_with("moved:") && known.leads == 0
+    };
+    let is_led = |view: &fanfold_cluster::view::ClusterView| {
+        view.nodes.iter().any(leads_nothing) && view.nodes.iter().any(|node| node.node == 2 && node.leads > 3)
+    };
+    cluster.agree("the other one leads everything", is_led).await;
+    cluster.start(1).await;
+    for node in [1, 3] {
+        is_known_at_its_address(&cluster, node).await;
+    }
+    cluster.whole().await;
+}

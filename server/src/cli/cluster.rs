@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use fanfold_client::{
-    ClusterChange, ClusterNode, ClusterView, GroupHealth, GroupName, GroupView, InitCluster, NodeState,
-    ReplicaRole, ReplicaView,
+    ByNode, ClusterChange, ClusterNode, ClusterView, GroupHealth, GroupName, GroupView, InitCluster, NodeId,
+    NodeState, NodeStatus, ReplicaRole, ReplicaView,
 };
 use fanfold_cluster::catalog::REPLICAS_MAX;
 use fanfold_cluster::survivor::{survive, withdraw};
@@ -261,8 +261,8 @@ pub(super) async fn run(args: ClusterArgs) -> Result<(), CliError> {
             remote.output.show(|| view_json(&view), || view_text(&view))
         }
         ClusterCommand::Health { remote } => {
-            let view = view(&remote).await?;
-            let problems = problems(&view);
+            let (view, statuses) = seen(&remote).await?;
+            let problems: Vec<_> = problems(&view).into_iter().chain(held_clocks(&statuses)).collect();
             remote.output.show(
                 || json!({ "healthy": problems.is_empty(), "problems": problems }),
                 || if problems.is_empty() { "healthy".to_owned() } else { problems.join("\n") },
@@ -310,6 +310,33 @@ pub(super) async fn view(remote: &Remote) -> Result<ClusterView, CliError> {
     seen.ok_or(CliError::Cancelled)
 }
 
+/// How long a node has to say how it is; which ones are silent the others know.
+const STATUS_WAIT: Duration = Duration::from_secs(2);
+
+/// The cluster as a node sees it, and what the nodes say of themselves.
+async fn seen(remote: &Remote) -> Result<(ClusterView, ByNode<NodeStatus>), CliError> {
+    let mut seen = None;
+    let look = async |client: &fanfold_client::Client| {
+        let view = client.cluster().await.map_err(|error| remote.failed(error))?;
+        let statuses = client.statuses().deadline(remote.deadline.min(STATUS_WAIT)).await;
+        seen = Some((view, statuses.map_err(|error| remote.failed(error))?));
+        Ok(())
+    };
+    remote.with_client(look).await?;
+    seen.ok_or(CliError::Cancelled)
+}
+
+/// Whose stamps do not follow the wall clock.
+fn held_clocks(statuses: &ByNode<NodeStatus>) -> impl Iterator<Item = String> {
+    let held = |(node, status): &(NodeId, Result<NodeStatus, _>)| {
+        let ms = status.as_ref().ok()?.clock_held_ms?;
+        Some(format!(
+            "node {node} holds its clock, which jumped by {ms} ms; if it is right now, `fanfold clock accept`, see ClockHeld in RUNBOOK.md"
+        ))
+    };
+    statuses.iter().filter_map(held)
+}
+
 /// What is wrong, a line each.
 pub(super) fn problems(view: &ClusterView) -> Vec<String> {
     let silent = view.nodes.iter().filter(|node| node.state != NodeState::Removed && !node.is_alive);
@@ -355,7 +382,9 @@ fn unfit(node: &ClusterNode) -> Vec<String> {
     let (id, address) = (node.node, &node.address);
     let said = |is_so: bool, what: &str| is_so.then(|| format!("node {id} at {address} {what}"));
     let slow = node.is_disk_slow && !node.is_disk_full;
+    let moved = node.address.starts_with("moved:") || node.peer_address.starts_with("moved:");
     [
+        said(moved, "listens where the cluster knows another node, and leads nothing; start it with addresses of its own"),
         said(node.is_clock_off, "has a clock that is off, and leads nothing; see ClockSkew in RUNBOOK.md"),
         said(slow, "has a disk that does not get on, and leads nothing; see DiskStalled in RUNBOOK.md"),
         said(node.is_disk_full, "has no room for its log; make some on the disk of its data directory"),

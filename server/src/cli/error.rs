@@ -22,6 +22,9 @@ pub enum CliError {
     /// The node could not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The node is no node of its cluster any more.
+    #[error("{0}")]
+    Removed(fanfold_cluster::NodeFailure),
     /// The node failed while it ran, and the process has to end.
     #[error("the node failed: {0}; nothing that was answered is lost, start it again once the cause is gone")]
     Failed(fanfold_cluster::NodeFailure),

@@ -68,10 +68,11 @@ fn refused_connection(error: &fanfold_client::Error, named: &str) -> Option<io::
     }
 }
 
-/// Whether a call failed because another node is not there than the one that was named.
+/// Whether a call failed because another node is not there than the one that was named, or because that one waited for others.
 fn is_of_others(error: &fanfold_client::Error) -> bool {
     let fanfold_client::Error::DeadlineExceeded { last: Some(last), .. } = error else { return false };
     matches!(&**last, fanfold_client::Error::Connect { .. })
+        || matches!(last.status(), Some(Status::DeadlineExceeded))
 }
 
 /// What nodes answered, and which did not.

@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::Args;
+use fanfold_cluster::NodeFailure;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -86,7 +87,10 @@ async fn serve(config: Config, engine: Handle) -> Result<(), CliError> {
     tokio::select! {
         _ = interrupt.recv() => info!(signal = "SIGINT", "stopping"),
         _ = terminate.recv() => info!(signal = "SIGTERM", "stopping"),
-        failure = server.failed() => return Err(CliError::Failed(failure)),
+        failure = server.failed() => return Err(match failure {
+            removed @ NodeFailure::Removed { .. } => CliError::Removed(removed),
+            failure => CliError::Failed(failure),
+        }),
     }
     server.stop().await.map_err(CliError::Start)
 }

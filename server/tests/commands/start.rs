@@ -18,6 +18,27 @@ fn second_process_on_a_data_directory_is_refused_by_its_name() {
     place.start(&[]).stop();
 }
 
+/// Row 24 of the promises: whoever was started once before it was told to join has a cluster of its own.
+#[test]
+fn directory_of_another_cluster_than_the_one_to_join_is_refused() {
+    let (place, foreign) = (Place::new(), Place::new());
+    foreign.start(&[]).stop();
+    let node = place.start(&[]);
+    let peers = ["--peer-listen", "127.0.0.1:0"];
+    for told in ["--join", "--form"] {
+        let own = "127.0.0.1:9";
+        let list = if told == "--form" { format!("{own},{}", node.address) } else { node.address.clone() };
+        let arguments = [&[told, &list][..], &["--advertise", own], &peers].concat();
+        let message = failure(&foreign.start_command(&arguments).output().unwrap(), 1);
+        let named = [foreign.data_dir().to_str().unwrap().to_owned(), node.address.clone()];
+        assert!(named.iter().all(|name| message.contains(name)), "{message}");
+        assert!(message.contains("another one") && message.contains("empty data directory"), "{message}");
+    }
+    // Silence is no other cluster.
+    node.stop();
+    foreign.start(&[&["--join", "127.0.0.1:1"][..], &peers].concat()).stop();
+}
+
 #[test]
 fn address_in_use_is_refused_with_the_flag() {
     let place = Place::new();

@@ -124,6 +124,9 @@ async fn find_wrong(tier: Tier, network: Box<dyn Network>, arguments: &[&str]) -
         Checked::default()
     });
     access.wait_drained().await.unwrap();
+    let held = access.client.statuses().await.unwrap().into_iter();
+    let held: Vec<_> = held.filter_map(|(node, said)| Some((node, said.unwrap().clock_held_ms?))).collect();
+    assert!(held.is_empty(), "nobody changed a clock, and it is held: {held:?}");
     run.check().await.unwrap();
     let scans_begun = scans.len();
     wrong.scans = scans.go_on(&access, run.mirror()).await;
