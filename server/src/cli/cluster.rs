@@ -165,7 +165,7 @@ pub(super) fn offline(args: &ClusterArgs) -> Result<(), CliError> {
     let kept: Vec<_> = survival
         .kept
         .iter()
-        .map(|(partition, nodes)| json!({ "partition": partition.0, "nodes": nodes }))
+        .map(|(partition, nodes)| json!({ "partition": partition.0, "nodes": ids(nodes) }))
         .collect();
     let lost: Vec<_> = survival.lost.iter().map(|partition| partition.0).collect();
     let said = || {
@@ -200,8 +200,8 @@ pub(super) fn offline(args: &ClusterArgs) -> Result<(), CliError> {
     output.show(
         || {
             json!({
-                "node": survival.node,
-                "gone": survival.gone,
+                "node": id(survival.node),
+                "gone": ids(&survival.gone),
                 "kept": kept,
                 "lost": lost,
                 "catalog_of_epoch": survival.catalog_of_epoch,
@@ -210,6 +210,11 @@ pub(super) fn offline(args: &ClusterArgs) -> Result<(), CliError> {
         },
         said,
     )
+}
+
+/// Nodes for programs.
+fn ids(nodes: &[u64]) -> Vec<Value> {
+    nodes.iter().map(id).collect()
 }
 
 /// The nodes that are removed, for people.
