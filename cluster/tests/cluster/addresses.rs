@@ -9,6 +9,9 @@ use crate::support::*;
 /// Looks between which a node with a wrong address has made changes of the catalog: enough for it to be refused, and to ask.
 const LOOKS: usize = 10;
 
+/// A leadership that is to return has returned after this.
+const RETURNED_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
+
 async fn is_known_at_its_address(cluster: &Cluster, node: u64) {
     let address = cluster.node(node).peer_address().unwrap().to_string();
     let is_there =
@@ -154,6 +157,12 @@ async fn a_node_at_the_address_of_one_that_is_down_leads_nothing() {
         view.nodes.iter().any(leads_nothing) && view.nodes.iter().any(|node| node.node == 2 && node.leads > 3)
     };
     cluster.agree("the other one leads everything", is_led).await;
+    // Nor do its leaderships return.
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < RETURNED_AFTER {
+        assert!(is_led(&cluster.node(2).view()), "{:#?}", cluster.node(2).view().nodes);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     cluster.start(1).await;
     for node in [1, 3] {
         is_known_at_its_address(&cluster, node).await;
