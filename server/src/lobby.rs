@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use fanfold_client::{Client, ClusterId, init_cluster};
+use fanfold_client::{Client, ClusterId, ClusterView, init_cluster};
 use fanfold_protocol::frame::Frame;
 use fanfold_protocol::handshake::{Hello, Limits};
 use fanfold_protocol::message::{ChangeRefusal, InitCluster, NodeState, Request, Response};
@@ -211,11 +211,7 @@ impl Lobby {
 pub(crate) async fn other_cluster(search: &Search, own: ClusterId) -> Option<String> {
     let others = search.join.iter().chain(&search.form).filter(|address| **address != search.own);
     let asked = others.map(async |address| {
-        let ask = async {
-            let client = Client::builder(address.as_str()).deadline(PROBE_TIMEOUT).connect().await?;
-            client.cluster().await
-        };
-        let view = timeout(PROBE_TIMEOUT, ask).await.ok()?.ok()?;
+        let view = seen_by(address).await?.ok()?;
         (view.cluster != own).then(|| address.clone())
     });
     futures_util::future::join_all(asked).await.into_iter().flatten().next()
@@ -335,12 +331,8 @@ async fn ask(number: u64, address: &str) -> Consent {
 
 /// Asks a node whether it knows a cluster.
 async fn probe(address: &str) -> Probe {
-    let asked = async {
-        let client = Client::builder(address).deadline(PROBE_TIMEOUT).connect().await?;
-        client.cluster().await
-    };
-    match timeout(PROBE_TIMEOUT, asked).await {
-        Ok(Ok(view)) => {
+    match seen_by(address).await {
+        Some(Ok(view)) => {
             let nodes = view.nodes.into_iter().filter(|node| node.state != NodeState::Removed);
             let peers = nodes.map(|node| node.peer_address).filter(|peer| !peer.is_empty());
             let peers: Vec<_> = peers.collect();
@@ -350,13 +342,22 @@ async fn probe(address: &str) -> Probe {
             }
             Probe::Cluster(peers)
         }
-        Ok(Err(error)) if error.status() == Some(&Status::NoCluster) => Probe::NoCluster,
-        Ok(Err(error)) => {
+        Some(Err(error)) if error.status() == Some(&Status::NoCluster) => Probe::NoCluster,
+        Some(Err(error)) => {
             tracing::debug!(%address, %error, "no answer about a cluster");
             Probe::Silent
         }
-        Err(_) => Probe::Silent,
+        None => Probe::Silent,
     }
+}
+
+/// The cluster as a node sees it; none if it says nothing in time.
+async fn seen_by(address: &str) -> Option<Result<ClusterView, fanfold_client::Error>> {
+    let asked = async {
+        let client = Client::builder(address).deadline(PROBE_TIMEOUT).connect().await?;
+        client.cluster().await
+    };
+    timeout(PROBE_TIMEOUT, asked).await.ok()
 }
 
 /// Where foundings are handed in, and what others that are to found a cluster are answered.

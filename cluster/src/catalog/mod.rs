@@ -25,7 +25,7 @@ pub(crate) use distributor::Distributor;
 pub(crate) use handle::CatalogHandle;
 pub(crate) use machine::CatalogMachine;
 pub use nodes::{
-    ClusterSettings, NodeRecord, NodeState, REPAIR_AFTER_MS_DEFAULT, REPLICAS_DEFAULT, REPLICAS_MAX,
+    ClusterSettings, MOVED, NodeRecord, NodeState, REPAIR_AFTER_MS_DEFAULT, REPLICAS_DEFAULT, REPLICAS_MAX,
     ReplicaRecord,
 };
 pub(crate) use nodes::{Edit, NodeFacts, Place};

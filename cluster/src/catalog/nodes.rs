@@ -15,6 +15,9 @@ pub const REPLICAS_DEFAULT: u8 = 3;
 /// The most replicas of a group.
 pub const REPLICAS_MAX: u8 = 7;
 
+/// What the address of a node begins with that gave it up and has no other one yet. Nobody can take it for an address.
+pub const MOVED: &str = "moved:";
+
 /// How long a node may be silent before its replicas go elsewhere, if nothing else is set, in milliseconds.
 pub const REPAIR_AFTER_MS_DEFAULT: u64 = 10 * 60 * 1_000;
 

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::host::Host;
 use super::survey::{Control, body};
-use crate::catalog::{CatalogState, NodeFacts, NodeRecord, NodeState};
+use crate::catalog::{CatalogState, MOVED, NodeFacts, NodeRecord, NodeState};
 use crate::change::ClusterRefusal;
 use crate::error::NodeError;
 use crate::peer::{DialError, HelloRefusal, PeerAnswer, PeerCall, PeerError, PeerNetwork, PeerRefusal};
@@ -169,9 +169,6 @@ async fn are_left(host: &Host, peers: &PeerNetwork, own: &ListensAt) -> bool {
     join_all(holders.map(|(node, _)| has_left(peers, node, own))).await.into_iter().all(|has_left| has_left)
 }
 
-/// What the address of a node begins with that gave it up and has no other one yet.
-const MOVED: &str = "moved:";
-
 /// Whether nobody can reach a node where the catalog says that it listens: it gave that up, and another one has where it listens now.
 pub(super) fn has_moved(state: &CatalogState, node: u64) -> bool {
     let is_moved =
@@ -198,7 +195,6 @@ async fn has_left(peers: &PeerNetwork, node: u64, own: &ListensAt) -> bool {
 async fn vacate(host: &Host, facts: &NodeFacts) {
     let state = host.whereabouts.view.current();
     let Some(record) = state.nodes.get(&host.node) else { return };
-    // Nobody can take it for an address.
     let nowhere = |known: &str, now: &str| {
         if known == now || known.is_empty() { known.to_owned() } else { format!("{MOVED}node-{}", host.node) }
     };
