@@ -155,6 +155,7 @@ mod tests {
             cluster: ClusterId(1),
             by: NodeId(1),
             epoch: 5,
+            feature_level: 2,
             settings: ClusterSettings { replicas: 3, repair_after_ms: 0 },
             nodes: zones.iter().zip(1..).map(node).collect(),
             groups: vec![

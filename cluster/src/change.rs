@@ -168,12 +168,22 @@ pub enum ClusterRefusal {
         node: u64,
     },
     /// The last replica would go.
-    #[error("node {node} has the only voter of {}; move it elsewhere first", name(*partition))]
+    #[error(
+        "node {node} has the only replica of {}, and no other active node is there to take it; start one (`fanfold start --join`), \
+         or undrain one",
+        name(*partition)
+    )]
     LastVoter {
         /// The node.
         node: u64,
         /// The partition; none: the catalog.
         partition: Option<PartitionId>,
+    },
+    /// A node would take its own place.
+    #[error("node {node} cannot take its own place; name the one that was started for it")]
+    Itself {
+        /// The node.
+        node: u64,
     },
     /// Too few nodes would be left.
     #[error(

@@ -154,6 +154,8 @@ struct StampState {
     anchor_ms: u64,
     anchor_monotonic_ms: u64,
     pace: Pace,
+    /// How far the earliest and the latest of the wall clocks that are known are ahead of this one, which is one of them.
+    others_ahead_ms: (i64, i64),
 }
 
 /// What stamps follow.
@@ -179,17 +181,20 @@ impl Stamps {
         let pace = if wall_ms + MARGIN_MS < last_applied_ms { Pace::Held } else { Pace::Wall };
         let last_ms = wall_ms.max(last_applied_ms);
         let (used_ms, anchor_ms) = (last_applied_ms, last_ms);
-        let state = StampState { last_ms, used_ms, anchor_ms, anchor_monotonic_ms, pace };
+        let others_ahead_ms = (0, 0);
+        let state = StampState { last_ms, used_ms, anchor_ms, anchor_monotonic_ms, pace, others_ahead_ms };
         Self { clock, state: Mutex::new(state), is_off: AtomicBool::new(false) }
     }
 
     /// Stops the giving of stamps while the wall clock is not to be believed. When it is again, because it was compared with
     /// others (`is_compared`), stamps go on from it, or from the last one that was used: what was read from the wrong clock
-    /// and used by nobody is forgotten. Without a comparison a jump meanwhile is held like any other.
+    /// and used by nobody is forgotten. Without a comparison a jump meanwhile is held like any other, and of clocks that differ
+    /// the earliest counts that may be right: nothing expires early.
     pub fn set_off(&self, is_off: bool, is_compared: bool) {
         let mut state = self.lock();
         if self.is_off.swap(is_off, Ordering::SeqCst) && !is_off {
             if !is_compared {
+                self.go_on_from_earliest(&mut state);
                 self.step(&mut state);
                 return;
             }
@@ -199,6 +204,39 @@ impl Stamps {
             state.last_ms = state.used_ms;
             state.anchor(wall_ms, self.clock.monotonic_ms());
         }
+    }
+
+    /// Starts again from the earliest of the wall clocks that are known, if that is far behind what stamps were to start from, and
+    /// not before a stamp that was used.
+    fn go_on_from_earliest(&self, state: &mut StampState) {
+        let (wall_ms, now_monotonic_ms) = (log_ms(self.clock.as_ref()), self.clock.monotonic_ms());
+        let start_ms = state.anchor_ms + now_monotonic_ms.saturating_sub(state.anchor_monotonic_ms);
+        let known = [wall_ms, wall_ms.saturating_add_signed(state.others_ahead_ms.0)];
+        let may_be_right = known.into_iter().filter(|known_ms| *known_ms + MARGIN_MS >= state.used_ms);
+        let Some(earliest_ms) = may_be_right.min().filter(|earliest_ms| earliest_ms + MARGIN_MS < start_ms)
+        else {
+            return;
+        };
+        state.last_ms = state.used_ms;
+        state.anchor(earliest_ms, now_monotonic_ms);
+        state.pace = Pace::Wall;
+    }
+
+    /// Takes note of how far the other wall clocks that are known are ahead of this one, in milliseconds.
+    pub fn note_others(&self, ahead_ms: impl IntoIterator<Item = i64>) {
+        let range = |(low, high): (i64, i64), ahead: i64| (low.min(ahead), high.max(ahead));
+        self.lock().others_ahead_ms = ahead_ms.into_iter().fold((0, 0), range);
+    }
+
+    /// What time it may be, in milliseconds of log time, as far as is known here: [`Self::now`], or what the clock that is
+    /// ahead of all shows while this one is not to be believed.
+    pub fn latest(&self) -> u64 {
+        let now_ms = self.now();
+        if self.may_stamp() {
+            return now_ms;
+        }
+        let (_, latest_ahead_ms) = self.lock().others_ahead_ms;
+        now_ms.max(log_ms(self.clock.as_ref()).saturating_add_signed(latest_ahead_ms))
     }
 
     /// The stamp for a batch.
@@ -382,6 +420,20 @@ mod tests {
         assert_eq!((stamps.next_stamp(), stamps.held()), (100_000_000, Some(-HOUR_MS)));
     }
 
+    /// A node comes back with a wrong clock: how long it was away only the others know.
+    #[test]
+    fn who_is_off_may_be_late() {
+        let clock = ManualClock::new(START_UNIX_MS - HOUR_MS);
+        let stamps = Stamps::new(Arc::new(clock.clone()), 99_990_000);
+        clock.advance(Duration::from_secs(1));
+        stamps.note_others([-7, HOUR_MS + 200]);
+        assert_eq!((stamps.now(), stamps.latest()), (99_991_000, 99_991_000), "its clock is believed");
+        stamps.set_off(true, true);
+        assert_eq!((stamps.now(), stamps.latest()), (99_991_000, 100_001_200));
+        stamps.note_others([-5]);
+        assert_eq!(stamps.latest(), 99_991_000);
+    }
+
     /// Row 15 of the promises: a jump is a jump while a node waits for the others' clocks, too.
     #[test]
     fn a_clock_that_jumps_before_it_was_compared_is_held() {
@@ -391,6 +443,36 @@ mod tests {
         clock.advance(Duration::from_secs(2));
         stamps.set_off(false, false);
         assert_eq!((stamps.next_stamp(), stamps.held()), (100_002_000, Some(HOUR_MS)));
+    }
+
+    /// A node starts with a clock that is an hour ahead, and it is set right before the others could be asked.
+    #[test]
+    fn a_start_that_is_taken_back_before_anybody_used_it_expires_nothing() {
+        let clock = ManualClock::new(START_UNIX_MS + HOUR_MS);
+        let stamps = Stamps::new(Arc::new(clock.clone()), 99_990_000);
+        stamps.set_off(true, false);
+        assert_eq!(stamps.now(), 100_000_000 + HOUR_MS as u64, "whoever looks sees it");
+        clock.jump(-HOUR_MS);
+        clock.advance(Duration::from_secs(2));
+        stamps.set_off(false, false);
+        assert_eq!((stamps.next_stamp(), stamps.held()), (100_002_000, None));
+    }
+
+    /// Of two nodes that differ nobody can tell who is right: expiring late is mended by accepting, expiring early is not.
+    #[test]
+    fn who_starts_beside_one_that_is_behind_holds_its_own_time() {
+        let of = |other_ahead_ms: i64| {
+            let (clock, stamps) = stamps(99_990_000);
+            stamps.set_off(true, false);
+            clock.advance(Duration::from_secs(2));
+            stamps.note_others([other_ahead_ms]);
+            stamps.set_off(false, false);
+            (stamps.next_stamp(), stamps.held())
+        };
+        assert_eq!(of(0), (100_002_000, None));
+        assert_eq!(of(HOUR_MS), (100_002_000, None));
+        assert_eq!(of(-5_000), (99_997_000, Some(5_000)), "it may be right");
+        assert_eq!(of(-HOUR_MS), (100_002_000, None), "the log is past that");
     }
 
     /// Row 15 of the promises, forward: nothing may expire early, and the alarm is raised.

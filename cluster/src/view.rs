@@ -11,6 +11,8 @@ pub struct ClusterView {
     pub cluster_id: u128,
     /// The version of the catalog: counts its changes.
     pub epoch: u64,
+    /// What programs have to have, at least, to be in it (R3).
+    pub feature_level: u32,
     /// The number of partitions.
     pub partitions: u16,
     /// What holds for the whole cluster.

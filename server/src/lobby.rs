@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use fanfold_client::{Client, ClusterId, ClusterView, init_cluster};
 use fanfold_protocol::frame::Frame;
 use fanfold_protocol::handshake::{Hello, Limits};
-use fanfold_protocol::message::{ChangeRefusal, InitCluster, NodeState, Request, Response};
+use fanfold_protocol::message::{ChangeRefusal, GroupName, InitCluster, NodeState, Request, Response};
 use fanfold_protocol::{Reply, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -56,13 +56,15 @@ pub(crate) struct Search {
     pub join: Vec<String>,
     /// The first nodes of a cluster that is to be formed.
     pub form: Vec<String>,
+    /// The number of partitions that its configuration names.
+    pub partitions: Option<u16>,
 }
 
 /// What a node does once it waits no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Formed {
-    /// It joins the cluster of the nodes that listen for others at these addresses.
-    Join(Vec<String>),
+    /// It joins the cluster of so many partitions whose nodes listen for others at these addresses.
+    Join { peers: Vec<String>, partitions: usize },
     /// It founds a cluster: as an operator said, or by the list.
     Found(Option<InitCluster>),
 }
@@ -70,8 +72,8 @@ pub(crate) enum Formed {
 /// What another node says.
 #[derive(Debug, PartialEq, Eq)]
 enum Probe {
-    /// It is in a cluster whose nodes listen for others there.
-    Cluster(Vec<String>),
+    /// It is in a cluster of so many partitions whose nodes listen for others there.
+    Cluster { peers: Vec<String>, partitions: usize },
     /// It knows of no cluster.
     NoCluster,
     /// It says nothing, or nothing that helps.
@@ -154,13 +156,17 @@ impl Lobby {
                             return Formed::Found(None);
                         }
                     }
-                    Formed::Join(peers) => {
+                    join @ Formed::Join { .. } => {
                         self.stance.set(Intent::Knows);
-                        return Formed::Join(peers);
+                        return join;
                     }
                 },
                 Some((init, until, reply)) = self.foundings.recv() => {
-                    match self.may_found(search, init.force, until).await {
+                    let allowed = match other_number(search, init) {
+                        Some(refused) => Err(refused),
+                        None => self.may_found(search, init.force, until).await,
+                    };
+                    match allowed {
                         Ok(()) => {
                             self.accepted = Some(reply);
                             return Formed::Found(Some(init));
@@ -207,6 +213,18 @@ impl Lobby {
     }
 }
 
+/// The refusal of an order to found a cluster with another number of partitions than the node's configuration names: it would not
+/// start again with that.
+fn other_number(search: &Search, init: InitCluster) -> Option<Status> {
+    let own = search.partitions.filter(|own| *own != init.partitions)?;
+    let said = format!(
+        "the configuration of this node names {own} partitions, not {asked}: say init with --partitions {own}, or leave the \
+         number out of the configuration",
+        asked = init.partitions
+    );
+    Some(Status::ChangeRefused { refusal: ChangeRefusal::Other, said })
+}
+
 /// The cluster of which another node is that is asked once, and that node's address, if it is not `own`.
 pub(crate) async fn other_cluster(search: &Search, own: ClusterId) -> Option<String> {
     let others = search.join.iter().chain(&search.form).filter(|address| **address != search.own);
@@ -230,9 +248,9 @@ async fn find(search: &Search) -> Formed {
             return Formed::Found(None);
         }
         for (answer, address) in answers.into_iter().zip(&others) {
-            if let Probe::Cluster(peers) = answer {
-                tracing::info!(%address, ?peers, "found a cluster");
-                return Formed::Join(peers);
+            if let Probe::Cluster { peers, partitions } = answer {
+                tracing::info!(%address, ?peers, partitions, "found a cluster");
+                return Formed::Join { peers, partitions };
             }
         }
         next = (next + PROBE_EVERY).max(Instant::now());
@@ -333,6 +351,7 @@ async fn ask(number: u64, address: &str) -> Consent {
 async fn probe(address: &str) -> Probe {
     match seen_by(address).await {
         Some(Ok(view)) => {
+            let partitions = view.groups.iter().filter(|group| group.group != GroupName::Catalog).count();
             let nodes = view.nodes.into_iter().filter(|node| node.state != NodeState::Removed);
             let peers = nodes.map(|node| node.peer_address).filter(|peer| !peer.is_empty());
             let peers: Vec<_> = peers.collect();
@@ -340,7 +359,7 @@ async fn probe(address: &str) -> Probe {
                 tracing::warn!(%address, "that node listens to no others; start it with --peer-listen");
                 return Probe::Silent;
             }
-            Probe::Cluster(peers)
+            Probe::Cluster { peers, partitions }
         }
         Some(Err(error)) if error.status() == Some(&Status::NoCluster) => Probe::NoCluster,
         Some(Err(error)) => {

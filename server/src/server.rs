@@ -42,6 +42,16 @@ pub enum StartError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The cluster to join has another number of partitions.
+    #[error(
+        "the cluster to join has {found} partitions, not {asked}; the number is fixed when a cluster is made, so leave the setting out"
+    )]
+    PartitionsDiffer {
+        /// What the cluster has.
+        found: usize,
+        /// What was asked for.
+        asked: u16,
+    },
     /// The task that answered clients before the node was open has failed.
     #[error("the clients could not be answered while the node waited for its cluster; start it again")]
     Lobby,
@@ -119,7 +129,8 @@ impl Server {
         };
         // A node that does not open leaves no port behind.
         let unopened = http_stop.clone().drop_guard();
-        let search = Search { own: advertise, join: config.join.clone(), form: config.form.clone() };
+        let (join, form) = (config.join.clone(), config.form.clone());
+        let search = Search { own: advertise, join, form, partitions: config.partitions };
         check_cluster(&config, &search).await?;
         let (socket, node) = if must_look(&config) {
             tracing::info!(%address, join = ?search.join, form = ?search.form, "waiting for a cluster");
@@ -208,7 +219,13 @@ async fn open_from(
     engine: &Handle,
 ) -> Result<(TcpListener, Arc<Node>), StartError> {
     let options = match lobby.formed(search).await {
-        Formed::Join(addresses) => NodeOptions { start: Start::Join { addresses }, ..options },
+        Formed::Join { peers, partitions } => {
+            // Before anybody there knows of this node.
+            if let Some(asked) = options.partitions.filter(|asked| usize::from(*asked) != partitions) {
+                return Err(StartError::PartitionsDiffer { found: partitions, asked });
+            }
+            NodeOptions { start: Start::Join { addresses: peers }, ..options }
+        }
         Formed::Found(None) => options,
         Formed::Found(Some(init)) => {
             let replicas = u8::try_from(init.replicas).unwrap_or(u8::MAX);

@@ -65,6 +65,7 @@ pub(crate) mod tests {
             cluster: ClusterId(1),
             by: NodeId(1),
             epoch: 1,
+            feature_level: 2,
             settings: ClusterSettings { replicas: 3, repair_after_ms: 0 },
             nodes: (1..).zip(zones).map(node).collect(),
             groups: (0..).zip(partitions).map(group).collect(),

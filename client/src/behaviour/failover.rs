@@ -69,6 +69,7 @@ impl Stage {
             cluster: ClusterId(7),
             by: NodeId(by as u64),
             epoch: 1,
+            feature_level: 2,
             settings: ClusterSettings { replicas: 3, repair_after_ms: 0 },
             nodes: (1..=self.mapped).map(node).collect(),
             groups: Vec::new(),

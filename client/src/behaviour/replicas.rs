@@ -89,6 +89,7 @@ impl Stage {
             cluster: ClusterId(7),
             by: NodeId(1),
             epoch: 1,
+            feature_level: 2,
             settings: ClusterSettings { replicas: 3, repair_after_ms: 0 },
             nodes: self.addresses.iter().zip(1..).map(node).collect(),
             groups: (0..PARTITIONS).map(group).collect(),

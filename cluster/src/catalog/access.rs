@@ -257,7 +257,7 @@ impl Catalog {
             CatalogRefusal::Exhausted => NodeError::SpacesExhausted { limit: SPACES_MAX },
             CatalogRefusal::Policy(refusal) => refusal.into(),
             CatalogRefusal::UnknownNode { node } => {
-                let known = self.state().nodes.keys().copied().collect();
+                let known = self.state().present_nodes().collect();
                 ClusterRefusal::UnknownNode { node, known }.into()
             }
             CatalogRefusal::NodeRemoved { node } => ClusterRefusal::NodeRemoved { node }.into(),

@@ -137,6 +137,11 @@ impl CatalogState {
         self.nodes.iter().filter(|(_, node)| node.state == NodeState::Active).map(|(id, _)| *id)
     }
 
+    /// The nodes that were not removed.
+    pub fn present_nodes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.nodes.iter().filter(|(_, node)| node.state != NodeState::Removed).map(|(id, _)| *id)
+    }
+
     pub(super) fn add_node(&mut self, facts: NodeFacts) -> CatalogOutcome {
         if self.cluster_id.is_none() || facts.directory_id == 0 {
             return CatalogOutcome::Refused(CatalogRefusal::NotFounded);

@@ -81,7 +81,7 @@ pub(super) async fn compare(host: Arc<Host>, peers: PeerNetwork) {
             () = host.stopping.cancelled() => return,
             () = sleep(every) => {}
         }
-        let mut ahead_ms = peers.clock_offsets();
+        let mut ahead_ms = peers.clock_offsets(host.clock.wall_unix_ms());
         ahead_ms.insert(host.node, 0);
         is_unsure &= ahead_ms.len() < NODES_MIN && started.elapsed() < FIRST_COMPARE_WAIT;
         let off = still_off(&known(&host), &before, &ahead_ms);
@@ -92,6 +92,7 @@ pub(super) async fn compare(host: Arc<Host>, peers: PeerNetwork) {
                 "the clock of this node is too far from the others'; it proposes and leads nothing until it is set right"
             );
         }
+        host.stamps.note_others(ahead_ms.values().copied());
         host.stamps.set_off(is_off || is_unsure, was_off || ahead_ms.len() >= NODES_MIN);
         if was_off && !is_off {
             tracing::warn!("the clock of this node is right again");

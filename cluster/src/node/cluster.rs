@@ -47,7 +47,8 @@ impl Node {
         let surveyed = self.host.survey.all();
         let group_view = |group| self.group_view(&state, &liveness, &surveyed, group);
         let groups: Vec<_> = groups_of(self.partition_count).map(group_view).collect();
-        let ahead_ms = self.peers.as_ref().map(PeerNetwork::clock_offsets).unwrap_or_default();
+        let compared = |peers: &PeerNetwork| peers.clock_offsets(self.host.clock.wall_unix_ms());
+        let ahead_ms = self.peers.as_ref().map(compared).unwrap_or_default();
         let nodes = state.nodes.iter().map(|(node, record)| NodeView {
             node: *node,
             address: record.address.clone(),
@@ -67,6 +68,7 @@ impl Node {
         ClusterView {
             cluster_id: self.identity.cluster_id,
             epoch: state.epoch,
+            feature_level: state.feature_level,
             partitions: self.partition_count,
             settings: state.settings,
             told_by: self.identity.node_id,

@@ -258,6 +258,9 @@ fn remove(facts: &Facts<'_>, node: u64) -> Result<Edit, ClusterRefusal> {
 
 fn replace(facts: &Facts<'_>, node: u64, by: u64) -> Result<Edit, ClusterRefusal> {
     facts.member(node)?;
+    if node == by {
+        return Err(ClusterRefusal::Itself { node });
+    }
     facts.takes(by)?;
     let mut draft = Draft::new(facts);
     for group in draft.holding(node) {
@@ -303,7 +306,7 @@ impl Facts<'_> {
     fn member(&self, node: u64) -> Result<NodeState, ClusterRefusal> {
         match self.state_of(node) {
             None => {
-                let known = self.state.nodes.keys().copied().collect();
+                let known = self.state.present_nodes().collect();
                 Err(ClusterRefusal::UnknownNode { node, known })
             }
             Some(NodeState::Removed) => Err(ClusterRefusal::NodeRemoved { node }),

@@ -225,11 +225,12 @@ impl PartitionHandle {
     }
 
     /// Moves the log's time on if it stood still while nobody led the group, or nobody followed: what expired meanwhile is
-    /// not read any more. Whose clock is not believed (yet) cannot tell, and is not asked while something may be due.
+    /// not read any more. Whose clock is not believed (yet) cannot tell, and is not asked while something may be due by any
+    /// clock that is known.
     async fn let_time_pass(&self) -> Result<(), ReadError> {
         let Some(stamps) = self.stamps.get() else { return Ok(()) };
         let due = self.read(Partition::next_due).ok().flatten();
-        if due.is_none_or(|due| due.0 + OVERDUE_MS >= stamps.now()) {
+        if due.is_none_or(|due| due.0 + OVERDUE_MS >= stamps.latest()) {
             return Ok(());
         }
         if !stamps.may_stamp() {

@@ -43,11 +43,31 @@ pub struct PeerNetwork {
     _stop: Arc<DropGuard>,
 }
 
-/// When a node was heard, and how its clock stands.
+/// When a node was heard, and what its clock showed.
 #[derive(Debug, Clone, Copy)]
 struct Heard {
     at: Instant,
-    offset_ms: Option<i64>,
+    clock: Option<ClockReading>,
+}
+
+/// What another node's wall clock showed, in milliseconds of Unix time, and when. It is compared with this node's wall clock only
+/// when somebody asks, so that a jump of this one since then is seen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClockReading {
+    at: Instant,
+    wall_ms: u64,
+}
+
+impl ClockReading {
+    /// What a node answered that was asked at `sent`: taken for the middle of the way. None if it does not say.
+    fn of(pong: &Ping, sent: Instant) -> Option<Self> {
+        (pong.wall_ms > 0).then(|| Self { at: sent + sent.elapsed() / 2, wall_ms: pong.wall_ms })
+    }
+
+    fn ahead_of_ms(&self, wall_ms: i64) -> i64 {
+        let now_ms = self.wall_ms.saturating_add(self.at.elapsed().as_millis() as u64);
+        i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_sub(wall_ms)
+    }
 }
 
 /// What the tasks of a network share.
@@ -110,10 +130,8 @@ impl PeerNetwork {
                     shared.publish_alive();
                 }
                 Some(answered) = under_way.next() => {
-                    let Some((node, sent, pong)): Option<(u64, (Instant, u64), Ping)> = answered else { continue };
-                    let round_ms = sent.0.elapsed().as_millis() as u64;
-                    let here_ms = sent.1.saturating_add(round_ms / 2);
-                    shared.heard(node, Some(pong.wall_ms.cast_signed().saturating_sub(here_ms.cast_signed())));
+                    let Some((node, sent, pong)): Option<(u64, Instant, Ping)> = answered else { continue };
+                    shared.heard(node, ClockReading::of(&pong, sent));
                     handler.heard(node, &pong);
                 }
             }
@@ -212,12 +230,12 @@ impl PeerNetwork {
         self.shared.options.silent()
     }
 
-    /// How far the wall clock of each node that is alive is ahead of this node's, in milliseconds.
-    pub fn clock_offsets(&self) -> BTreeMap<u64, i64> {
+    /// How far the wall clock of each node that is alive is ahead of this node's, in milliseconds, if that shows `wall_ms` now.
+    pub fn clock_offsets(&self, wall_ms: i64) -> BTreeMap<u64, i64> {
         let silent = self.shared.options.silent();
         let heard = self.shared.heard.lock();
         let live = heard.iter().filter(|(_, heard)| heard.at.elapsed() < silent);
-        live.filter_map(|(node, heard)| Some((*node, heard.offset_ms?))).collect()
+        live.filter_map(|(node, heard)| Some((*node, heard.clock?.ahead_of_ms(wall_ms)))).collect()
     }
 }
 
@@ -310,10 +328,10 @@ impl Shared {
         node: u64,
         purpose: Purpose,
         ping: Ping,
-    ) -> impl Future<Output = Option<(u64, (Instant, u64), Ping)>> + use<> {
+    ) -> impl Future<Output = Option<(u64, Instant, Ping)>> + use<> {
         let this = self.clone();
         async move {
-            let sent = (Instant::now(), ping.wall_ms);
+            let sent = Instant::now();
             let body = Body::new(ping.to_bytes());
             let request = Outgoing { kind: FrameKind::Ping, code: 0, group: 0, is_urgent: true, body };
             let answer = timeout(this.options.silent(), this.request(node, purpose, request)).await;
@@ -356,13 +374,13 @@ impl Shared {
     }
 
     /// Takes note that a node was heard.
-    pub fn heard(&self, node: u64, offset_ms: Option<i64>) {
-        let heard = Heard { at: Instant::now(), offset_ms };
+    pub fn heard(&self, node: u64, clock: Option<ClockReading>) {
+        let heard = Heard { at: Instant::now(), clock };
         let is_news = {
             let mut all = self.heard.lock();
             let before = all.insert(node, heard);
             if let (Some(before), Some(now)) = (before, all.get_mut(&node)) {
-                now.offset_ms = offset_ms.or(before.offset_ms);
+                now.clock = clock.or(before.clock);
             }
             before.is_none_or(|before| before.at.elapsed() >= self.options.silent())
         };

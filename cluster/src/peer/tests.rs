@@ -240,13 +240,15 @@ async fn pings_carry_clocks_and_what_is_led_and_tell_who_is_alive() {
     timeout(LONG, alive.wait_for(|alive| alive.contains(&2))).await.unwrap().unwrap();
     timeout(LONG, second.network.watch_alive().wait_for(|alive| alive.contains(&1))).await.unwrap().unwrap();
     assert!(first.network.alive(2).unwrap() < LONG);
+    let ahead_ms = |here_ms: i64| first.network.clock_offsets(here_ms).get(&2).copied();
     timeout(LONG, async {
-        while first.network.clock_offsets().get(&2).is_none_or(|offset| (offset - 1_000).abs() > 200) {
+        while ahead_ms(1_000).is_none_or(|ahead| (ahead - 1_000).abs() > 200) {
             tokio::task::yield_now().await;
         }
     })
     .await
     .unwrap();
+    assert!(ahead_ms(3_601_000).unwrap() < -3_598_000, "it is compared with what the clock here shows now");
     let led = vec![(GroupId(1), 1)];
     assert!(second.echo.heard.lock().iter().any(|(from, ping)| *from == 1 && ping.led == led));
     // It is heard over both connections, so both nodes have to be cut off.

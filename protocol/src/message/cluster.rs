@@ -149,6 +149,8 @@ pub struct ClusterView {
     pub by: NodeId,
     /// Goes up with every change of nodes, placement, spaces and settings.
     pub epoch: u64,
+    /// What programs have to have, at least, to be in it.
+    pub feature_level: u32,
     /// Its settings.
     pub settings: ClusterSettings,
     /// Its nodes, by id.
@@ -334,6 +336,7 @@ impl ClusterView {
         w.fixed128(self.cluster.0);
         w.number(self.by.0);
         w.number(self.epoch);
+        w.number(self.feature_level);
         w.number(self.settings.replicas);
         w.number(self.settings.repair_after_ms);
         w.count(self.nodes.len());
@@ -350,6 +353,7 @@ impl ClusterView {
         let cluster = ClusterId(r.fixed128(Field::ClusterId)?);
         let by = NodeId(r.number(Field::Cluster)?);
         let epoch = r.number(Field::Epoch)?;
+        let feature_level = r.number32(Field::Cluster)?;
         let settings = ClusterSettings {
             replicas: r.number32(Field::Replicas)?,
             repair_after_ms: r.number(Field::RepairAfter)?,
@@ -358,6 +362,6 @@ impl ClusterView {
         let nodes = r.items(count, ClusterNode::decode)?;
         let count = r.count(Field::Cluster, GROUP_BYTES_MIN, GROUPS_MAX)?;
         let groups = r.items(count, GroupView::decode)?;
-        Ok(Self { cluster, by, epoch, settings, nodes, groups })
+        Ok(Self { cluster, by, epoch, feature_level, settings, nodes, groups })
     }
 }

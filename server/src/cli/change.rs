@@ -32,7 +32,7 @@ pub(super) struct How {
     /// Only say what would change.
     #[arg(long)]
     pub dry_run: bool,
-    /// Wait until the replicas are where they should be, at most so long, such as `10m`; 1 h if nothing is said.
+    /// Wait until all nodes are as the change wants them, at most so long, such as `10m`; 1 h if nothing is said.
     #[arg(
         long,
         value_name = "DURATION",
@@ -404,6 +404,7 @@ mod tests {
             cluster: ClusterId(1),
             by: NodeId(1),
             epoch: 5,
+            feature_level: 2,
             settings: ClusterSettings { replicas: 3, repair_after_ms: 600_000 },
             nodes,
             groups: vec![partition],

@@ -114,7 +114,7 @@ enum ClusterCommand {
     },
     /// Lets the cluster use what a newer version of the program can do, once all nodes run it: raises the feature level.
     #[command(
-        after_help = "Example:\n  fanfold cluster upgrade --dry-run\n\nRefused while a node that was not removed runs an older version, or is silent. The level never falls: older versions of the program are\nrefused from then on."
+        after_help = "Example:\n  fanfold cluster upgrade --dry-run\n\nRaises nothing while a node that was not removed runs an older version, or is silent. The level never falls: older versions of the program are\nrefused from then on."
     )]
     Upgrade {
         /// The feature level to go to; the highest that any node's program has if nothing is said.
@@ -475,9 +475,10 @@ pub(super) fn role_name(role: ReplicaRole) -> &'static str {
 pub(super) fn view_text(view: &ClusterView) -> String {
     let settings = view.settings;
     let head = format!(
-        "cluster {}, epoch {}, as node {} sees it\nreplicas {}, repair after {}",
+        "cluster {}, epoch {}, feature level {}, as node {} sees it\nreplicas {}, repair after {}",
         view.cluster,
         view.epoch,
+        view.feature_level,
         view.by,
         settings.replicas,
         after(settings.repair_after_ms)
@@ -539,6 +540,7 @@ pub(super) fn view_json(view: &ClusterView) -> Value {
     json!({
         "cluster": view.cluster.to_string(),
         "epoch": view.epoch,
+        "feature_level": view.feature_level,
         "by": id(view.by),
         "settings": {
             "replicas": view.settings.replicas,

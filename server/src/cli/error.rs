@@ -175,6 +175,14 @@ pub enum CliError {
         /// Those there are.
         known: Vec<String>,
     },
+    /// A job that has ended cannot be cancelled.
+    #[error("job {job} has ended already ({how}); `fanfold job list` shows those that run")]
+    JobEnded {
+        /// The job.
+        job: u64,
+        /// How.
+        how: String,
+    },
     /// A recovery that gives data up was not named as such.
     #[error("that gives up what is lost or damaged; look with --dry-run, and say --accept-loss to do it")]
     AcceptLoss,

@@ -179,6 +179,7 @@ mod tests {
             cluster: ClusterId(1),
             by: NodeId(1),
             epoch: 1,
+            feature_level: 2,
             settings: ClusterSettings { replicas: 1, repair_after_ms: 0 },
             nodes: Vec::new(),
             groups: vec![

@@ -67,9 +67,13 @@ pub(super) async fn run(args: JobArgs) -> Result<(), CliError> {
                         None => job::node(&remote, client).await?,
                     };
                     let known = of(client, node).await.map_err(|error| remote.failed(error))?;
-                    if job == 0 || !known.iter().any(|known| known.job == job) {
+                    let found = known.iter().find(|known| known.job == job).filter(|_| job != 0);
+                    let Some(found) = found else {
                         let known = known.iter().map(|known| known.job.to_string()).collect();
                         return Err(CliError::NoSuch { what: "job", asked: job.to_string(), known });
+                    };
+                    if found.state != JobState::Running {
+                        return Err(CliError::JobEnded { job, how: state(found) });
                     }
                     let status = client.cancel_job(node, job).await.map_err(|error| remote.failed(error))?;
                     show(&remote, &[(node, status)])

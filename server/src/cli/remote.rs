@@ -17,13 +17,13 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Args)]
 pub(super) struct Remote {
     /// Address of a node.
-    #[arg(long, alias = "addr", value_name = "ADDR", default_value = "127.0.0.1:7117")]
+    #[arg(long, alias = "addr", value_name = "ADDR", default_value = "127.0.0.1:7117", value_parser = address)]
     pub address: String,
     /// How results are shown.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
     /// How long to wait for the node, such as `10s`.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = deadline)]
     pub deadline: Duration,
 }
 
@@ -51,6 +51,25 @@ impl Remote {
             None if is_of_others(&source) => CliError::Others { address: self.address.clone(), source },
             None => CliError::Call { address: self.address.clone(), source },
         }
+    }
+}
+
+/// A host and a port; whether there is such a host shows when it is called.
+fn address(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    match parts.map(|(_, port)| port.parse::<u16>()) {
+        Some(Ok(1..)) => Ok(text.to_owned()),
+        _ => Err("an address is a host and a port, such as 10.0.0.1:7117".to_owned()),
+    }
+}
+
+/// How long a command waits for nodes: not 0, with which nothing would ever be done.
+fn deadline(text: &str) -> Result<Duration, String> {
+    let deadline = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if deadline.is_zero() {
+        Err("in no time nothing can be done; say 1s, for instance".to_owned())
+    } else {
+        Ok(deadline)
     }
 }
 
@@ -115,6 +134,18 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    #[test]
+    fn addresses_and_deadlines_are_usable() {
+        for text in ["10.0.0.1:7117", "node-1.example:1", "[::1]:65535"] {
+            assert_eq!(address(text), Ok(text.to_owned()));
+        }
+        for text in ["", "nonsense", "10.0.0.1", ":7117", "a:0", "a:65536", "a:b"] {
+            assert!(address(text).unwrap_err().contains("10.0.0.1:7117"), "{text}");
+        }
+        assert_eq!(deadline("1500ms"), Ok(Duration::from_millis(1_500)));
+        assert!(deadline("0s").is_err() && deadline("soon").is_err());
+    }
 
     #[test]
     fn nobody_listens_is_said_only_of_the_address_that_was_named() {

@@ -10,7 +10,7 @@ async fn lobby() -> (Lobby, String) {
 
 fn search(own: &str, join: &[&String], form: &[&String]) -> Search {
     let owned = |list: &[&String]| list.iter().map(|address| (*address).clone()).collect();
-    Search { own: own.to_owned(), join: owned(join), form: owned(form) }
+    Search { own: own.to_owned(), join: owned(join), form: owned(form), partitions: None }
 }
 
 #[tokio::test]
@@ -69,6 +69,24 @@ async fn nobody_founds_beside_silent_nodes_unless_that_is_said() {
     assert_eq!(formed, None);
     let _founded = say(&address, true);
     assert_eq!(lobby.formed(&search).await, Formed::Found(Some(order(true))));
+}
+
+#[tokio::test]
+async fn nobody_founds_with_other_partitions_than_its_configuration_names() {
+    let (mut lobby, address) = lobby().await;
+    let mut search = search(&address, &[&address], &[]);
+    search.partitions = Some(4);
+    let refused = say(&address, true);
+    tokio::select! {
+        formed = lobby.formed(&search) => panic!("{formed:?}"),
+        status = refused => {
+            let Some(Status::ChangeRefused { said, .. }) = status.unwrap() else { panic!() };
+            assert!(said.contains("names 4 partitions, not 8") && said.contains("--partitions 4"), "{said}");
+        }
+    }
+    search.partitions = Some(8);
+    let _founded = say(&address, false);
+    assert_eq!(lobby.formed(&search).await, Formed::Found(Some(order(false))));
 }
 
 #[tokio::test]

@@ -192,6 +192,7 @@ mod tests {
             cluster: ClusterId(1),
             by: NodeId(1),
             epoch: 9,
+            feature_level: 2,
             settings: ClusterSettings { replicas: 3, repair_after_ms: 0 },
             nodes: vec![other],
             groups: vec![

@@ -33,6 +33,7 @@ pub fn cluster_view(view: ClusterView) -> wire::ClusterView {
         cluster: ClusterId(view.cluster_id),
         by: NodeId(view.told_by),
         epoch: view.epoch,
+        feature_level: view.feature_level,
         settings: wire::ClusterSettings {
             replicas: view.settings.replicas.into(),
             repair_after_ms: view.settings.repair_after_ms,

@@ -112,6 +112,8 @@ fn a_job_whose_command_was_killed_is_named_listed_and_cancelled() {
     assert!(failure(&node.run(&["job", "cancel", "7"]), 1).contains("no job 7"));
     assert!(node.run(&["job", "cancel", "1"]).status.success());
     while node.json(&["job", "list"])[0]["state"] != "cancelled" {}
+    let again = failure(&node.run(&["job", "cancel", "1"]), 1);
+    assert!(again.contains("job 1 has ended already (cancelled)"), "{again}");
     assert_eq!(node.json(&["verify"])["found"], 0);
     node.stop();
 }

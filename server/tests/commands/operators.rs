@@ -50,6 +50,7 @@ fn what_cannot_be_is_refused(one: &Node) {
     }
     let recover = ["partition", "recover", "catalog", "--from", "1", "--accept-loss"];
     refused(one, 1, &recover, "fanfold cluster recover");
+    refused(one, 1, &["node", "replace", "2", "--by", "2"], "cannot take its own place");
     refused(one, 1, &["clock", "accept", "--node", "9"], "there is no node 9");
     refused(one, 2, &["cluster", "init", "--partitions", "7"], "power of two");
     refused(one, 2, &["cluster", "settings", "--repair-after", "0s"], "`never`");

@@ -40,6 +40,20 @@ fn directory_of_another_cluster_than_the_one_to_join_is_refused() {
 }
 
 #[test]
+fn joining_with_another_number_of_partitions_leaves_no_trace_in_the_cluster() {
+    let (place, other) = (Place::new(), Place::new());
+    let node = place.start(&["--peer-listen", "127.0.0.1:0"]);
+    let data_dir = other.data_dir();
+    let start = ["start", "--data-dir", data_dir.to_str().unwrap(), "--partitions", "64", "--http", "off"];
+    let ports = ["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--join", &node.address];
+    let message = failure(&fanfold(&[&start[..], &ports].concat()), 1);
+    assert!(message.contains("4 partitions, not 64") && message.contains("leave the setting out"), "{message}");
+    let nodes = node.json(&["node", "list"]);
+    assert_eq!(nodes.as_array().unwrap().len(), 1, "{nodes}");
+    node.stop();
+}
+
+#[test]
 fn address_in_use_is_refused_with_the_flag() {
     let place = Place::new();
     let node = place.start(&[]);

@@ -46,6 +46,7 @@ fn operator_raises_the_feature_level_once_and_not_above_what_programs_have() {
 
     // It is kept.
     let node = place.start(&[]);
+    assert_eq!(node.json(&["cluster", "status"])["feature_level"].as_u64(), Some(level));
     let kept = node.json(&["cluster", "upgrade", "--dry-run"]);
     assert_eq!(
         (kept["steps"][0]["from"].as_u64(), kept["steps"][0]["to"].as_u64()),

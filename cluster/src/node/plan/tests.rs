@@ -185,6 +185,8 @@ fn a_node_that_the_catalog_grew_to_takes_the_place_of_a_dead_one() {
     assert!(placed.groups.iter().all(|wanted| wanted.len() == 3), "{placed:?}");
     // Where fewer would be left than there should be, it has to be another node.
     let few = kept(founded(&[""; 3]), &[]);
+    let itself = changed(&few, &[2], ClusterChange::Replace { node: 2, by: 2 });
+    assert_eq!(itself, Err(ClusterRefusal::Itself { node: 2 }));
     let refused = changed(&few, &[2], ClusterChange::Replace { node: 2, by: 3 }).unwrap_err();
     assert!(matches!(refused, ClusterRefusal::HasReplica { node: 3, .. }), "{refused:?}");
 }

@@ -88,6 +88,7 @@ fn cluster() -> ClusterView {
         cluster: map().cluster,
         by: NodeId(1),
         epoch: 12,
+        feature_level: 2,
         settings: ClusterSettings { replicas: 3, repair_after_ms: 600_000 },
         nodes: vec![node, going],
         groups: vec![catalog, partition],

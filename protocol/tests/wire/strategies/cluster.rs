@@ -76,16 +76,16 @@ pub(super) fn cluster() -> impl Strategy<Value = ClusterView> {
     );
     let settings = (number32(), number())
         .prop_map(|(replicas, repair_after_ms)| ClusterSettings { replicas, repair_after_ms });
-    (any::<u128>(), node(), number(), settings, vec(cluster_node(), 0..4), vec(group, 0..4)).prop_map(
-        |(cluster, by, epoch, settings, nodes, groups)| ClusterView {
+    (any::<u128>(), node(), (number(), number32()), settings, vec(cluster_node(), 0..4), vec(group, 0..4))
+        .prop_map(|(cluster, by, (epoch, feature_level), settings, nodes, groups)| ClusterView {
             cluster: ClusterId(cluster),
             by,
             epoch,
+            feature_level,
             settings,
             nodes,
             groups,
-        },
-    )
+        })
 }
 
 pub(super) fn cluster_changed() -> impl Strategy<Value = ClusterChanged> {
