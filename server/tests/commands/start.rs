@@ -47,7 +47,10 @@ fn joining_with_another_number_of_partitions_leaves_no_trace_in_the_cluster() {
     let start = ["start", "--data-dir", data_dir.to_str().unwrap(), "--partitions", "64", "--http", "off"];
     let ports = ["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--join", &node.address];
     let message = failure(&fanfold(&[&start[..], &ports].concat()), 1);
-    assert!(message.contains("4 partitions, not 64") && message.contains("leave the setting out"), "{message}");
+    assert!(
+        message.contains("4 partitions, not 64") && message.contains("leave the setting out"),
+        "{message}"
+    );
     let nodes = node.json(&["node", "list"]);
     assert_eq!(nodes.as_array().unwrap().len(), 1, "{nodes}");
     node.stop();

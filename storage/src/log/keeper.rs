@@ -13,12 +13,28 @@ use std::time::Duration;
 
 use super::Operation;
 use super::failure::{Failure, is_full};
-use super::make::{give_back, make_segment};
+use super::make::{Pace, give_back, make_segment};
 use super::segment::{Segment, SegmentHeader};
 use super::shared::{Inner, Next, Phase, Shared};
 
 /// How long to wait before the disk is asked again whether it has room.
 pub(super) const FULL_RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// How long the keeper rests between two pieces of a new segment.
+const REST: Duration = Duration::from_millis(25);
+
+/// The next segment has time until half of the active one is full.
+impl Pace for Shared {
+    fn has_time(&self) -> bool {
+        let inner = self.lock();
+        let is_running = matches!(inner.phase, Phase::Running);
+        !self.is_driven() && is_running && 2 * inner.active_left_bytes > inner.active.header.bytes
+    }
+
+    fn rest(&self) {
+        drop(self.keeper.wait_timeout(self.lock(), REST));
+    }
+}
 
 /// The state of the keeper thread.
 pub(super) struct Keeper {
@@ -138,7 +154,7 @@ impl Keeper {
             let (operation, path) = (Operation::Create, shared.dir.clone());
             Err(Failure { operation, path, source: io::ErrorKind::StorageFull.into() })
         } else {
-            make_segment(&*shared.fs, &shared.dir, header, spare.as_deref(), &[])
+            make_segment(&*shared.fs, &shared.dir, header, spare.as_deref(), &[], &*shared)
         };
         let next = match made {
             Ok(segment) => Next::Ready(Arc::new(segment)),

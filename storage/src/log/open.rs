@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::batch::{self, BatchHeader};
 use super::failure::{OrFail, is_full};
 use super::ledger::Ledger;
-use super::make::{give_back, make_segment};
+use super::make::{AtOnce, give_back, make_segment};
 use super::options::{BLOCK_BYTES, LogOptions, SEGMENT_BYTES_MIN};
 use super::recover::Recovery;
 use super::scan::{Batch, Scanned};
@@ -69,7 +69,7 @@ fn make_first(
     let smallest = (BLOCK_BYTES + start.first_batches.len() as u64 + FIRST_ROOM_BYTES).max(SEGMENT_BYTES_MIN);
     let (mut header, mut spare) = (start.header, spares.pop_last());
     loop {
-        match make_segment(fs, dir, header, spare.as_deref(), &start.first_batches) {
+        match make_segment(fs, dir, header, spare.as_deref(), &start.first_batches, &AtOnce) {
             Err(failure) if is_full(&failure.source) && header.bytes > smallest => {
                 for unused in std::mem::take(spares) {
                     fs.remove(&unused).or_fail(Operation::Remove, &unused)?;

@@ -121,6 +121,11 @@ impl Shared {
         }
     }
 
+    /// Whether the log has no threads of its own.
+    pub(super) fn is_driven(&self) -> bool {
+        self.wake.is_some()
+    }
+
     /// Tells the writer that it has work.
     pub(super) fn wake_writer(&self) {
         self.work.notify_all();
@@ -154,11 +159,11 @@ impl Shared {
             inner.check_running()?;
             let after_bytes = inner.queued_bytes + bytes;
             let queue_has_room = inner.queued_bytes == 0 || after_bytes <= self.options.queue_bytes_max;
-            if on_writer || (queue_has_room || self.wake.is_some()) && inner.has_room_for(&pieces)? {
+            if on_writer || (queue_has_room || self.is_driven()) && inner.has_room_for(&pieces)? {
                 break;
             }
             assert!(
-                self.wake.is_none(),
+                !self.is_driven(),
                 "between two steps of a driver a segment is ready or the disk is full"
             );
             inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
