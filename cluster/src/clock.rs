@@ -154,6 +154,8 @@ struct StampState {
     anchor_ms: u64,
     anchor_monotonic_ms: u64,
     pace: Pace,
+    /// Stamps go on from the clock of another node, which was behind, and may be wrong.
+    is_of_other: bool,
     /// How far the earliest and the latest of the wall clocks that are known are ahead of this one, which is one of them.
     others_ahead_ms: (i64, i64),
 }
@@ -176,42 +178,53 @@ impl Stamps {
     /// A wall clock ahead of it is accepted, since the node may have been down; one behind it by more than the margin
     /// is held.
     pub fn new(clock: Arc<dyn Clock>, last_applied_ms: u64) -> Self {
-        let wall_ms = log_ms(clock.as_ref());
+        let wall_ms = log_ms(clock.as_ref(), 0);
         let anchor_monotonic_ms = clock.monotonic_ms();
         let pace = if wall_ms + MARGIN_MS < last_applied_ms { Pace::Held } else { Pace::Wall };
         let last_ms = wall_ms.max(last_applied_ms);
         let (used_ms, anchor_ms) = (last_applied_ms, last_ms);
         let others_ahead_ms = (0, 0);
-        let state = StampState { last_ms, used_ms, anchor_ms, anchor_monotonic_ms, pace, others_ahead_ms };
+        let state = StampState {
+            last_ms,
+            used_ms,
+            anchor_ms,
+            anchor_monotonic_ms,
+            pace,
+            is_of_other: false,
+            others_ahead_ms,
+        };
         Self { clock, state: Mutex::new(state), is_off: AtomicBool::new(false) }
     }
 
-    /// Stops the giving of stamps while the wall clock is not to be believed. When it is again, because it was compared with
-    /// others (`is_compared`), stamps go on from it, or from the last one that was used: what was read from the wrong clock
+    /// Stops the giving of stamps while the wall clock is not to be believed. When it is, because it was compared with others
+    /// (`is_compared`), stamps go on from it, or from the last one that was used: what was read from the wrong clock
     /// and used by nobody is forgotten. Without a comparison a jump meanwhile is held like any other, and of clocks that differ
     /// the earliest counts that may be right: nothing expires early.
     pub fn set_off(&self, is_off: bool, is_compared: bool) {
         let mut state = self.lock();
-        if self.is_off.swap(is_off, Ordering::SeqCst) && !is_off {
-            if !is_compared {
-                self.go_on_from_earliest(&mut state);
-                self.step(&mut state);
-                return;
-            }
-            let wall_ms = log_ms(self.clock.as_ref());
+        let was_off = self.is_off.swap(is_off, Ordering::SeqCst);
+        if is_off {
+            return;
+        }
+        if is_compared && (was_off || state.is_of_other) {
+            let wall_ms = log_ms(self.clock.as_ref(), 0);
             let is_behind = wall_ms + MARGIN_MS < state.used_ms;
             state.pace = if is_behind { Pace::Held } else { Pace::Wall };
             state.last_ms = state.used_ms;
             state.anchor(wall_ms, self.clock.monotonic_ms());
+            state.is_of_other = false;
+        } else if was_off {
+            self.go_on_from_earliest(&mut state);
+            self.step(&mut state);
         }
     }
 
     /// Starts again from the earliest of the wall clocks that are known, if that is far behind what stamps were to start from, and
     /// not before a stamp that was used.
     fn go_on_from_earliest(&self, state: &mut StampState) {
-        let (wall_ms, now_monotonic_ms) = (log_ms(self.clock.as_ref()), self.clock.monotonic_ms());
+        let (wall_ms, now_monotonic_ms) = (log_ms(self.clock.as_ref(), 0), self.clock.monotonic_ms());
         let start_ms = state.anchor_ms + now_monotonic_ms.saturating_sub(state.anchor_monotonic_ms);
-        let known = [wall_ms, wall_ms.saturating_add_signed(state.others_ahead_ms.0)];
+        let known = [wall_ms, log_ms(self.clock.as_ref(), state.others_ahead_ms.0)];
         let may_be_right = known.into_iter().filter(|known_ms| *known_ms + MARGIN_MS >= state.used_ms);
         let Some(earliest_ms) = may_be_right.min().filter(|earliest_ms| earliest_ms + MARGIN_MS < start_ms)
         else {
@@ -220,6 +233,7 @@ impl Stamps {
         state.last_ms = state.used_ms;
         state.anchor(earliest_ms, now_monotonic_ms);
         state.pace = Pace::Wall;
+        state.is_of_other = earliest_ms < wall_ms;
     }
 
     /// Takes note of how far the other wall clocks that are known are ahead of this one, in milliseconds.
@@ -236,7 +250,7 @@ impl Stamps {
             return now_ms;
         }
         let (_, latest_ahead_ms) = self.lock().others_ahead_ms;
-        now_ms.max(log_ms(self.clock.as_ref()).saturating_add_signed(latest_ahead_ms))
+        now_ms.max(log_ms(self.clock.as_ref(), latest_ahead_ms))
     }
 
     /// The stamp for a batch.
@@ -301,7 +315,7 @@ impl Stamps {
 
     /// Moves the state to now and returns the skew of the wall clock against what the stamps allow.
     fn step(&self, state: &mut StampState) -> i64 {
-        let wall_ms = log_ms(self.clock.as_ref());
+        let wall_ms = log_ms(self.clock.as_ref(), 0);
         let now_monotonic_ms = self.clock.monotonic_ms();
         let elapsed_ms = now_monotonic_ms.saturating_sub(state.anchor_monotonic_ms);
         let highest_ms = state.anchor_ms + elapsed_ms;
@@ -369,9 +383,10 @@ impl StampSource for Arc<Stamps> {
     }
 }
 
-/// The wall clock as log time; a clock before the year 2000 shows its start.
-fn log_ms(clock: &dyn Clock) -> u64 {
-    u64::try_from(clock.wall_unix_ms().saturating_sub(LOG_EPOCH_UNIX_MS)).unwrap_or(0)
+/// A clock that is so far ahead of this node's wall clock, as log time; one before the year 2000 shows its start.
+fn log_ms(clock: &dyn Clock, ahead_ms: i64) -> u64 {
+    u64::try_from(clock.wall_unix_ms().saturating_add(ahead_ms).saturating_sub(LOG_EPOCH_UNIX_MS))
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -473,6 +488,15 @@ mod tests {
         assert_eq!(of(HOUR_MS), (100_002_000, None));
         assert_eq!(of(-5_000), (99_997_000, Some(5_000)), "it may be right");
         assert_eq!(of(-HOUR_MS), (100_002_000, None), "the log is past that");
+        // A third one settles it.
+        let (clock, stamps) = stamps(99_990_000);
+        stamps.set_off(true, false);
+        clock.advance(Duration::from_secs(2));
+        stamps.note_others([-5_000]);
+        stamps.set_off(false, false);
+        assert_eq!((stamps.next_stamp(), stamps.held()), (99_997_000, Some(5_000)));
+        stamps.set_off(false, true);
+        assert_eq!((stamps.next_stamp(), stamps.held()), (100_002_000, None));
     }
 
     /// Row 15 of the promises, forward: nothing may expire early, and the alarm is raised.

@@ -111,7 +111,7 @@ fn warning(memory: MemoryStatus) -> Option<&'static str> {
             "warning: over the memory budget, and writes that need more memory are refused; see MemoryFull in RUNBOOK.md\n",
         ),
         MemoryStatus { is_over: true, .. } => Some(
-            "warning: over the memory budget, and nothing is left that can give way; see MemoryFull in RUNBOOK.md\n",
+            "warning: over the memory budget, and nothing is left that can give way; see MemoryOverBudget in RUNBOOK.md\n",
         ),
         _ => None,
     }

@@ -167,7 +167,7 @@ impl Keeper {
                 resident_bytes,
                 budget_bytes,
                 "the node is over its memory budget, and nothing is left to shed; a tenth above it, writes that need more are \
-                 refused (`memory_full`): raise `memory_bytes`, or move replicas to other nodes (MemoryFull in RUNBOOK.md)"
+                 refused (`memory_full`): raise `memory_bytes`, or move replicas to other nodes (MemoryOverBudget in RUNBOOK.md)"
             ),
             (true, false) => {
                 tracing::warn!(resident_bytes, budget_bytes, "the node is within its memory budget again");

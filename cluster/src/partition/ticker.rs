@@ -9,10 +9,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::PartitionHandle;
-use crate::clock::{Clock, Stamps};
+use crate::clock::{Clock, StampSource, Stamps};
 
 /// The longest sleep: the clocks may be set right meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// How soon the time is looked at again while the clock is not believed.
+const LOOK_AGAIN_MS: u64 = 500;
 
 /// The shortest sleep, so that a due time that cannot be served yet is not asked for in a circle.
 const SLEEP_MIN: Duration = Duration::from_millis(1);
@@ -43,12 +46,15 @@ pub(crate) async fn run(
         // What is damaged may be replaced by what a leader sends.
         let looked = partition.read(|state| (state.next_due(), state.slices_pending()));
         let (due, slices) = looked.unwrap_or_default();
+        // A clock that is not believed may be set right, and then show less.
+        let may_stamp = stamps.may_stamp();
         let now = Stamp(stamps.now());
         let is_due = due.is_some_and(|due| due <= now);
         if is_due || slices {
             partition.proposer().kick();
         }
-        let wake = due.filter(|_| !is_due);
+        let wake =
+            if may_stamp { due.filter(|_| !is_due) } else { due.map(|_| Stamp(now.0 + LOOK_AGAIN_MS)) };
         tokio::select! {
             () = stop.cancelled() => return,
             changed = applied.changed() => if changed.is_err() { return },

@@ -50,23 +50,40 @@ struct Heard {
     clock: Option<ClockReading>,
 }
 
-/// What another node's wall clock showed, in milliseconds of Unix time, and when. It is compared with this node's wall clock only
-/// when somebody asks, so that a jump of this one since then is seen.
+/// The longest way to a node and back by which a clock is read.
+const ROUND_MAX: Duration = Duration::from_millis(500);
+
+/// How far this node's wall clock may have come otherwise than time has passed since another one was read.
+const JUMP_MAX_MS: u64 = 500;
+
+/// What the wall clocks of another node and of this one showed, in milliseconds of Unix time, and when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClockReading {
     at: Instant,
-    wall_ms: u64,
+    there_ms: u64,
+    here_ms: u64,
 }
 
 impl ClockReading {
-    /// What a node answered that was asked at `sent`: taken for the middle of the way. None if it does not say.
-    fn of(pong: &Ping, sent: Instant) -> Option<Self> {
-        (pong.wall_ms > 0).then(|| Self { at: sent + sent.elapsed() / 2, wall_ms: pong.wall_ms })
+    /// What a node answered that was asked when the clock here showed `here_ms`: taken for the middle of the way. None if it does not
+    /// say, or if the way was long.
+    fn of(pong: &Ping, (sent, here_ms): (Instant, u64)) -> Option<Self> {
+        let half = sent.elapsed() / 2;
+        let here_ms = here_ms.saturating_add(half.as_millis() as u64);
+        (pong.wall_ms > 0 && 2 * half <= ROUND_MAX).then(|| Self {
+            at: sent + half,
+            there_ms: pong.wall_ms,
+            here_ms,
+        })
     }
 
-    fn ahead_of_ms(&self, wall_ms: i64) -> i64 {
-        let now_ms = self.wall_ms.saturating_add(self.at.elapsed().as_millis() as u64);
-        i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_sub(wall_ms)
+    /// How far the other clock is ahead of this one, which shows `here_ms` now. None if this one has jumped since: the other may have
+    /// done so too.
+    fn ahead_ms(&self, here_ms: i64) -> Option<i64> {
+        let passed_ms = self.at.elapsed().as_millis() as u64;
+        let now = |then_ms: u64| i64::try_from(then_ms.saturating_add(passed_ms)).unwrap_or(i64::MAX);
+        let has_jumped = now(self.here_ms).abs_diff(here_ms) > JUMP_MAX_MS;
+        (!has_jumped).then(|| now(self.there_ms).saturating_sub(here_ms))
     }
 }
 
@@ -130,7 +147,7 @@ impl PeerNetwork {
                     shared.publish_alive();
                 }
                 Some(answered) = under_way.next() => {
-                    let Some((node, sent, pong)): Option<(u64, Instant, Ping)> = answered else { continue };
+                    let Some((node, sent, pong)): Option<(u64, (Instant, u64), Ping)> = answered else { continue };
                     shared.heard(node, ClockReading::of(&pong, sent));
                     handler.heard(node, &pong);
                 }
@@ -230,12 +247,13 @@ impl PeerNetwork {
         self.shared.options.silent()
     }
 
-    /// How far the wall clock of each node that is alive is ahead of this node's, in milliseconds, if that shows `wall_ms` now.
-    pub fn clock_offsets(&self, wall_ms: i64) -> BTreeMap<u64, i64> {
+    /// How far the wall clock of each node that is alive is ahead of this node's, in milliseconds, if that shows `here_ms` now.
+    pub fn clock_offsets(&self, here_ms: i64) -> BTreeMap<u64, i64> {
         let silent = self.shared.options.silent();
         let heard = self.shared.heard.lock();
-        let live = heard.iter().filter(|(_, heard)| heard.at.elapsed() < silent);
-        live.filter_map(|(node, heard)| Some((*node, heard.clock?.ahead_of_ms(wall_ms)))).collect()
+        let readings = heard.iter().filter_map(|(node, heard)| Some((*node, heard.clock?)));
+        let live = readings.filter(|(_, reading)| reading.at.elapsed() < silent);
+        live.filter_map(|(node, reading)| Some((node, reading.ahead_ms(here_ms)?))).collect()
     }
 }
 
@@ -328,10 +346,10 @@ impl Shared {
         node: u64,
         purpose: Purpose,
         ping: Ping,
-    ) -> impl Future<Output = Option<(u64, Instant, Ping)>> + use<> {
+    ) -> impl Future<Output = Option<(u64, (Instant, u64), Ping)>> + use<> {
         let this = self.clone();
         async move {
-            let sent = Instant::now();
+            let sent = (Instant::now(), ping.wall_ms);
             let body = Body::new(ping.to_bytes());
             let request = Outgoing { kind: FrameKind::Ping, code: 0, group: 0, is_urgent: true, body };
             let answer = timeout(this.options.silent(), this.request(node, purpose, request)).await;

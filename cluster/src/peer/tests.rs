@@ -248,7 +248,7 @@ async fn pings_carry_clocks_and_what_is_led_and_tell_who_is_alive() {
     })
     .await
     .unwrap();
-    assert!(ahead_ms(3_601_000).unwrap() < -3_598_000, "it is compared with what the clock here shows now");
+    assert_eq!(ahead_ms(3_601_000), None, "this clock has jumped since, and perhaps the other one");
     let led = vec![(GroupId(1), 1)];
     assert!(second.echo.heard.lock().iter().any(|(from, ping)| *from == 1 && ping.led == led));
     // It is heard over both connections, so both nodes have to be cut off.

@@ -337,7 +337,7 @@ fn held_clocks(statuses: &ByNode<NodeStatus>) -> impl Iterator<Item = String> {
     let held = |(node, status): &(NodeId, Result<NodeStatus, _>)| {
         let ms = status.as_ref().ok()?.clock_held_ms?;
         Some(format!(
-            "node {node} holds its clock, which jumped by {ms} ms; if it is right now, `fanfold clock accept`, see ClockHeld in RUNBOOK.md"
+            "node {node} holds its clock, which is {ms} ms from the time that it goes on from; if it is right now, `fanfold clock accept`, see ClockHeld in RUNBOOK.md"
         ))
     };
     statuses.iter().filter_map(held)
@@ -394,7 +394,7 @@ fn unfit(node: &ClusterNode) -> Vec<String> {
         said(node.is_clock_off, "has a clock that is off, and leads nothing; see ClockSkew in RUNBOOK.md"),
         said(slow, "has a disk that does not get on, and leads nothing; see DiskStalled in RUNBOOK.md"),
         said(node.is_disk_full, "has no room for its log; make some on the disk of its data directory"),
-        said(node.is_over_memory, "is over its memory budget; see MemoryFull in RUNBOOK.md"),
+        said(node.is_over_memory, "is over its memory budget; see MemoryOverBudget in RUNBOOK.md"),
     ]
     .into_iter()
     .flatten()

@@ -91,7 +91,7 @@ fn node_text(node: &NodeStatus) -> String {
     let clock = node.clock_held_ms.map_or_else(
         || "follows the wall clock".to_owned(),
         |ms| {
-            format!("HELD: the wall clock jumped by {ms} ms; if it is right now, run `fanfold clock accept`")
+            format!("HELD: the wall clock is {ms} ms from the time that stamps follow; if it is right now, run `fanfold clock accept`")
         },
     );
     let pinned = match (node.log.kept_by_job, node.log.pinned_by) {
@@ -122,7 +122,7 @@ fn node_text(node: &NodeStatus) -> String {
 fn budget_text(memory: MemoryBudget) -> String {
     let state = match memory.state {
         MemoryState::Within => "",
-        MemoryState::Over => ", OVER: nothing is left that can give way; see MemoryFull in RUNBOOK.md",
+        MemoryState::Over => ", OVER: nothing is left that can give way; see MemoryOverBudget in RUNBOOK.md",
         MemoryState::Refusing => {
             ", OVER: writes that need more memory are refused; see MemoryFull in RUNBOOK.md"
         }

@@ -23,12 +23,17 @@ pub(super) const FULL_RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How long the keeper rests between two pieces of a new segment.
 const REST: Duration = Duration::from_millis(25);
 
-/// The next segment has time until half of the active one is full.
+/// The next segment is made twice as fast as the active one is filled, and in rests between pieces if that is slow. Nobody rests while the
+/// log is full, or ends.
 impl Pace for Shared {
-    fn has_time(&self) -> bool {
+    fn has_time(&self, done: u64, bytes: u64) -> bool {
         let inner = self.lock();
-        let is_running = matches!(inner.phase, Phase::Running);
-        !self.is_driven() && is_running && 2 * inner.active_left_bytes > inner.active.header.bytes
+        let is_usual = matches!((&inner.phase, &inner.next), (Phase::Running, Next::Wanted));
+        let active_bytes = inner.active.header.bytes;
+        let used_bytes = active_bytes - inner.free_bytes().min(active_bytes);
+        let is_ahead =
+            u128::from(done) * u128::from(active_bytes) > 2 * u128::from(used_bytes) * u128::from(bytes);
+        !self.is_driven() && is_usual && is_ahead
     }
 
     fn rest(&self) {

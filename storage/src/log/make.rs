@@ -17,10 +17,12 @@ use crate::fs::{File, FileSystem, fill_with_zeros};
 /// What a new file is written in.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Called between two pieces of a new file; answers whether there is time, so that what is written is synced by and by. It rests
-/// when it is told that this is done.
+/// Called between two pieces of a new file.
 pub(super) trait Pace {
-    fn has_time(&self) -> bool;
+    /// Whether there is time when so many of so many bytes are done. What is done is synced then, so that syncs stay short.
+    fn has_time(&self, done: u64, bytes: u64) -> bool;
+
+    /// Rests.
     fn rest(&self);
 }
 
@@ -28,7 +30,7 @@ pub(super) trait Pace {
 pub(super) struct AtOnce;
 
 impl Pace for AtOnce {
-    fn has_time(&self) -> bool {
+    fn has_time(&self, _: u64, _: u64) -> bool {
         false
     }
 
@@ -103,7 +105,7 @@ fn make_file(
         if done == bytes {
             return Ok(file);
         }
-        if pace.has_time() {
+        if pace.has_time(done, bytes) {
             file.sync_data().or_fail(Operation::Sync, path)?;
             pace.rest();
         }
@@ -185,7 +187,7 @@ mod tests {
         struct Rests(AtomicU32);
 
         impl Pace for Rests {
-            fn has_time(&self) -> bool {
+            fn has_time(&self, _: u64, _: u64) -> bool {
                 self.0.load(Ordering::Relaxed) > 0
             }
 

@@ -302,7 +302,7 @@ impl Inner {
     }
 
     /// Room in the active segment that is not spoken for.
-    fn free_bytes(&self) -> u64 {
+    pub(super) fn free_bytes(&self) -> u64 {
         self.active_left_bytes.saturating_sub(self.queued_padded_bytes)
     }
 
