@@ -23,7 +23,11 @@ pub(super) const FULL_RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How long the keeper rests between two pieces of a new segment.
 const REST: Duration = Duration::from_millis(25);
 
-/// The next segment is made twice as fast as the active one is filled, and in rests between pieces if that is slow. Nobody rests while the
+/// More than comes while it rests: with less room left nobody may have to wait for the next segment, nor be promised room that there
+/// is not.
+const ROOM_TO_REST: u64 = 16 << 20;
+
+/// The next segment is made twice as fast as the active one is filled, with rests between pieces if that is slow. Nobody rests while the
 /// log is full, or ends.
 impl Pace for Shared {
     fn has_time(&self, done: u64, bytes: u64) -> bool {
@@ -33,7 +37,7 @@ impl Pace for Shared {
         let used_bytes = active_bytes - inner.free_bytes().min(active_bytes);
         let is_ahead =
             u128::from(done) * u128::from(active_bytes) > 2 * u128::from(used_bytes) * u128::from(bytes);
-        !self.is_driven() && is_usual && is_ahead
+        !self.is_driven() && is_usual && is_ahead && inner.free_bytes() >= ROOM_TO_REST
     }
 
     fn rest(&self) {
