@@ -150,7 +150,7 @@ impl Catalog {
 
     /// The nodes with a replica of the catalog that are silent, if they are so many that nobody can lead it: by the voters
     /// that the replica here knows, or else by those that are wanted.
-    fn silent(&self) -> Option<Vec<u64>> {
+    pub fn silent(&self) -> Option<Vec<u64>> {
         let peers = self.peers.as_ref()?;
         let alive = peers.watch_alive().borrow().clone();
         // The node of a replica that is here may not be known by its id yet.

@@ -143,10 +143,16 @@ impl Node {
     ) -> Result<ClusterChanged, NodeError> {
         let _pass = self.enter()?;
         self.acquainted().await?;
+        self.host.survey.note(self.host.node, self.host.report());
+        // What is left of a partition can be asked for before the catalog is recovered.
+        let looks =
+            is_dry_run && matches!(change, ClusterChange::Recover { .. } | ClusterChange::BeginEmpty { .. });
+        if let Some(silent) = self.catalog.silent().filter(|_| !looks) {
+            return Err(NodeError::CatalogSilent { silent });
+        }
         if let ClusterChange::Upgrade { to } = change {
             return self.upgrade(to, is_dry_run).await;
         }
-        self.host.survey.note(self.host.node, self.host.report());
         if matches!(change, ClusterChange::Remove { .. }) {
             self.surveyed().await?;
         }

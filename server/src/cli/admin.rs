@@ -47,7 +47,7 @@ pub(super) async fn clock(args: ClockArgs) -> Result<(), CliError> {
             remote.output.show(
                 || json!({ "accepted": left_out.is_empty(), "nodes": names(&done), "left_out": names(&left_out) }),
                 || {
-                    let lines = done.iter().map(|node| format!("node {node} follows its wall clock again"));
+                    let lines = done.iter().map(|node| format!("node {node} follows its wall clock"));
                     lines.collect::<Vec<_>>().join("\n")
                 },
             )?;

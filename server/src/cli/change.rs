@@ -79,7 +79,7 @@ pub(super) async fn run(how: How, change: ClusterChange) -> Result<(), CliError>
                 tell_of_replicas(&remote, client, wanted).await?;
             }
             match how.wait {
-                Some(most) => wait(&remote, client, most, |view| left(view, &change, changed.epoch)).await,
+                Some(most) => wait(&remote, client, most, |view| left(view, &change, &changed)).await,
                 None => Ok(()),
             }
         })
@@ -99,9 +99,9 @@ async fn tell_of_replicas(remote: &Remote, client: &Client, wanted: u32) -> Resu
     Ok(())
 }
 
-/// What is not yet as a change wants it that the catalog had at an epoch.
-fn left(view: &ClusterView, change: &ClusterChange, epoch: u64) -> Result<Left, CliError> {
-    if view.epoch < epoch {
+/// What is not yet as a change wants it, of which the catalog said what it does.
+fn left(view: &ClusterView, change: &ClusterChange, changed: &ClusterChanged) -> Result<Left, CliError> {
+    if view.epoch < changed.epoch {
         let waits = vec![format!("node {} has not heard of the change yet", view.by)];
         return Ok(Left { count: 1, waits });
     }
@@ -141,8 +141,25 @@ fn left(view: &ClusterView, change: &ClusterChange, epoch: u64) -> Result<Left, 
             group(name)?;
             waiting(view, |group| !is_settled(group))
         }
-        _ => waiting(view, |group| !is_settled(group)),
+        _ => waiting(view, |group| {
+            !is_settled(group) || changed.steps.iter().any(|step| !is_done(step, group))
+        }),
     })
+}
+
+/// Whether a group is as a step wants it; one of another group, or of none, is nothing to it.
+fn is_done(step: &ChangeStep, group: &GroupView) -> bool {
+    let has = |node: &NodeId, is: fn(ReplicaRole) -> bool| {
+        group.replicas.iter().any(|replica| replica.node == *node && is(replica.role))
+    };
+    match step {
+        ChangeStep::AddReplica { group: name, to } if *name == group.group => {
+            has(to, |role| role == ReplicaRole::Voter)
+        }
+        ChangeStep::RemoveReplica { group: name, from } if *name == group.group => !has(from, |_| true),
+        ChangeStep::MoveLeader { group: name, to } if *name == group.group => group.leader == Some(*to),
+        _ => true,
+    }
 }
 
 /// The groups of which this is so, and what they wait for.
@@ -411,6 +428,32 @@ mod tests {
         }
     }
 
+    /// What the catalog said of a change at an epoch.
+    fn at(epoch: u64) -> ClusterChanged {
+        ClusterChanged { epoch, steps: Vec::new(), losses: Vec::new() }
+    }
+
+    #[test]
+    fn a_wait_sees_to_every_step_before_anybody_has_begun() {
+        let mut view =
+            view(Vec::new(), &[(1, ReplicaRole::Voter), (2, ReplicaRole::Voter), (3, ReplicaRole::Voter)]);
+        view.groups[0].health = GroupHealth::Whole;
+        let group = view.groups[0].group;
+        let count = |view: &ClusterView, step: ChangeStep| {
+            let changed = ClusterChanged { steps: vec![step], ..at(5) };
+            left(view, &ClusterChange::Balance, &changed).unwrap().count
+        };
+        let remove = ChangeStep::RemoveReplica { group, from: NodeId(3) };
+        let add = ChangeStep::AddReplica { group, to: NodeId(4) };
+        let lead = ChangeStep::MoveLeader { group, to: NodeId(2) };
+        let other = ChangeStep::RemoveReplica { group: GroupName::Catalog, from: NodeId(3) };
+        let all = [remove, add, lead, other];
+        assert_eq!(all.map(|step| count(&view, step)), [1, 1, 1, 0]);
+        view.groups[0].replicas[2].node = NodeId(4);
+        view.groups[0].leader = Some(NodeId(2));
+        assert_eq!(all.map(|step| count(&view, step)), [0; 4]);
+    }
+
     #[test]
     fn a_wait_for_a_partition_that_does_not_exist_ends() {
         let (view, group) = (view(Vec::new(), &[]), GroupName::Partition(PartitionId(99)));
@@ -419,7 +462,7 @@ mod tests {
             ClusterChange::TransferLeader { group, to: NodeId(4) },
             ClusterChange::Recover { group, from: NodeId(4) },
         ] {
-            let ended = left(&view, &change, 5);
+            let ended = left(&view, &change, &at(5));
             assert!(matches!(ended, Err(CliError::NoSuch { what: "partition", .. })), "{ended:?}");
         }
     }
@@ -429,7 +472,7 @@ mod tests {
         let replicas = [(2, ReplicaRole::Going), (3, ReplicaRole::Voter), (5, ReplicaRole::Coming)];
         let of = |state, is_alive| {
             let nodes = vec![node(2, state, true), node(5, NodeState::Active, is_alive)];
-            left(&view(nodes, &replicas), &ClusterChange::Drain { node: NodeId(2) }, 5)
+            left(&view(nodes, &replicas), &ClusterChange::Drain { node: NodeId(2) }, &at(5))
         };
         let waits = |text: &str| Left { count: 1, waits: vec![text.to_owned()] };
         let silent = of(NodeState::Draining, false).unwrap();
@@ -439,7 +482,7 @@ mod tests {
         assert!(matches!(undrained, Err(CliError::Undrained { node: 2 })), "{undrained:?}");
         // Who has not heard of the drain does not know of an end of it either.
         let old = view(vec![node(2, NodeState::Active, true)], &replicas);
-        assert_eq!(left(&old, &ClusterChange::Drain { node: NodeId(2) }, 6).unwrap().count, 1);
+        assert_eq!(left(&old, &ClusterChange::Drain { node: NodeId(2) }, &at(6)).unwrap().count, 1);
     }
 
     #[test]

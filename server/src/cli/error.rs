@@ -38,6 +38,15 @@ pub enum CliError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// Nobody answers there.
+    #[error(
+        "{address} does not answer: its process hangs or is stopped, or the network is cut; ask another node, and see NodeSilent \
+         in RUNBOOK.md"
+    )]
+    Silent {
+        /// The address.
+        address: String,
+    },
     /// A call failed.
     #[error("{address}: {source}")]
     Call {

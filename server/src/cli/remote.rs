@@ -47,6 +47,9 @@ impl Remote {
             return CliError::Name;
         }
         match refused_connection(&source, &self.address) {
+            Some(source) if source.kind() == io::ErrorKind::TimedOut => {
+                CliError::Silent { address: self.address.clone() }
+            }
             Some(source) => CliError::NoNode { address: self.address.clone(), source },
             None if is_of_others(&source) => CliError::Others { address: self.address.clone(), source },
             None => CliError::Call { address: self.address.clone(), source },

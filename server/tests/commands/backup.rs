@@ -110,6 +110,11 @@ fn a_job_whose_command_was_killed_is_named_listed_and_cancelled() {
     let refused = failure(&node.run(&["verify"]), 1);
     assert!(refused.contains("fanfold job cancel 1"), "{refused}");
     assert!(failure(&node.run(&["job", "cancel", "7"]), 1).contains("no job 7"));
+    let nobody = failure(&node.run(&["job", "cancel", "1", "--node", "9"]), 1);
+    assert!(
+        nobody.contains("there is no node 9") && node.json(&["job", "list"])[0]["state"] == "running",
+        "{nobody}"
+    );
     assert!(node.run(&["job", "cancel", "1"]).status.success());
     while node.json(&["job", "list"])[0]["state"] != "cancelled" {}
     let again = failure(&node.run(&["job", "cancel", "1"]), 1);

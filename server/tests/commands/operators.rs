@@ -24,6 +24,7 @@ fn operator_is_told_what_cannot_be_and_who_is_missing() {
     let [one, two, three] = trio();
     what_cannot_be_is_refused(&one.1);
     what_was_done_is_said(&one.1);
+    a_wait_ends_when_all_is_as_it_was_said(&one.1);
     let ids = [&one, &two, &three].map(|(_, node)| id_of(&one.1, node));
     three.1.kill();
     with_a_node_down(&one.1, &ids[2]);
@@ -77,6 +78,33 @@ fn what_was_done_is_said(one: &Node) {
     ends(one, 0, &["fan-out", "pause", "1"]);
 }
 
+fn a_wait_ends_when_all_is_as_it_was_said(one: &Node) {
+    let partitions = || one.json(&["partition", "list"]).as_array().unwrap().clone();
+    for replicas in ["1", "3"] {
+        let settings = ["cluster", "settings", "--replicas", replicas, "--accept-less-redundancy", "--wait"];
+        ends(one, 0, &settings);
+        for partition in partitions() {
+            let count = partition["replicas"].as_array().unwrap().len().to_string();
+            assert!(count == replicas || partition["partition"] == "catalog", "{partition}");
+        }
+    }
+    // One node leads everything; then each its share.
+    for partition in ["0", "1", "2", "3"] {
+        ends(one, 0, &["partition", "transfer-leader", partition, "--to", "1", "--wait"]);
+    }
+    let (said, _) = ends(one, 0, &["cluster", "balance", "--wait"]);
+    let is_led =
+        |line: &str| Some(line.strip_prefix("partition ")?.split_once(" is led by node ")?.0.to_owned());
+    let led: Vec<_> = said.lines().filter_map(is_led).collect();
+    assert!(!led.is_empty(), "{said}");
+    for partition in partitions() {
+        let name = partition["partition"].to_string();
+        let leader = partition["leader"].as_str().unwrap();
+        let as_said = said.contains(&format!("partition {name} is led by node {leader}"));
+        assert!(as_said || !led.contains(&name), "{partition}: {said}");
+    }
+}
+
 fn with_a_node_down(one: &Node, down: &str) {
     let is_silent = || {
         let nodes = one.json(&["node", "list"]);
@@ -119,6 +147,9 @@ fn without_a_majority((_, one): &(Place, Node), [id, gone @ ..]: &[String; 3]) {
         );
     }
     refused(one, 1, &["space", "create", "photos"], &format!("the catalog has no majority: {silent}"));
+    for change in [&["node", "remove", &gone[0]][..], &["cluster", "balance", "--dry-run"]] {
+        refused(one, 1, change, &format!("the catalog has no majority: {silent}"));
+    }
     let recover = |end| [&["partition", "recover", "0", "--from", id][..], &[end]].concat();
     refused(one, 1, &recover("--accept-loss"), "fanfold cluster recover");
     let mut dry = String::new();

@@ -123,6 +123,8 @@ impl<'a> Draft<'a> {
     pub fn spread_leaders(&mut self, groups: &BTreeSet<usize>) {
         let facts = self.facts;
         let may_lead = |node: u64| facts.is_active(node) && (facts.is_alive)(node);
+        // It may refuse what makes memory grow in what it leads.
+        let is_over = |node: u64| facts.survey.is_over_memory(node);
         let mut leads: BTreeMap<u64, usize> = BTreeMap::new();
         let others = (0..self.groups.len()).filter(|group| !groups.contains(group));
         let firsts = others.filter_map(|group| self.groups[group].first());
@@ -132,7 +134,7 @@ impl<'a> Draft<'a> {
             let count = |node: u64| leads.get(&node).copied().unwrap_or_default();
             // The one that is preferred now stays so if it is as good as any.
             let best = (0..nodes.len()).filter(|at| may_lead(nodes[*at]));
-            if let Some(best) = best.min_by_key(|at| (count(nodes[*at]), *at)) {
+            if let Some(best) = best.min_by_key(|at| (is_over(nodes[*at]), count(nodes[*at]), *at)) {
                 nodes.swap(0, best);
             }
             if let Some(first) = nodes.first() {

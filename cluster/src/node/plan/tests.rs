@@ -204,6 +204,19 @@ fn a_new_node_gets_its_share_when_it_is_asked_for() {
 }
 
 #[test]
+fn a_balance_lets_nobody_lead_who_is_over_its_memory_budget() {
+    let state = kept(founded(&[""; 3]), &[]);
+    let mut survey = surveyed(&state);
+    survey.note(2, NodeReport { is_over_memory: true, ..NodeReport::default() });
+    let balanced = with_survey(&state, &survey, &[], |facts| plan(facts, ClusterChange::Balance));
+    let balanced = state.edited(&balanced.unwrap());
+    let leads = |state: &CatalogState, node: u64| {
+        state.groups[1..].iter().filter(|wanted| wanted[0].node == node).count()
+    };
+    assert_eq!((leads(&state, 2) > 0, leads(&balanced, 2)), (true, 0));
+}
+
+#[test]
 fn an_even_number_of_replicas_is_refused() {
     let state = kept(founded(&[""; 5]), &[]);
     for replicas in 0..=REPLICAS_MAX + 1 {
