@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::plan::{Control, Plan, Weather};
 use crate::run::run;
@@ -13,8 +13,12 @@ use crate::run::run;
 /// The seeds that every `cargo test` runs, and their simulated seconds.
 const QUICK: (u64, u64) = (4, 20);
 
+/// The longest that a seed takes, in real time; most take a few seconds.
+const SEED_MAX: Duration = Duration::from_secs(300);
+
 /// Runs one seed in this process.
 pub fn one(plan: Plan) -> ExitCode {
+    watch(plan.seed);
     let report = run(plan);
     let took = report.took.as_secs_f64();
     println!(
@@ -61,6 +65,18 @@ fn spawn(seed: u64, seconds: u64, control: Option<Control>, weather: Option<Weat
             format!("seed {seed} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     Ran { is_fine: output.status.success(), text }
+}
+
+/// Ends this process if its seed takes that long: something waits for what never comes, and so would the tier.
+fn watch(seed: u64) {
+    thread::spawn(move || {
+        thread::sleep(SEED_MAX);
+        eprintln!(
+            "seed {seed} takes longer than {} s of real time: something waits for ever",
+            SEED_MAX.as_secs()
+        );
+        std::process::exit(1);
+    });
 }
 
 /// Runs this for each number, a few at a time, and collects what it gives.

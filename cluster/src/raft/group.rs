@@ -153,18 +153,19 @@ impl<M: Machine> Group<M> {
         if spec.formation != Formation::Joining && !spec.members.contains_key(&spec.replica) {
             return Err(OpenError::NotMember { replica: spec.replica });
         }
-        let claimed = crate::blocking::blocking({
-            let (log, spec) = (log.clone(), spec.clone());
+        let is_due = crate::blocking::blocking({
+            let (spec, directory) = (spec.clone(), directory.clone());
             move || {
-                if spec.formation == Formation::Recover && recover::is_due(&spec, &directory)? {
-                    return Ok(true);
-                }
-                claim(&log, spec.group, spec.replica, &directory)?;
-                Ok::<_, OpenError>(false)
+                Ok::<_, OpenError>(
+                    spec.formation == Formation::Recover && recover::is_due(&spec, &directory)?,
+                )
             }
         });
         let panicked = |_| OpenError::Stopped { reason: StopReason::Panicked };
-        let recovers = claimed.await.map_err(panicked)??;
+        let recovers = is_due.await.map_err(panicked)??;
+        if !recovers {
+            claim(&log, spec.group, spec.replica, &directory).await?;
+        }
         let store = LogStore::open(log.clone(), spec.group)?;
         let state = log.group_state(spec.group).map_err(LogStoreError::from)?;
         let (purged, last) = (state.purged.map(|(index, _)| index), state.last);

@@ -11,6 +11,7 @@ use fanfold_storage::fs::FileSystem;
 use fanfold_storage::log::{GroupId, Log, LogError};
 use fanfold_storage::snapshot::SnapshotStore;
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use super::error::OpenError;
 use super::files::{FileError, GroupDirectory, GroupFiles, group_dir};
@@ -19,6 +20,7 @@ use super::log_store::LogStoreError;
 use super::machine::Machine;
 use super::note::Note;
 use super::types::ReplicaId;
+use crate::blocking::blocking;
 
 /// Why a replica was not retired; the next attempt goes on where this one stopped.
 #[derive(Debug, Error)]
@@ -58,22 +60,30 @@ pub async fn retire_closed(
     replica: ReplicaId,
     directory: GroupDirectory,
 ) -> Result<(), RetireError> {
-    let retired = crate::blocking::blocking(move || {
-        let GroupDirectory { fs, dir, .. } = &directory;
-        let noted = Note::read(&**fs, dir, group);
-        // A damaged note says nothing, and whoever is to be retired is known.
-        if !matches!(noted, Ok(Some(Note { is_retired: true, .. }))) {
-            Note { replica, is_retired: true }.write(&**fs, dir, group)?;
+    let noted = blocking({
+        let GroupDirectory { fs, dir, .. } = directory.clone();
+        move || {
+            let noted = Note::read(&*fs, &dir, group);
+            // A damaged note says nothing, and whoever is to be retired is known.
+            if matches!(noted, Ok(Some(Note { is_retired: true, .. }))) {
+                return Ok(());
+            }
+            Note { replica, is_retired: true }.write(&*fs, &dir, group)
         }
-        remove(&log, group, &directory)
     });
-    retired.await.unwrap_or(Err(RetireError::Stopped))
+    noted.await.map_err(|_| RetireError::Stopped)??;
+    remove(log, group, directory).await
 }
 
 /// Removes what is left of a replica that is noted as retired.
-fn remove(log: &Log, group: GroupId, directory: &GroupDirectory) -> Result<(), RetireError> {
-    log.forget(group)?;
-    SnapshotStore::clear(&*directory.fs, &directory.dir).map_err(FileError::from)?;
+async fn remove(log: Log, group: GroupId, directory: GroupDirectory) -> Result<(), RetireError> {
+    let (done, forgotten) = oneshot::channel();
+    // Who has given up waiting needs no answer.
+    let asked = blocking(move || log.forget_then(group, Box::new(move |result| drop(done.send(result)))));
+    asked.await.map_err(|_| RetireError::Stopped)??;
+    forgotten.await.unwrap_or(Err(LogError::Closed))?;
+    let cleared = blocking(move || SnapshotStore::clear(&*directory.fs, &directory.dir));
+    cleared.await.map_err(|_| RetireError::Stopped)?.map_err(FileError::from)?;
     Ok(())
 }
 
@@ -92,26 +102,30 @@ pub fn noted_replicas(
     noted.collect()
 }
 
-/// Makes sure that what the log and the directory have is this replica's, or nothing. Blocks.
-pub(super) fn claim(
+/// Makes sure that what the log and the directory have is this replica's, or nothing.
+pub(super) async fn claim(
     log: &Log,
     group: GroupId,
     replica: ReplicaId,
     directory: &GroupDirectory,
 ) -> Result<(), OpenError> {
-    let (fs, dir) = (&*directory.fs, &directory.dir);
-    match Note::read(fs, dir, group)? {
+    let panicked = |_| OpenError::from(FileError::Stopped);
+    let GroupDirectory { fs, dir, .. } = directory.clone();
+    let found = blocking(move || Note::read(&*fs, &dir, group)).await.map_err(panicked)??;
+    match found {
         Some(note) if note == (Note { replica, is_retired: false }) => return Ok(()),
         Some(note) if note.replica == replica => return Err(OpenError::Retired { replica }),
         Some(Note { replica: found, is_retired: false }) => {
             return Err(OpenError::OtherReplica { replica, found });
         }
-        Some(_) => remove(log, group, directory).map_err(|error| match error {
+        Some(_) => remove(log.clone(), group, directory.clone()).await.map_err(|error| match error {
             RetireError::Log(error) => OpenError::from(LogStoreError::from(error)),
             RetireError::Files(error) => error.into(),
             RetireError::Stopped => OpenError::from(FileError::Stopped),
         })?,
         None => {}
     }
-    Ok(Note { replica, is_retired: false }.write(fs, dir, group)?)
+    let GroupDirectory { fs, dir, .. } = directory.clone();
+    let noted = blocking(move || Note { replica, is_retired: false }.write(&*fs, &dir, group));
+    Ok(noted.await.map_err(panicked)??)
 }

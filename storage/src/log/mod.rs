@@ -186,8 +186,13 @@ impl Log {
             // Whoever asked waits.
             let _ = done.send(result);
         });
-        self.submit(vec![Record::Forget { group }], Some(done))?;
+        self.forget_then(group, done)?;
         durable.recv().unwrap_or(Err(LogError::Closed))
+    }
+
+    /// Like [`Log::forget`], and returns before it is durable: `done` runs then, as of [`Log::submit`].
+    pub fn forget_then(&self, group: GroupId, done: Completion) -> Result<(), LogError> {
+        self.submit(vec![Record::Forget { group }], Some(done))
     }
 
     /// The entries of a group that there are in a range of indexes, in order, until `bytes_max` is reached; the first
