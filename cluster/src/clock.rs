@@ -286,6 +286,7 @@ impl Stamps {
             return None;
         }
         let now_monotonic_ms = self.clock.monotonic_ms();
+        state.is_of_other = false;
         if skew_ms > 0 {
             let wall_ms = state.last_ms.saturating_add(skew_ms.unsigned_abs());
             state.anchor(wall_ms, now_monotonic_ms);
@@ -326,6 +327,7 @@ impl Stamps {
         if wall_ms + MARGIN_MS >= lowest_ms && wall_ms <= highest_ms + MARGIN_MS {
             state.anchor(wall_ms, now_monotonic_ms);
             state.pace = Pace::Wall;
+            state.is_of_other = false;
             return 0;
         }
         let skew_ms = wall_ms as i64 - highest_ms as i64;
@@ -497,6 +499,19 @@ mod tests {
         assert_eq!((stamps.next_stamp(), stamps.held()), (99_997_000, Some(5_000)));
         stamps.set_off(false, true);
         assert_eq!((stamps.next_stamp(), stamps.held()), (100_002_000, None));
+    }
+
+    /// The operator has settled it, so that no comparison does so again: all clocks may have jumped since.
+    #[test]
+    fn a_start_beside_one_that_is_behind_is_settled_once() {
+        let (clock, stamps) = stamps(99_990_000);
+        stamps.set_off(true, false);
+        stamps.note_others([-5_000]);
+        stamps.set_off(false, false);
+        assert_eq!(stamps.accept(), Some(5_000));
+        clock.jump(HOUR_MS);
+        stamps.set_off(false, true);
+        assert_eq!((stamps.next_stamp(), stamps.held()), (100_000_000, Some(HOUR_MS)));
     }
 
     /// Row 15 of the promises, forward: nothing may expire early, and the alarm is raised.
