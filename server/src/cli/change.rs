@@ -186,6 +186,21 @@ fn waits_for(view: &ClusterView, group: &GroupView) -> String {
     }
 }
 
+/// The nodes that were not removed.
+pub(super) fn members(view: &ClusterView) -> Vec<NodeId> {
+    let nodes = view.nodes.iter().filter(|node| node.state != NodeState::Removed);
+    nodes.map(|node| node.node).collect()
+}
+
+/// A node that was named, if it is one of these.
+pub(super) fn one_of(members: &[NodeId], node: NodeId) -> Result<NodeId, CliError> {
+    if members.contains(&node) {
+        return Ok(node);
+    }
+    let known = members.iter().map(ToString::to_string).collect();
+    Err(CliError::NoSuch { what: "node", asked: node.to_string(), known })
+}
+
 /// The refusal of a group that does not exist.
 pub(super) fn no_such_group(view: &ClusterView, name: GroupName) -> CliError {
     let known = view.groups.iter().map(|group| group.group.to_string()).collect();

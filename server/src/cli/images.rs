@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 use fanfold_client::Client;
 use fanfold_cluster::backup::{Backup, BackupError};
 use fanfold_protocol::NodeId;
-use fanfold_protocol::message::{
-    ClusterView, GroupName, JobKind, JobState, JobStatus, NodeState, ReplicaRole,
-};
+use fanfold_protocol::message::{ClusterView, GroupName, JobKind, JobState, JobStatus, ReplicaRole};
 use serde_json::{Value, json};
 
+use super::change::{members, one_of};
 use super::error::CliError;
 use super::job;
 use super::remote::Remote;
@@ -32,11 +31,9 @@ pub(super) async fn create(
     leaves_out_damaged: bool,
     rate: Option<u64>,
 ) -> Result<(), CliError> {
-    let members: Vec<NodeId> =
-        view.nodes.iter().filter(|node| node.state != NodeState::Removed).map(|node| node.node).collect();
-    if let Some(node) = only.filter(|node| !members.contains(node)) {
-        let known = members.iter().map(ToString::to_string).collect();
-        return Err(CliError::NoSuch { what: "node", asked: node.to_string(), known });
+    let members = members(view);
+    if let Some(node) = only {
+        one_of(&members, node)?;
     }
     let place = |node: NodeId| dir.join(format!("{IMAGE}{node}")).display().to_string();
     let asked = members.into_iter().filter(|node| only.is_none_or(|only| only == *node));

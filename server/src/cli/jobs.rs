@@ -1,11 +1,12 @@
 //! Owns the commands `job list|cancel`: the checks and backups that nodes do on their own files.
 
 use clap::{Args, Subcommand};
-use fanfold_client::{Client, Error, NodeState};
+use fanfold_client::{Client, Error};
 use fanfold_protocol::message::{JobKind, JobPhase, JobState, JobStatus};
 use fanfold_protocol::{NodeId, Status};
 use serde_json::{Value, json};
 
+use super::change::{members, one_of};
 use super::error::CliError;
 use super::job;
 use super::output::{bytes, table, text};
@@ -63,7 +64,10 @@ pub(super) async fn run(args: JobArgs) -> Result<(), CliError> {
             remote
                 .with_client(async |client| {
                     let node = match node {
-                        Some(node) => there(&remote, client, NodeId(node)).await?,
+                        Some(node) => {
+                            let view = client.cluster().await.map_err(|error| remote.failed(error))?;
+                            one_of(&members(&view), NodeId(node))?
+                        }
                         None => job::node(&remote, client).await?,
                     };
                     let known = of(client, node).await.map_err(|error| remote.failed(error))?;
@@ -81,17 +85,6 @@ pub(super) async fn run(args: JobArgs) -> Result<(), CliError> {
                 .await
         }
     }
-}
-
-/// A node that was named, if there is one of that number.
-async fn there(remote: &Remote, client: &Client, node: NodeId) -> Result<NodeId, CliError> {
-    let view = client.cluster().await.map_err(|error| remote.failed(error))?;
-    let members = || view.nodes.iter().filter(|node| node.state != NodeState::Removed).map(|node| node.node);
-    if members().any(|member| member == node) {
-        return Ok(node);
-    }
-    let known = members().map(|node| node.to_string()).collect();
-    Err(CliError::NoSuch { what: "node", asked: node.to_string(), known })
 }
 
 /// The jobs that a node remembers, the newest first.
