@@ -9,7 +9,7 @@ use fanfold_storage::codec::Malformed;
 use fanfold_storage::fs::FileSystem;
 use fanfold_storage::log::GroupId;
 use fanfold_storage::segment::SegmentError;
-use fanfold_storage::snapshot::{Found, SnapshotError, SnapshotStore};
+use fanfold_storage::snapshot::{Found, Manifest, SnapshotError, SnapshotStore};
 use thiserror::Error;
 use tokio::task::{JoinError, JoinHandle};
 
@@ -194,7 +194,8 @@ impl GroupDirectory {
         }
         let (files, found) = self.files(group).map_err(FileError::from)?;
         let (mut snapshot, mut damage) = (None, None);
-        for Found { number, manifest } in found {
+        let mut found = found.into_iter();
+        for Found { number, manifest } in found.by_ref() {
             let manifest = match manifest {
                 Ok(manifest) => manifest,
                 // It is not for a program to decide that what it held is not needed.
@@ -216,6 +217,11 @@ impl GroupDirectory {
                     damage.get_or_insert_with(|| Box::new(error.damage()));
                     files.snapshots.refuse(&stored.manifest);
                 }
+            }
+        }
+        for Found { number, manifest } in found {
+            if let Err(error) = manifest {
+                tracing::error!(dir = ?files.dir, number, %error, "a snapshot before the one in use is damaged; the log stays until two are whole");
             }
         }
         Ok(Loaded { machine, files, snapshot, damage })
@@ -267,8 +273,16 @@ impl<M: Machine> Loaded<M> {
         let (shared, current) = (Shared::new(machine), Current::default());
         if let Some((stored, meta)) = snapshot {
             shared.begin_at(&meta);
-            current.begin(stored, meta);
+            current.set(stored, meta);
         }
+        // The log went up to the second newest only once that had been read back; the newest never was.
+        let read_back = |previous: &Arc<Manifest>| purged.is_some_and(|purged| previous.index <= purged);
+        files
+            .snapshots
+            .previous()
+            .filter(read_back)
+            .into_iter()
+            .for_each(|verified| current.set_verified(verified));
         Ok(Restored { shared: Arc::new(shared), files, current: Arc::new(current) })
     }
 }

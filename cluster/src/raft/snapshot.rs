@@ -58,17 +58,11 @@ pub fn records_behind(manifest: &Manifest) -> Result<Vec<Record>, FileError> {
 #[derive(Debug, Default)]
 pub(super) struct Current {
     newest: Mutex<Option<(StoredSnapshot, SnapshotMeta)>>,
-    /// The last one that was read back, or that the state was restored from.
+    /// The last one that was read back.
     verified: Mutex<Option<Arc<Manifest>>>,
 }
 
 impl Current {
-    /// The one that the state was restored from: its buckets were read, and its segments opened.
-    pub fn begin(&self, snapshot: StoredSnapshot, meta: SnapshotMeta) {
-        self.set_verified(snapshot.manifest.clone());
-        self.set(snapshot, meta);
-    }
-
     pub fn get(&self) -> Option<(StoredSnapshot, SnapshotMeta)> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

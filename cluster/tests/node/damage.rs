@@ -461,11 +461,21 @@ async fn no_backup_is_made_in_the_data_directory() {
 /// R20.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_stays_behind_a_snapshot_that_does_not_read_back_as_it_was_written() {
-    let test = node().await;
+    for restarts in [false, true] {
+        the_log_stays_behind_what_does_not_read_back(restarts).await;
+    }
+}
+
+/// `restarts`: the node begins anew from the snapshot, which opens its segments and does not read their entries.
+async fn the_log_stays_behind_what_does_not_read_back(restarts: bool) {
+    let mut test = node().await;
     let other = user_at(1, 0);
     let kept = [test.post(other, "kept").await];
     let mut posted = post_many(&test, 20).await;
     assert_eq!(back_up(&test, "first", false).await.state, JobState::Done);
+    if restarts {
+        test = test.restart_hard_with(segments_only).await;
+    }
     posted.extend(post_many(&test, 20).await);
     // The manifest of the first names it, and nobody has read it back yet.
     let segment = of_kind(&test.dir, "segment").remove(0);

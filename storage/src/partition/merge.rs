@@ -16,7 +16,7 @@ use std::cell::Cell;
 use std::collections::BinaryHeap;
 
 use super::Partition;
-use super::feed::Walk;
+use super::feed::{Feeds, Walk};
 use super::owners::OwnerIndex;
 use super::read::{FeedQuery, FeedSlice, RemoteSource};
 use super::users::User;
@@ -71,18 +71,25 @@ impl Scratch {
     }
 }
 
-/// An owner's chain in the merge.
+/// An owner's chain in the merge; it ends at its own floor, and above the feed's unless all above that is given out.
 struct Source {
     owner: UserId,
     floor: EntryId,
+}
+
+/// A row that the reader sees, and whose it is.
+#[derive(Clone, Copy)]
+struct Found {
+    id: EntryId,
+    position: RowPosition,
+    owner: UserId,
 }
 
 /// What merges all sources but the reader's own timeline.
 struct Merge<'v, 'a> {
     view: &'v Viewpoint<'a>,
     scratch: &'v mut Scratch,
-    /// The feed's floor.
-    floor: EntryId,
+    floor: Floor<'a>,
     below: EntryId,
     walk: Option<Walk<'a>>,
     /// Nothing that the walk has not reached has a larger id.
@@ -101,7 +108,7 @@ impl<'v, 'a> Merge<'v, 'a> {
     fn new(view: &'v Viewpoint<'a>, scratch: &'v mut Scratch, below: EntryId) -> Self {
         let feeds = view.partition.feeds.get(&view.space);
         let stored = view.index.and_then(|index| Some((feeds?, index.0)));
-        let floor = stored.map_or(EntryId::ZERO, |(feeds, user)| feeds.floor(user));
+        let floor = Floor::new(stored);
         let walk = stored.map(|(feeds, user)| feeds.walk(user));
         let bound = if walk.is_some() { EntryId::MAX } else { EntryId::ZERO };
         scratch.clear();
@@ -133,20 +140,18 @@ impl<'v, 'a> Merge<'v, 'a> {
     fn add_chain(&mut self, index: OwnerIndex, above: bool) {
         let owner = self.view.owner(index);
         let Some(chain) = owner.chain(self.view.space).filter(|_| owner.filled) else { return };
-        if above && chain.walk_to() <= self.floor {
+        if above && !self.floor.is_below(chain.walk_to()) {
             return;
         }
-        let (below, floor) = if above {
-            (self.below, chain.floor.max(self.floor))
-        } else {
-            (self.below.min(EntryId(self.floor.0.saturating_add(1))), chain.floor)
-        };
+        let below =
+            if above { self.below } else { self.below.min(EntryId(self.floor.get().0.saturating_add(1))) };
         let mut rows = self.view.partition.delivered.chain(chain.head);
         if let Some((position, row)) = rows.find(|(_, row)| row.id < below)
-            && row.id > floor
+            && row.id > chain.floor
+            && (!above || self.floor.is_below(row.id))
         {
             self.scratch.heap.push((row.id, position, self.scratch.sources.len() as u32));
-            self.scratch.sources.push(Source { owner: owner.id, floor });
+            self.scratch.sources.push(Source { owner: owner.id, floor: chain.floor });
         }
     }
 
@@ -180,7 +185,7 @@ impl<'v, 'a> Merge<'v, 'a> {
                 Some(position) => self.older.max(self.view.partition.delivered.top(*position)),
                 None => self.older,
             };
-            if self.bound <= self.floor {
+            if !self.floor.is_below(self.bound) {
                 // All that is left is not above the floor.
                 self.bound = EntryId::ZERO;
                 self.walk = None;
@@ -217,7 +222,7 @@ impl<'v, 'a> Merge<'v, 'a> {
         for position in positions.iter().skip(self.looked_at).take(ROWS_AT_ONCE) {
             self.looked_at += 1;
             let Some(row) = table.get(*position) else { continue };
-            if row.id <= self.floor || row.id >= self.below {
+            if row.id >= self.below || !self.floor.is_below(row.id) {
                 continue;
             }
             // Each row is of another owner, who is somewhere else in memory.
@@ -234,7 +239,7 @@ impl<'v, 'a> Merge<'v, 'a> {
         }
     }
 
-    fn next(&mut self) -> Option<Delivery> {
+    fn next(&mut self) -> Option<Found> {
         loop {
             let stored = self.candidate();
             let chained = self.scratch.heap.peek().map(|(id, ..)| *id);
@@ -243,9 +248,9 @@ impl<'v, 'a> Merge<'v, 'a> {
                 continue;
             }
             let found = if stored >= chained {
-                let (_, position) = *self.scratch.candidates.get(self.given)?;
+                let (id, position) = *self.scratch.candidates.get(self.given)?;
                 self.given += 1;
-                self.view.visible_stored(position)
+                self.view.owner_of_visible(position).map(|owner| Found { id, position, owner })
             } else {
                 self.next_of_chains()
             };
@@ -256,22 +261,52 @@ impl<'v, 'a> Merge<'v, 'a> {
     }
 
     /// The newest row of the chains, if the reader sees it; the next one of its chain takes its place.
-    fn next_of_chains(&mut self) -> Option<Delivery> {
+    fn next_of_chains(&mut self) -> Option<Found> {
         let Scratch { heap, sources, .. } = &mut *self.scratch;
         let mut newest = heap.peek_mut()?;
-        let (_, position, source) = *newest;
+        let (id, position, source) = *newest;
         let Source { owner, floor } = sources[source as usize];
         let table = &self.view.partition.delivered;
         let row = table.get(position);
         let older =
             row.and_then(|row| row.previous(position)).and_then(|older| Some((older, table.get(older)?)));
-        match older.filter(|(_, row)| row.id > floor) {
+        match older.filter(|(_, row)| row.id > floor && (self.deep || self.floor.is_below(row.id))) {
             Some((older, row)) => *newest = (row.id, older, source),
             None => {
                 std::collections::binary_heap::PeekMut::pop(newest);
             }
         }
-        self.view.visible(position, row?, owner)
+        self.view.shows(position, row?, owner).then_some(Found { id, position, owner })
+    }
+}
+
+/// The floor of a feed. It stands in the oldest cell, so it is looked up only when an id is near it.
+struct Floor<'a> {
+    feed: Option<(&'a Feeds, u32)>,
+    /// At least the floor.
+    at_most: EntryId,
+    exact: Cell<Option<EntryId>>,
+}
+
+impl<'a> Floor<'a> {
+    fn new(feed: Option<(&'a Feeds, u32)>) -> Self {
+        let at_most = feed.map_or(EntryId::ZERO, |(feeds, user)| feeds.floor_at_most(user));
+        Self { feed, at_most, exact: Cell::new(None) }
+    }
+
+    /// Whether an id is above it.
+    #[inline]
+    fn is_below(&self, id: EntryId) -> bool {
+        id > self.at_most || id > self.get()
+    }
+
+    fn get(&self) -> EntryId {
+        if let Some(exact) = self.exact.get() {
+            return exact;
+        }
+        let exact = self.feed.map_or(EntryId::ZERO, |(feeds, user)| feeds.floor(user));
+        self.exact.set(Some(exact));
+        exact
     }
 }
 
@@ -308,28 +343,27 @@ impl Viewpoint<'_> {
         let mut others = Merge::new(self, scratch, below);
         let mut next_other = others.next();
         loop {
-            let other_id = next_other.map(|d| d.id);
             // Own entries are looked at, and for, only when their turn has come: most pages end before.
-            let next = if let Some(id) = own.next_above(other_id) {
+            if let Some(id) = own.next_above(next_other.map(|other| other.id)) {
                 let own = own.entry(id).map(|entry| entry.delivery());
-                let own = own.filter(|delivery| self.admits(delivery));
-                if own.is_none() {
-                    continue;
+                let Some(own) = own.filter(|delivery| self.admits(delivery)) else { continue };
+                if rows.last().is_none_or(|last| last.id != own.id) {
+                    if rows.len() == limit {
+                        return true;
+                    }
+                    rows.push(own);
                 }
-                own
-            } else {
-                next_other.take()
-            };
-            let Some(next) = next else { return false };
-            if rows.last().is_none_or(|last| last.id != next.id) {
+                continue;
+            }
+            let Some(Found { id, position, owner }) = next_other else { return false };
+            if rows.last().is_none_or(|last| last.id != id) {
                 if rows.len() == limit {
                     return true;
                 }
-                rows.push(next);
+                let row = partition.delivered.get(position);
+                rows.extend(row.map(|row| partition.delivered.delivery(position, row, owner)));
             }
-            if other_id.is_some() && next_other.is_none() {
-                next_other = others.next();
-            }
+            next_other = others.next();
         }
     }
 

@@ -53,7 +53,8 @@ impl Partition {
                 let is_made_since = row.id >= id_bound;
                 if by_id { is_made_since } else { *position >= mark && (is_made_since || !row.is_backfill()) }
             });
-            rows.extend(new.filter_map(|(position, row)| view.visible(position, row, owner.id)));
+            let shown = new.filter(|(position, row)| view.shows(*position, row, owner.id));
+            rows.extend(shown.map(|(position, row)| self.delivered.delivery(position, row, owner.id)));
         }
         let mut own = self.timelines.newest(space, reader, EntryId::MAX, self.stamp);
         let older = id_bound.0.checked_sub(1).map(EntryId);

@@ -5,7 +5,7 @@ use super::delivered::{Row, RowState};
 use super::owners::{Owner, OwnerIndex};
 use super::users::{User, UserIndex};
 use crate::entry::Delivery;
-use crate::ids::{EntryId, GraphId, RowPosition, SpaceId, UserId};
+use crate::ids::{EntryId, GraphId, RowPosition, SpaceId, Stamp, UserId};
 
 /// A reader in a space, with what filters its feed.
 pub(super) struct Viewpoint<'a> {
@@ -58,11 +58,18 @@ impl<'a> Viewpoint<'a> {
     }
 
     /// Whether the definition of a feed admits it, edges aside.
+    #[inline]
     pub(super) fn admits(&self, delivery: &Delivery) -> bool {
-        let expired = delivery.expiry.is_some_and(|expiry| expiry <= self.partition.stamp);
-        !expired && delivery.id >= self.horizon && !self.hides(delivery)
+        self.is_in_time(delivery.id, delivery.expiry) && !self.hides(delivery)
     }
 
+    /// Whether it has not expired and is not older than the horizon.
+    #[inline]
+    fn is_in_time(&self, id: EntryId, expiry: Option<Stamp>) -> bool {
+        id >= self.horizon && expiry.is_none_or(|expiry| expiry > self.partition.stamp)
+    }
+
+    #[inline]
     fn hides(&self, delivery: &Delivery) -> bool {
         self.hides_somebody
             && self.user.is_some_and(|user| {
@@ -72,25 +79,27 @@ impl<'a> Viewpoint<'a> {
             })
     }
 
-    /// The row as the reader sees it, if the definition admits it, edges aside.
+    /// Whether the reader sees a row: it lives, and the definition admits it, edges aside.
     #[inline]
-    pub(super) fn visible(&self, position: RowPosition, row: &Row, owner: UserId) -> Option<Delivery> {
-        if row.state() != RowState::Live {
-            return None;
-        }
-        let delivery = self.partition.delivered.delivery(position, row, owner);
-        self.admits(&delivery).then_some(delivery)
+    pub(super) fn shows(&self, position: RowPosition, row: &Row, owner: UserId) -> bool {
+        let table = &self.partition.delivered;
+        row.state() == RowState::Live
+            && self.is_in_time(row.id, table.expiry(position, row))
+            && !(self.hides_somebody && self.hides(&table.delivery(position, row, owner)))
     }
 
-    /// The row that a stored reference names, as the reader sees it: the edge may be gone.
+    /// Whose row a stored reference names, if the reader sees it: the edge may be gone.
     #[inline]
-    pub(super) fn visible_stored(&self, position: RowPosition) -> Option<Delivery> {
+    pub(super) fn owner_of_visible(&self, position: RowPosition) -> Option<UserId> {
         let row = self.partition.delivered.get(position)?;
         if self.followed.as_ref().is_some_and(|followed| followed.binary_search(&row.owner).is_err()) {
             return None;
         }
         // A row that is not live may be the last to name an owner.
-        let live = row.state() == RowState::Live;
-        if live { self.visible(position, row, self.owner(row.owner).id) } else { None }
+        if row.state() != RowState::Live {
+            return None;
+        }
+        let owner = self.owner(row.owner).id;
+        self.shows(position, row, owner).then_some(owner)
     }
 }

@@ -87,6 +87,7 @@ async fn what_a_member_answered_before_its_connections_were_begun_anew_does_not_
         }
     };
     near(lost).await;
+    near(left).await;
     // From now on nothing new is answered, and what was answered is younger than any silence that counts.
     trio.wire.cut_appends(leader, others[0]);
     assert!(group.is_ready(lost));

@@ -44,6 +44,12 @@ impl Head {
         (id.0 >> 32) as u32 > self.floor_high
     }
 
+    /// At least the floor of a feed that has cells.
+    #[inline]
+    pub(super) fn floor_at_most(&self) -> EntryId {
+        EntryId(u64::from(self.floor_high) << 32 | u64::from(u32::MAX))
+    }
+
     /// Takes note of the feed's floor.
     #[inline]
     pub(super) fn note_floor(&mut self, floor: EntryId) {

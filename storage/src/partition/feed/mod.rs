@@ -294,6 +294,15 @@ impl Feeds {
         self.heads.get(user).map_or(self.floor, |head| floor_of(head, &self.cells, self.floor))
     }
 
+    /// At least that, without a look at a cell.
+    #[inline]
+    pub(super) fn floor_at_most(&self, user: u32) -> EntryId {
+        match self.heads.get(user) {
+            Some(head) if head.newest != 0 => head.floor_at_most(),
+            _ => self.floor(user),
+        }
+    }
+
     /// The stored positions, oldest arrival first.
     pub(super) fn positions(&self, user: u32) -> Vec<RowPosition> {
         let mut walk = self.walk(user);
