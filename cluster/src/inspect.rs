@@ -193,6 +193,7 @@ fn kind(command: &Command) -> &'static str {
         Command::Reincarnate { .. } => "reincarnate",
         Command::Active { .. } => "active",
         Command::FreeFeeds { .. } => "free-feeds",
+        Command::LeaveWindow { .. } => "leave-window",
         Command::PauseFanOut { .. } => "pause-fan-out",
     }
 }

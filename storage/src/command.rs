@@ -281,6 +281,13 @@ pub enum Command {
         /// How many are looked at.
         most: u32,
     },
+    /// Lets the oldest rows leave the window before it is full, because memory is short; a bounded piece.
+    LeaveWindow {
+        /// So many rows stay.
+        keep: u32,
+        /// How many leave, at most.
+        most: u32,
+    },
     /// Pauses the fan-out of an owner homed here, or lets it go on.
     PauseFanOut {
         /// The owner.
@@ -516,6 +523,7 @@ encoded_enum!(Command, "command" {
     12 => Active { readers },
     13 => FreeFeeds { before, from, most },
     14 => PauseFanOut { owner, is_paused },
+    15 => LeaveWindow { keep, most },
 });
 encoded_enum!(Outcome, "outcome" {
     1 => Session { session },

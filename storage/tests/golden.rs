@@ -173,6 +173,8 @@ fn commands() -> Vec<Command> {
         Command::Reincarnate { incarnation: 2 },
         Command::Active { readers: vec![OWNER, UserId(7)] },
         Command::FreeFeeds { before: Day(9_800), from: 4_096, most: 512 },
+        Command::PauseFanOut { owner: OWNER, is_paused: true },
+        Command::LeaveWindow { keep: 16_384, most: 4_096 },
     ]);
     commands
 }

@@ -29,11 +29,9 @@ const OWNERS: u64 = 500;
 /// Entries of a page.
 const PAGE: u32 = 20;
 
-/// Readers of feeds, and how many each of them follows, of these owners: each entry of theirs takes a row wherever it arrives, which
-/// gives way to nothing.
+/// Readers of feeds, and how many each of them follows: all owners have followers, so that each entry takes a row wherever it arrives.
 const READERS: u64 = 400;
 const FOLLOWEES: u64 = 25;
-const FOLLOWED_OF_FEEDS: u64 = 50;
 
 /// The budget of a node whose edges and feeds are beyond it is so much above what it takes when it is empty.
 const GRAPH_BYTES: u64 = 4 << 20;
@@ -68,7 +66,7 @@ struct Run {
 
 /// Whom a reader of feeds follows: others than most.
 fn followees(number: u64) -> impl Iterator<Item = UserId> {
-    (0..FOLLOWEES).map(move |n| UserId(1 + (7 * number + 11 * n) % FOLLOWED_OF_FEEDS))
+    (0..FOLLOWEES).map(move |n| UserId(1 + (7 * number + 11 * n) % OWNERS))
 }
 
 fn reader(number: u64) -> UserId {

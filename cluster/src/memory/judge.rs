@@ -16,7 +16,7 @@ const SURE_LOOKS: u32 = 5;
 /// So many looks in a row above the limit are enough, whatever might give way yet: it does not do so fast enough.
 const LATE_LOOKS: u32 = 50;
 
-/// For so many looks the feeds that are being freed may bring the size below the budget.
+/// For so many looks what is giving way through the log may bring the size below the budget.
 const FREEING_LOOKS: u32 = 500;
 
 /// What is known of a node's memory at one look.
@@ -26,8 +26,8 @@ pub(super) struct Look {
     pub resident_bytes: u64,
     /// What is left of it if all is shed that can be at once.
     pub stays_bytes: u64,
-    /// Whether feeds are being freed.
-    pub is_freeing: bool,
+    /// Whether feeds are being freed, or rows are leaving.
+    pub gives_way: bool,
 }
 
 /// How a node stands to its budget.
@@ -68,7 +68,7 @@ impl Judge {
         let count = |looks: u32, passed: bool| if passed { looks.saturating_add(1) } else { 0 };
         self.over_looks = count(self.over_looks, look.stays_bytes > budget);
         self.above_looks = count(self.above_looks, look.resident_bytes > limit);
-        let sure = if look.is_freeing { FREEING_LOOKS } else { SURE_LOOKS };
+        let sure = if look.gives_way { FREEING_LOOKS } else { SURE_LOOKS };
         let is_over =
             if self.verdict.is_over { look.stays_bytes > budget - slack } else { self.over_looks >= sure };
         let late = if is_over { SURE_LOOKS } else { LATE_LOOKS };
@@ -95,9 +95,9 @@ mod tests {
         looks: u32,
         resident_bytes: u64,
         stays_bytes: u64,
-        is_freeing: bool,
+        gives_way: bool,
     ) -> (bool, bool) {
-        let look = Look { resident_bytes, stays_bytes, is_freeing };
+        let look = Look { resident_bytes, stays_bytes, gives_way };
         (0..looks).for_each(|_| _ = judge.look(look));
         let Verdict { is_over, refuses } = judge.verdict();
         (is_over, refuses)

@@ -30,8 +30,8 @@ const WORTH_PART: u64 = 256;
 /// … and this part, if nothing does: that much above what stays does little harm, and shedding all the time does much.
 const WORTH_PART_IN_VAIN: u64 = 32;
 
-/// How many looks pass before feeds are asked for again: who is away changes by the day.
-const FEEDS_LOOKS: u32 = 64;
+/// How many looks pass before what gives way through the log is asked for again: what went has to leave the process first.
+const LOGGED_LOOKS: u32 = 16;
 
 /// What can be shed.
 #[derive(Debug, Default)]
@@ -53,8 +53,8 @@ enum Shed {
     Pages,
     /// Active tables are flushed early.
     Tables,
-    /// The feeds of readers who stay away.
-    Feeds,
+    /// What gives way through the log: the feeds of readers who stay away, and rows.
+    Logged,
 }
 
 impl Figures {
@@ -88,7 +88,7 @@ impl Figures {
             excess = excess.saturating_sub(bytes);
         }
         if excess > 0 {
-            plan.push(Shed::Feeds);
+            plan.push(Shed::Logged);
         }
         plan
     }
@@ -104,8 +104,8 @@ pub(crate) struct Keeper {
     judge: Judge,
     /// Mapped bytes that are not of segments.
     mapped_otherwise: u64,
-    /// Looks until feeds are asked for again.
-    feeds_in: u32,
+    /// Looks until what gives way through the log is asked for again.
+    logged_in: u32,
 }
 
 impl Keeper {
@@ -113,7 +113,7 @@ impl Keeper {
     pub fn new(partitions: Arc<Partitions>, options: &NodeOptions, files: FileSettings) -> Self {
         let (budget_bytes, resident) = (options.memory_bytes, options.resident.clone());
         let judge = Judge::new(budget_bytes);
-        Self { partitions, resident, budget_bytes, files, judge, mapped_otherwise: 0, feeds_in: 0 }
+        Self { partitions, resident, budget_bytes, files, judge, mapped_otherwise: 0, logged_in: 0 }
     }
 
     /// Looks and sheds until it is stopped.
@@ -140,9 +140,9 @@ impl Keeper {
         let excess = resident.bytes.saturating_sub(most);
         let figures = if excess > 0 { self.figures(resident) } else { Figures::default() };
         let stays_bytes = resident.bytes.saturating_sub(figures.bytes());
-        let is_freeing = self.partitions.all().any(|partition| partition.activity().is_freeing());
+        let gives_way = self.partitions.all().any(|partition| partition.activity().gives_way());
         let before = self.judge.verdict();
-        let now = self.judge.look(Look { resident_bytes: resident.bytes, stays_bytes, is_freeing });
+        let now = self.judge.look(Look { resident_bytes: resident.bytes, stays_bytes, gives_way });
         self.tell(resident.bytes, now);
         self.say(before, now, resident.bytes);
         let worth = self.budget_bytes / if stays_bytes <= most { WORTH_PART } else { WORTH_PART_IN_VAIN };
@@ -197,7 +197,7 @@ impl Keeper {
     }
 
     async fn shed(&mut self, plan: Vec<Shed>) {
-        self.feeds_in = self.feeds_in.saturating_sub(1);
+        self.logged_in = self.logged_in.saturating_sub(1);
         let mut tables = Vec::new();
         for shed in plan {
             match shed {
@@ -211,10 +211,10 @@ impl Keeper {
                 Shed::Pages => self.forget_pages().await,
                 // Those who write tables were told.
                 Shed::Tables => {}
-                Shed::Feeds if self.feeds_in > 0 => {}
-                Shed::Feeds => {
-                    self.feeds_in = FEEDS_LOOKS;
-                    self.partitions.all().for_each(|partition| partition.activity().free_feeds());
+                Shed::Logged if self.logged_in > 0 => {}
+                Shed::Logged => {
+                    self.logged_in = LOGGED_LOOKS;
+                    self.partitions.all().for_each(|partition| partition.activity().give_way());
                 }
             }
         }
@@ -252,7 +252,7 @@ mod tests {
             tables: 80,
         };
         let cached = |partition, left_bytes| Shed::Cached { partition, left_bytes };
-        let all = [cached(0, 100), cached(2, 0), cached(0, 0), Shed::Pages, Shed::Tables, Shed::Feeds];
+        let all = [cached(0, 100), cached(2, 0), cached(0, 0), Shed::Pages, Shed::Tables, Shed::Logged];
         for (excess, count) in [(0, 0), (1, 1), (100, 1), (101, 2), (150, 2), (250, 3)] {
             assert_eq!(figures.plan(excess, 1), all[..count], "{excess}");
         }
@@ -267,10 +267,10 @@ mod tests {
         let figures = Figures { cached: vec![vec![(Stamp(10), 5)]], pages: 300, tables: 80 };
         let cached = Shed::Cached { partition: 0, left_bytes: 0 };
         for (worth, plan) in [
-            (80, vec![cached, Shed::Pages, Shed::Tables, Shed::Feeds]),
-            (81, vec![cached, Shed::Pages, Shed::Feeds]),
-            (300, vec![cached, Shed::Pages, Shed::Feeds]),
-            (301, vec![cached, Shed::Feeds]),
+            (80, vec![cached, Shed::Pages, Shed::Tables, Shed::Logged]),
+            (81, vec![cached, Shed::Pages, Shed::Logged]),
+            (300, vec![cached, Shed::Pages, Shed::Logged]),
+            (301, vec![cached, Shed::Logged]),
         ] {
             assert_eq!(figures.plan(u64::MAX, worth), plan, "{worth}");
         }

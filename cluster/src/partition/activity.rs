@@ -1,9 +1,11 @@
-//! Owns the activity of a partition's readers on its way into the log, and the pass that frees the feeds of those away.
+//! Owns the activity of a partition's readers on its way into the log, and what gives way through the log when memory is short:
+//! the feeds of those away, and the oldest rows.
 //!
 //! - A reader is noted by its first read of a day: later ones find the day in the state, or that it was proposed.
 //! - What is noted is bounded. Who is not noted, or whose proposal fails, is noted by the next read.
 //! - The leader notes; a replica that does not lead tells it who has read here.
-//! - Feeds are freed only when memory is short, and in one pass a day: on one day nobody new is away.
+//! - Feeds are freed only when memory is short, and in one pass a day: on one day nobody new is away. If that was not enough, a
+//!   part of the rows leaves the window, the oldest first, and what they said is asked of the timelines.
 //! - While the node refuses what makes memory grow, nobody's feeds are brought back: who reads is proposed by a later read.
 
 use std::collections::BTreeSet;
@@ -30,6 +32,15 @@ pub(crate) const READERS_MAX: usize = 256;
 
 /// Local users that one command looks at to free their feeds.
 const FREED_MAX: u32 = 1_024;
+
+/// Rows that stay in the window however short memory is: the newest pages are made of them.
+const ROWS_KEPT: u32 = 4_096;
+
+/// Rows that one command lets leave the window.
+const ROWS_LEFT_MAX: u32 = 4_096;
+
+/// The part of the rows that leaves before memory is looked at again.
+const ROWS_PART: u32 = 4;
 
 /// Who read today, as far as the log does not know.
 #[derive(Debug, Default)]
@@ -69,15 +80,15 @@ impl Activity {
         }
     }
 
-    /// Asks for the feeds of those away to be freed.
-    pub fn free_feeds(&self) {
+    /// Asks for what gives way through the log.
+    pub fn give_way(&self) {
         if !self.is_memory_short.swap(true, Ordering::Relaxed) {
             self.arrived.notify_one();
         }
     }
 
     /// Whether that was asked and is not done.
-    pub fn is_freeing(&self) -> bool {
+    pub fn gives_way(&self) -> bool {
         self.is_memory_short.load(Ordering::Relaxed)
     }
 
@@ -119,11 +130,14 @@ pub(crate) async fn run(
             if !partitions.refuses_growth(partition.id()) {
                 propose_noted(&partition, &partitions).await;
             }
-            let is_short = activity.is_freeing();
-            let leads = partition.group().is_leader();
-            if is_short && away_days > 0 && freed_on != Some(today) && leads {
-                freed_on = Some(today);
-                free(&partition, Day(today.0.saturating_sub(away_days))).await;
+            let is_short = activity.gives_way();
+            if is_short && partition.group().is_leader() {
+                if away_days > 0 && freed_on != Some(today) {
+                    freed_on = Some(today);
+                    free(&partition, Day(today.0.saturating_sub(away_days))).await;
+                } else {
+                    leave_window(&partition).await;
+                }
             }
             if is_short {
                 activity.is_memory_short.store(false, Ordering::Relaxed);
@@ -168,6 +182,20 @@ async fn free(partition: &PartitionHandle, before: Day) {
         let command = Command::FreeFeeds { before, from, most: FREED_MAX };
         if let Err(error) = partition.propose(&command).await {
             tracing::debug!(partition = partition.id().0, %error, "the feeds of readers who are away were not freed");
+            return;
+        }
+    }
+}
+
+/// Lets a part of the rows leave the window, piece by piece.
+async fn leave_window(partition: &PartitionHandle) {
+    let Ok(rows) = partition.read(fanfold_storage::partition::Partition::rows) else { return };
+    let leaving = rows.saturating_sub(ROWS_KEPT);
+    let keep = rows - leaving.min((leaving / ROWS_PART).max(ROWS_LEFT_MAX));
+    for _ in 0..(rows - keep).div_ceil(ROWS_LEFT_MAX) {
+        let command = Command::LeaveWindow { keep, most: ROWS_LEFT_MAX };
+        if let Err(error) = partition.propose(&command).await {
+            tracing::debug!(partition = partition.id().0, %error, "no rows left the window");
             return;
         }
     }

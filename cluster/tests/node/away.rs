@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfold_storage::command::{AppendResult, Write, WriteResult};
 use fanfold_storage::ids::{PartitionId, UserId};
 
 use super::memory::{BUDGET, SetSize};
@@ -71,4 +72,44 @@ async fn a_node_short_of_memory_frees_the_feeds_of_those_away_and_makes_them_ane
     assert_eq!(test.feed(away).await, posts);
     until(async || feeds(&test) == 2).await;
     assert_eq!((test.feed(away).await, test.feed(here).await), (posts.clone(), posts));
+}
+
+/// Rows of the window, in all partitions.
+fn rows(test: &TestNode) -> u64 {
+    test.node.status().partitions.iter().map(|partition| partition.usage.rows).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_short_of_memory_lets_rows_go_and_shows_the_same() {
+    const POSTS_AT_ONCE: usize = 500;
+    let size = SetSize::default();
+    let short = |options: &mut fanfold_cluster::NodeOptions| {
+        (options.memory_bytes, options.away_days) = (BUDGET, 0);
+        options.resident = Arc::new(size.clone());
+    };
+    let test = TestNode::with(short, Box::new(|streams| streams)).await;
+    let (owner, reader) = (user_at(1, 0), user_at(1, 1));
+    test.follow(reader, &[owner]).await;
+    let mut posted = Vec::new();
+    for _ in 0..12 {
+        let items = (0..POSTS_AT_ONCE).map(|n| entry(owner, &n.to_string())).collect();
+        let receipt = test.write(owner, Write::Append { items }).await;
+        let WriteResult::Appended { items } = receipt.result else { panic!("{receipt:?}") };
+        posted.extend(items.into_iter().map(|item| match item {
+            AppendResult::Made { id, .. } => id,
+            other => panic!("{other:?}"),
+        }));
+    }
+    posted.reverse();
+    test.drained().await;
+    assert_eq!(rows(&test), 6_000);
+    assert!(test.feed_by(reader, 1_000).await == posted);
+    size.set(BUDGET);
+    until(async || rows(&test) < 6_000).await;
+    until(async || rows(&test) == 4_096).await;
+    assert!(test.feed_by(reader, 1_000).await == posted);
+    size.set(0);
+    posted.insert(0, test.post(owner, "new").await);
+    test.drained().await;
+    assert!(test.feed_by(reader, 1_000).await == posted);
 }

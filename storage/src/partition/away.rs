@@ -62,6 +62,12 @@ impl Partition {
         self.users.extent().len
     }
 
+    /// The number of rows of the window.
+    pub fn rows(&self) -> u32 {
+        // As the limit has it, less than 2^31 but for those of one batch.
+        u32::try_from(self.delivered.len()).unwrap_or(u32::MAX)
+    }
+
     fn rebuild_feeds(&mut self, user: UserIndex) {
         self.feeds.values_mut().for_each(|feeds| feeds.clear(user.0));
         let graphs: Vec<GraphId> = self.users.get(user).lists().map(|(graph, _)| graph).collect();

@@ -308,9 +308,17 @@ impl Partition {
         feeds.fill(place.user.0, rows, refused, cap, &self.delivered);
     }
 
-    /// Lets the oldest rows leave the window; what they said is asked of the timelines from now on.
+    /// Lets rows leave the window that it has no room for.
     pub(super) fn shrink_window(&mut self) {
-        while self.delivered.len() > u64::from(self.limits.window_rows) {
+        self.leave_window(self.limits.window_rows, u32::MAX);
+    }
+
+    /// Lets at most `most` of the oldest rows leave the window, as long as it has more than `keep`; what they said is asked of the
+    /// timelines from now on.
+    pub(super) fn leave_window(&mut self, keep: u32, most: u32) {
+        let leaving = self.delivered.len().saturating_sub(u64::from(keep)).min(u64::from(most));
+        self.rebuilt += leaving;
+        for _ in 0..leaving {
             let Some((position, row, expiry)) = self.delivered.pop() else { return };
             if let Some(expiry) = expiry {
                 self.row_expiries.remove(&(expiry, position));

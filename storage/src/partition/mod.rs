@@ -127,7 +127,7 @@ pub struct Partition {
     row_expiries: BTreeSet<(Stamp, RowPosition)>,
     feeds: BTreeMap<SpaceId, Feeds>,
     special: Special,
-    /// Rows and owners that were looked at to free and to rebuild feeds since it was made.
+    /// Rows and owners that were looked at to free and to rebuild feeds, and rows that left the window, since it was made.
     rebuilt: u64,
     /// Up to this Raft entry nothing is stored in feeds.
     replay_until: u64,
@@ -244,7 +244,7 @@ impl Partition {
         false
     }
 
-    /// References ever stored in feeds, and what was done to free and to rebuild some.
+    /// References ever stored in feeds, and what was done besides: feeds freed and rebuilt, rows that left.
     fn work(&self) -> u64 {
         self.rebuilt + self.feeds.values().map(Feeds::stored).sum::<u64>()
     }
@@ -277,6 +277,7 @@ impl Partition {
             Command::PauseFanOut { owner, is_paused } => return self.pause_fan_out(owner, is_paused),
             Command::Active { readers } => self.note_active(&readers),
             Command::FreeFeeds { before, from, most } => self.free_feeds(before, from, most),
+            Command::LeaveWindow { keep, most } => self.leave_window(keep, most),
         }
         Outcome::Done
     }

@@ -68,6 +68,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => user().prop_map(|reader| Step::Active { reader }),
         3 => (any::<u8>(), 0..3u32, 0..9u32)
             .prop_map(|(partition, from, most)| Step::FreeFeeds { partition, from, most }),
+        3 => (any::<u8>(), 0..12u32, 1..6u32)
+            .prop_map(|(partition, keep, most)| Step::LeaveWindow { partition, keep, most }),
         16 => (any::<u8>(), maintenance())
             .prop_map(|(partition, maintenance)| Step::Maintain { partition, maintenance }),
     ]

@@ -159,6 +159,11 @@ pub enum Step {
         from: u32,
         most: u32,
     },
+    LeaveWindow {
+        partition: u8,
+        keep: u32,
+        most: u32,
+    },
     Maintain {
         partition: u8,
         maintenance: Maintenance,
@@ -365,6 +370,10 @@ impl System {
             Step::FreeFeeds { partition, from, most } => {
                 let (now, before) = (self.now, Day(self.now.day().0 + 1));
                 self.pick(partition).propose(now, &[Command::FreeFeeds { before, from, most }]);
+            }
+            Step::LeaveWindow { partition, keep, most } => {
+                let now = self.now;
+                self.pick(partition).propose(now, &[Command::LeaveWindow { keep, most }]);
             }
             Step::Check { slices } => self.check(slices),
             Step::Mark { reader } => self.mark(user(reader)),
