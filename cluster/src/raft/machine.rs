@@ -372,11 +372,14 @@ impl<M: Machine> Shared<M> {
     where
         M: Machine,
     {
+        let mut begun = None;
         loop {
             let stepped = self.steps.notified();
             if !self.change(|state| self.must_wait(&mut state.machine)) {
+                begun.into_iter().for_each(|begun: Instant| self.times.count_held(begun.elapsed()));
                 return;
             }
+            begun.get_or_insert_with(Instant::now);
             stepped.await;
         }
     }

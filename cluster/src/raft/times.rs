@@ -2,8 +2,8 @@
 //! long upkeep had the lock in between.
 //!
 //! - Whoever else works on the state under its lock on another thread (reads, mostly) shows here as a wait.
-//! - Upkeep (cuts, installed files) works where the group is applied, so applying does not wait for it but comes later: what stalls
-//!   applying is the waits and what upkeep held.
+//! - Upkeep (cuts, installed files) works where the group is applied, so applying comes later; and it waits where a cut or what is
+//!   not flushed is at its bound. What stalls applying is the waits for the lock and these two.
 //! - They are figures: nothing is decided by them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,7 +42,7 @@ pub struct ApplyTimes {
     pub waits: Times,
     /// Pieces, with their waits.
     pub pieces: Times,
-    /// Times for which upkeep had the lock.
+    /// Times for which upkeep had the lock, and for which applying waited until upkeep had caught up.
     pub held: Times,
 }
 
@@ -81,7 +81,7 @@ impl ApplyClock {
         self.pieces.count(piece);
     }
 
-    /// Counts how long upkeep had the lock.
+    /// Counts how long upkeep had the lock, or was waited for.
     pub fn count_held(&self, held: Duration) {
         self.held.count(held);
     }

@@ -15,9 +15,11 @@ type TimesMetric = (&'static str, &'static str, fn(&ApplyTimes) -> &Times);
 const METRICS: [TimesMetric; 3] = [
     ("apply_wait_seconds", "Waits of applying for the lock of the state", |times| &times.waits),
     ("apply_piece_seconds", "Pieces of applying, with their waits for the lock", |times| &times.pieces),
-    ("upkeep_held_seconds", "Times for which upkeep held the state, so that nothing was applied", |times| {
-        &times.held
-    }),
+    (
+        "upkeep_held_seconds",
+        "Times for which upkeep held the state or had to catch up, so that nothing was applied",
+        |times| &times.held,
+    ),
 ];
 
 #[derive(Debug)]

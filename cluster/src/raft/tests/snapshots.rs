@@ -300,6 +300,7 @@ async fn applying_waits_for_a_cut_that_has_saved_as_much_as_it_may() {
     }
     assert!(taken.await.unwrap().unwrap());
     tokio::time::timeout(Duration::from_secs(60), next).await.expect("the cut has ended").unwrap();
+    assert!(node.group.apply_times().held.sum >= Duration::from_millis(200), "the wait counts");
     node.acked.push(late.to_owned());
     drop((asked, allow));
     let node = node.restart().await;
