@@ -157,7 +157,7 @@ impl Frame {
         &self,
         decode: impl FnOnce(&mut Reader) -> Result<T, BodyError>,
     ) -> Result<T, DecodeError> {
-        let mut r = Reader::new(self.body.clone());
+        let mut r = Reader::new(&self.body);
         decode(&mut r).and_then(|value| r.finish().map(|()| value)).map_err(|source| DecodeError::Body {
             request_id: self.request_id,
             opcode: self.opcode,

@@ -84,16 +84,16 @@ impl Frame {
             // Nothing is reserved: a peer that only announces bytes costs nothing.
             return Ok(None);
         }
-        let mut header = buffer.split_to(HEADER_BYTES).freeze();
-        let body = buffer.split_to(total - HEADER_BYTES).freeze();
-        let expected = checksum(&header[..CHECKSUM_AT], &body);
-        header.advance(LENGTH_BYTES);
-        let opcode = header.get_u16_le();
-        let flags = Flags(header.get_u16_le());
-        let request_id = RequestId(header.get_u64_le());
-        if header.get_u32_le() != expected {
+        let (header, body) = buffer[..total].split_at(HEADER_BYTES);
+        let expected = checksum(&header[..CHECKSUM_AT], body);
+        let mut fields = &header[LENGTH_BYTES..];
+        let (opcode, flags) = (fields.get_u16_le(), Flags(fields.get_u16_le()));
+        let request_id = RequestId(fields.get_u64_le());
+        if fields.get_u32_le() != expected {
             return Err(DecodeError::BadChecksum);
         }
+        buffer.advance(HEADER_BYTES);
+        let body = buffer.split_to(total - HEADER_BYTES).freeze();
         Ok(Some(Self { opcode, flags, request_id, body }))
     }
 }

@@ -44,7 +44,9 @@ pub use job::{
     JOB_FINDINGS_MAX, JOB_PATH_BYTES_MAX, JobFinding, JobKind, JobPhase, JobState, JobStatus, StartJob,
 };
 pub use map::{Map, NodeAddress};
-pub use page::{Budget, EntryView, PAGE_ENTRIES_MAX, Page, ReferenceState, ReferenceView, ShortReason};
+pub use page::{
+    Budget, EntryParts, EntryView, PAGE_ENTRIES_MAX, Page, ReferenceState, ReferenceView, ShortReason,
+};
 pub use read::{
     Consistency, READ_ENTRIES_MAX, READ_FEEDS_MAX, ReadEntries, ReadFeed, ReadFeeds, ReadTimeline,
     WaitDelivered,

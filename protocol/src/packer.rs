@@ -10,7 +10,7 @@ use bytes::{BufMut, BytesMut};
 use crate::call::{BATCH_ITEMS_MAX, Call, Reply};
 use crate::frame::{Flags, HEADER_BYTES, LENGTH_BYTES, put_checksum, put_header};
 use crate::ids::RequestId;
-use crate::message::{EntryView, Page};
+use crate::message::{EntryParts, Page};
 use crate::opcode::Opcode;
 use crate::status::Status;
 use crate::wire::Writer;
@@ -108,12 +108,12 @@ impl Packer {
 
     /// Like [`Packer::reply`] with a page of `entries`, newest first, and everything else as in `page`; so nobody has
     /// to gather the entries of a page first.
-    pub fn page(
+    pub fn page<'a>(
         &mut self,
         opcode: u16,
         id: RequestId,
         page: &Page,
-        entries: impl ExactSizeIterator<Item = EntryView>,
+        entries: impl ExactSizeIterator<Item = EntryParts<'a>>,
         admits: impl FnOnce(usize) -> Result<(), Status>,
     ) -> Result<usize, Status> {
         self.body.clear();

@@ -91,7 +91,8 @@ pub(crate) fn open<T>(
     if *version != VERSION {
         return Err(SealedError::UnknownVersion { version: *version });
     }
-    let mut r = Reader::new(Bytes::copy_from_slice(rest));
+    let body = Bytes::copy_from_slice(rest);
+    let mut r = Reader::new(&body);
     let value = content(&mut r).map_err(|_| SealedError::Damaged)?;
     r.finish().map_err(|_| SealedError::Damaged)?;
     Ok(value)

@@ -81,7 +81,10 @@ impl Writer {
             length += 1;
         }
         raw[length] = rest as u8;
-        self.buffer.extend_from_slice(&raw[..=length]);
+        // A copy of a fixed size, of which the end is taken back: as many as there are would be a call.
+        let end = self.buffer.len() + length + 1;
+        self.buffer.extend_from_slice(&raw);
+        self.buffer.truncate(end);
     }
 
     /// Zigzag, then LEB128: small numbers of either sign are short.
@@ -145,41 +148,53 @@ impl Writer {
     }
 }
 
-/// Reads a body; byte strings it hands out are slices of it.
+/// Reads a body; byte strings it hands out are slices of it, and nothing else shares it.
 #[derive(Debug)]
-pub(crate) struct Reader {
-    rest: Bytes,
+pub(crate) struct Reader<'a> {
+    body: &'a Bytes,
+    /// What is before it was read.
+    at: usize,
 }
 
-impl Reader {
-    pub(crate) fn new(body: Bytes) -> Self {
-        Self { rest: body }
+impl<'a> Reader<'a> {
+    pub(crate) fn new(body: &'a Bytes) -> Self {
+        Self { body, at: 0 }
+    }
+
+    #[inline]
+    fn rest(&self) -> &[u8] {
+        &self.body[self.at..]
     }
 
     pub(crate) fn remaining(&self) -> usize {
-        self.rest.len()
+        self.rest().len()
     }
 
     /// Ends the reading; what is left over is an error.
     pub(crate) fn finish(self) -> Result<(), BodyError> {
-        match self.rest.len() {
+        match self.remaining() {
             0 => Ok(()),
             count => Err(BodyError::TrailingBytes { count }),
         }
     }
 
     pub(crate) fn take(&mut self, count: usize, field: Field) -> Result<Bytes, BodyError> {
-        if count > self.rest.len() {
+        if count > self.remaining() {
             return Err(BodyError::Truncated { field });
         }
-        Ok(self.rest.split_to(count))
+        let from = self.at;
+        self.at += count;
+        Ok(self.body.slice(from..self.at))
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self, field: Field) -> Result<[u8; N], BodyError> {
-        let bytes = self.take(N, field)?;
-        <[u8; N]>::try_from(bytes.as_ref()).map_err(|_| BodyError::Truncated { field })
+        let bytes = *self.rest().first_chunk().ok_or(BodyError::Truncated { field })?;
+        self.at += N;
+        Ok(bytes)
     }
 
+    #[inline]
     pub(crate) fn byte(&mut self, field: Field) -> Result<u8, BodyError> {
         self.array::<1>(field).map(|[byte]| byte)
     }
@@ -369,7 +384,8 @@ mod tests {
     use super::*;
 
     fn number_of(bytes: &[u8]) -> Result<u64, BodyError> {
-        let mut reader = Reader::new(Bytes::copy_from_slice(bytes));
+        let body = Bytes::copy_from_slice(bytes);
+        let mut reader = Reader::new(&body);
         let number = reader.number(Field::Body)?;
         reader.finish().map(|()| number)
     }
@@ -393,7 +409,8 @@ mod tests {
     fn count_beyond_the_bytes_left_is_refused_before_allocation() {
         let mut writer = Writer::default();
         writer.list_header(1 << 40, true);
-        let mut reader = Reader::new(writer.into_bytes());
+        let body = writer.into_bytes();
+        let mut reader = Reader::new(&body);
         assert_eq!(
             reader.users(Field::Owners, usize::MAX),
             Err(BodyError::Truncated { field: Field::Owners })
@@ -406,7 +423,8 @@ mod tests {
         writer.list_header(2, true);
         writer.fixed64(5);
         writer.number(6u64);
-        let mut reader = Reader::new(writer.into_bytes());
+        let body = writer.into_bytes();
+        let mut reader = Reader::new(&body);
         assert_eq!(
             reader.entry_ids(Field::EntryIds, 10),
             Err(BodyError::Malformed { field: Field::EntryIds })
@@ -427,7 +445,8 @@ mod tests {
             let mut writer = Writer::default();
             writer.number(unsigned);
             writer.signed(signed);
-            let mut reader = Reader::new(writer.into_bytes());
+            let body = writer.into_bytes();
+        let mut reader = Reader::new(&body);
             prop_assert_eq!(reader.number(Field::Body), Ok(unsigned));
             prop_assert_eq!(reader.signed(Field::Body), Ok(signed));
             prop_assert_eq!(reader.finish(), Ok(()));
@@ -445,7 +464,8 @@ mod tests {
             let mut writer = Writer::default();
             writer.users(&users);
             writer.entry_ids(&entries);
-            let mut reader = Reader::new(writer.into_bytes());
+            let body = writer.into_bytes();
+        let mut reader = Reader::new(&body);
             prop_assert_eq!(reader.users(Field::Users, ids.len()), Ok(users));
             prop_assert_eq!(reader.entry_ids(Field::EntryIds, ids.len()), Ok(entries));
             prop_assert_eq!(reader.finish(), Ok(()));

@@ -9,7 +9,6 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
 use fanfold_storage::entry::Delivery;
 use fanfold_storage::ids::{EntryId, PartitionId, SpaceId};
 use fanfold_storage::partition::{FeedQuery, Partition};
@@ -17,7 +16,6 @@ use fanfold_storage::partition::{FeedQuery, Partition};
 use super::ask::Asker;
 use super::hydrate::is_of;
 use super::request::{Consistency, FeedRequest, LIMIT_MAX, Mark};
-use super::view::EntryView;
 use crate::partition::PartitionHandle;
 use crate::phases::RequestPhase;
 use crate::position::Position;
@@ -41,11 +39,10 @@ pub struct ReadyFeeds {
     /// In the order asked; none where the general way has to be gone.
     pages: Vec<Option<Found>>,
     rows: Vec<Delivery>,
-    /// Of the rows of hydrated pages, in their order, once they were found; each without its payload, and where that is.
-    entries: Vec<Option<(EntryView, Range<usize>)>>,
-    gathered: BytesMut,
-    /// What was gathered.
-    payloads: Bytes,
+    /// Of the rows of hydrated pages, in their order, once they were found: what the entries say now, and where their payloads are.
+    entries: Vec<Option<(Delivery, Range<usize>)>>,
+    /// The payloads.
+    gathered: Vec<u8>,
     /// Requests by home.
     places: Vec<(PartitionId, usize)>,
     queries: Vec<FeedQuery>,
@@ -89,8 +86,8 @@ pub struct ReadyPage<'a> {
     pub position: Position,
     rows: &'a [Delivery],
     /// Of a hydrated page: as many as rows.
-    entries: &'a mut [Option<(EntryView, Range<usize>)>],
-    payloads: &'a Bytes,
+    entries: &'a [Option<(Delivery, Range<usize>)>],
+    payloads: &'a [u8],
 }
 
 impl<'a> ReadyPage<'a> {
@@ -105,12 +102,12 @@ impl<'a> ReadyPage<'a> {
         self.entries.iter().flatten().map(|(_, payload)| payload.len()).sum()
     }
 
-    /// The entries, newest first.
-    pub fn into_entries(self) -> impl ExactSizeIterator<Item = EntryView> + use<'a> {
-        let Self { rows, entries, payloads, .. } = self;
-        rows.iter().enumerate().map(|(n, row)| match entries.get_mut(n).and_then(Option::take) {
-            Some((entry, payload)) => EntryView { payload: Some(payloads.slice(payload)), ..entry },
-            None => EntryView::of_delivery(row),
+    /// The entries, newest first, with their payloads if the page is hydrated. None refers to another.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (&'a Delivery, Option<&'a [u8]>)> + use<'a> {
+        let Self { rows, entries, payloads, .. } = *self;
+        rows.iter().enumerate().map(move |(n, row)| match entries.get(n) {
+            Some(Some((entry, payload))) => (entry, Some(&payloads[payload.clone()])),
+            _ => (row, None),
         })
     }
 }
@@ -120,8 +117,8 @@ impl ReadyFeeds {
     pub fn take(&mut self, place: usize) -> Option<ReadyPage<'_>> {
         let Found { rows, entries, next, mark, position, .. } = self.pages.get_mut(place)?.take()?;
         let entries = entries.map_or(0..0, |from| from..from + rows.len());
-        let (rows, entries) = (&self.rows[rows], &mut self.entries[entries]);
-        Some(ReadyPage { next, mark, position, rows, entries, payloads: &self.payloads })
+        let (rows, entries) = (&self.rows[rows], &self.entries[entries]);
+        Some(ReadyPage { next, mark, position, rows, entries, payloads: &self.gathered })
     }
 
     /// Finds nothing of so many requests.
@@ -134,11 +131,8 @@ impl ReadyFeeds {
         if self.rows.capacity() > ROWS_KEPT {
             (self.rows, self.entries, self.wanted) = (Vec::new(), Vec::new(), Vec::new());
         }
-        // Nobody holds what was gathered before, so its memory is used again.
-        if self.payloads.len() > GATHERED_BYTES_KEPT {
-            self.gathered = BytesMut::new();
-        }
-        self.payloads = Bytes::new();
+        self.gathered.clear();
+        self.gathered.shrink_to(GATHERED_BYTES_KEPT);
     }
 
     /// Finds what can be found at once. Pages with more than `bytes_max` bytes of payloads go the general way.
@@ -250,7 +244,7 @@ impl ReadyFeeds {
 
     /// Finds the entries of hydrated pages.
     fn hydrate(&mut self, asker: Asker<'_>, bytes_max: usize) {
-        let Self { pages, rows, entries, wanted, ids, gathered, payloads, .. } = self;
+        let Self { pages, rows, entries, wanted, ids, gathered, .. } = self;
         if entries.is_empty() {
             return;
         }
@@ -290,12 +284,11 @@ impl ReadyFeeds {
                         left[page] -= bytes;
                         let from = gathered.len();
                         gathered.extend_from_slice(&entry.payload);
-                        entries[place] = Some((EntryView::of_entry(entry), from..gathered.len()));
+                        entries[place] = Some((entry.delivery(), from..gathered.len()));
                     }
                 });
             });
         }
-        *payloads = gathered.split().freeze();
         for page in pages {
             let is_whole = page.as_ref().is_none_or(|page| {
                 page.entries

@@ -1,7 +1,5 @@
 //! Owns the answers to reads: entries as a reader sees them, and pages of them.
 
-use std::borrow::Borrow;
-
 use bytes::Bytes;
 
 use crate::cursor::{Cursor, Mark};
@@ -72,6 +70,27 @@ pub struct EntryView {
     pub reference: Option<ReferenceView>,
 }
 
+/// What an entry is encoded from, wherever that lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryParts<'a> {
+    /// Its id.
+    pub id: EntryId,
+    /// Whose timeline it stands in.
+    pub owner: UserId,
+    /// Who wrote it.
+    pub author: UserId,
+    /// Who may see it.
+    pub audience: Audience,
+    /// From 1.
+    pub version: u32,
+    /// When it expires; `None` is never.
+    pub expiry: Option<Stamp>,
+    /// The application's bytes; `None` when not hydrated.
+    pub payload: Option<&'a [u8]>,
+    /// The entry it refers to.
+    pub reference: Option<&'a ReferenceView>,
+}
+
 /// A reference as a reader sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReferenceView {
@@ -105,11 +124,15 @@ impl Page {
     pub(crate) fn encode(&self, w: &mut Writer) {
         let sorted = self.entries.is_sorted_by(|newer, older| newer.id >= older.id);
         self.encode_head(w);
-        encode_entries(w, sorted, self.entries.iter());
+        encode_entries(w, sorted, self.entries.iter().map(EntryView::parts));
     }
 
     /// Encodes a page of these entries, newest first, in place of its own.
-    pub(crate) fn encode_with(&self, w: &mut Writer, entries: impl ExactSizeIterator<Item = EntryView>) {
+    pub(crate) fn encode_with<'a>(
+        &self,
+        w: &mut Writer,
+        entries: impl ExactSizeIterator<Item = EntryParts<'a>>,
+    ) {
         self.encode_head(w);
         encode_entries(w, true, entries);
     }
@@ -160,11 +183,10 @@ impl Page {
     }
 }
 
-fn encode_entries(w: &mut Writer, sorted: bool, entries: impl ExactSizeIterator<Item: Borrow<EntryView>>) {
+fn encode_entries<'a>(w: &mut Writer, sorted: bool, entries: impl ExactSizeIterator<Item = EntryParts<'a>>) {
     w.list_header(entries.len(), sorted);
     let mut newer = None;
     for entry in entries {
-        let entry = entry.borrow();
         entry.encode(w, newer, Depth::Outer);
         newer = sorted.then_some(entry.id);
     }
@@ -219,8 +241,8 @@ pub(crate) enum Depth {
     Referenced,
 }
 
-impl EntryView {
-    pub(crate) fn encode(&self, w: &mut Writer, newer: Option<EntryId>, depth: Depth) {
+impl EntryParts<'_> {
+    fn encode(&self, w: &mut Writer, newer: Option<EntryId>, depth: Depth) {
         let audience = self.audience.code();
         w.byte(bitmap([
             audience & 1 != 0,
@@ -245,9 +267,29 @@ impl EntryView {
         if let Some(payload) = &self.payload {
             w.bytes(payload);
         }
-        if let Some(reference) = &self.reference {
+        if let Some(reference) = self.reference {
             reference.encode(w, depth);
         }
+    }
+}
+
+impl EntryView {
+    fn parts(&self) -> EntryParts<'_> {
+        let Self { id, owner, author, audience, version, expiry, payload, reference } = self;
+        EntryParts {
+            id: *id,
+            owner: *owner,
+            author: *author,
+            audience: *audience,
+            version: *version,
+            expiry: *expiry,
+            payload: payload.as_deref(),
+            reference: reference.as_ref(),
+        }
+    }
+
+    pub(crate) fn encode(&self, w: &mut Writer, newer: Option<EntryId>, depth: Depth) {
+        self.parts().encode(w, newer, depth);
     }
 
     pub(crate) fn decode(r: &mut Reader, newer: Option<EntryId>, depth: Depth) -> Result<Self, BodyError> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use fanfold_protocol::ids::RequestId;
-use fanfold_protocol::message::{EntryView, Page};
+use fanfold_protocol::message::{EntryParts, Page};
 use fanfold_protocol::{Packer, Reply, Status};
 use tokio::sync::Notify;
 
@@ -136,13 +136,13 @@ impl Answers {
     }
 
     /// Packs a page of these entries, newest first, as [`Answers::put`] packs the answer to a read.
-    pub(super) fn put_page(
+    pub(super) fn put_page<'a>(
         &mut self,
         slot: Slot,
         opcode: u16,
         id: RequestId,
         page: &Page,
-        entries: impl ExactSizeIterator<Item = EntryView>,
+        entries: impl ExactSizeIterator<Item = EntryParts<'a>>,
     ) -> Result<(), Status> {
         self.pack(slot, true, |packer, admits| packer.page(opcode, id, page, entries, admits))
     }

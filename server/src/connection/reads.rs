@@ -99,7 +99,7 @@ impl Reads {
                     left.push(read);
                     continue;
                 };
-                let entries = found.into_entries().map(translate::entry);
+                let entries = found.entries().map(translate::entry_parts);
                 let Gathered { asked, cost, .. } = read;
                 let packed = answers.put_page(slot.split(cost), asked.opcode, asked.id, &page, entries);
                 dispatch::note_at(now, shared, &asked, packed.err().as_ref(), Spent::default());

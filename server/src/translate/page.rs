@@ -7,6 +7,7 @@ use fanfold_cluster::Position;
 use fanfold_cluster::read as stored;
 use fanfold_protocol as wire;
 use fanfold_protocol::message as answer;
+use fanfold_storage::entry::Delivery;
 use fanfold_storage::ids::{EntryId, JournalPosition, PartitionId, RowPosition};
 
 use super::{
@@ -177,6 +178,21 @@ fn short_reason(reason: stored::ShortReason) -> answer::ShortReason {
             answer::ShortReason::Spent(answer::Budget::Time)
         }
         stored::ShortReason::Spent { budget: stored::Budget::Bytes } => SPENT_BYTES,
+    }
+}
+
+/// An entry of a page that was found at once, to the wire.
+#[inline]
+pub fn entry_parts<'a>((entry, payload): (&'a Delivery, Option<&'a [u8]>)) -> answer::EntryParts<'a> {
+    answer::EntryParts {
+        id: entry_id_to_wire(entry.id),
+        owner: user_to_wire(entry.owner),
+        author: user_to_wire(entry.author),
+        audience: audience_to_wire(entry.audience),
+        version: entry.version,
+        expiry: entry.expiry.map(stamp_to_wire),
+        payload,
+        reference: None,
     }
 }
 

@@ -16,6 +16,7 @@ use std::cell::Cell;
 use std::collections::BinaryHeap;
 
 use super::Partition;
+use super::delivered::Row;
 use super::feed::{Feeds, Walk};
 use super::owners::OwnerIndex;
 use super::read::{FeedQuery, FeedSlice, RemoteSource};
@@ -44,7 +45,7 @@ pub(super) struct Scratch {
     special: Vec<OwnerIndex>,
     /// The last run, largest position first.
     positions: Vec<RowPosition>,
-    candidates: Vec<(EntryId, RowPosition)>,
+    candidates: Vec<Candidate>,
     sources: Vec<Source>,
     heap: BinaryHeap<(EntryId, RowPosition, u32)>,
 }
@@ -77,10 +78,23 @@ struct Source {
     floor: EntryId,
 }
 
-/// A row that the reader sees, and whose it is.
+/// A row that a stored reference names.
 #[derive(Clone, Copy)]
+struct Candidate {
+    row: Row,
+    position: RowPosition,
+}
+
+impl Candidate {
+    #[inline]
+    fn key(&self) -> (EntryId, RowPosition) {
+        (self.row.id, self.position)
+    }
+}
+
+/// A row that the reader sees, and whose it is.
 struct Found {
-    id: EntryId,
+    row: Row,
     position: RowPosition,
     owner: UserId,
 }
@@ -169,7 +183,7 @@ impl<'v, 'a> Merge<'v, 'a> {
     /// Looks at stored references until the next candidate is known; none at the end.
     fn candidate(&mut self) -> Option<EntryId> {
         loop {
-            let next = self.scratch.candidates.get(self.given).map(|(id, _)| *id);
+            let next = self.scratch.candidates.get(self.given).map(|candidate| candidate.row.id);
             if next.is_some_and(|id| id > self.bound) {
                 return next;
             }
@@ -217,25 +231,27 @@ impl<'v, 'a> Merge<'v, 'a> {
     fn look(&mut self) {
         let Partition { delivered: table, owners, .. } = self.view.partition;
         let Scratch { positions, candidates, .. } = &mut *self.scratch;
-        let ahead = positions.iter().skip(self.looked_at + ROWS_AHEAD).take(ROWS_AT_ONCE);
-        ahead.for_each(|position| table.prefetch(*position));
-        for position in positions.iter().skip(self.looked_at).take(ROWS_AT_ONCE) {
-            self.looked_at += 1;
+        let left = &positions[self.looked_at..];
+        left.iter().skip(ROWS_AHEAD).take(ROWS_AT_ONCE).for_each(|position| table.prefetch(*position));
+        let now = &left[..left.len().min(ROWS_AT_ONCE)];
+        self.looked_at += now.len();
+        for position in now {
             let Some(row) = table.get(*position) else { continue };
             if row.id >= self.below || !self.floor.is_below(row.id) {
                 continue;
             }
             // Each row is of another owner, who is somewhere else in memory.
-            owners.prefetch(row.owner);
-            let candidate = (row.id, *position);
+            owners.prefetch_id(row.owner);
+            let candidate = Candidate { row: *row, position: *position };
             candidates.push(candidate);
             // Nearly all come in the order of their ids.
-            let mut place = candidates.len() - 1;
-            while place > self.given && candidates[place - 1] < candidate {
-                candidates[place] = candidates[place - 1];
+            let waiting = &mut candidates[self.given..];
+            let mut place = waiting.len() - 1;
+            while place > 0 && waiting[place - 1].key() < candidate.key() {
+                waiting[place] = waiting[place - 1];
                 place -= 1;
             }
-            candidates[place] = candidate;
+            waiting[place] = candidate;
         }
     }
 
@@ -248,9 +264,10 @@ impl<'v, 'a> Merge<'v, 'a> {
                 continue;
             }
             let found = if stored >= chained {
-                let (id, position) = *self.scratch.candidates.get(self.given)?;
+                let Candidate { row, position } = *self.scratch.candidates.get(self.given)?;
                 self.given += 1;
-                self.view.owner_of_visible(position).map(|owner| Found { id, position, owner })
+                let owner = self.view.owner_of_visible(position, &row);
+                owner.map(|owner| Found { row, position, owner })
             } else {
                 self.next_of_chains()
             };
@@ -264,7 +281,7 @@ impl<'v, 'a> Merge<'v, 'a> {
     fn next_of_chains(&mut self) -> Option<Found> {
         let Scratch { heap, sources, .. } = &mut *self.scratch;
         let mut newest = heap.peek_mut()?;
-        let (id, position, source) = *newest;
+        let (_, position, source) = *newest;
         let Source { owner, floor } = sources[source as usize];
         let table = &self.view.partition.delivered;
         let row = table.get(position);
@@ -276,7 +293,8 @@ impl<'v, 'a> Merge<'v, 'a> {
                 std::collections::binary_heap::PeekMut::pop(newest);
             }
         }
-        self.view.shows(position, row?, owner).then_some(Found { id, position, owner })
+        let row = *row?;
+        self.view.shows(position, &row, owner).then_some(Found { row, position, owner })
     }
 }
 
@@ -344,7 +362,7 @@ impl Viewpoint<'_> {
         let mut next_other = others.next();
         loop {
             // Own entries are looked at, and for, only when their turn has come: most pages end before.
-            if let Some(id) = own.next_above(next_other.map(|other| other.id)) {
+            if let Some(id) = own.next_above(next_other.as_ref().map(|other| other.row.id)) {
                 let own = own.entry(id).map(|entry| entry.delivery());
                 let Some(own) = own.filter(|delivery| self.admits(delivery)) else { continue };
                 if rows.last().is_none_or(|last| last.id != own.id) {
@@ -355,13 +373,12 @@ impl Viewpoint<'_> {
                 }
                 continue;
             }
-            let Some(Found { id, position, owner }) = next_other else { return false };
-            if rows.last().is_none_or(|last| last.id != id) {
+            let Some(Found { row, position, owner }) = &next_other else { return false };
+            if rows.last().is_none_or(|last| last.id != row.id) {
                 if rows.len() == limit {
                     return true;
                 }
-                let row = partition.delivered.get(position);
-                rows.extend(row.map(|row| partition.delivered.delivery(position, row, owner)));
+                rows.push(partition.delivered.delivery(*position, row, *owner));
             }
             next_other = others.next();
         }

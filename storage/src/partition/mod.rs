@@ -10,6 +10,7 @@ mod chunk;
 mod cut;
 mod delivered;
 mod deliveries;
+mod dense;
 mod deque;
 mod explain;
 mod export;

@@ -9,6 +9,7 @@
 //!   chain changes at every entry.
 
 use super::cut::Tracked;
+use super::dense::DenseIds;
 use super::heap::{HeapBytes, allocated};
 use super::index::Index;
 use super::map::hash;
@@ -102,6 +103,8 @@ encoded_struct!(Chained { generation, filled, rows, chains });
 #[derive(Debug)]
 pub(super) struct Owners {
     slots: Slots<Owner>,
+    /// Who they are, once more.
+    ids: DenseIds,
     /// Who owns and who follows, by local index.
     pub(super) tracked_followers: Tracked,
     /// All else, by local index.
@@ -116,6 +119,7 @@ impl Default for Owners {
     fn default() -> Self {
         Self {
             slots: Slots::default(),
+            ids: DenseIds::default(),
             tracked_followers: Tracked::new(BUCKET_SHIFT),
             tracked_chains: Tracked::new(BUCKET_SHIFT),
             index: Index::default(),
@@ -131,6 +135,7 @@ impl Owners {
         let mut owners = Self { slots, ..Self::default() };
         for (index, owner) in owners.slots.iter() {
             owners.index.insert(hash(&(owner.graph, owner.id)), index);
+            owners.ids.set(index, owner.id);
             owners.followed += u64::from(owner.followers.len() > 0);
             let chains = allocated(owner.chains.len() * size_of::<Chain>());
             owners.heap.replace(0, owner.followers.memory() + chains);
@@ -223,10 +228,16 @@ impl Owners {
         heads
     }
 
-    /// Asks for an owner who is about to be looked at.
+    /// Who is under a local index that is in use.
     #[inline]
-    pub(super) fn prefetch(&self, index: OwnerIndex) {
-        self.slots.prefetch(index.0);
+    pub(super) fn id(&self, index: OwnerIndex) -> UserId {
+        self.ids.get(index.0)
+    }
+
+    /// Asks for who that is.
+    #[inline]
+    pub(super) fn prefetch_id(&self, index: OwnerIndex) {
+        self.ids.prefetch(index.0);
     }
 
     #[inline]
@@ -296,6 +307,7 @@ impl Owners {
         self.touch_followers(self.slots.next());
         self.touch_chains(self.slots.next());
         let index = self.slots.insert(owner);
+        self.ids.set(index, id);
         self.index.insert(hash(&(graph, id)), index);
         OwnerIndex(index)
     }
@@ -351,6 +363,7 @@ impl Owners {
     /// Bytes of memory it holds.
     pub(super) fn memory(&self) -> usize {
         self.slots.memory()
+            + self.ids.memory()
             + self.index.memory()
             + self.heap.get()
             + self.tracked_followers.memory()

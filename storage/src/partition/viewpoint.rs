@@ -88,10 +88,9 @@ impl<'a> Viewpoint<'a> {
             && !(self.hides_somebody && self.hides(&table.delivery(position, row, owner)))
     }
 
-    /// Whose row a stored reference names, if the reader sees it: the edge may be gone.
+    /// Whose row it is that a stored reference names, if the reader sees it: the edge may be gone.
     #[inline]
-    pub(super) fn owner_of_visible(&self, position: RowPosition) -> Option<UserId> {
-        let row = self.partition.delivered.get(position)?;
+    pub(super) fn owner_of_visible(&self, position: RowPosition, row: &Row) -> Option<UserId> {
         if self.followed.as_ref().is_some_and(|followed| followed.binary_search(&row.owner).is_err()) {
             return None;
         }
@@ -99,7 +98,7 @@ impl<'a> Viewpoint<'a> {
         if row.state() != RowState::Live {
             return None;
         }
-        let owner = self.owner(row.owner).id;
+        let owner = self.partition.owners.id(row.owner);
         self.shows(position, row, owner).then_some(owner)
     }
 }

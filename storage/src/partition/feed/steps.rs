@@ -56,6 +56,22 @@ impl<'a> Steps<'a> {
     }
 }
 
+impl Steps<'_> {
+    /// Appends all of them, newest first.
+    #[inline]
+    pub(super) fn append_to(mut self, positions: &mut Vec<RowPosition>) {
+        let from = positions.len();
+        let end = from + self.left as usize;
+        positions.resize(end, RowPosition(0));
+        let mut whole = from;
+        for (to, position) in positions[from..].iter_mut().zip(&mut self) {
+            *to = position;
+            whole += 1;
+        }
+        positions.truncate(whole);
+    }
+}
+
 impl Iterator for Steps<'_> {
     type Item = RowPosition;
 

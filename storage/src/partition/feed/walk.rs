@@ -29,13 +29,13 @@ impl<'a> Walk<'a> {
     pub(in crate::partition) fn next_run(&mut self, positions: &mut Vec<RowPosition>) -> Option<EntryId> {
         let head = self.head.take();
         if let Some(head) = head {
-            positions.extend(head.positions());
+            head.positions().append_to(positions);
         }
         if self.next == 0 {
             return head.map(|_| EntryId::ZERO);
         }
         let cell = self.cells.get(self.next);
-        positions.extend(cell.positions());
+        cell.positions().append_to(positions);
         self.next = if self.next == self.oldest { 0 } else { cell.previous };
         if self.next != 0 {
             prefetch(self.cells.get(self.next));

@@ -91,6 +91,10 @@ impl<'a> Walk<'a> {
     /// The next id, if it is larger than `than`. Whether its entry has expired is not looked at.
     #[inline]
     pub(in crate::partition) fn next_above(&mut self, than: Option<EntryId>) -> Option<EntryId> {
+        if self.parts.is_empty() && self.active.max(self.unopened) <= than {
+            // The usual case: what is newest here is older.
+            return None;
+        }
         loop {
             let parts = self.parts.iter().map(Part::id).max();
             let next = self.active.max(parts);
