@@ -301,6 +301,7 @@ impl Core {
     }
 
     /// Makes a change in a partition under a tag that the caller keeps, so that it has one effect however often it is made.
+    /// A session that is unknown at the first attempt is a refusal; after one whose end is not known it is a forgotten one.
     pub async fn write_tagged(
         &self,
         partition: PartitionId,
@@ -313,6 +314,9 @@ impl Core {
             loop {
                 match self.write_once(partition, tag, op, deadline, &mut attempts).await {
                     Ok(written) => return Ok(written),
+                    Err(Error::Refused { status: Status::UnknownSession, .. }) if attempts.uncertain() => {
+                        return Err(Error::SessionForgotten { partition, session: tag.session });
+                    }
                     Err(error) => attempts.pause(error).await?,
                 }
             }

@@ -91,7 +91,8 @@ impl ImportLane {
     /// The partition forgets its answers below `lowest_unanswered`.
     ///
     /// # Errors
-    /// [`Status::UnknownSession`] if the session was unused for so long that it was forgotten.
+    /// [`Status::UnknownSession`] if the session was unused for so long that it was forgotten: this call has had no effect, and
+    /// an earlier one under the number may have had it. [`Error::SessionForgotten`] if this call may have had it.
     pub async fn write(&self, sequence: u64, lowest_unanswered: u64, op: ImportOp) -> Result<Written, Error> {
         let tag = WriteTag {
             session: self.session,

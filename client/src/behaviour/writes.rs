@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use fanfold_protocol::message::{SpaceInfo, WriteResult};
-use fanfold_protocol::{EntryId, Request, Response, Sequence, SessionId, Status, UserId};
+use fanfold_protocol::{EntryId, PartitionId, Request, Response, Sequence, SessionId, Status, UserId};
 
 use crate::error::Error;
+use crate::import::{ImportLane, ImportOp};
 use crate::scripted::{Ask, Server, appended, written};
 
 fn number(ask: &Ask) -> (SessionId, Sequence) {
@@ -102,6 +103,30 @@ async fn unknown_session_after_a_lost_answer_is_an_error_and_no_second_run() {
     assert!(error.may_have_applied());
     drop(client);
     assert!(peer.closes().await, "nothing more was sent");
+}
+
+#[tokio::test]
+async fn an_import_tells_a_session_that_was_unknown_at_once_from_one_forgotten_meanwhile() {
+    let server = Server::start().await;
+    let (client, mut peer) = server.connect().await;
+    let lane = client.import_lane(PartitionId(0), Some(SessionId(7))).await.expect("no call is made");
+    let write = |lane: &ImportLane| {
+        let lane = lane.clone();
+        tokio::spawn(async move { lane.write(3, 3, ImportOp::Entries(Vec::new())).await })
+    };
+    let call = write(&lane);
+    let ask = peer.next_write().await;
+    peer.refuse(&ask, &Status::UnknownSession).await;
+    let error = call.await.expect("no panic").expect_err("it is unknown");
+    assert!(matches!(error, Error::Refused { status: Status::UnknownSession, .. }), "{error:?}");
+    let call = write(&lane);
+    peer.next_write().await;
+    drop(peer);
+    let mut peer = server.accept().await;
+    let ask = peer.next_write().await;
+    peer.refuse(&ask, &Status::UnknownSession).await;
+    let error = call.await.expect("no panic").expect_err("the first attempt may have applied");
+    assert!(matches!(error, Error::SessionForgotten { session: SessionId(7), .. }), "{error:?}");
 }
 
 #[tokio::test]

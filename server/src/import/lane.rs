@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fanfold_client::{Client, Error, Field, ImportLane, ImportOp, PartitionId, Status};
+use fanfold_client::{Error, Field, ImportLane, ImportOp, PartitionId, Status};
 use fanfold_protocol::message::{AppendOutcome, WriteResult};
 use tokio::sync::mpsc;
 
@@ -19,49 +19,69 @@ pub(super) struct Job {
 pub(super) struct Answer {
     pub(super) place: (u64, usize),
     pub(super) partition: PartitionId,
+    pub(super) sequence: u64,
     pub(super) result: Result<WriteResult, Error>,
-    /// The session it was sent under.
-    pub(super) session: u64,
 }
 
 /// Sends a partition's writes.
 pub(super) struct Sender {
-    pub(super) client: Client,
     pub(super) partition: PartitionId,
     pub(super) lane: ImportLane,
     /// Below it everything is answered, and the state file says so.
     pub(super) answered: Arc<AtomicU64>,
-    /// Whether a write may be sent anew when the session is forgotten: it may have had its effect before.
-    pub(super) may_repeat: bool,
+    /// The lanes with which it goes on when the session of the one before was forgotten.
+    pub(super) renewals: mpsc::UnboundedReceiver<ImportLane>,
+}
+
+/// Whether a write was refused because its session is forgotten: true if this process had sent it no more than that once.
+pub(super) fn forgotten(error: &Error) -> Option<bool> {
+    match error {
+        Error::Refused { status: Status::UnknownSession, .. } => Some(true),
+        Error::SessionForgotten { .. } => Some(false),
+        _ => None,
+    }
 }
 
 impl Sender {
-    /// Sends writes until there are no more, or one fails.
+    /// Sends writes until there are no more, or one fails. One that finds its session forgotten is answered so, and waits for a
+    /// lane under whose session it is sent again.
     pub(super) async fn run(
         mut self,
         mut jobs: mpsc::UnboundedReceiver<Job>,
         answers: mpsc::UnboundedSender<Answer>,
     ) {
-        while let Some(Job { place, sequence, op }) = jobs.recv().await {
-            let result = self.send(sequence, op).await;
-            let failed = result.is_err();
-            let (partition, session) = (self.partition, self.lane.session().0);
-            if answers.send(Answer { place, partition, result, session }).is_err() || failed {
-                return;
+        let partition = self.partition;
+        while let Some(Job { place, sequence, mut op }) = jobs.recv().await {
+            let mut refused = Refused::default();
+            let mut is_sent = false;
+            while !is_sent {
+                let result = self.send(sequence, &mut op, &mut refused).await;
+                is_sent = result.is_ok();
+                let is_forgotten = result.as_ref().is_err_and(|error| forgotten(error).is_some());
+                if answers.send(Answer { place, partition, sequence, result }).is_err() {
+                    return;
+                }
+                if is_forgotten {
+                    let Some(lane) = self.renewals.recv().await else { return };
+                    self.lane = lane;
+                } else if !is_sent {
+                    return;
+                }
             }
         }
     }
 
     /// Sends a write. Entries that no frame holds are left out and answered as refused.
-    async fn send(&mut self, sequence: u64, mut op: ImportOp) -> Result<WriteResult, Error> {
-        let mut refused = Refused::default();
+    async fn send(
+        &self,
+        sequence: u64,
+        op: &mut ImportOp,
+        refused: &mut Refused,
+    ) -> Result<WriteResult, Error> {
         loop {
             let lowest = self.answered.load(Ordering::Relaxed).min(sequence);
             match self.lane.write(sequence, lowest, op.clone()).await {
-                Err(error) if self.may_repeat && matches!(error.status(), Some(Status::UnknownSession)) => {
-                    self.lane = self.client.import_lane(self.partition, None).await?;
-                }
-                Err(Error::RequestTooLarge { limit, .. }) if refused.take_from(&mut op, limit) => {
+                Err(Error::RequestTooLarge { limit, .. }) if refused.take_from(op, limit) => {
                     if matches!(&op, ImportOp::Entries(entries) if entries.is_empty()) {
                         return Ok(refused.put_into(WriteResult::Appended(Vec::new())));
                     }
@@ -100,9 +120,9 @@ impl Refused {
     }
 
     /// Puts them back into the result of what was left of the write.
-    fn put_into(self, result: WriteResult) -> WriteResult {
+    fn put_into(&mut self, result: WriteResult) -> WriteResult {
         let WriteResult::Appended(mut outcomes) = result else { return result };
-        for place in self.places {
+        for place in self.places.drain(..) {
             let status = Status::TooLarge { field: Field::Payload, limit: self.limit };
             outcomes.insert(place.min(outcomes.len()), AppendOutcome::Refused(status));
         }

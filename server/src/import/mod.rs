@@ -5,12 +5,15 @@ mod dry;
 mod held;
 pub(crate) mod json;
 mod lane;
+mod lanes;
 mod lines;
 mod outputs;
 mod pace;
 mod parse;
 mod run;
 mod state;
+#[cfg(test)]
+mod tests;
 mod tsv;
 
 use std::io;

@@ -3,12 +3,12 @@
 //! - A block is done when all its writes are answered and all blocks before it are done; then its rejects and ids are written.
 //! - Blocks are of another size than before only from where nothing was sent as it was cut then, and the state file says so first.
 //! - The state file follows in steps: what it says is done is never sent again, everything behind is sent under the same
-//!   session and numbers, and so has one effect.
+//!   session and numbers, and so has one effect. Sessions change only where nothing is uncertain (`lanes.rs`).
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fanfold_client::{Client, Field, ImportOp, PartitionId, SessionId, Stamp, Status};
@@ -16,11 +16,12 @@ use fanfold_protocol::message::{AppendOutcome, WriteResult};
 use tokio::sync::mpsc;
 
 use super::ImportError;
-use super::block::{Block, Cut, cut};
-use super::lane::{Answer, Job, Sender};
+use super::block::{Block, Cut, PartWrite, cut};
+use super::lane::{Answer, Job, forgotten};
+use super::lanes::{Lanes, open_sessions};
 use super::outputs::Output;
 use super::pace::Pace;
-use super::state::{Counts, LaneState, State};
+use super::state::{Counts, State};
 
 /// Blocks that are read ahead of those being sent.
 const BLOCKS_AHEAD: usize = 2;
@@ -61,14 +62,11 @@ pub(crate) struct Run<'p> {
     pub(crate) cut: Arc<Cut>,
     options: Options,
     pub(crate) state: State,
-    lanes: Vec<mpsc::UnboundedSender<Job>>,
+    lanes: Lanes,
     /// The writes of open blocks that are not sent yet.
     pace: Pace<(PartitionId, Job)>,
     /// The block that is opened next.
     read: Option<Block>,
-    answered: Vec<Arc<AtomicU64>>,
-    /// The number of each partition's next write.
-    next: Vec<u64>,
     open: VecDeque<Open>,
     /// The number of the first of the open blocks.
     first: u64,
@@ -85,18 +83,14 @@ impl<'p> Run<'p> {
         options: Options,
         progress: &'p mut dyn FnMut(&Counts),
     ) -> Result<State, ImportError> {
-        let answered = state.lanes.iter().map(|lane| Arc::new(AtomicU64::new(lane.next))).collect();
-        let next = state.lanes.iter().map(|lane| lane.next).collect();
         let pace = Pace::new(options.rate);
         let mut run = Self {
             cut: Arc::new(cut),
             options,
             state,
-            lanes: Vec::new(),
+            lanes: Lanes::default(),
             pace,
             read: None,
-            answered,
-            next,
             open: VecDeque::new(),
             first: 0,
             checkpoint: (Instant::now(), 0),
@@ -125,7 +119,11 @@ impl<'p> Run<'p> {
 
     async fn go(&mut self, client: &Client) -> Result<(), ImportError> {
         let (answer, mut answers) = mpsc::unbounded_channel();
-        self.start_lanes(client, &answer).await?;
+        // An edge is there once, however often it is imported.
+        let may_repeat =
+            self.options.repeat_uncertain || matches!(self.cut.kind, super::parse::Kind::Follows);
+        let lanes = Lanes::start(client, &self.state.lanes, may_repeat, &answer).await;
+        self.lanes = lanes.map_err(ImportError::Call)?;
         let mut blocks = self.read_ahead();
         let started = tokio::time::Instant::now();
         let mut ended = false;
@@ -140,8 +138,7 @@ impl<'p> Run<'p> {
                 }
                 () = tokio::time::sleep_until(started + self.pace.due()), if !self.pace.is_empty() => {
                     while let Some((partition, job)) = self.pace.next(started.elapsed()) {
-                        // A lane that is gone has sent its failure before.
-                        let _ = self.lanes[usize::from(partition.0)].send(job);
+                        self.lanes.send(partition, job);
                     }
                 }
                 block = blocks.recv(), if has_room => match block {
@@ -151,6 +148,7 @@ impl<'p> Run<'p> {
             }
             self.finish_blocks()?;
             self.open_block()?;
+            self.renew_sessions(client).await?;
         }
         Ok(())
     }
@@ -158,12 +156,18 @@ impl<'p> Run<'p> {
     /// Opens the block that was read, if it is of the size of those that are open; otherwise when they are done.
     fn open_block(&mut self) -> Result<(), ImportError> {
         let Some(block) = self.read.take() else { return Ok(()) };
-        if block.items_max != self.state.block_items {
-            if !self.open.is_empty() {
-                self.read = Some(block);
-                return Ok(());
-            }
-            self.state.block_items = block.items_max;
+        let mut is_noted = block.items_max == self.state.block_items;
+        if !is_noted && !self.open.is_empty() {
+            self.read = Some(block);
+            return Ok(());
+        }
+        self.state.block_items = block.items_max;
+        let number = self.first + self.open.len() as u64;
+        for PartWrite { partition, .. } in &block.writes {
+            self.lanes.open(*partition, number);
+            is_noted &= self.state.lanes[usize::from(partition.0)].is_open;
+        }
+        if !is_noted {
             self.save()?;
         }
         self.send(block);
@@ -171,27 +175,21 @@ impl<'p> Run<'p> {
         self.finish_blocks()
     }
 
-    async fn start_lanes(
-        &mut self,
-        client: &Client,
-        answers: &mpsc::UnboundedSender<Answer>,
-    ) -> Result<(), ImportError> {
-        let is_follows = matches!(self.cut.kind, super::parse::Kind::Follows);
-        for (n, state) in self.state.lanes.iter().enumerate() {
-            let partition = PartitionId(n as u16);
-            let lane = client.import_lane(partition, Some(SessionId(state.session))).await;
-            let sender = Sender {
-                client: client.clone(),
-                partition,
-                lane: lane.map_err(ImportError::Call)?,
-                answered: self.answered[n].clone(),
-                // An edge is there once, however often it is imported.
-                may_repeat: is_follows || self.options.repeat_uncertain,
-            };
-            let (job, jobs) = mpsc::unbounded_channel();
-            tokio::spawn(sender.run(jobs, answers.clone()));
-            self.lanes.push(job);
+    /// Takes new sessions for the lanes that have forgotten theirs, once everything before is noted. The state file first says that
+    /// nothing of them is open, in case it ends before it has the sessions.
+    async fn renew_sessions(&mut self, client: &Client) -> Result<(), ImportError> {
+        let due = self.lanes.due(self.first);
+        if due.is_empty() {
+            return Ok(());
         }
+        self.save()?;
+        let opened = open_sessions(client, &due).await.map_err(ImportError::Call)?;
+        for (partition, lane) in &opened {
+            self.state.lanes[usize::from(partition.0)].session = lane.session().0;
+        }
+        self.lanes.reopen(&due);
+        self.save()?;
+        self.lanes.renew(opened);
         Ok(())
     }
 
@@ -214,7 +212,6 @@ impl<'p> Run<'p> {
         let number = self.first + self.open.len() as u64;
         let mut keys = Vec::new();
         for (n, write) in block.writes.iter_mut().enumerate() {
-            let partition = usize::from(write.partition.0);
             let op = std::mem::replace(&mut write.op, ImportOp::Entries(Vec::new()));
             keys.push(match &op {
                 ImportOp::Entries(entries) if self.options.ids.is_wanted() => {
@@ -222,8 +219,7 @@ impl<'p> Run<'p> {
                 }
                 _ => Vec::new(),
             });
-            let sequence = self.next[partition];
-            self.next[partition] += 1;
+            let sequence = self.lanes.number(write.partition);
             self.pace.push(write.lines.len(), (write.partition, Job { place: (number, n), sequence, op }));
         }
         let answers = block.writes.iter().map(|_| None).collect();
@@ -231,13 +227,17 @@ impl<'p> Run<'p> {
     }
 
     fn take(&mut self, answer: Answer) -> Result<(), ImportError> {
-        let Answer { place: (block, write), partition, result, session } = answer;
-        let written = result.map_err(|error| match error.status() {
-            Some(Status::UnknownSession) => ImportError::SessionForgotten { line: self.state.position.line },
-            Some(Status::SequenceConflict | Status::SequenceTooOld) => ImportError::StateOld,
-            _ => ImportError::Call(error),
-        })?;
-        self.state.lanes[usize::from(partition.0)].session = session;
+        let Answer { place: (block, write), partition, sequence, result } = answer;
+        let written = match result {
+            Ok(written) => written,
+            Err(error) => {
+                let Some(is_certain) = forgotten(&error) else { return Err(failure(error)) };
+                if self.lanes.forgotten(partition, block, sequence, is_certain) {
+                    return Ok(());
+                }
+                return Err(ImportError::SessionForgotten { line: self.state.position.line });
+            }
+        };
         if let Some(open) = self.open.get_mut((block - self.first) as usize) {
             open.answers[write] = Some(written);
         }
@@ -327,12 +327,13 @@ impl<'p> Run<'p> {
         let outputs = [&self.options.rejects, &self.options.ids];
         self.state.written = outputs.map(|output| output.length);
         self.state.moved = outputs.map(|output| output.is_moved);
+        for (n, lane) in self.state.lanes.iter_mut().enumerate() {
+            lane.is_open = self.lanes.is_open(PartitionId(n as u16), self.first, lane.next);
+        }
         if let Some(path) = &self.options.state_path {
             self.state.save(path)?;
         }
-        for (answered, LaneState { next, .. }) in self.answered.iter().zip(&self.state.lanes) {
-            answered.store(*next, Ordering::Relaxed);
-        }
+        self.lanes.noted(&self.state.lanes);
         self.checkpoint = (Instant::now(), 0);
         Ok(())
     }
@@ -344,6 +345,14 @@ impl<'p> Run<'p> {
                 let _ = lane.close().await;
             }
         }
+    }
+}
+
+/// What a write that failed says of the import.
+fn failure(error: fanfold_client::Error) -> ImportError {
+    match error.status() {
+        Some(Status::SequenceConflict | Status::SequenceTooOld) => ImportError::StateOld,
+        _ => ImportError::Call(error),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - It is replaced at once or not at all: written beside, synced, renamed.
 //! - It is written before the first write, so that whatever was sent can be sent again under the same session and numbers.
+//! - It says of each lane whether anything was sent that it does not count, before that is sent.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -42,6 +43,8 @@ pub(crate) struct LaneState {
     pub(crate) session: u64,
     /// The number of the next write, if none had been sent since.
     pub(crate) next: u64,
+    /// Whether any may have been sent since.
+    pub(crate) is_open: bool,
 }
 
 /// What was counted.
@@ -58,8 +61,7 @@ pub(crate) struct Counts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) plan: Plan,
-    /// The spaces of an import of entries when it was begun; none in a file of before they were kept.
-    #[serde(default)]
+    /// The spaces of an import of entries when it was begun.
     pub(crate) spaces: Option<KnownSpaces>,
     pub(crate) block_items: usize,
     pub(crate) lanes: Vec<LaneState>,
@@ -68,7 +70,6 @@ pub(crate) struct State {
     /// Lengths of the file of rejects and of that of ids.
     pub(crate) written: [u64; 2],
     /// Whether they were moved away and have no successor.
-    #[serde(default)]
     pub(crate) moved: [bool; 2],
     pub(crate) done: bool,
 }
