@@ -78,9 +78,21 @@ fn decode(bytes: &[u8; NOTE_BYTES]) -> Option<Identity> {
 
 #[cfg(test)]
 mod tests {
-    use fanfold_storage::fs::FaultFs;
+    use fanfold_storage::fs::{FaultFs, RealFs};
 
     use super::*;
+    use crate::golden::golden;
+
+    #[test]
+    fn the_golden_note_is_read_and_written_again_as_it_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster_id: 0x0123_4567_89ab_cdef_1122_3344_5566_7788, node_id: 0x0102 };
+        write(&RealFs, temp.path(), identity).unwrap();
+        let note = golden("note_node", &std::fs::read(path(temp.path())).unwrap());
+        let other = tempfile::tempdir().unwrap();
+        std::fs::write(other.path().join("node"), note).unwrap();
+        assert_eq!(read(&RealFs, other.path()).unwrap(), Some(identity));
+    }
 
     #[test]
     fn a_note_is_read_as_it_was_written_and_never_otherwise() {

@@ -10,6 +10,8 @@ mod connection;
 pub mod demo;
 mod dispatch;
 mod export;
+#[cfg(test)]
+mod golden;
 mod hot;
 mod http;
 mod import;

@@ -230,3 +230,60 @@ impl Backup {
         if findings.is_empty() { Ok(()) } else { Err(BackupError::Damaged { findings }) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::golden_json;
+
+    fn file(path: &str, bytes: u64, crc32: u32) -> FileOf {
+        FileOf { path: path.into(), bytes, crc32 }
+    }
+
+    /// What is written for a list; it must be the golden file, and be read as the same.
+    fn assert_golden(name: &str, contents: &Contents) {
+        let (written, read) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        sealed::write(&RealFs, written.path(), FILE, contents).unwrap();
+        let text = golden_json(name, &std::fs::read(written.path().join(FILE)).unwrap());
+        std::fs::write(read.path().join("backup.json"), text).unwrap();
+        assert_eq!(Backup::open(read.path()).unwrap().contents, *contents, "{name}");
+    }
+
+    #[test]
+    fn the_golden_lists_are_read_and_written_again_as_they_are() {
+        let mut contents = Contents {
+            format: 1,
+            cluster: "0123456789abcdef0123456789abcdef".to_owned(),
+            node: 2,
+            partitions: 16,
+            made_unix_ms: 1_767_225_600_123,
+            log_position: 81_920,
+            is_of_cluster: false,
+            groups: vec![
+                GroupOf { group: 0, replica: 1, index: 12, is_led: true, since: 0 },
+                GroupOf { group: 4, replica: 700, index: 99, is_led: false, since: 650 },
+            ],
+            left_out: Vec::new(),
+            files: vec![
+                file("log/000000000000001c.log", 65_536, 0xdead_beef),
+                file("groups/0004/0000000000000020.manifest", 321, 7),
+            ],
+        };
+        assert_golden("backup", &contents);
+        contents.is_of_cluster = true;
+        contents.left_out = vec![1, 5];
+        assert_golden("backup_left_out", &contents);
+    }
+
+    #[test]
+    fn a_list_without_what_may_be_left_out_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let body = serde_json::json!({
+            "format": 1, "cluster": "1f", "node": 1, "partitions": 2, "made_unix_ms": 3, "log_position": 4, "files": [],
+        });
+        sealed::write(&RealFs, dir.path(), FILE, &body).unwrap();
+        let mut contents = Contents::begin(Identity { cluster_id: 0x1f, node_id: 1 }, 2, 3, 4);
+        contents.cluster = "1f".to_owned();
+        assert_eq!(Backup::open(dir.path()).unwrap().contents, contents);
+    }
+}

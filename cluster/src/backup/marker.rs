@@ -113,7 +113,53 @@ mod tests {
     use fanfold_storage::fs::RealFs;
 
     use super::*;
+    use crate::golden::golden_json;
     use crate::{Node, NodeOptions};
+
+    /// What is written for a note; it must be the golden file, and be read as the same.
+    fn assert_golden(name: &str, note: &Restored) {
+        let (written, read) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        note.store(&RealFs, written.path()).unwrap();
+        let text = golden_json(name, &std::fs::read(written.path().join(FILE)).unwrap());
+        std::fs::write(read.path().join("restore.json"), text).unwrap();
+        assert_eq!(Restored::load(&RealFs, read.path()).unwrap().as_ref(), Some(note), "{name}");
+    }
+
+    #[test]
+    fn the_golden_notes_are_read_and_written_again_as_they_are() {
+        let mut note = Restored {
+            is_finished: true,
+            is_whole: false,
+            partitions: vec![0, 3],
+            incarnation: 1_767_225_600_123,
+            empty: Vec::new(),
+            alone: None,
+        };
+        assert_golden("restore", &note);
+        note.empty = vec![5];
+        note.is_whole = true;
+        note.alone = Some(Alone {
+            replica: 700,
+            founds: true,
+            gone: Vec::new(),
+            damaged: Vec::new(),
+            empty: vec![7],
+            is_catalog_anew: false,
+            is_begun: true,
+        });
+        assert_golden("restore_founds", &note);
+        note.is_finished = false;
+        note.alone = Some(Alone {
+            replica: 700,
+            founds: false,
+            gone: vec![2, 3],
+            damaged: vec![4],
+            empty: Vec::new(),
+            is_catalog_anew: true,
+            is_begun: false,
+        });
+        assert_golden("restore_recovers", &note);
+    }
 
     async fn open(data_dir: &Path) -> Result<std::sync::Arc<Node>, OpenError> {
         Node::open(NodeOptions { partitions: Some(2), ..NodeOptions::new(data_dir) }).await

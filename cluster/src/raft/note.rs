@@ -123,9 +123,23 @@ fn crc(bytes: &[u8; NOTE_BYTES]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use fanfold_storage::fs::FaultFs;
+    use fanfold_storage::fs::{FaultFs, RealFs};
 
     use super::*;
+    use crate::golden::golden;
+
+    #[test]
+    fn the_golden_notes_are_read_and_written_again_as_they_are() {
+        let group = GroupId(3);
+        for (name, is_retired) in [("note_replica", false), ("note_replica_retired", true)] {
+            let (written, read) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let note = Note { replica: ReplicaId(700), is_retired };
+            note.write(&RealFs, written.path(), group).unwrap();
+            let bytes = golden(name, &std::fs::read(written.path().join(NAME)).unwrap());
+            std::fs::write(read.path().join("replica"), bytes).unwrap();
+            assert_eq!(Note::read(&RealFs, read.path(), group).unwrap(), Some(note));
+        }
+    }
 
     #[test]
     fn a_note_is_read_as_it_was_written_and_never_otherwise() {

@@ -171,3 +171,38 @@ impl Write for Hashed {
         self.file.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::golden::golden;
+
+    #[test]
+    fn the_golden_list_is_read_and_written_again_as_it_is() {
+        let (written, read) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let exported = b"what an export wrote";
+        std::fs::write(read.path().join("entries.0000.jsonl.zst"), exported).unwrap();
+        let whole = Written::of(&read.path().join("entries.0000.jsonl.zst")).unwrap();
+        assert_eq!(whole, Written { bytes: 20, xxh3: "f9c178c8fd5423ed".to_owned() });
+        let other = Written { bytes: 0, xxh3: "00000000000000ff".to_owned() };
+        let contents = Contents {
+            files: [
+                ("entries.0000.jsonl.zst".to_owned(), whole),
+                ("follows.follows.0001.tsv.zst".to_owned(), other),
+            ]
+            .into(),
+            unfinished: ["entries.0001.jsonl.zst".to_owned()].into(),
+        };
+        contents.store(written.path()).unwrap();
+        let text = golden("export.json", &std::fs::read(written.path().join(FILE)).unwrap());
+        std::fs::write(read.path().join("fanfold-export.json"), text).unwrap();
+        assert_eq!(Contents::load(read.path()).unwrap(), contents);
+        // As an import looks at it.
+        let file = |name: &str| [read.path().join(name)];
+        check(&file("entries.0000.jsonl.zst")).unwrap();
+        assert!(matches!(check(&file("entries.0001.jsonl.zst")), Err(Mixed::Unfinished { .. })));
+        std::fs::write(&file("follows.follows.0001.tsv.zst")[0], "").unwrap();
+        assert!(matches!(check(&file("follows.follows.0001.tsv.zst")), Err(Mixed::Differs { .. })));
+    }
+}

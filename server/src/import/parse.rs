@@ -106,8 +106,8 @@ pub(crate) type KnownSpaces = BTreeMap<String, KnownSpace>;
 /// What an import has to know of a space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KnownSpace {
-    id: u16,
-    payload_bytes_max: u32,
+    pub(super) id: u16,
+    pub(super) payload_bytes_max: u32,
 }
 
 impl From<&SpaceInfo> for KnownSpace {

@@ -145,3 +145,61 @@ impl State {
         File::open(dir)?.sync_all()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::super::parse::KnownSpace;
+    use super::*;
+    use crate::golden::golden;
+
+    fn input(path: &str, bytes: u64, hash: u64) -> Input {
+        Input { path: path.into(), bytes, hash }
+    }
+
+    /// What is written for a state; it must be the golden file, and be read as the same.
+    fn assert_golden(name: &str, state: &State) {
+        let dir = tempfile::tempdir().unwrap();
+        let (written, read) = (dir.path().join("written"), dir.path().join("posts.tsv.import"));
+        state.save(&written).unwrap();
+        std::fs::write(&read, golden(name, &std::fs::read(&written).unwrap())).unwrap();
+        assert_eq!(State::load(&read).unwrap().as_ref(), Some(state), "{name}");
+    }
+
+    #[test]
+    fn the_golden_states_are_read_and_written_again_as_they_are() {
+        let space = |id, payload_bytes_max| KnownSpace { id, payload_bytes_max };
+        let entries = State {
+            plan: Plan {
+                what: "entries".to_owned(),
+                name: "posts".to_owned(),
+                format: Format::Json,
+                cluster: "0123456789abcdef0123456789abcdef".to_owned(),
+                partitions: 2,
+                inputs: vec![input("/data/a.jsonl.zst", 123_456, u64::MAX - 1), input("/data/b.jsonl", 0, 7)],
+            },
+            spaces: Some(
+                [("posts".to_owned(), space(1, 65_536)), ("stories".to_owned(), space(2, 10))].into(),
+            ),
+            block_items: 262_144,
+            lanes: vec![
+                LaneState { session: 3, next: 17, is_open: true },
+                LaneState { session: 4_294_967_299, next: 1, is_open: false },
+            ],
+            position: Position { input: 1, offset: 8_192, line: 99 },
+            counts: Counts { imported: 1_000, known: 20, rejected: 3 },
+            written: [301, 40_000],
+            moved: [true, false],
+            done: false,
+        };
+        assert_golden("import_entries.json", &entries);
+        let plan = Plan {
+            what: "follows".to_owned(),
+            format: Format::Tsv,
+            inputs: vec![input("/data/follows.tsv", 12, 13)],
+            ..entries.plan.clone()
+        };
+        let follows = State { plan, spaces: None, moved: [false, true], done: true, ..entries };
+        assert_golden("import_follows.json", &follows);
+    }
+}
