@@ -255,6 +255,27 @@ impl<'v, 'a> Merge<'v, 'a> {
         }
     }
 
+    /// Adds the stored rows that are above all else there is: chains, and `others`; answers whether there is one more than fit.
+    fn give_sure(&mut self, others: EntryId, limit: usize, rows: &mut Vec<Delivery>) -> bool {
+        let chained = self.scratch.heap.peek().map_or(EntryId::ZERO, |(id, ..)| *id);
+        let others = others.max(chained);
+        while self.candidate().is_some_and(|id| id > others) {
+            let least = others.max(self.bound);
+            let sure = self.scratch.candidates[self.given..].iter().take_while(|sure| sure.row.id > least);
+            for Candidate { row, position } in sure {
+                self.given += 1;
+                let Some(owner) = self.view.owner_of_visible(*position, row) else { continue };
+                if rows.last().is_none_or(|last| last.id != row.id) {
+                    if rows.len() == limit {
+                        return true;
+                    }
+                    rows.push(self.view.partition.delivered.delivery(*position, row, owner));
+                }
+            }
+        }
+        false
+    }
+
     fn next(&mut self) -> Option<Found> {
         loop {
             let stored = self.candidate();
@@ -359,8 +380,14 @@ impl Viewpoint<'_> {
         let partition = self.partition;
         let mut own = partition.timelines.newest(self.space, self.reader, below, partition.stamp);
         let mut others = Merge::new(self, scratch, below);
-        let mut next_other = others.next();
+        let mut next_other = None;
         loop {
+            if next_other.is_none() {
+                if others.give_sure(own.bound(), limit, rows) {
+                    return true;
+                }
+                next_other = others.next();
+            }
             // Own entries are looked at, and for, only when their turn has come: most pages end before.
             if let Some(id) = own.next_above(next_other.as_ref().map(|other| other.row.id)) {
                 let own = own.entry(id).map(|entry| entry.delivery());
@@ -373,14 +400,13 @@ impl Viewpoint<'_> {
                 }
                 continue;
             }
-            let Some(Found { row, position, owner }) = &next_other else { return false };
+            let Some(Found { row, position, owner }) = next_other.take() else { return false };
             if rows.last().is_none_or(|last| last.id != row.id) {
                 if rows.len() == limit {
                     return true;
                 }
-                rows.push(partition.delivered.delivery(*position, row, *owner));
+                rows.push(partition.delivered.delivery(position, &row, owner));
             }
-            next_other = others.next();
         }
     }
 

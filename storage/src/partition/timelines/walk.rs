@@ -88,6 +88,13 @@ impl<'a> Walk<'a> {
         self.unopened = table.max(segment).map(|bound| bound.min(limit));
     }
 
+    /// No id that is left is larger.
+    #[inline]
+    pub(in crate::partition) fn bound(&self) -> EntryId {
+        let parts = self.parts.iter().map(Part::id).max();
+        self.active.max(parts).max(self.unopened).unwrap_or_default()
+    }
+
     /// The next id, if it is larger than `than`. Whether its entry has expired is not looked at.
     #[inline]
     pub(in crate::partition) fn next_above(&mut self, than: Option<EntryId>) -> Option<EntryId> {
