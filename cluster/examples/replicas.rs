@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanfold_cluster::raft::{
-    Batch, Bucket, FileWork, Fills, Formation, Garbage, Group, GroupDirectory, GroupSpec, InProcessTransport,
-    LastWork, Machine, PeerEndpoint, RaftSettings, ReplicaAddress, ReplicaId,
+    Batch, Bucket, Fills, Formation, Garbage, Group, GroupDirectory, GroupSpec, InProcessTransport, LastWork,
+    Machine, PeerEndpoint, RaftSettings, ReplicaAddress, ReplicaId, RestoreWork,
 };
 use fanfold_storage::fs::RealFs;
 use fanfold_storage::log::{GroupId, Log, LogOptions};
@@ -53,7 +53,7 @@ impl Machine for Counter {
         Box::new(())
     }
 
-    fn restoring(&self, _manifest: Arc<Manifest>) -> FileWork<Self> {
+    fn restoring(&self, _manifest: Arc<Manifest>) -> RestoreWork<Self> {
         Box::new(|_| Ok(Box::new(|_: &mut Self| Box::new(()) as Garbage)))
     }
 }

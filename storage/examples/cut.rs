@@ -117,9 +117,11 @@ impl Run {
                 number.set(number.get() + 1);
                 SegmentNumber(number.get())
             };
-            let flushed = work.write(&self.disk, dir, &next, &|_| {}).unwrap();
+            let mut flushed = work.write(&self.disk, dir, &next, &|_| {}).unwrap();
             self.files = number.get();
-            self.partition.install_flush(&flushed);
+            while !self.partition.install_flush(&mut flushed) {
+                flushed.catch_up();
+            }
         };
         let open = |info| Arc::new(Segment::open(&self.disk, dir, info).unwrap());
         self.segments = infos.iter().map(open).collect();

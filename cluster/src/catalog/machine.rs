@@ -8,7 +8,7 @@ use fanfold_storage::snapshot::Manifest;
 use super::command::{CatalogOutcome, CatalogRefusal, decode_batch};
 use super::state::CatalogState;
 use crate::map::Whereabouts;
-use crate::raft::{Bucket, FileError, FileWork, Garbage, LastBucket, LastWork, Machine};
+use crate::raft::{Bucket, FileError, Garbage, LastBucket, LastWork, Machine, RestoreWork};
 
 /// The catalog's state machine.
 #[derive(Debug, Default)]
@@ -96,7 +96,7 @@ impl Machine for CatalogMachine {
         Box::new(self.cut.take())
     }
 
-    fn restoring(&self, manifest: Arc<Manifest>) -> FileWork<Self> {
+    fn restoring(&self, manifest: Arc<Manifest>) -> RestoreWork<Self> {
         Box::new(move |files| {
             let mut state = None;
             let decode = |section, _, bytes: &[u8]| {

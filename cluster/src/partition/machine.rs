@@ -10,8 +10,8 @@ use fanfold_storage::codec::{Encoded, Malformed, Reader};
 use fanfold_storage::command::{Command, Outcome, decode_batch};
 use fanfold_storage::ids::{PartitionId, Stamp};
 use fanfold_storage::partition::{
-    Applying, CutBucket, Dropped, FlushWork, MergePolicy, Partition, Restoring, TIMELINES_SECTION,
-    renumber_timelines,
+    Applying, CutBucket, Dropped, FlushWork, Flushed, MergePolicy, Merged, Partition, Restoring,
+    TIMELINES_SECTION, renumber_timelines,
 };
 use fanfold_storage::segment::{self, Segment, SegmentError, SegmentInfo, SegmentNumber};
 use fanfold_storage::snapshot::{Listed, Manifest, SnapshotError};
@@ -20,8 +20,8 @@ use super::marks::{Mark, Marks};
 use crate::options::DiskOptions;
 use crate::phases::{Phases, RequestPhase};
 use crate::raft::{
-    Bucket, Damage, FileError, FileSettings, FileWork, Garbage, GroupFiles, LastBucket, LastWork, Machine,
-    Unflushed,
+    Bucket, Damage, FileError, FileSettings, FileWork, Garbage, GroupFiles, Install, Installed, LastBucket,
+    LastWork, Machine, RestoreWork, Unflushed,
 };
 
 /// What a committed command came to.
@@ -185,7 +185,7 @@ impl Machine for PartitionMachine {
         Box::new(if taken { self.state.end_cut() } else { self.state.abandon_cut() })
     }
 
-    fn restoring(&self, manifest: Arc<Manifest>) -> FileWork<Self> {
+    fn restoring(&self, manifest: Arc<Manifest>) -> RestoreWork<Self> {
         let (id, partitions) = (self.state.id(), self.partitions);
         Box::new(move |files| {
             let mut restoring = Partition::restoring(id, partitions);
@@ -313,7 +313,7 @@ impl PartitionMachine {
         Some(Box::new(move |files| {
             let number = || SegmentNumber(files.snapshots.take_number());
             let merged = work.write(&*files.fs, &files.dir, &number, &*files.pace)?;
-            Ok(Box::new(move |machine: &mut Self| Box::new(machine.state.install_merge(merged)) as Garbage))
+            Ok(install_merge(merged))
         }))
     }
 }
@@ -322,7 +322,7 @@ impl PartitionMachine {
 fn free(dropped: Dropped) -> FileWork<PartitionMachine> {
     Box::new(move |_| {
         drop(dropped);
-        Ok(Box::new(|_: &mut PartitionMachine| Box::new(()) as Garbage))
+        Ok(Box::new(|_: &mut PartitionMachine| Installed::Done(Box::new(()))))
     })
 }
 
@@ -331,9 +331,30 @@ fn flush(work: FlushWork) -> FileWork<PartitionMachine> {
     Box::new(move |files| {
         let number = || SegmentNumber(files.snapshots.take_number());
         let flushed = work.write(&*files.fs, &files.dir, &number, &*files.pace)?;
-        Ok(Box::new(move |machine: &mut PartitionMachine| {
-            machine.state.install_flush(&flushed);
-            Box::new(flushed) as Garbage
+        Ok(install_flush(flushed))
+    })
+}
+
+fn install_flush(mut flushed: Flushed) -> Install<PartitionMachine> {
+    Box::new(move |machine| {
+        if machine.state.install_flush(&mut flushed) {
+            return Installed::Done(Box::new(flushed));
+        }
+        Installed::Behind(Box::new(move |_| {
+            flushed.catch_up();
+            Ok(install_flush(flushed))
+        }))
+    })
+}
+
+fn install_merge(mut merged: Merged) -> Install<PartitionMachine> {
+    Box::new(move |machine| {
+        if machine.state.install_merge(&mut merged) {
+            return Installed::Done(Box::new(merged));
+        }
+        Installed::Behind(Box::new(move |_| {
+            merged.catch_up()?;
+            Ok(install_merge(merged))
         }))
     })
 }

@@ -132,10 +132,23 @@ impl FileError {
 pub type Garbage = Box<dyn Any + Send>;
 
 /// What is done to a machine, under its lock, once a piece of work on its files is done.
-pub type Install<M> = Box<dyn FnOnce(&mut M) -> Garbage + Send>;
+pub type Install<M> = Box<dyn FnOnce(&mut M) -> Installed<M> + Send>;
+
+/// What came of that.
+pub enum Installed<M> {
+    /// It is done, and this is not needed any more.
+    Done(Garbage),
+    /// It would have taken too long under the lock: there is more work, off it, to be done and installed first. That ends, whatever
+    /// is applied meanwhile.
+    Behind(FileWork<M>),
+}
 
 /// Work on a machine's files, which runs beside it on a thread of its own.
 pub type FileWork<M> = Box<dyn FnOnce(&GroupFiles) -> Result<Install<M>, FileError> + Send>;
+
+/// What reads the state of a snapshot, beside a machine; what that is then given, under its lock, answers the state before.
+pub type RestoreWork<M> =
+    Box<dyn FnOnce(&GroupFiles) -> Result<Box<dyn FnOnce(&mut M) -> Garbage + Send>, FileError> + Send>;
 
 /// What a machine's work on its files goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

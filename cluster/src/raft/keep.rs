@@ -72,7 +72,7 @@ impl<M: Machine> Group<M> {
         self.inner.shared.keep_up(|state| change(&mut state.machine)).await
     }
 
-    /// Does work on the machine's files on a thread for that, and installs what came of it.
+    /// Does work on the machine's files on a thread for that, and installs what came of it, in as many rounds as that takes.
     pub async fn work(&self, turn: &Turn, work: FileWork<M>) -> Result<(), FileError> {
         self.check(turn);
         let inner = self.inner.clone();

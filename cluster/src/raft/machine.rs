@@ -8,7 +8,7 @@ use std::time::Instant;
 use fanfold_storage::snapshot::{Listed, Manifest, SnapshotError};
 use tokio::sync::{Notify, watch};
 
-use super::files::{FileError, FileSettings, FileWork, Garbage, GroupFiles};
+use super::files::{FileError, FileSettings, FileWork, Garbage, GroupFiles, Installed, RestoreWork};
 use super::keep::beside;
 use super::state_lock::{Reading, StateLock};
 use super::times::ApplyClock;
@@ -72,7 +72,7 @@ pub trait Machine: Send + Sync + 'static {
     fn end_cut(&mut self, taken: bool) -> Garbage;
 
     /// Reads the state of a snapshot, beside the state that is there, and replaces that as a whole. On an error it is as it was.
-    fn restoring(&self, manifest: Arc<Manifest>) -> FileWork<Self>
+    fn restoring(&self, manifest: Arc<Manifest>) -> RestoreWork<Self>
     where
         Self: Sized;
 
@@ -397,14 +397,20 @@ impl<M: Machine> Shared<M> {
         self.steps.notify_waiters();
     }
 
-    /// Does work on files on a thread that gives way, and installs what came of it on this one.
-    pub async fn work(&self, files: &GroupFiles, work: FileWork<M>) -> Result<(), FileError>
+    /// Does work on files on a thread that gives way, and installs what came of it on this one: in short steps, between which there
+    /// may be more work.
+    pub async fn work(&self, files: &GroupFiles, mut work: FileWork<M>) -> Result<(), FileError>
     where
         M: Machine,
     {
-        let files = files.clone();
-        let install = beside(move || work(&files)).await?;
-        let garbage = self.keep_up(|state| install(&mut state.machine)).await;
+        let garbage = loop {
+            let files = files.clone();
+            let install = beside(move || work(&files)).await?;
+            match self.keep_up(|state| install(&mut state.machine)).await {
+                Installed::Done(garbage) => break garbage,
+                Installed::Behind(more) => work = more,
+            }
+        };
         // Nothing waits for that, and it cannot fail.
         let free = move || {
             drop(garbage);

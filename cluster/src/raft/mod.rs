@@ -48,8 +48,8 @@ mod tests;
 pub use codec::CodecError;
 pub use error::{ChangeError, LeaderHint, OpenError, ProposeError, ReadError, StopReason, StorageFailure};
 pub use files::{
-    FileError, FileSettings, FileWork, Garbage, GroupDirectory, GroupFiles, Install, Loading, Pace,
-    group_dir, groups_dir,
+    FileError, FileSettings, FileWork, Garbage, GroupDirectory, GroupFiles, Install, Installed, Loading,
+    Pace, RestoreWork, group_dir, groups_dir,
 };
 pub use fills::Fills;
 pub use group::{Formation, Group, GroupMetrics, GroupSpec, Leadership};

@@ -98,7 +98,7 @@ impl Machine for Notebook {
         Box::new(())
     }
 
-    fn restoring(&self, manifest: Arc<Manifest>) -> FileWork<Self> {
+    fn restoring(&self, manifest: Arc<Manifest>) -> RestoreWork<Self> {
         Box::new(move |files| {
             let mut buckets = BTreeMap::new();
             let decode = |section, number, bytes: &[u8]| Ok(((section, number), decode_batch(bytes)));
@@ -135,7 +135,7 @@ impl Machine for Notebook {
             }
             Ok(Box::new(move |notebook: &mut Self| {
                 notebook.flushed = lines;
-                Box::new(()) as Garbage
+                Installed::Done(Box::new(()))
             }))
         }))
     }

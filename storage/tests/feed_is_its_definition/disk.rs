@@ -59,15 +59,19 @@ impl Disk {
                 partition.freeze_timelines();
             }
             Maintenance::Flush => {
-                if let Some(flushed) = self.flushed.take() {
-                    partition.install_flush(&flushed);
+                if let Some(mut flushed) = self.flushed.take() {
+                    while !partition.install_flush(&mut flushed) {
+                        flushed.catch_up();
+                    }
                 } else if let Some(work) = partition.flush_work() {
                     self.flushed = Some(work.write(&self.fs, dir, &|| self.number(), &|_| {}).unwrap());
                 }
             }
             Maintenance::Merge => {
-                if let Some(merged) = self.merged.take() {
-                    drop(partition.install_merge(merged));
+                if let Some(mut merged) = self.merged.take() {
+                    while !partition.install_merge(&mut merged) {
+                        merged.catch_up().unwrap();
+                    }
                 } else if let Some(work) = partition.merge_work(&POLICY) {
                     self.merged = Some(work.write(&self.fs, dir, &|| self.number(), &|_| {}).unwrap());
                 }

@@ -329,6 +329,19 @@ async fn a_cut_that_fails_lets_go_whoever_waits_for_it() {
     assert_eq!(texts(&node.group), node.acked);
 }
 
+/// Work that is behind so many times when it is to be installed.
+fn in_rounds(behind: usize) -> FileWork<Notebook> {
+    Box::new(move |files| {
+        (files.pace)(1);
+        Ok(Box::new(move |notebook: &mut Notebook| {
+            notebook.kept_up_on.push(thread::current().id());
+            behind
+                .checked_sub(1)
+                .map_or_else(|| Installed::Done(Box::new(())), |behind| Installed::Behind(in_rounds(behind)))
+        }))
+    })
+}
+
 /// Threads for the background give way to all others: applying would wait for one that has the lock and no processor.
 #[tokio::test]
 async fn the_lock_is_taken_where_the_group_is_applied_and_files_are_written_elsewhere() {
@@ -342,17 +355,15 @@ async fn the_lock_is_taken_where_the_group_is_applied_and_files_are_written_else
     node.write(25).await;
     assert!(node.snapshot().await.unwrap());
     let turn = node.group.turn().await;
-    let install: FileWork<Notebook> = Box::new(|files| {
-        (files.pace)(1);
-        Ok(Box::new(|notebook: &mut Notebook| {
-            notebook.kept_up_on.push(thread::current().id());
-            Box::new(()) as Garbage
-        }))
-    });
-    node.group.work(&turn, install).await.unwrap();
+    let before: Vec<_> = written.try_iter().collect();
+    let kept_up_before = node.group.read(|notebook| notebook.kept_up_on.len());
+    node.group.work(&turn, in_rounds(3)).await.unwrap();
     let here = thread::current().id();
     let kept_up_on = node.group.read(|notebook| notebook.kept_up_on.clone());
+    assert_eq!(kept_up_on.len() - kept_up_before, 4, "each round of work is followed by a try to install it");
     assert!(kept_up_on.len() > 5 && kept_up_on.iter().all(|thread| *thread == here), "{kept_up_on:?}");
-    let written: Vec<_> = written.try_iter().collect();
-    assert!(written.len() > 2 && !written.contains(&here), "{written:?}");
+    let rounds: Vec<_> = written.try_iter().collect();
+    assert_eq!(rounds.len(), 4);
+    let written = [before, rounds].concat();
+    assert!(written.len() > 5 && !written.contains(&here), "{written:?}");
 }

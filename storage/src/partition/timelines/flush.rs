@@ -3,6 +3,7 @@
 //! - Written is what was neither dead nor expired when the work was made, so that what died meanwhile can be marked in the
 //!   segments. For a cut it is what was neither at the cut, because the log will be applied from there.
 //! - Segments of one flush do not overlap in their expiries: an entry's expiry tells where it went.
+//! - What died meanwhile is looked up under the partition's lock only if it is little; else beside it, as often as that takes.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use super::Timelines;
 use super::expiry::Windows;
 use super::held::{Frozen, Held, record_bytes};
-use super::marks::Marks;
+use super::marks::{LOOKED_UP_MAX, Marks};
 use super::spread::Expiries;
 use super::table::Table;
 use crate::entry::Entry;
@@ -37,8 +38,16 @@ pub struct Flushed {
     pub(super) table: Arc<Table>,
     /// The stamp of the work.
     stamp: Stamp,
-    /// What was dead when the work was made.
-    pub(super) dead: Marks,
+    /// How its segments stand, the fewest dead first; never empty.
+    standings: Vec<Standing>,
+    /// What of the table was dead where an install found too much to look up, the fewest first.
+    wanted: Vec<Marks>,
+}
+
+/// Segments as they stand when so much of their table is dead.
+#[derive(Debug)]
+struct Standing {
+    dead: Marks,
     segments: Vec<Held>,
 }
 
@@ -81,7 +90,8 @@ impl FlushWork {
                 return Err(error);
             }
         };
-        Ok(Flushed { table: self.table, stamp: self.stamp, dead: self.dead, segments })
+        let written = Standing { dead: self.dead, segments };
+        Ok(Flushed { table: self.table, stamp: self.stamp, standings: vec![written], wanted: Vec::new() })
     }
 }
 
@@ -103,15 +113,51 @@ fn write_segment(
 }
 
 impl Flushed {
+    /// Looks up what an install found too much of. Not under the partition's lock; then it is to be installed again.
+    pub fn catch_up(&mut self) {
+        let before = self.standings.len();
+        for dead in std::mem::take(&mut self.wanted) {
+            let segments = self.held(&dead);
+            self.standings.push(Standing { dead, segments });
+        }
+        // What is dead now is in all that will be asked for, but where a cut is: that was asked for too.
+        let is_ahead = self.standings.len() > before;
+        self.standings.drain(..if is_ahead { before } else { 0 });
+    }
+
+    /// The place of the standing with the most of `dead`, which is what was dead in the table at some time since the work was made.
+    fn nearest(&self, dead: &Marks) -> usize {
+        self.standings.iter().rposition(|standing| standing.dead.len() <= dead.len()).unwrap_or_default()
+    }
+
+    /// How many of `dead` are to be looked up.
+    fn lacks(&self, dead: &Marks) -> u64 {
+        dead.len() - self.standings[self.nearest(dead)].dead.len()
+    }
+
     /// The segments as they stand when, of the table, `dead` are dead.
     pub(super) fn held(&self, dead: &Marks) -> Vec<Held> {
-        let mut held = self.segments.clone();
-        for entry in dead.since(&self.dead).filter_map(|id| self.table.get(id)) {
-            if let Some(held) = held.iter_mut().find(|held| held.takes(entry.expiry)) {
+        let at = self.nearest(dead);
+        let mut held = self.standings[at].segments.clone();
+        self.mark(&mut held, at, dead);
+        held
+    }
+
+    /// The same, once and for all: marks that nobody else has are not copied.
+    fn take_held(&mut self, dead: &Marks) -> Vec<Held> {
+        let at = self.nearest(dead);
+        let mut held = std::mem::take(&mut self.standings[at].segments);
+        self.mark(&mut held, at, dead);
+        held
+    }
+
+    /// Marks in segments what is in `dead` and was not dead in the standing that they are of.
+    fn mark(&self, segments: &mut [Held], at: usize, dead: &Marks) {
+        for entry in dead.since(&self.standings[at].dead).filter_map(|id| self.table.get(id)) {
+            if let Some(held) = segments.iter_mut().find(|held| held.takes(entry.expiry)) {
                 held.mark(entry);
             }
         }
-        held
     }
 }
 
@@ -138,25 +184,29 @@ impl Timelines {
         Some(FlushWork { table, dead, stamp })
     }
 
-    /// Takes the segments that a table was written to: from now on it is a cache of them.
-    pub(super) fn install_flush(&mut self, flushed: &Flushed) {
+    /// Takes the segments that a table was written to: from now on it is a cache of them. False if too much died meanwhile.
+    pub(super) fn install_flush(&mut self, flushed: &mut Flushed) -> bool {
         // A work of timelines that were replaced meanwhile finds no table here.
-        let same = |frozen: &&mut Frozen| Arc::ptr_eq(&frozen.table, &flushed.table);
-        let Some(frozen) = self.frozen.iter_mut().find(same) else { return };
-        if std::mem::replace(&mut frozen.flushed, true) {
-            return;
+        let same = |frozen: &&mut Frozen| Arc::ptr_eq(&frozen.table, &flushed.table) && !frozen.flushed;
+        let Some(frozen) = self.frozen.iter_mut().find(same) else { return true };
+        let cut = self.cut.as_ref().and_then(|cut| cut.dead_of(&flushed.table));
+        let wanted = || cut.into_iter().chain([&frozen.dead]);
+        if wanted().map(|dead| flushed.lacks(dead)).sum::<u64>() > LOOKED_UP_MAX {
+            flushed.wanted = wanted().cloned().collect();
+            return false;
         }
-        frozen.flushed_at = flushed.stamp;
+        (frozen.flushed, frozen.flushed_at) = (true, flushed.stamp);
         if let Some(cut) = &mut self.cut {
             cut.take_flushed(flushed);
         }
-        let mut held = flushed.held(&frozen.dead);
+        let mut held = flushed.take_held(&frozen.dead);
         for held in &mut held {
             held.answers_to = EntryId::ZERO;
             self.written.note_flush(held.segment.info());
         }
         self.segments.append(&mut held);
         self.sort_segments();
+        true
     }
 
     /// Brings the segments into the order in which walks look into them.

@@ -87,6 +87,11 @@ impl Held {
         Self { spread: Some(Arc::new(expiries.spread())), ..Self::new(Arc::new(segment)) }
     }
 
+    /// Whether this is how that segment stands.
+    pub(super) fn is_of(&self, segment: &Arc<Segment>) -> bool {
+        Arc::ptr_eq(&self.segment, segment)
+    }
+
     /// Nothing that it answers has a larger id.
     pub(super) fn top(&self) -> EntryId {
         self.segment.info().highest.min(self.answers_to)

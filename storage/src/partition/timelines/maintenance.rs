@@ -78,9 +78,12 @@ impl Partition {
         self.timelines.cut.as_ref().filter(|cut| cut.waits()).and_then(|_| self.flush_work())
     }
 
-    /// Takes a flushed table's segments. The table stays as a cache of them.
-    pub fn install_flush(&mut self, flushed: &Flushed) {
-        self.timelines.install_flush(flushed);
+    /// Takes a flushed table's segments. The table stays as a cache of them. False, and nothing was done, if so much died since the
+    /// work was made that looking it up takes long: then [`Flushed::catch_up`] does that beside the lock, before it is tried again.
+    /// That ends, since nothing dies twice.
+    #[must_use = "it may be too early"]
+    pub fn install_flush(&mut self, flushed: &mut Flushed) -> bool {
+        self.timelines.install_flush(flushed)
     }
 
     /// Segments that are better one.
@@ -88,10 +91,12 @@ impl Partition {
         self.timelines.merge_work(policy, self.stamp)
     }
 
-    /// Puts a merged segment into the place of those it was made of.
-    pub fn install_merge(&mut self, merged: Merged) -> Dropped {
-        let segments = self.timelines.install_merge(merged);
-        Dropped { segments, ..Dropped::default() }
+    /// Puts a merged segment into the place of those it was made of, whose files may then be removed once no snapshot names them.
+    /// False as [`Partition::install_flush`] is, and then [`Merged::catch_up`] is what goes before the next try. What was merged is to
+    /// be dropped off the partition's lock.
+    #[must_use = "it may be too early"]
+    pub fn install_merge(&mut self, merged: &mut Merged) -> bool {
+        self.timelines.install_merge(merged)
     }
 
     /// Takes out the segments of which everything has expired.

@@ -1,7 +1,8 @@
 //! Owns the dead marks of a table or segment: the ids of entries in it that were deleted, or live elsewhere now.
 //!
 //! - A clone costs one counter, however many there are; whoever marks on copies one chunk.
-//! - What was marked since a clone is found by the chunks that both do not share.
+//! - What was marked since a clone is found by the chunks that both do not share, each of which is walked once: that takes as long
+//!   as so many chunks, not as all marks.
 
 use std::sync::Arc;
 
@@ -11,6 +12,15 @@ use crate::partition::heap::allocated;
 
 /// Ids of a chunk, at most.
 const CHUNK_IDS: usize = 512;
+
+/// What died while something was written is looked up in it under the partition's lock if it is at most so many.
+pub(super) const LOOKED_UP_MAX: u64 = 256;
+
+#[cfg(test)]
+thread_local! {
+    /// Marks that this thread looked for in what was written.
+    pub(super) static LOOKED_UP: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
 
 type Chunk = Arc<Vec<EntryId>>;
 
@@ -60,12 +70,33 @@ impl Marks {
 
     /// Those that `earlier`, an earlier clone of these, does not have.
     pub(super) fn since(&self, earlier: &Self) -> impl Iterator<Item = EntryId> {
-        let is_shared = |chunk: &&Chunk| {
-            let there = earlier.chunks.get(earlier.chunk_of(chunk[0]));
-            !there.is_some_and(|there| Arc::ptr_eq(there, chunk))
+        // Where the chunk of `earlier` is that comes next if nothing more was marked.
+        let mut next = 0;
+        let is_changed = move |chunk: &&Chunk| {
+            let is_here = |at: &usize| earlier.chunks.get(*at).is_some_and(|there| Arc::ptr_eq(there, chunk));
+            let near = [next, next + 1].into_iter().find(is_here);
+            let found = near.or_else(|| Some(earlier.chunk_of(chunk[0])).filter(is_here));
+            next = found.map_or(next, |at| at + 1);
+            found.is_none()
         };
-        let changed = self.chunks.iter().filter(is_shared).flat_map(|chunk| chunk.iter().copied());
-        changed.filter(|id| !earlier.contains(*id))
+        let new = self.chunks.iter().filter(is_changed).flat_map(|chunk| {
+            let mut there = earlier.starting_at(chunk[0]).peekable();
+            chunk.iter().copied().filter(move |id| {
+                while there.next_if(|there| there < id).is_some() {}
+                there.peek() != Some(id)
+            })
+        });
+        new.inspect(|_| {
+            #[cfg(test)]
+            LOOKED_UP.set(LOOKED_UP.get() + 1);
+        })
+    }
+
+    /// Those from `id` on, ascending.
+    fn starting_at(&self, id: EntryId) -> impl Iterator<Item = EntryId> {
+        let at = self.chunk_of(id);
+        let place = self.chunks.get(at).map_or(0, |chunk| chunk.partition_point(|there| *there < id));
+        self.chunks[at..].iter().flat_map(|chunk| chunk.iter().copied()).skip(place)
     }
 
     /// Bytes of memory it holds, what clones share included.

@@ -3,6 +3,7 @@
 //! - The inputs are read as streams, and their pages forgotten on the way, so it takes as much memory for large ones as for small
 //!   ones.
 //! - What is dead or expired when the work is made is left out; what dies while it is written is marked in the output that has it.
+//!   That is looked up under the partition's lock only if it is little; else beside it, as often as that takes.
 //! - A split begins with what expires when. If that is not known it is measured first, which changes no segment.
 
 use std::cmp::Reverse;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use super::Timelines;
 use super::expiry::Windows;
 use super::held::{Held, record_bytes};
+use super::marks::LOOKED_UP_MAX;
 use super::policy::Task;
 use super::spread::{Expiries, Spread};
 use crate::entry::Entry;
@@ -35,13 +37,18 @@ pub struct MergeWork {
 /// Segments that were merged, or one that was split.
 #[derive(Debug)]
 pub struct Merged {
+    /// As they were when what died in them was last looked up in the outputs.
     inputs: Vec<Held>,
     result: Outcome,
+    /// Those in which an install found too much to look up, as they were then.
+    wanted: Vec<Held>,
+    /// What the outputs took the place of; to free it takes long.
+    replaced: Vec<Held>,
 }
 
 #[derive(Debug)]
 enum Outcome {
-    /// None if nothing was left of the inputs.
+    /// Empty if nothing was left of the inputs, or once they are installed.
     Written(Vec<Held>),
     Measured(Arc<Spread>),
 }
@@ -122,7 +129,7 @@ impl MergeWork {
             Ok(Held { answers_to: EntryId::ZERO, ..Held::written(segment, &expiries) })
         };
         let outputs: Result<_, SegmentError> = outputs.into_iter().flatten().map(finish).collect();
-        Ok(Merged { inputs: self.inputs, result: Outcome::Written(outputs?) })
+        Ok(Merged::new(self.inputs, Outcome::Written(outputs?)))
     }
 
     /// Reads what expires when, as fast as it would be written.
@@ -143,11 +150,37 @@ impl MergeWork {
             }
         }
         self.forget_pages();
-        Ok(Merged { inputs: self.inputs, result: Outcome::Measured(Arc::new(expiries.spread())) })
+        Ok(Merged::new(self.inputs, Outcome::Measured(Arc::new(expiries.spread()))))
     }
 
     fn forget_pages(&self) {
         self.inputs.iter().for_each(|held| held.segment.forget_pages());
+    }
+}
+
+impl Merged {
+    fn new(inputs: Vec<Held>, result: Outcome) -> Self {
+        Self { inputs, result, wanted: Vec::new(), replaced: Vec::new() }
+    }
+
+    /// Looks up what an install found too much of. Not under the partition's lock; then it is to be installed again.
+    ///
+    /// # Errors
+    /// What was written cannot be read: nothing was installed, and the inputs stay as they are.
+    pub fn catch_up(&mut self) -> Result<(), SegmentError> {
+        let Outcome::Written(outputs) = &mut self.result else { return Ok(()) };
+        for now in self.wanted.drain(..) {
+            if let Some(input) = self.inputs.iter_mut().find(|input| input.is_of(&now.segment)) {
+                take_place_of(outputs, &now, input)?;
+                *input = now;
+            }
+        }
+        Ok(())
+    }
+
+    /// The segments whose place it took.
+    pub fn replaced(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.replaced.iter().map(|held| &held.segment)
     }
 }
 
@@ -158,35 +191,40 @@ impl Timelines {
         Some(MergeWork { task, inputs: inputs.into_iter().cloned().collect(), stamp })
     }
 
-    /// Puts the segments that were written into the place of their inputs; answers those.
-    pub(super) fn install_merge(&mut self, merged: Merged) -> Vec<Arc<Segment>> {
-        let is_of = |held: &Held, input: &Held| Arc::ptr_eq(&held.segment, &input.segment);
-        let mut outputs = match merged.result {
+    /// Puts the segments that were written into the place of their inputs. False if too much died in those meanwhile.
+    pub(super) fn install_merge(&mut self, merged: &mut Merged) -> bool {
+        let Merged { inputs, result, wanted, replaced } = merged;
+        let outputs = match result {
             Outcome::Written(outputs) => outputs,
             Outcome::Measured(spread) => {
-                let is_input = |held: &&mut Held| merged.inputs.iter().any(|input| is_of(held, input));
+                let is_input = |held: &&mut Held| inputs.iter().any(|input| held.is_of(&input.segment));
                 let measured = self.segments.iter_mut().filter(is_input);
-                measured.for_each(|held| held.spread = Some(Arc::clone(&spread)));
-                return Vec::new();
+                measured.for_each(|held| held.spread = Some(Arc::clone(spread)));
+                return true;
             }
         };
-        let before = self.segments.len();
-        for input in &merged.inputs {
-            let same = |held: &Held| is_of(held, input);
-            // One that is gone had expired, and what of it was copied is hidden.
-            let Some(at) = self.segments.iter().position(same) else { continue };
+        // One that is not there had expired, and what of it was copied is hidden.
+        let there = |input: &Held| self.segments.iter().find(|held| held.is_of(&input.segment));
+        let died = |input: &Held| there(input).map_or(0, |held| held.dead.len() - input.dead.len());
+        if inputs.iter().map(died).sum::<u64>() > LOOKED_UP_MAX {
+            *wanted = inputs.iter().filter_map(there).cloned().collect();
+            return false;
+        }
+        for input in inputs {
+            let Some(at) = self.segments.iter().position(|held| held.is_of(&input.segment)) else { continue };
             let held = self.segments.swap_remove(at);
-            if let Err(error) = take_place_of(&mut outputs, &held, input) {
+            if let Err(error) = take_place_of(outputs, &held, input) {
                 self.note_damage(error);
             }
+            replaced.push(held);
         }
         // A work of timelines that were replaced meanwhile finds no input here.
-        if self.segments.len() < before {
+        if !replaced.is_empty() {
             self.written.merged += outputs.iter().map(|output| output.segment.info().bytes).sum::<u64>();
-            self.segments.append(&mut outputs);
+            self.segments.append(outputs);
         }
         self.sort_segments();
-        merged.inputs.into_iter().map(|held| held.segment).collect()
+        true
     }
 }
 

@@ -139,7 +139,7 @@ fn nothing_deleted_returns_when_it_died_during_a_split() {
         }
     }
     let split = run.store.write_merge(split);
-    assert_eq!(run.store.timelines.install_merge(split).len(), 1);
+    assert_eq!(run.store.install_merge(split).len(), 1);
     assert!(run.store.timelines.segments.len() > 1, "it was split");
     let check = |run: &Run| {
         for (n, id) in live.iter().enumerate() {

@@ -3,6 +3,7 @@
 mod bounds;
 mod expiries;
 mod imports;
+mod masses;
 mod races;
 mod reads;
 
@@ -96,7 +97,21 @@ impl Store {
     fn flush(&mut self) {
         let work = self.flush_work();
         let flushed = self.write(work);
-        self.timelines.install_flush(&flushed);
+        self.install_flush(flushed);
+    }
+
+    fn install_flush(&mut self, mut flushed: Flushed) {
+        while !self.timelines.install_flush(&mut flushed) {
+            flushed.catch_up();
+        }
+    }
+
+    /// Answers the segments that are not needed any more.
+    fn install_merge(&mut self, mut merged: Merged) -> Vec<std::sync::Arc<Segment>> {
+        while !self.timelines.install_merge(&mut merged) {
+            merged.catch_up().unwrap();
+        }
+        merged.replaced().cloned().collect()
     }
 
     /// Merges until nothing is left to merge; answers what was merged.
@@ -104,7 +119,7 @@ impl Store {
         let mut inputs = Vec::new();
         while let Some(work) = self.timelines.merge_work(policy, self.stamp) {
             let merged = self.write_merge(work);
-            inputs.extend(self.timelines.install_merge(merged));
+            inputs.extend(self.install_merge(merged));
         }
         inputs
     }
@@ -123,7 +138,7 @@ impl Store {
         self.timelines.begin_cut(self.stamp);
         while let Some(work) = self.timelines.flush_work(self.stamp) {
             let flushed = self.write(work);
-            self.timelines.install_flush(&flushed);
+            self.install_flush(flushed);
         }
         let (image, infos) = self.timelines.cut_image().unwrap().encode();
         drop(self.timelines.end_cut());

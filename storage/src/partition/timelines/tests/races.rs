@@ -7,14 +7,14 @@ use crate::fs::PowerLoss;
 type Left = Option<(u32, &'static [u8], Option<Stamp>)>;
 
 /// Entries that live for ever and entries that do not, and each change to one of each.
-struct Changes {
-    ids: Vec<EntryId>,
+pub(super) struct Changes {
+    pub(super) ids: Vec<EntryId>,
 }
 
 const CHANGES: usize = 7;
 
 impl Changes {
-    fn append(store: &mut Store) -> Self {
+    pub(super) fn append(store: &mut Store) -> Self {
         let ids = (0..2 * CHANGES).map(|n| {
             let ttl_ms = (n >= CHANGES).then(|| HOUR_MS * (n - CHANGES + 1) as u64);
             store.append(n as u64 % 3, ttl_ms, b"first".to_vec())
@@ -22,7 +22,7 @@ impl Changes {
         Self { ids: ids.collect() }
     }
 
-    fn apply(&self, timelines: &mut Timelines) {
+    pub(super) fn apply(&self, timelines: &mut Timelines) {
         for ids in self.ids.chunks(CHANGES) {
             let [_, deleted, amended, twice, amended_and_deleted, kept, shortened] = *ids else {
                 panic!("seven entries")
@@ -50,12 +50,20 @@ impl Changes {
         }
     }
 
-    fn check(&self, store: &Store) {
+    /// Looks for each by its id.
+    pub(super) fn check_ids(&self, store: &Store) {
         for (n, id) in self.ids.iter().enumerate() {
             let entry = store.live(*id);
             let expected = Self::left(n).filter(|(.., expiry)| expiry.is_none_or(|at| at > store.stamp));
             let left = entry.as_ref().map(|entry| (entry.version, &entry.payload[..], entry.expiry));
             assert_eq!(left, expected, "entry {n} by its id");
+        }
+    }
+
+    fn check(&self, store: &Store) {
+        self.check_ids(store);
+        for (n, id) in self.ids.iter().enumerate() {
+            let entry = store.live(*id);
             let timeline = store.timeline(n as u64 % 3);
             assert!(timeline.is_sorted_by(|newer, older| newer.id > older.id), "an entry comes twice");
             assert_eq!(
@@ -104,7 +112,7 @@ fn nothing_deleted_returns_when_it_died_in_a_frozen_table() {
     changes.apply(&mut store.timelines);
     changes.check(&store);
     let flushed = store.write(store.timelines.flush_work(store.stamp).unwrap());
-    store.timelines.install_flush(&flushed);
+    store.install_flush(flushed);
     changes.check_for_ever(&mut store);
 }
 
@@ -116,7 +124,7 @@ fn nothing_deleted_returns_when_it_died_during_a_flush() {
     changes.apply(&mut store.timelines);
     let flushed = store.write(work);
     changes.check(&store);
-    store.timelines.install_flush(&flushed);
+    store.install_flush(flushed);
     changes.check_for_ever(&mut store);
 }
 
@@ -158,7 +166,7 @@ fn nothing_deleted_returns_when_it_died_during_a_merge() {
                 changes.apply(&mut store.timelines);
             }
             let merged = store.write_merge(work);
-            store.timelines.install_merge(merged);
+            store.install_merge(merged);
         }
         assert!(others.ids.iter().all(|id| store.live(*id).is_some()));
         others.apply(&mut store.timelines);
@@ -203,8 +211,8 @@ fn a_work_of_timelines_that_were_replaced_changes_nothing() {
     let work = store.flush_work();
     let (flushed, merged) = (store.write(work), store.write_merge(merge));
     store.timelines = restored;
-    store.timelines.install_flush(&flushed);
-    store.timelines.install_merge(merged);
+    store.install_flush(flushed);
+    store.install_merge(merged);
     assert_eq!(store.live(id), None);
     assert_eq!(store.timelines.segments.len(), 3);
     assert_eq!(store.timeline(1).len(), 1);
@@ -227,7 +235,7 @@ fn a_flush_that_fails_leaves_no_files() {
         assert_eq!(failed, syncs < 3, "there are three windows");
         assert_eq!(files().len() - before.len(), if failed { 0 } else { 3 });
         let flushed = if failed { write(work()).unwrap() } else { continue };
-        store.timelines.install_flush(&flushed);
+        store.install_flush(flushed);
         assert_eq!(store.timeline(1).len(), 3);
     }
 }
@@ -251,7 +259,7 @@ fn a_cut_has_what_died_after_it() {
         store.stamp.0 += 2_000;
         let work = work.unwrap_or_else(|| store.timelines.flush_work(store.stamp).unwrap());
         let flushed = store.write(work);
-        store.timelines.install_flush(&flushed);
+        store.install_flush(flushed);
         let _still_on_disk = store.merge(&MergePolicy { dead_divisor: u64::MAX, ..ANYTHING });
         let (image, infos) = store.timelines.cut_image().unwrap().encode();
         let restored = Timelines::restore(&image, &store.open(&infos)).unwrap();

@@ -82,7 +82,7 @@ fn damaged() -> (Store, EntryId) {
     store.append(1, None, b"another".to_vec());
     store.timelines.begin_cut(store.stamp);
     let flushed = store.write(store.timelines.flush_work(store.stamp).unwrap());
-    store.timelines.install_flush(&flushed);
+    store.install_flush(flushed);
     let path: PathBuf = store.timelines.segments[0].segment.path().to_path_buf();
     let mut content = store.fs.content(&path).unwrap();
     let at = content.windows(6).position(|bytes| bytes == b"is eas").unwrap();
