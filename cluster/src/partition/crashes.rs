@@ -2,10 +2,16 @@
 //!
 //! - The machine stops at every write, sync, rename and removal, and loses power, or a sync fails: what was answered is there when it
 //!   starts again, what was deleted is not, and it goes on from there.
+//! - So it is while time passes (`expiring`) and while a snapshot comes from a peer (`received`).
+
+mod expiring;
+mod model;
+mod received;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanfold_storage::command::{
@@ -14,15 +20,15 @@ use fanfold_storage::command::{
 use fanfold_storage::entry::Audience;
 use fanfold_storage::fs::{FaultFs, PowerLoss};
 use fanfold_storage::ids::{EntryId, GraphId, PartitionId, Sequence, SessionId, SpaceId, Stamp, UserId};
-use fanfold_storage::log::GroupId;
+use fanfold_storage::log::{GroupId, Log};
 use fanfold_storage::space::{SpaceDefinition, SpacePolicy};
 
 use super::machine::{Applied, PartitionMachine};
 use crate::options::DiskOptions;
 use crate::raft::testing::{directory, open_log, quick};
 use crate::raft::{
-    Batch, FileSettings, Formation, Group, GroupSpec, InProcessTransport, Machine, OpenError, ReplicaAddress,
-    ReplicaId,
+    Batch, FileSettings, Formation, Group, GroupSpec, InProcessTransport, Machine, OpenError, RaftSettings,
+    ReplicaAddress, ReplicaId,
 };
 
 const GROUP: GroupId = GroupId(1);
@@ -45,20 +51,38 @@ struct Failed;
 
 struct Node {
     disk: FaultFs,
+    log: Log,
     group: Group<PartitionMachine>,
+}
+
+/// What became of segments.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    /// That were dropped, because all of them had expired.
+    dropped: usize,
+    /// Of which more than one was made.
+    splits: usize,
 }
 
 impl Node {
     async fn open(disk: FaultFs, formation: Formation) -> Result<Self, OpenError> {
-        let fs = Arc::new(disk.clone());
-        let log = open_log(fs.clone(), Path::new("/log"), 64 << 10);
         let members = BTreeMap::from([(ReplicaId(1), ReplicaAddress::default())]);
         let spec = GroupSpec { group: GROUP, replica: ReplicaId(1), members, formation };
+        Self::open_replica(disk, spec, &quick(), InProcessTransport::default()).await
+    }
+
+    async fn open_replica(
+        disk: FaultFs,
+        spec: GroupSpec,
+        settings: &RaftSettings,
+        wire: InProcessTransport,
+    ) -> Result<Self, OpenError> {
+        let fs = Arc::new(disk.clone());
+        let log = open_log(fs.clone(), Path::new("/log"), 64 << 10);
         let files = directory(fs, Path::new(DIR));
-        let machine = PartitionMachine::new(PartitionId(0), 1);
-        let wire = Arc::new(InProcessTransport::default());
-        let group = Group::open(log, spec, files.load(GROUP, machine), &quick(), wire).await?;
-        Ok(Self { disk, group })
+        let loading = files.load(GROUP, PartitionMachine::new(PartitionId(0), 1));
+        let group = Group::open(log.clone(), spec, loading, settings, Arc::new(wire)).await?;
+        Ok(Self { disk, log, group })
     }
 
     async fn apply(&self, stamp: u64, command: &Command) -> Result<Vec<Applied>, Failed> {
@@ -132,6 +156,11 @@ impl Node {
 
     /// Writes everything to segments, and merges those.
     async fn flush(&self) -> Result<(), Failed> {
+        self.keep(&mut Kept::default()).await
+    }
+
+    /// The same, and drops those of which everything has expired.
+    async fn keep(&self, kept: &mut Kept) -> Result<(), Failed> {
         let settings = FileSettings {
             table_bytes: 0,
             cache_bytes: 0,
@@ -140,10 +169,28 @@ impl Node {
         };
         let turn = self.group.turn().await;
         while self.group.flush(&settings).await.map_err(|_| Failed)? {}
-        while let Some(work) = self.group.change(|machine| machine.file_work(&settings)).await {
+        let segments = || self.group.read(|machine| machine.files_in_use().len());
+        loop {
+            let before = segments();
+            let Some(work) = self.group.change(|machine| machine.file_work(&settings)).await else { break };
+            let left = segments();
             self.group.work(&turn, work).await.map_err(|_| Failed)?;
+            kept.dropped += before - left;
+            kept.splits += usize::from(segments() > left);
         }
         self.group.prune(&turn).await.map_err(|_| Failed)
+    }
+
+    /// The first index that the log has.
+    fn first_of_log(&self) -> u64 {
+        self.log.group_state(GROUP).unwrap().first
+    }
+
+    /// Waits until the log begins behind `first`.
+    async fn purged_behind(&self, first: u64) {
+        while self.first_of_log() <= first {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     async fn snapshot(&self) -> Result<(), Failed> {
@@ -202,19 +249,26 @@ impl Node {
     }
 }
 
-/// A disk with a partition that has segments, two snapshots and a purged log.
-async fn prepared() -> (FaultFs, Known) {
-    let node = Node::open(FaultFs::new(), Formation::New).await.unwrap();
-    let definition = SpaceDefinition {
+fn owners() -> impl Iterator<Item = UserId> + Clone {
+    (0..OWNERS).map(|n| UserId(OWNER.0 + n))
+}
+
+fn definition() -> SpaceDefinition {
+    SpaceDefinition {
         id: SPACE,
         name: "posts".into(),
         graph: GraphId(1),
         graph_name: "follows".into(),
         version: 1,
         policy: SpacePolicy::default(),
-    };
+    }
+}
+
+/// A disk with a partition that has segments, two snapshots and a purged log.
+async fn prepared() -> (FaultFs, Known) {
+    let node = Node::open(FaultFs::new(), Formation::New).await.unwrap();
     let mut known = Known::default();
-    for command in [Command::DefineSpace { definition }, Command::OpenSession] {
+    for command in [Command::DefineSpace { definition: definition() }, Command::OpenSession] {
         assert!(node.apply(1_000_000, &command).await.is_ok());
     }
     for _ in 0..3 {
