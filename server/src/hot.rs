@@ -7,7 +7,7 @@
 //! - The hottest are kept by Space-Saving (Metwally, Agrawal, El Abbadi 2005): a count is never too small, and by how much it
 //!   may be too large is known.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +84,8 @@ struct Window {
 #[derive(Debug, Default)]
 struct Counts {
     users: HashMap<UserId, Count>,
+    /// The same by their counts, so that the coldest is found at once.
+    by_count: BTreeSet<(u64, UserId)>,
     partitions: HashMap<u16, u64>,
 }
 
@@ -203,17 +205,19 @@ impl Counts {
     fn add(&mut self, user: UserId, weight: u64, partitions: u16) {
         *self.partitions.entry(PartitionId::of_user(user, partitions).0).or_default() += weight;
         if let Some(known) = self.users.get_mut(&user) {
+            self.by_count.remove(&(known.count, user));
             known.count += weight;
+            self.by_count.insert((known.count, user));
             return;
         }
         let mut count = Count { count: weight, error: 0 };
         if self.users.len() >= KEPT
-            && let Some((coldest, least)) =
-                self.users.iter().min_by_key(|(_, c)| c.count).map(|(user, c)| (*user, c.count))
+            && let Some((least, coldest)) = self.by_count.pop_first()
         {
             self.users.remove(&coldest);
             count = Count { count: least + weight, error: least };
         }
+        self.by_count.insert((count.count, user));
         self.users.insert(user, count);
     }
 

@@ -18,6 +18,9 @@ use crate::event::{Event, SpaceBackfill};
 use crate::ids::{EntryId, Generation, GraphId, RowPosition, SpaceId, UserId};
 use crate::space::FanOut;
 
+/// So many rows before one leaves its owner is asked for.
+const LEAVING_AHEAD: u64 = 16;
+
 /// Whose feed in which space.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
@@ -319,6 +322,7 @@ impl Partition {
         let leaving = self.delivered.len().saturating_sub(u64::from(keep)).min(u64::from(most));
         self.rebuilt += leaving;
         for _ in 0..leaving {
+            self.look_ahead_of_leaving();
             let Some((position, row, expiry)) = self.delivered.pop() else { return };
             if let Some(expiry) = expiry {
                 self.row_expiries.remove(&(expiry, position));
@@ -346,5 +350,15 @@ impl Partition {
             }
             self.owners.release_if_idle(row.owner);
         }
+    }
+
+    /// Asks for the owners of rows that leave soon: each is somewhere else in memory.
+    fn look_ahead_of_leaving(&self) {
+        let owner = |ahead: u64| {
+            let row = self.delivered.get(RowPosition(self.delivered.base() + ahead))?;
+            Some(row.owner)
+        };
+        owner(LEAVING_AHEAD).into_iter().for_each(|owner| self.owners.prefetch(owner));
+        owner(LEAVING_AHEAD / 2).into_iter().for_each(|owner| self.owners.prefetch_chains(owner));
     }
 }

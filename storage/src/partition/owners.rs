@@ -240,6 +240,20 @@ impl Owners {
         self.ids.prefetch(index.0);
     }
 
+    /// Asks for an owner who is about to be looked at.
+    #[inline]
+    pub(super) fn prefetch(&self, index: OwnerIndex) {
+        self.slots.prefetch(index.0);
+    }
+
+    /// Asks for the chains of an owner, once the above is there.
+    #[inline]
+    pub(super) fn prefetch_chains(&self, index: OwnerIndex) {
+        if let Some(chain) = self.slots.get(index.0).and_then(|owner| owner.chains.first()) {
+            prefetch(chain);
+        }
+    }
+
     #[inline]
     pub(super) fn get(&self, index: OwnerIndex) -> &Owner {
         self.slots.get(index.0).expect("a local index in use names an owner")
