@@ -21,8 +21,11 @@ const AT_ONCE: u64 = 64;
 /// Writes under way.
 const LANES: u64 = 4;
 
-/// The size of a payload is between this and three times as much.
+/// The size of a payload is between this and three times as much …
 const PAYLOAD_BYTES_MIN: usize = 4 << 10;
+
+/// … and of small ones, whose rows take more memory than there is if they stay.
+const SMALL_BYTES_MIN: usize = 256;
 
 const OWNERS: u64 = 500;
 
@@ -59,6 +62,8 @@ struct Run {
     client: Client,
     space: Space,
     budget_bytes: u64,
+    /// The least of a payload.
+    payload_bytes: usize,
     /// By owner, newest last.
     made: BTreeMap<UserId, Vec<(EntryId, u64)>>,
     count: u64,
@@ -73,11 +78,10 @@ fn reader(number: u64) -> UserId {
     UserId(1_000_000 + number)
 }
 
-/// The payload of the entry with this number.
-fn payload(number: u64) -> Vec<u8> {
+/// The payload of the entry with this number, of `least` bytes to three times as many.
+fn payload(number: u64, least: usize) -> Vec<u8> {
     let random = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mut payload =
-        vec![random as u8; PAYLOAD_BYTES_MIN + (random >> 40) as usize % (2 * PAYLOAD_BYTES_MIN)];
+    let mut payload = vec![random as u8; least + (random >> 40) as usize % (2 * least)];
     payload[..8].copy_from_slice(&number.to_le_bytes());
     payload
 }
@@ -109,7 +113,15 @@ impl Run {
         let edges = (0..READERS).flat_map(|n| followees(n).map(move |owner| (reader(n), owner)));
         let edges = edges.map(|(reader, owner)| ImportEdge { reader, owner, since: None });
         client.follows().import_follows(edges.collect()).await.unwrap();
-        Self { node, client, space, budget_bytes, made: BTreeMap::new(), count: 0 }
+        Self {
+            node,
+            client,
+            space,
+            budget_bytes,
+            payload_bytes: PAYLOAD_BYTES_MIN,
+            made: BTreeMap::new(),
+            count: 0,
+        }
     }
 
     /// Appends until there are so many bytes of payload.
@@ -119,13 +131,15 @@ impl Run {
             let numbers: Vec<u64> = (self.count..self.count + AT_ONCE * LANES).collect();
             self.count += AT_ONCE * LANES;
             let lanes = numbers.chunks(AT_ONCE as usize).map(|numbers| {
-                let entries: Vec<_> =
-                    numbers.iter().map(|n| NewEntry::new(UserId(1 + n % OWNERS), payload(*n))).collect();
+                let entries: Vec<_> = numbers
+                    .iter()
+                    .map(|n| NewEntry::new(UserId(1 + n % OWNERS), payload(*n, self.payload_bytes)))
+                    .collect();
                 async { self.space.append_many(entries).await.unwrap() }
             });
             let answers = futures_util::future::join_all(lanes).await;
             for (number, answer) in numbers.into_iter().zip(answers.into_iter().flatten()) {
-                appended += payload(number).len() as u64;
+                appended += payload(number, self.payload_bytes).len() as u64;
                 self.made.entry(UserId(1 + number % OWNERS)).or_default().push((answer.unwrap().id, number));
             }
         }
@@ -148,7 +162,10 @@ impl Run {
                 if seen == 0 || page.next.is_none() {
                     let page = timeline().hydrate().await.unwrap();
                     let shown = page.entries.iter().map(|e| e.payload.as_ref().unwrap().to_vec());
-                    assert!(shown.eq(expected.map(|(_, number)| payload(*number))), "{owner}, from {seen}");
+                    assert!(
+                        shown.eq(expected.map(|(_, number)| payload(*number, self.payload_bytes))),
+                        "{owner}, from {seen}"
+                    );
                 }
                 seen += page.entries.len();
                 match page.next {
@@ -230,9 +247,9 @@ impl Run {
 }
 
 /// Writes so many times the budget, and reads it.
-async fn data_beyond_memory(times: u64) {
+async fn data_beyond_memory(times: u64, payload_bytes: usize) {
     let budget_bytes = BUDGET_BYTES;
-    let mut run = Run::start(budget_bytes).await;
+    let mut run = Run { payload_bytes, ..Run::start(budget_bytes).await };
     run.check("started");
     run.append(times * budget_bytes).await;
     run.check("appended");
@@ -255,7 +272,7 @@ async fn data_beyond_memory(times: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twice_the_budget_is_kept_and_read_within_the_budget() {
-    data_beyond_memory(2).await;
+    data_beyond_memory(2, PAYLOAD_BYTES_MIN).await;
 }
 
 fn followed() -> impl Iterator<Item = UserId> {
@@ -303,5 +320,11 @@ async fn follows_beyond_the_budget_are_refused_and_the_rest_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "writes gigabytes"]
 async fn twenty_times_the_budget_is_kept_and_read_within_the_budget() {
-    data_beyond_memory(20).await;
+    data_beyond_memory(20, PAYLOAD_BYTES_MIN).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "writes most of a million entries"]
+async fn small_entries_are_kept_and_read_within_the_budget() {
+    data_beyond_memory(4, SMALL_BYTES_MIN).await;
 }
