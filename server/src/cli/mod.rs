@@ -13,6 +13,7 @@ mod explain;
 mod export;
 mod fan_out;
 mod feed;
+mod health;
 mod hot;
 mod images;
 mod import;
