@@ -53,7 +53,7 @@ enum Shed {
     Pages,
     /// Active tables are flushed early.
     Tables,
-    /// What gives way through the log: the feeds of readers who stay away, and rows.
+    /// What gives way through the log: the feeds of readers who stay away, and beyond the budget rows.
     Logged,
 }
 
@@ -148,7 +148,7 @@ impl Keeper {
         let worth = self.budget_bytes / if stays_bytes <= most { WORTH_PART } else { WORTH_PART_IN_VAIN };
         let plan = figures.plan(excess, worth);
         self.pressure().flush_early(plan.contains(&Shed::Tables));
-        self.shed(plan).await;
+        self.shed(plan, resident.bytes > self.budget_bytes).await;
     }
 
     fn pressure(&self) -> &Pressure {
@@ -196,7 +196,7 @@ impl Keeper {
         figures
     }
 
-    async fn shed(&mut self, plan: Vec<Shed>) {
+    async fn shed(&mut self, plan: Vec<Shed>, rows: bool) {
         self.logged_in = self.logged_in.saturating_sub(1);
         let mut tables = Vec::new();
         for shed in plan {
@@ -214,7 +214,7 @@ impl Keeper {
                 Shed::Logged if self.logged_in > 0 => {}
                 Shed::Logged => {
                     self.logged_in = LOGGED_LOOKS;
-                    self.partitions.all().for_each(|partition| partition.activity().give_way());
+                    self.partitions.all().for_each(|partition| partition.activity().give_way(rows));
                 }
             }
         }

@@ -4,8 +4,8 @@
 //! - A reader is noted by its first read of a day: later ones find the day in the state, or that it was proposed.
 //! - What is noted is bounded. Who is not noted, or whose proposal fails, is noted by the next read.
 //! - The leader notes; a replica that does not lead tells it who has read here.
-//! - Feeds are freed only when memory is short, and in one pass a day: on one day nobody new is away. If that was not enough, a
-//!   part of the rows leaves the window, the oldest first, and what they said is asked of the timelines.
+//! - Feeds are freed only when memory is short, and in one pass a day: on one day nobody new is away. Beyond the budget a
+//!   part of the rows leaves the window, too, the oldest first, and what they said is asked of the timelines.
 //! - While the node refuses what makes memory grow, nobody's feeds are brought back: who reads is proposed by a later read.
 
 use std::collections::BTreeSet;
@@ -49,6 +49,8 @@ pub(crate) struct Activity {
     today: AtomicU16,
     noted: Mutex<Noted>,
     is_memory_short: AtomicBool,
+    /// So short that rows are to leave.
+    are_rows_wanted: AtomicBool,
     /// There is something to propose.
     arrived: Notify,
 }
@@ -80,8 +82,9 @@ impl Activity {
         }
     }
 
-    /// Asks for what gives way through the log.
-    pub fn give_way(&self) {
+    /// Asks for what gives way through the log; for rows only beyond the budget, because pages are dearer without them.
+    pub fn give_way(&self, rows: bool) {
+        self.are_rows_wanted.store(rows, Ordering::Relaxed);
         if !self.is_memory_short.swap(true, Ordering::Relaxed) {
             self.arrived.notify_one();
         }
@@ -135,7 +138,8 @@ pub(crate) async fn run(
                 if away_days > 0 && freed_on != Some(today) {
                     freed_on = Some(today);
                     free(&partition, Day(today.0.saturating_sub(away_days))).await;
-                } else {
+                }
+                if activity.are_rows_wanted.load(Ordering::Relaxed) {
                     leave_window(&partition).await;
                 }
             }

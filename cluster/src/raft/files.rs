@@ -9,7 +9,7 @@ use fanfold_storage::codec::Malformed;
 use fanfold_storage::fs::FileSystem;
 use fanfold_storage::log::GroupId;
 use fanfold_storage::segment::SegmentError;
-use fanfold_storage::snapshot::{Found, Manifest, SnapshotError, SnapshotStore};
+use fanfold_storage::snapshot::{Found, SnapshotError, SnapshotStore};
 use thiserror::Error;
 use tokio::task::{JoinError, JoinHandle};
 
@@ -277,25 +277,23 @@ impl<M: Machine> Loaded<M> {
             return Err(OpenError::NoSnapshot { dir, index, purged, damage });
         }
         machine.replay_until(last.unwrap_or_default());
+        let current = Current::default();
+        // The log went up to a snapshot only once that had been read back; the newest never was.
+        let mut older = files.snapshots.whole().into_iter().skip(1);
+        let read_back = older.find(|older| purged.is_some_and(|purged| older.index <= purged));
+        read_back.into_iter().for_each(|verified| current.set_verified(verified));
         // What an earlier run wrote and no snapshot came to name.
         let in_use = machine.files_in_use();
         let is_used = |name: &str| in_use.iter().any(|(used, _)| used == name);
-        if let Err(error) = files.snapshots.prune(&is_used) {
+        let needed_from = current.needed_from(files.snapshots.previous().as_deref());
+        if let Err(error) = files.snapshots.prune_before(needed_from, &is_used) {
             tracing::warn!(dir = ?files.dir, %error, "files that nothing needs could not be removed");
         }
-        let (shared, current) = (Shared::new(machine), Current::default());
+        let shared = Shared::new(machine);
         if let Some((stored, meta)) = snapshot {
             shared.begin_at(&meta);
             current.set(stored, meta);
         }
-        // The log went up to the second newest only once that had been read back; the newest never was.
-        let read_back = |previous: &Arc<Manifest>| purged.is_some_and(|purged| previous.index <= purged);
-        files
-            .snapshots
-            .previous()
-            .filter(read_back)
-            .into_iter()
-            .for_each(|verified| current.set_verified(verified));
         Ok(Restored { shared: Arc::new(shared), files, current: Arc::new(current) })
     }
 }

@@ -224,7 +224,9 @@ impl<M: Machine> Group<M> {
             // Whoever could make other files has no turn.
             let in_use = inner.shared.read().machine.files_in_use();
             let snapshots = inner.files.snapshots.clone();
-            beside(move || Ok(snapshots.prune(&|name| in_use.iter().any(|(used, _)| used == name))?)).await
+            let needed_from = inner.current.needed_from(snapshots.previous().as_deref());
+            let is_used = move |name: &str| in_use.iter().any(|(used, _)| used == name);
+            beside(move || Ok(snapshots.prune_before(needed_from, &is_used)?)).await
         };
         finished(pruned).await.map(drop)
     }

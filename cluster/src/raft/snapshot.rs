@@ -75,6 +75,16 @@ impl Current {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The number of the oldest snapshot that is needed besides the two newest: unless the second newest was read back, the last one
+    /// that was, for the log begins behind it.
+    pub fn needed_from(&self, previous: Option<&Manifest>) -> u64 {
+        let verified = self.verified().map(|verified| verified.number);
+        match previous {
+            Some(previous) if verified != Some(previous.number) => verified.unwrap_or(0),
+            _ => u64::MAX,
+        }
+    }
+
     pub fn set_verified(&self, manifest: Arc<Manifest>) {
         *self.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some(manifest);
     }

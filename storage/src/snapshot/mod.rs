@@ -125,6 +125,11 @@ impl SnapshotStore {
         Ok((Self { shared: Arc::new(shared) }, found))
     }
 
+    /// All whole snapshots, the newest first.
+    pub fn whole(&self) -> Vec<Arc<Manifest>> {
+        self.shared.state.lock().whole.values().rev().cloned().collect()
+    }
+
     /// A number for a new file of the directory, segments included. None is given twice.
     pub fn take_number(&self) -> u64 {
         self.shared.take_number()
@@ -218,7 +223,13 @@ impl SnapshotStore {
     /// Removes files that neither the two newest whole snapshots nor a pin nor a writer needs; returns how many.
     /// `in_use` is asked about segments and bucket files, by name; one that was made but is in no manifest yet is in use.
     pub fn prune(&self, in_use: &dyn Fn(&str) -> bool) -> Result<u64, SnapshotError> {
-        prune::prune(&self.shared, in_use)
+        self.prune_before(u64::MAX, in_use)
+    }
+
+    /// Like [`Self::prune`], and keeps the whole snapshots whose number is `number` or larger too, because the second newest
+    /// may not be what it should.
+    pub fn prune_before(&self, number: u64, in_use: &dyn Fn(&str) -> bool) -> Result<u64, SnapshotError> {
+        prune::prune(&self.shared, number, in_use)
     }
 
     /// Removes everything that a store has in a directory, and makes that durable; returns how many files. A directory

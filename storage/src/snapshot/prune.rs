@@ -13,12 +13,16 @@ use super::shared::{Shared, State};
 use crate::fs::FileSystem;
 use crate::log::Operation;
 
-/// Removes what is neither needed nor in use; how many files.
-pub(super) fn prune(shared: &Shared, in_use: &dyn Fn(&str) -> bool) -> Result<u64, SnapshotError> {
+/// Removes what is neither needed nor in use; how many files. Whole snapshots with this number or a larger one are needed.
+pub(super) fn prune(
+    shared: &Shared,
+    needed_from: u64,
+    in_use: &dyn Fn(&str) -> bool,
+) -> Result<u64, SnapshotError> {
     // Listed before it is decided what stays: whatever is made later is not in the list, and what is in the list is
     // held until the snapshots name it.
     let names = shared.fs.list(&shared.dir).or_fail(Operation::ListDirectory, &shared.dir)?;
-    let Some(needed) = forget_old(&mut shared.state.lock()) else { return Ok(0) };
+    let Some(needed) = forget_old(&mut shared.state.lock(), needed_from) else { return Ok(0) };
     let is_unneeded = |name: &&String| !needed.contains(*name);
     let (mut manifests, mut others) = (Vec::new(), Vec::new());
     for name in names.iter().filter(is_unneeded) {
@@ -60,13 +64,15 @@ pub(super) fn clear(fs: &dyn FileSystem, dir: &Path) -> Result<u64, SnapshotErro
 }
 
 /// Forgets all snapshots that may go, and gives the names that must stay; none if nothing may go.
-fn forget_old(state: &mut State) -> Option<BTreeSet<String>> {
+fn forget_old(state: &mut State, needed_from: u64) -> Option<BTreeSet<String>> {
     if state.keeps_all() {
         return None;
     }
     let newest: BTreeSet<u64> = state.newest_two().map(|manifest| manifest.number).collect();
     let State { whole, damaged, held } = state;
-    whole.retain(|number, manifest| newest.contains(number) || held.contains_key(&manifest.name()));
+    whole.retain(|number, manifest| {
+        newest.contains(number) || *number >= needed_from || held.contains_key(&manifest.name())
+    });
     // A damaged one that is pinned keeps its name, so it stays damaged.
     damaged.retain(|number| held.contains_key(&Kind::Manifest.name(*number)));
     let named = whole.values().flat_map(|manifest| manifest.names());

@@ -209,6 +209,11 @@ async fn a_stop_at_any_operation_loses_nothing() {
             let disk = node.disk.lose_power(loss);
             let node = node.restart_on(disk).await.unwrap();
             assert_eq!(texts(&node.group), node.acked, "stopped after {stop} operations, {loss:?}");
+            // What the log begins behind was read back, and stays until something newer was.
+            let (first, whole) =
+                (node.log.group_state(GROUP).unwrap().first, node.group.files().snapshots.whole());
+            let begins = whole.iter().any(|manifest| manifest.index + 1 == first);
+            assert!(first == 0 || begins, "stopped after {stop} operations, {loss:?}");
             node.snapshot().await.unwrap();
             let node = node.restart().await;
             assert_eq!(texts(&node.group), node.acked, "and again after {stop} operations, {loss:?}");
