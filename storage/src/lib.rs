@@ -15,6 +15,7 @@ pub mod fs;
 mod golden;
 pub mod ids;
 pub mod import;
+mod limits;
 pub mod log;
 pub mod oracle;
 pub mod partition;
