@@ -97,7 +97,7 @@ async fn a_node_short_of_memory_lets_rows_go_and_shows_the_same() {
         let WriteResult::Appended { items } = receipt.result else { panic!("{receipt:?}") };
         posted.extend(items.into_iter().map(|item| match item {
             AppendResult::Made { id, .. } => id,
-            other => panic!("{other:?}"),
+            other @ AppendResult::Refused { .. } => panic!("{other:?}"),
         }));
     }
     posted.reverse();

@@ -332,19 +332,12 @@ impl System {
                 let (from, to) = if from_owner { (owner, reader) } else { (reader, owner) };
                 self.one_event(from, to);
             }
-            Step::Slice { partition } => {
-                let now = self.now;
-                self.pick(partition).propose(now, &[Command::Tick]);
-            }
+            Step::Slice { partition } => self.propose(partition, &[Command::Tick]),
             Step::Restart { partition } => self.pick(partition).restart(),
-            Step::Sessions { partition, open: true } => {
-                let now = self.now;
-                self.pick(partition).propose(now, &[Command::OpenSession]);
-            }
+            Step::Sessions { partition, open: true } => self.propose(partition, &[Command::OpenSession]),
             Step::Sessions { partition, open: false } => {
                 let close = (2..9).map(|session| Command::CloseSession { session: SessionId(session) });
-                let (now, close) = (self.now, close.collect::<Vec<_>>());
-                self.pick(partition).propose(now, &close);
+                self.propose(partition, &close.collect::<Vec<_>>());
             }
             Step::BeginCut { partition } => self.pick(partition).begin_cut(),
             Step::AbandonCut { partition } => self.pick(partition).abandon_cut(),
@@ -368,17 +361,21 @@ impl System {
                 self.node_of(user(reader)).propose(now, &[Command::Active { readers }]);
             }
             Step::FreeFeeds { partition, from, most } => {
-                let (now, before) = (self.now, Day(self.now.day().0 + 1));
-                self.pick(partition).propose(now, &[Command::FreeFeeds { before, from, most }]);
+                let before = Day(self.now.day().0 + 1);
+                self.propose(partition, &[Command::FreeFeeds { before, from, most }]);
             }
             Step::LeaveWindow { partition, keep, most } => {
-                let now = self.now;
-                self.pick(partition).propose(now, &[Command::LeaveWindow { keep, most }]);
+                self.propose(partition, &[Command::LeaveWindow { keep, most }]);
             }
             Step::Check { slices } => self.check(slices),
             Step::Mark { reader } => self.mark(user(reader)),
             Step::Maintain { partition, maintenance } => self.pick(partition).maintain(maintenance),
         }
+    }
+
+    fn propose(&mut self, partition: u8, commands: &[Command]) {
+        let now = self.now;
+        self.pick(partition).propose(now, commands);
     }
 
     /// All partitions go on from cuts.
