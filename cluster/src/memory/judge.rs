@@ -17,7 +17,7 @@ const SURE_LOOKS: u32 = 5;
 const LATE_LOOKS: u32 = 50;
 
 /// For so many looks what is giving way through the log may bring the size below the budget.
-const FREEING_LOOKS: u32 = 500;
+const GIVING_WAY_LOOKS: u32 = 500;
 
 /// What is known of a node's memory at one look.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +68,7 @@ impl Judge {
         let count = |looks: u32, passed: bool| if passed { looks.saturating_add(1) } else { 0 };
         self.over_looks = count(self.over_looks, look.stays_bytes > budget);
         self.above_looks = count(self.above_looks, look.resident_bytes > limit);
-        let sure = if look.gives_way { FREEING_LOOKS } else { SURE_LOOKS };
+        let sure = if look.gives_way { GIVING_WAY_LOOKS } else { SURE_LOOKS };
         let is_over =
             if self.verdict.is_over { look.stays_bytes > budget - slack } else { self.over_looks >= sure };
         let late = if is_over { SURE_LOOKS } else { LATE_LOOKS };
@@ -87,10 +87,10 @@ mod tests {
 
     /// The verdict after so many looks at the same.
     fn after(judge: &mut Judge, looks: u32, resident_bytes: u64, stays_bytes: u64) -> (bool, bool) {
-        freeing(judge, looks, resident_bytes, stays_bytes, false)
+        giving_way(judge, looks, resident_bytes, stays_bytes, false)
     }
 
-    fn freeing(
+    fn giving_way(
         judge: &mut Judge,
         looks: u32,
         resident_bytes: u64,
@@ -136,10 +136,10 @@ mod tests {
     #[test]
     fn feeds_that_are_being_freed_are_waited_for_but_not_for_ever() {
         let judge = &mut Judge::new(BUDGET);
-        assert_eq!(freeing(judge, FREEING_LOOKS - 1, BUDGET + 1, BUDGET + 1, true), (false, false));
-        assert_eq!(freeing(judge, 1, BUDGET + 1, BUDGET + 1, true), (true, false));
+        assert_eq!(giving_way(judge, GIVING_WAY_LOOKS - 1, BUDGET + 1, BUDGET + 1, true), (false, false));
+        assert_eq!(giving_way(judge, 1, BUDGET + 1, BUDGET + 1, true), (true, false));
         let judge = &mut Judge::new(BUDGET);
-        freeing(judge, SURE_LOOKS, BUDGET + 1, BUDGET + 1, true);
-        assert_eq!(freeing(judge, 1, BUDGET + 1, BUDGET + 1, false), (true, false), "they were freed");
+        giving_way(judge, SURE_LOOKS, BUDGET + 1, BUDGET + 1, true);
+        assert_eq!(giving_way(judge, 1, BUDGET + 1, BUDGET + 1, false), (true, false), "they were freed");
     }
 }

@@ -8,9 +8,9 @@
 //!   or below the floor are looked at only when all above it is not enough, and owners that are not special
 //!   ([`special`](super::special)) only then.
 //! - Reads that are asked together have their memory asked for together, step by step ([`Partition::look_ahead_feeds`]).
+//! - Everything is filtered by the definition of a feed; a filter never makes a page short.
 //!
 //! [`Delivered::top`]: super::delivered::Delivered::top
-//! - Everything is filtered by the definition of a feed; a filter never makes a page short.
 
 use std::cell::Cell;
 use std::collections::BinaryHeap;
