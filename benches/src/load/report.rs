@@ -179,7 +179,7 @@ fn windows(run: &RunResult) -> Option<Table> {
 /// A head, and what a window shows under it.
 type WindowColumn = (&'static str, fn(&WindowResult) -> String);
 
-const WINDOWS: [WindowColumn; 11] = [
+const WINDOWS: [WindowColumn; 12] = [
     ("window s", |window| small(window.seconds)),
     ("posts/s", |window| short(window.posts_per_second)),
     ("deliveries/s", |window| short(window.deliveries_per_second)),
@@ -196,6 +196,7 @@ const WINDOWS: [WindowColumn; 11] = [
     }),
     ("lock waits > 5 ms, longest ms", |window| longest(window.stalls, window.longest_stall_ms)),
     ("held by upkeep > 5 ms, longest ms", |window| longest(window.holds, window.longest_hold_ms)),
+    ("of that with a processor", |window| longest(window.holds_ran, window.longest_hold_ran_ms)),
     ("engine without a processor, s", |window| format!("{:.2}", window.ready_seconds)),
 ];
 

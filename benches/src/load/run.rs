@@ -98,6 +98,10 @@ pub struct WindowResult {
     pub holds: u64,
     /// A bound that no such time passed, in milliseconds.
     pub longest_hold_ms: Option<f64>,
+    /// The same without the time in which upkeep was ready and had no processor: how often, …
+    pub holds_ran: u64,
+    /// … and the bound.
+    pub longest_hold_ran_ms: Option<f64>,
     /// Seconds in which threads that apply were ready and had no processor.
     pub ready_seconds: f64,
 }
@@ -115,10 +119,12 @@ impl WindowResult {
             server_cpu_seconds: figures.after.cpu_seconds - figures.before.cpu_seconds,
             written_bytes: figures.after.written_bytes.saturating_sub(figures.before.written_bytes),
             resident_bytes: figures.after.resident_bytes,
-            stalls: figures.stalls,
-            longest_stall_ms: figures.longest_stall_seconds.map(|seconds| seconds * 1_000.0),
-            holds: figures.holds,
-            longest_hold_ms: figures.longest_hold_seconds.map(|seconds| seconds * 1_000.0),
+            stalls: figures.stalls.count,
+            longest_stall_ms: figures.stalls.longest_ms,
+            holds: figures.holds.count,
+            longest_hold_ms: figures.holds.longest_ms,
+            holds_ran: figures.holds_ran.count,
+            longest_hold_ran_ms: figures.holds_ran.longest_ms,
             ready_seconds: figures.ready_seconds,
         }
     }

@@ -86,16 +86,23 @@ pub struct WindowFigures {
     pub before: ServerUse,
     /// The servers at its end.
     pub after: ServerUse,
-    /// How often applying waited for more than 5 ms for the state it applies to.
-    pub stalls: u64,
-    /// A bound that no such wait passed; none if the node knows no bound so high.
-    pub longest_stall_seconds: Option<f64>,
-    /// How often upkeep (snapshots, flushes, merges) kept applying from its state for more than 5 ms.
-    pub holds: u64,
-    /// A bound that no such time passed; none if the node knows no bound so high.
-    pub longest_hold_seconds: Option<f64>,
+    /// Waits of applying for the state it applies to.
+    pub stalls: LongTimes,
+    /// Times for which upkeep (snapshots, flushes, merges) kept applying from its state.
+    pub holds: LongTimes,
+    /// The same without the time in which upkeep was ready and had no processor.
+    pub holds_ran: LongTimes,
     /// Seconds in which threads that apply were ready and had no processor, all together.
     pub ready_seconds: f64,
+}
+
+/// Times of more than 5 ms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LongTimes {
+    /// How many.
+    pub count: u64,
+    /// A bound that no time passed, in milliseconds; none if the node knows no bound so high.
+    pub longest_ms: Option<f64>,
 }
 
 /// A measurement of feed reads, closed loop.

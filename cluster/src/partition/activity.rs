@@ -3,7 +3,7 @@
 //!
 //! - A reader is noted by its first read of a day: later ones find the day in the state, or that it was proposed.
 //! - What is noted is bounded. Who is not noted, or whose proposal fails, is noted by the next read.
-//! - The leader notes; a replica that does not lead tells it who has read here.
+//! - The leader notes; a replica that does not lead tells it who has read here, and that memory is short here.
 //! - Feeds are freed only when memory is short, and in one pass a day: on one day nobody new is away. Beyond the budget a
 //!   part of the rows leaves the window, too, the oldest first, and what they said is asked of the timelines.
 //! - While the node refuses what makes memory grow, nobody's feeds are brought back: who reads is proposed by a later read.
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use fanfold_storage::command::Command;
 use fanfold_storage::ids::{DAY_MS, Day, Stamp, UserId};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::handle::PartitionHandle;
@@ -48,7 +48,8 @@ pub(crate) struct Activity {
     /// Reads of nobody whose day is this or a later one are noted.
     today: AtomicU16,
     noted: Mutex<Noted>,
-    is_memory_short: AtomicBool,
+    /// Something is to give way.
+    is_memory_short: watch::Sender<bool>,
     /// So short that rows are to leave.
     are_rows_wanted: AtomicBool,
     /// There is something to propose.
@@ -84,15 +85,21 @@ impl Activity {
 
     /// Asks for what gives way through the log; for rows only beyond the budget, because pages are dearer without them.
     pub fn give_way(&self, rows: bool) {
-        self.are_rows_wanted.store(rows, Ordering::Relaxed);
-        if !self.is_memory_short.swap(true, Ordering::Relaxed) {
+        self.are_rows_wanted.fetch_or(rows, Ordering::Relaxed);
+        if !self.is_memory_short.send_replace(true) {
             self.arrived.notify_one();
         }
     }
 
     /// Whether that was asked and is not done.
     pub fn gives_way(&self) -> bool {
-        self.is_memory_short.load(Ordering::Relaxed)
+        *self.is_memory_short.borrow()
+    }
+
+    /// Waits until all that was asked is done, or has failed.
+    pub async fn has_given_way(&self) {
+        // The sender is this.
+        let _ = self.is_memory_short.subscribe().wait_for(|is_short| !is_short).await;
     }
 
     /// The next to propose; until [`Activity::end`] they are not noted again.
@@ -133,18 +140,22 @@ pub(crate) async fn run(
             if !partitions.refuses_growth(partition.id()) {
                 propose_noted(&partition, &partitions).await;
             }
-            let is_short = activity.gives_way();
-            if is_short && partition.group().is_leader() {
-                if away_days > 0 && freed_on != Some(today) {
-                    freed_on = Some(today);
-                    free(&partition, Day(today.0.saturating_sub(away_days))).await;
+            if activity.gives_way() {
+                let rows = activity.are_rows_wanted.load(Ordering::Relaxed);
+                if !partition.group().is_leader() {
+                    ask_leader(&partition, &partitions, rows).await;
+                } else {
+                    if away_days > 0 && freed_on != Some(today) {
+                        freed_on = Some(today);
+                        free(&partition, Day(today.0.saturating_sub(away_days))).await;
+                    }
+                    if rows {
+                        leave_window(&partition).await;
+                    }
                 }
-                if activity.are_rows_wanted.load(Ordering::Relaxed) {
-                    leave_window(&partition).await;
-                }
-            }
-            if is_short {
-                activity.is_memory_short.store(false, Ordering::Relaxed);
+                // Who asked meanwhile, asks again if that was not enough.
+                activity.are_rows_wanted.store(false, Ordering::Relaxed);
+                activity.is_memory_short.send_replace(false);
             }
         };
         tokio::select! {
@@ -176,6 +187,13 @@ async fn propose_noted(partition: &PartitionHandle, partitions: &Arc<Partitions>
         if let Err(error) = proposed {
             tracing::debug!(partition = partition.id().0, %error, "readers were not noted as active");
         }
+    }
+}
+
+/// Asks whoever leads the partition to let something give way, and waits for it: memory is short at this replica.
+async fn ask_leader(partition: &PartitionHandle, partitions: &Arc<Partitions>, rows: bool) {
+    if let Err(error) = Asker::new(partitions).ask_one(partition.id(), Question::GiveWay { rows }).await {
+        tracing::debug!(partition = partition.id().0, %error, "the leader was not asked to let anything give way");
     }
 }
 

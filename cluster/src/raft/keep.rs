@@ -69,7 +69,7 @@ impl<M: Machine> Group<M> {
 
     /// Changes the machine beside its log: only what does not show. Runs under the write lock.
     pub async fn change<T>(&self, change: impl FnOnce(&mut M) -> T) -> T {
-        self.inner.shared.keep_up(|state| change(&mut state.machine)).await
+        self.inner.shared.keep_up("look", |state| change(&mut state.machine)).await
     }
 
     /// Does work on the machine's files on a thread for that, and installs what came of it, in as many rounds as that takes.
@@ -95,11 +95,11 @@ impl<M: Machine> Group<M> {
         let (inner, settings) = (self.inner.clone(), *settings);
         let flushed = async move {
             let _flushing = inner.shared.flushing.lock().await;
-            let work = inner.shared.keep_up(|state| state.machine.flush_work(&settings)).await;
+            let work = inner.shared.keep_up("begin flush", |state| state.machine.flush_work(&settings)).await;
             let Some(work) = work else { return Ok(false) };
             let done = inner.shared.work(&inner.files, work).await;
             if let Err(error) = &done {
-                inner.shared.keep_up(|state| state.machine.note_failed(error)).await;
+                inner.shared.keep_up("note failure", |state| state.machine.note_failed(error)).await;
             }
             done.map(|()| true)
         };

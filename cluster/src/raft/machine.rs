@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::files::{FileError, FileSettings, FileWork, Garbage, GroupFiles, Installed, RestoreWork};
 use super::keep::beside;
 use super::state_lock::{Reading, StateLock};
-use super::times::ApplyClock;
+use super::times::{ApplyClock, Hold};
 use super::types::{LogId, SnapshotMeta, StoredMembership};
 use crate::blocking::FreedBeside;
 
@@ -331,18 +331,21 @@ impl<M: Machine> Shared<M> {
 
     /// Changes the state for what is done beside applying, which has to wait meanwhile: that time is counted. To be called
     /// where the group is applied, never on a thread that gives way.
-    pub async fn keep_up<T>(&self, change: impl FnOnce(&mut Applied<M>) -> T) -> T {
+    pub async fn keep_up<T>(&self, work: &'static str, change: impl FnOnce(&mut Applied<M>) -> T) -> T {
         let _turn = self.filling.lock().await;
-        self.keep_up_at_once(change)
+        self.keep_up_at_once(work, change)
     }
 
     /// The same where nothing can be waited for.
-    pub fn keep_up_at_once<T>(&self, change: impl FnOnce(&mut Applied<M>) -> T) -> T {
+    pub fn keep_up_at_once<T>(&self, work: &'static str, change: impl FnOnce(&mut Applied<M>) -> T) -> T {
         let (changed, held) = self.change(|state| {
-            let begun = Instant::now();
-            (change(state), begun.elapsed())
+            let hold = Hold::begin();
+            (change(state), hold.end())
         });
         self.times.count_held(held);
+        if held.is_long() {
+            tracing::debug!(work, ?held, "upkeep kept the state for long");
+        }
         self.steps.notify_waiters();
         changed
     }
@@ -376,7 +379,7 @@ impl<M: Machine> Shared<M> {
         loop {
             let stepped = self.steps.notified();
             if !self.change(|state| self.must_wait(&mut state.machine)) {
-                begun.into_iter().for_each(|begun: Instant| self.times.count_held(begun.elapsed()));
+                begun.into_iter().for_each(|begun: Instant| self.times.count_caught_up(begun.elapsed()));
                 return;
             }
             begun.get_or_insert_with(Instant::now);
@@ -406,7 +409,7 @@ impl<M: Machine> Shared<M> {
         let garbage = loop {
             let files = files.clone();
             let install = beside(move || work(&files)).await?;
-            match self.keep_up(|state| install(&mut state.machine)).await {
+            match self.keep_up("install", |state| install(&mut state.machine)).await {
                 Installed::Done(garbage) => break garbage,
                 Installed::Behind(more) => work = more,
             }
@@ -442,7 +445,7 @@ impl<M: Machine> Shared<M> {
             }
             true
         };
-        self.keep_up(step).await
+        self.keep_up("buckets", step).await
     }
 
     /// Begins a cut of the state, which must be between two Raft entries; what Raft notes with its snapshot. None before
@@ -451,7 +454,7 @@ impl<M: Machine> Shared<M> {
     where
         M: Machine,
     {
-        self.keep_up_at_once(|state| {
+        self.keep_up_at_once("begin cut", |state| {
             let last_log_id = Some(state.log_id?);
             state.machine.begin_cut();
             Some(SnapshotMeta { last_log_id, last_membership: state.membership.clone() })

@@ -100,14 +100,14 @@ impl<M: Machine> Cut<'_, M> {
     /// Ends it; what it held takes time to free.
     async fn end(mut self, taken: bool) -> Option<Garbage> {
         let shared = self.0.take()?;
-        Some(shared.keep_up(|state| state.machine.end_cut(taken)).await)
+        Some(shared.keep_up("end cut", |state| state.machine.end_cut(taken)).await)
     }
 }
 
 impl<M: Machine> Drop for Cut<'_, M> {
     fn drop(&mut self) {
         if let Some(shared) = self.0.take() {
-            drop(shared.keep_up_at_once(|state| state.machine.end_cut(false)));
+            drop(shared.keep_up_at_once("end cut", |state| state.machine.end_cut(false)));
         }
     }
 }
@@ -178,11 +178,11 @@ async fn write_buckets<M: Machine>(
     }
     // What the state refers to is durable before the snapshot that says so.
     let flushing = shared.flushing.lock().await;
-    while let Some(work) = shared.keep_up(|state| state.machine.cut_work()).await {
+    while let Some(work) = shared.keep_up("cut work", |state| state.machine.cut_work()).await {
         shared.work(files, work).await?;
     }
     drop(flushing);
-    let last = shared.keep_up(|state| state.machine.last_bucket()).await.ok_or(FileError::Damaged)?;
+    let last = shared.keep_up("last bucket", |state| state.machine.last_bucket()).await.ok_or(FileError::Damaged)?;
     let pace = files.pace.clone();
     beside(move || {
         let last = last();

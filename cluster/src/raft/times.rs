@@ -1,13 +1,15 @@
 //! Owns the times that applying takes: how long each piece waited for the state's lock, how long it took with that, and how
-//! long upkeep had the lock in between.
+//! long upkeep had the lock in between, with and without the time in which its thread was ready and had no processor.
 //!
 //! - Whoever else works on the state under its lock on another thread (reads, mostly) shows here as a wait.
 //! - Upkeep (cuts, installed files) works where the group is applied, so applying comes later; and it waits where a cut or what is
 //!   not flushed is at its bound. What stalls applying is the waits for the lock and these two.
 //! - They are figures: nothing is decided by them.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The upper bounds of the times that are told apart; longer ones are counted behind them.
 pub const BOUNDS: [Duration; 13] = [
@@ -25,6 +27,9 @@ pub const BOUNDS: [Duration; 13] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
 ];
+
+/// What upkeep should not keep applying from the state for.
+const HELD_MAX: Duration = Duration::from_millis(5);
 
 /// Counts of times by [`BOUNDS`], the last for longer ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,6 +49,53 @@ pub struct ApplyTimes {
     pub pieces: Times,
     /// Times for which upkeep had the lock, and for which applying waited until upkeep had caught up.
     pub held: Times,
+    /// The same without the time in which the thread that had the lock was ready and had no processor: what upkeep itself takes.
+    pub ran: Times,
+}
+
+thread_local! {
+    /// What the system counts of this thread, if it does.
+    static SCHEDULED: Option<File> = File::open("/proc/thread-self/schedstat").ok();
+}
+
+/// How long this thread has been ready without a processor so far, as Linux counts it; zero where it does not.
+fn unscheduled() -> Duration {
+    let mut text = [0; 64];
+    let read = SCHEDULED.with(|file| file.as_ref()?.read_at(&mut text, 0).ok());
+    let text = std::str::from_utf8(&text[..read.unwrap_or(0)]).unwrap_or_default();
+    let nanos = text.split_ascii_whitespace().nth(1).and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
+}
+
+/// A time for which upkeep has the lock, on one thread.
+pub(super) struct Hold {
+    unscheduled: Duration,
+    begun: Instant,
+}
+
+impl Hold {
+    pub fn begin() -> Self {
+        Self { unscheduled: unscheduled(), begun: Instant::now() }
+    }
+
+    pub fn end(self) -> Held {
+        let held = self.begun.elapsed();
+        Held { held, ran: held.saturating_sub(unscheduled().saturating_sub(self.unscheduled)) }
+    }
+}
+
+/// How long upkeep had the lock, and how long without the time in which its thread had no processor.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub held: Duration,
+    pub ran: Duration,
+}
+
+impl Held {
+    /// Whether that is more than applying may be kept from the state.
+    pub fn is_long(&self) -> bool {
+        self.held > HELD_MAX
+    }
 }
 
 /// Times that are counted.
@@ -72,6 +124,7 @@ pub(super) struct ApplyClock {
     waits: Counted,
     pieces: Counted,
     held: Counted,
+    ran: Counted,
 }
 
 impl ApplyClock {
@@ -81,13 +134,20 @@ impl ApplyClock {
         self.pieces.count(piece);
     }
 
-    /// Counts how long upkeep had the lock, or was waited for.
-    pub fn count_held(&self, held: Duration) {
+    /// Counts how long upkeep had the lock.
+    pub fn count_held(&self, Held { held, ran }: Held) {
         self.held.count(held);
+        self.ran.count(ran);
+    }
+
+    /// Counts how long it was waited for.
+    pub fn count_caught_up(&self, waited: Duration) {
+        self.count_held(Held { held: waited, ran: waited });
     }
 
     pub fn now(&self) -> ApplyTimes {
-        ApplyTimes { waits: self.waits.now(), pieces: self.pieces.now(), held: self.held.now() }
+        let Self { waits, pieces, held, ran } = self;
+        ApplyTimes { waits: waits.now(), pieces: pieces.now(), held: held.now(), ran: ran.now() }
     }
 }
 
@@ -101,12 +161,35 @@ mod tests {
         for micros in [1, 100, 101, 5_000, 5_001, 2_000_000] {
             clock.count(Duration::ZERO, Duration::from_micros(micros));
         }
-        let ApplyTimes { waits, pieces, held } = clock.now();
+        let ApplyTimes { waits, pieces, held, ran } = clock.now();
         assert_eq!((waits.counts[0], waits.sum), (6, Duration::ZERO));
         assert_eq!(pieces.counts, [2, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(pieces.sum, Duration::from_micros(2_010_203));
-        assert_eq!(held, Times::default(), "upkeep is told apart");
-        clock.count_held(Duration::from_millis(3));
-        assert_eq!((clock.now().held.counts[5], clock.now().pieces), (1, pieces));
+        assert_eq!((held, ran), (Times::default(), Times::default()), "upkeep is told apart");
+        clock.count_held(Held { held: Duration::from_millis(3), ran: Duration::from_micros(90) });
+        let ApplyTimes { held, ran, pieces: after, .. } = clock.now();
+        assert_eq!((held.counts[5], ran.counts[0], after), (1, 1, pieces));
+    }
+
+    #[test]
+    fn what_a_thread_waits_for_counts_and_the_processor_that_it_has_not_does_not() {
+        let waited = Duration::from_millis(20);
+        let hold = Hold::begin();
+        std::thread::sleep(waited);
+        assert!(hold.end().ran >= waited / 2, "who sleeps is not ready");
+
+        let threads = 4 * std::thread::available_parallelism().unwrap().get();
+        let spun = std::thread::scope(|scope| {
+            let spin = || {
+                let (hold, begun) = (Hold::begin(), Instant::now());
+                while begun.elapsed() < Duration::from_millis(300) {}
+                hold.end()
+            };
+            let spinning: Vec<_> = (0..threads).map(|_| scope.spawn(spin)).collect();
+            spinning.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        let (held, ran): (Vec<_>, Vec<_>) = spun.into_iter().map(|held| (held.held, held.ran)).unzip();
+        let (held, ran): (Duration, Duration) = (held.iter().sum(), ran.iter().sum());
+        assert!(ran < held / 2, "{ran:?} of {held:?}");
     }
 }

@@ -16,6 +16,7 @@ use fanfold_storage::entry::{Audience, Delivery, Entry};
 use fanfold_storage::ids::{EntryId, GraphId, JournalPosition, PartitionId, SpaceId, Stamp, UserId};
 use fanfold_storage::partition::{Partition, Subject};
 use fanfold_storage::{encoded_enum, encoded_struct};
+use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::request::{FOLLOW_SCAN_LIMIT_MAX, LIMIT_MAX};
@@ -121,6 +122,11 @@ pub(crate) enum Question {
         /// The readers.
         readers: Vec<UserId>,
     },
+    /// Memory is short at a replica that does not lead: let something give way through the log.
+    GiveWay {
+        /// Rows as well.
+        rows: bool,
+    },
 }
 
 /// What of an entry decides who may see it.
@@ -207,6 +213,7 @@ encoded_enum!(Question, "question" {
     10 => Tick,
     11 => Index,
     12 => Active { readers },
+    13 => GiveWay { rows },
 });
 encoded_enum!(Reply, "reply" {
     0 => Failed { refusal },
@@ -265,6 +272,11 @@ impl Question {
             Self::Active { readers } => {
                 let readers = readers.iter().take(ACTIVE_READERS_MAX).copied().collect();
                 partition.propose(&Command::Active { readers }).await.map(|_| Reply::Done)
+            }
+            Self::GiveWay { rows } => {
+                partition.confirm().await?;
+                partition.activity().give_way(*rows);
+                held(partition.activity().has_given_way().map(Ok)).await
             }
             Self::Way { destination, .. } => {
                 partition.confirm().await?;
@@ -338,7 +350,8 @@ impl Question {
             | Self::Reached { .. }
             | Self::Drained
             | Self::Tick
-            | Self::Active { .. } => Reply::NotYet,
+            | Self::Active { .. }
+            | Self::GiveWay { .. } => Reply::NotYet,
         }
     }
 }
@@ -484,6 +497,7 @@ mod tests {
             Question::Tick,
             Question::Index,
             Question::Active { readers: vec![UserId(3), UserId(1)] },
+            Question::GiveWay { rows: true },
         ]
         .map(|question| (PartitionId(4), question))
         .to_vec()

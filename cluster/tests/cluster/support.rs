@@ -439,11 +439,19 @@ impl Followed {
     }
 }
 
-/// The only entry that a write made.
+/// The first entry that a write made.
 pub fn made_by(written: &Receipt) -> EntryId {
+    all_made_by(written)[0]
+}
+
+/// The entries that a write made.
+pub fn all_made_by(written: &Receipt) -> Vec<EntryId> {
     let WriteResult::Appended { items } = &written.result else { panic!("{written:?}") };
-    let AppendResult::Made { id, .. } = items[0] else { panic!("{items:?}") };
-    id
+    let id = |item: &AppendResult| match item {
+        AppendResult::Made { id, .. } => *id,
+        refused => panic!("{refused:?}"),
+    };
+    items.iter().map(id).collect()
 }
 
 /// Copies a directory with all that is in it.

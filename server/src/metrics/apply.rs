@@ -12,13 +12,18 @@ use prometheus_client::registry::Registry;
 /// What is told of each partition: name, help, value.
 type TimesMetric = (&'static str, &'static str, fn(&ApplyTimes) -> &Times);
 
-const METRICS: [TimesMetric; 3] = [
+const METRICS: [TimesMetric; 4] = [
     ("apply_wait_seconds", "Waits of applying for the lock of the state", |times| &times.waits),
     ("apply_piece_seconds", "Pieces of applying, with their waits for the lock", |times| &times.pieces),
     (
         "upkeep_held_seconds",
         "Times for which upkeep held the state or had to catch up, so that nothing was applied",
         |times| &times.held,
+    ),
+    (
+        "upkeep_ran_seconds",
+        "The same without the time in which upkeep was ready and had no processor",
+        |times| &times.ran,
     ),
 ];
 

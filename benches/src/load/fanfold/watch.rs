@@ -11,12 +11,16 @@ use std::time::{Duration, Instant};
 use fanfold_server::workload::access::Access;
 
 use super::error::FanfoldError;
-use crate::load::target::ServerUse;
+use crate::load::target::{LongTimes, ServerUse};
 use crate::load::usage;
 
 /// The node's metrics that tell what keeps applying up.
 const WAITS: &str = "fanfold_apply_wait_seconds";
 const HELD: &str = "fanfold_upkeep_held_seconds";
+const RAN: &str = "fanfold_upkeep_ran_seconds";
+
+/// From where on a time is too long.
+const LONG: Duration = Duration::from_millis(5);
 
 /// What the threads are called that apply.
 const ENGINE: &str = "engine";
@@ -42,6 +46,8 @@ pub(super) struct Look {
     pub(super) waits: Waits,
     /// Times for which upkeep kept applying from a partition.
     pub(super) held: Waits,
+    /// The same without the time in which upkeep had no processor.
+    pub(super) ran: Waits,
     /// Seconds in which threads that apply were ready and had no processor.
     pub(super) ready_seconds: f64,
 }
@@ -90,8 +96,14 @@ impl Waits {
         all
     }
 
+    /// Those since `before` that were too long.
+    pub(super) fn long_since(&self, before: &Self) -> LongTimes {
+        let longest_ms = self.longest(before).map(|seconds| seconds * 1_000.0);
+        LongTimes { count: self.longer_than(before, LONG), longest_ms }
+    }
+
     /// How many waits since `before` were longer than `time`, which is one of the bounds.
-    pub(super) fn longer_than(&self, before: &Self, time: Duration) -> u64 {
+    fn longer_than(&self, before: &Self, time: Duration) -> u64 {
         let of = |waits: &Self| {
             let at = waits.longer[..waits.bounds].iter().find(|(bound, _)| *bound >= time.as_secs_f64());
             at.map_or(0, |(_, count)| *count)
@@ -100,7 +112,7 @@ impl Waits {
     }
 
     /// The smallest bound in seconds that no wait since `before` passed; none if one passed all.
-    pub(super) fn longest(&self, before: &Self) -> Option<f64> {
+    fn longest(&self, before: &Self) -> Option<f64> {
         let none_passed = |(now, then): &(&(f64, u64), &(f64, u64))| now.1 == then.1;
         let bounds = self.longer[..self.bounds].iter().zip(&before.longer);
         bounds.filter(none_passed).map(|(now, _)| now.0).next()
@@ -154,9 +166,9 @@ impl Watched {
         let at = Instant::now();
         let used = usage::of_process(self.process_id).map_err(process)?;
         let metrics = self.metrics().map_err(|source| FanfoldError::Connection { source })?;
-        let (waits, held) = (Waits::parse(&metrics, WAITS), Waits::parse(&metrics, HELD));
+        let [waits, held, ran] = [WAITS, HELD, RAN].map(|metric| Waits::parse(&metrics, metric));
         let ready_seconds = usage::ready_seconds(self.process_id, ENGINE);
-        Ok(Look { at, deliveries, used, waits, held, ready_seconds })
+        Ok(Look { at, deliveries, used, waits, held, ran, ready_seconds })
     }
 
     /// What `/metrics` answers.

@@ -6,9 +6,6 @@ use super::plans::record;
 use super::watch::Look;
 use crate::load::target::{MicrosHistogram, SpanFigures, WindowFigures, micros_histogram};
 
-/// The longest wait of applying, and for upkeep, that is called short.
-const STALL: Duration = Duration::from_millis(5);
-
 /// What was answered within one window.
 #[derive(Debug)]
 struct Window {
@@ -86,10 +83,9 @@ impl Windows {
                 deliveries: after.deliveries - before.deliveries,
                 before: before.used,
                 after: after.used,
-                stalls: after.waits.longer_than(&before.waits, STALL),
-                longest_stall_seconds: after.waits.longest(&before.waits),
-                holds: after.held.longer_than(&before.held, STALL),
-                longest_hold_seconds: after.held.longest(&before.held),
+                stalls: after.waits.long_since(&before.waits),
+                holds: after.held.long_since(&before.held),
+                holds_ran: after.ran.long_since(&before.ran),
                 ready_seconds: after.ready_seconds - before.ready_seconds,
             })
         });
