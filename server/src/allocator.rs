@@ -5,7 +5,7 @@
 //! - What is freed leaves the process within a second or so; with a memory budget at once: what stays in the allocator counts for
 //!   that, and cannot be shed.
 
-use tikv_jemalloc_ctl::raw;
+use tikv_jemalloc_ctl::{epoch, raw};
 use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
@@ -17,6 +17,22 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 // SAFETY: nothing else has this name; the allocator reads the first word, which points to text that ends with a zero and never goes.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static SETTINGS: &[u8] = b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0,tcache_max:4096\0";
+
+/// Pieces of memory that the process has asked for so far; none if the allocator does not count them.
+pub(crate) fn allocations() -> Option<u64> {
+    let asked = |name: &[u8]| {
+        // SAFETY: both names end with a zero, and their values are of that type.
+        #[expect(unsafe_code, reason = "the allocator tells its counts by name")]
+        unsafe {
+            raw::read::<u64>(name)
+        }
+        .ok()
+    };
+    // The counts are those of the last epoch.
+    epoch::advance().ok()?;
+    // 4096 is all arenas together.
+    Some(asked(b"stats.arenas.4096.small.nrequests\0")? + asked(b"stats.arenas.4096.large.nrequests\0")?)
+}
 
 /// From now on pages that nobody uses any more leave the process at once. To be told before other threads are there.
 #[expect(unsafe_code, reason = "the allocator takes its settings by name")]

@@ -127,6 +127,21 @@ const LOADS: [Column; 3] = [
     column("B/edge", |runs| tail(runs, |run| [run.bytes_per_edge.unwrap_or_default()])),
 ];
 
+/// What else the sides have to say.
+const NOTES: [Column; 1] = [column("notes", notes)];
+
+/// Medians of what all rounds noted, without what is zero.
+fn notes(runs: &[&RunResult]) -> String {
+    let noted = |name: &str, run: &RunResult| {
+        run.notes.iter().find(|(of, _)| *of == name).map_or(0.0, |(_, value)| *value)
+    };
+    let medians = runs[0].notes.iter().filter_map(|(name, _)| {
+        let median = spread(runs, |run| noted(name, run))?.median;
+        (median != 0.0).then(|| format!("{name} {}", small(median)))
+    });
+    medians.collect::<Vec<_>>().join(", ")
+}
+
 /// One table for each kind of measurement that there is.
 fn tables(runs: &[RunResult]) -> Vec<Table> {
     let groups = rounds_together(runs);
@@ -140,6 +155,7 @@ fn tables(runs: &[RunResult]) -> Vec<Table> {
         of(|kind| matches!(kind, RunKind::Read { .. }), &[&NAMES, &READS]),
         of(|kind| matches!(kind, RunKind::Mixed { .. }), &[&NAMES, &READS, &POSTS[3..6]]),
         of(|kind| matches!(kind, RunKind::Load { .. }), &[&NAMES, &LOADS]),
+        of(|_| true, &[&NAMES, &NOTES]),
     ]
     .into_iter()
     .flatten()

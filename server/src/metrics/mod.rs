@@ -139,6 +139,7 @@ impl Metrics {
                 encode_registry(&mut out, &node::registry(status, view))?;
             }
             encode_registry(&mut out, &apply::registry(times))?;
+            encode_registry(&mut out, &allocations())?;
             if let Some(view) = view {
                 encode_registry(&mut out, &cluster::registry(view))?;
             }
@@ -153,6 +154,17 @@ impl Metrics {
         }
         out
     }
+}
+
+/// What the allocator was asked for.
+fn allocations() -> Registry {
+    let mut registry = Registry::with_prefix("fanfold");
+    if let Some(asked) = crate::allocator::allocations() {
+        let counter: Counter = Counter::default();
+        counter.inc_by(asked);
+        registry.register("allocations", "Pieces of memory that the process has asked for", counter);
+    }
+    registry
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::nodes::Nodes;
 use super::oracle::Oracle;
 use super::plans::{Check, FollowAll, FollowOne, ReadsApart, Tally, Traffic, Until, Whale};
 use super::pump::Pump;
-use super::watch::{Watch, Watched};
+use super::watch::{self, Watch, Watched};
 use crate::load::fill::FillPlan;
 use crate::load::graph::BenchGraph;
 use crate::load::target::{
@@ -159,7 +159,9 @@ impl FanfoldSide {
             measurement;
         let connections_apart = if apart.is_some() { READ_CONNECTIONS } else { 0 };
         self.pump.connect(connections as usize + connections_apart)?;
-        let (before, statuses, cpu) = (self.nodes.used()?, self.nodes.statuses()?, usage::own_cpu_seconds());
+        let statuses = self.nodes.statuses()?;
+        let allocations = self.allocations()?;
+        let (before, cpu) = (self.nodes.used()?, usage::own_cpu_seconds());
         let watch = match (window, self.http) {
             (Some(window), Some(http)) => {
                 let (address, process_id) = self.nodes.first()?;
@@ -179,6 +181,7 @@ impl FanfoldSide {
         self.nodes.drain()?;
         let drained = if tally.posts > 0 { Instant::now() } else { tally.ended };
         let (after, client_cpu_seconds) = (self.nodes.used()?, usage::own_cpu_seconds() - cpu);
+        let allocations_after = self.allocations()?;
         let statuses_after = self.nodes.statuses()?;
         let mut figures = Figures::new("append", Persistence::Always);
         figures.partitions = u32::from(self.options.partitions);
@@ -203,12 +206,23 @@ impl FanfoldSide {
             "requests sent again because the node was busy",
             std::mem::take(&mut self.pump.repeats) as f64,
         ));
+        if let (Some(before), Some(after)) = (allocations, allocations_after) {
+            let requests = (tally.posts + tally.reads).max(1);
+            figures.notes.push(("allocations_per_request", (after - before) as f64 / requests as f64));
+        }
+        let share = accounted(&statuses_after) as f64 / after.resident_bytes.max(1) as f64;
+        figures.notes.push(("accounted_part_of_resident_bytes", share));
         let moves = std::mem::take(&mut self.pump.moves);
         if moves > 0 {
             figures.notes.push(("partitions that another node came to lead", moves as f64));
         }
         self.compare(&mut figures, sample_readers)?;
         Ok((figures, tally))
+    }
+
+    /// How often the node has asked for memory, if it is one that tells.
+    fn allocations(&self) -> Result<Option<u64>, FanfoldError> {
+        self.http.map_or(Ok(None), watch::allocations)
     }
 
     pub(super) fn compare(&mut self, figures: &mut Figures, sample_readers: u32) -> Result<(), FanfoldError> {
@@ -351,6 +365,12 @@ fn rules(options: &SideOptions) -> SpaceChanges {
 fn deliveries(statuses: &[NodeStatus]) -> u64 {
     let replicas = statuses.iter().flat_map(|status| &status.partitions);
     replicas.filter(|replica| replica.is_leader).map(|replica| replica.deliveries).sum()
+}
+
+/// Bytes that the nodes account for by the parts of their memory.
+fn accounted(statuses: &[NodeStatus]) -> u64 {
+    let replicas = statuses.iter().flat_map(|status| &status.partitions);
+    replicas.flat_map(|replica| &replica.memory).map(|memory| memory.bytes).sum()
 }
 
 /// Bytes written to the logs of all nodes so far.

@@ -19,6 +19,9 @@ const WAITS: &str = "fanfold_apply_wait_seconds";
 const HELD: &str = "fanfold_upkeep_held_seconds";
 const RAN: &str = "fanfold_upkeep_ran_seconds";
 
+/// The one that tells how often memory was asked for.
+const ALLOCATIONS: &str = "fanfold_allocations_total ";
+
 /// From where on a time is too long.
 const LONG: Duration = Duration::from_millis(5);
 
@@ -165,21 +168,29 @@ impl Watched {
         let process = |source| FanfoldError::Process { source };
         let at = Instant::now();
         let used = usage::of_process(self.process_id).map_err(process)?;
-        let metrics = self.metrics().map_err(|source| FanfoldError::Connection { source })?;
+        let metrics = metrics(self.http).map_err(|source| FanfoldError::Connection { source })?;
         let [waits, held, ran] = [WAITS, HELD, RAN].map(|metric| Waits::parse(&metrics, metric));
         let ready_seconds = usage::ready_seconds(self.process_id, ENGINE);
         Ok(Look { at, deliveries, used, waits, held, ran, ready_seconds })
     }
 
-    /// What `/metrics` answers.
-    fn metrics(&self) -> io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.http, LOOK_DEADLINE)?;
-        stream.set_read_timeout(Some(LOOK_DEADLINE))?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    }
+}
+
+/// What `/metrics` answers at an HTTP port.
+fn metrics(http: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&http, LOOK_DEADLINE)?;
+    stream.set_read_timeout(Some(LOOK_DEADLINE))?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// How many pieces of memory the node with that HTTP port has asked for; none if it does not tell.
+pub(super) fn allocations(http: SocketAddr) -> Result<Option<u64>, FanfoldError> {
+    let text = metrics(http).map_err(|source| FanfoldError::Connection { source })?;
+    let asked = text.lines().find_map(|line| line.strip_prefix(ALLOCATIONS)?.trim().parse().ok());
+    Ok(asked)
 }
 
 #[cfg(test)]
