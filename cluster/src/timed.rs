@@ -1,10 +1,12 @@
 //! Owns the measuring of the log's fsyncs: a file system that does what another one does, and notes how long each took.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use fanfold_storage::fs::{File, FileSystem, Mapped};
 
 use crate::phases::{Phases, RequestPhase};
@@ -87,6 +89,14 @@ impl File for TimedFile {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.inner.write_at(offset, data)
+    }
+
+    fn read_once(&self, part: Range<u64>) -> io::Result<Bytes> {
+        self.inner.read_once(part)
+    }
+
+    fn write_aside(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.inner.write_aside(offset, data)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

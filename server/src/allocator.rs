@@ -23,10 +23,7 @@ pub(crate) fn allocations() -> Option<u64> {
     let asked = |name: &[u8]| {
         // SAFETY: both names end with a zero, and their values are of that type.
         #[expect(unsafe_code, reason = "the allocator tells its counts by name")]
-        unsafe {
-            raw::read::<u64>(name)
-        }
-        .ok()
+        unsafe { raw::read::<u64>(name) }.ok()
     };
     // The counts are those of the last epoch.
     epoch::advance().ok()?;

@@ -182,7 +182,8 @@ async fn write_buckets<M: Machine>(
         shared.work(files, work).await?;
     }
     drop(flushing);
-    let last = shared.keep_up("last bucket", |state| state.machine.last_bucket()).await.ok_or(FileError::Damaged)?;
+    let last =
+        shared.keep_up("last bucket", |state| state.machine.last_bucket()).await.ok_or(FileError::Damaged)?;
     let pace = files.pace.clone();
     beside(move || {
         let last = last();

@@ -3,6 +3,7 @@
 //! - Nothing else in this crate opens, writes or syncs a file, so that a test can stop, tear or fail each single operation.
 //! - What was written counts as durable only after [`File::sync_data`]; a name only after [`FileSystem::sync_dir`].
 
+mod block;
 mod disk;
 mod fault;
 mod mapped;
@@ -10,9 +11,13 @@ mod real;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+pub use block::{BLOCK_BYTES, Block, ONCE_BYTES};
 pub use disk::PowerLoss;
 pub use fault::FaultFs;
 pub use mapped::Mapped;
@@ -64,6 +69,19 @@ pub trait File: fmt::Debug + Send + Sync {
 
     /// Writes all of the data; on an error any part of it may have been written.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Reads a part of the file that is needed once: of at most [`ONCE_BYTES`], beside the page cache where the system can do that.
+    fn read_once(&self, part: Range<u64>) -> io::Result<Bytes> {
+        let mut bytes = vec![0; (part.end - part.start) as usize];
+        self.read_at(part.start, &mut bytes)?;
+        Ok(bytes.into())
+    }
+
+    /// Writes what nobody reads soon, beside the page cache where the system can do that: of data that begins in a [`Block`] and at a
+    /// multiple of its size in the file, whole pages.
+    fn write_aside(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_at(offset, data)
+    }
 
     /// Cuts or extends the file; what is added reads as zeros.
     fn set_len(&self, bytes: u64) -> io::Result<()>;

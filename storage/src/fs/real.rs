@@ -2,11 +2,17 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::{File, FileSystem, Mapped};
+use bytes::Bytes;
+use rustix::fs::OFlags;
+
+use super::block::ALIGNED_BYTES;
+use super::{BLOCK_BYTES, Block, File, FileSystem, Mapped};
 
 /// The file system of the machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,15 +44,15 @@ impl FileSystem for RealFs {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Arc::new(RealFile { file }))
+        Ok(RealFile::of(file, true))
     }
 
     fn open_rw(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(RealFile { file: OpenOptions::new().read(true).write(true).open(path)? }))
+        Ok(RealFile::of(OpenOptions::new().read(true).write(true).open(path)?, true))
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(RealFile { file: fs::File::open(path)? }))
+        Ok(RealFile::of(fs::File::open(path)?, false))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -75,6 +81,40 @@ impl FileSystem for RealFs {
 #[derive(Debug)]
 struct RealFile {
     file: fs::File,
+    is_writable: bool,
+    /// The same beside the page cache, once it was needed; none where the system refuses that.
+    direct: OnceLock<Option<fs::File>>,
+}
+
+impl RealFile {
+    fn of(file: fs::File, is_writable: bool) -> Arc<Self> {
+        Arc::new(Self { file, is_writable, direct: OnceLock::new() })
+    }
+
+    fn direct(&self) -> Option<&fs::File> {
+        let open = || {
+            let flags = OFlags::DIRECT.bits() as i32;
+            let mut options = OpenOptions::new();
+            options.read(true).write(self.is_writable).custom_flags(flags);
+            // Whatever its name is by now.
+            options.open(format!("/proc/self/fd/{}", self.file.as_raw_fd())).ok()
+        };
+        self.direct.get_or_init(open).as_ref()
+    }
+
+    /// Reads whole pages into a block from `offset` on, as far as the system gives them; how many bytes.
+    fn read_direct(&self, offset: u64, pages: &mut [u8]) -> usize {
+        let Some(direct) = self.direct() else { return 0 };
+        let mut done = 0;
+        // Behind a part of a page the file ends. What the disk does not give is asked for again, and that error told.
+        while done < pages.len() && done.is_multiple_of(ALIGNED_BYTES) {
+            match direct.read_at(&mut pages[done..], offset + done as u64) {
+                Ok(0) | Err(_) => break,
+                Ok(bytes) => done += bytes,
+            }
+        }
+        done
+    }
 }
 
 impl File for RealFile {
@@ -88,6 +128,41 @@ impl File for RealFile {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.file.write_all_at(data, offset)
+    }
+
+    fn read_once(&self, part: Range<u64>) -> io::Result<Bytes> {
+        let before = (part.start % ALIGNED_BYTES as u64) as usize;
+        let wanted = (part.end - part.start) as usize;
+        let pages = (before + wanted).next_multiple_of(ALIGNED_BYTES);
+        if pages > BLOCK_BYTES || self.direct().is_none() {
+            let mut bytes = vec![0; wanted];
+            self.read_at(part.start, &mut bytes)?;
+            return Ok(bytes.into());
+        }
+        let mut block = Block::new()?;
+        let done = self.read_direct(part.start - before as u64, &mut block.bytes_mut()[..pages]);
+        if done < before + wanted {
+            self.read_at(part.start, &mut block.bytes_mut()[before..before + wanted])?;
+        }
+        Ok(block.freeze().slice(before..before + wanted))
+    }
+
+    fn write_aside(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let is_aligned = |number: usize| number.is_multiple_of(ALIGNED_BYTES);
+        let mut done = 0;
+        if is_aligned(data.as_ptr() as usize)
+            && is_aligned(offset as usize)
+            && let Some(direct) = self.direct()
+        {
+            let pages = data.len() - data.len() % ALIGNED_BYTES;
+            match direct.write_all_at(&data[..pages], offset) {
+                Ok(()) => done = pages,
+                // It was opened so and cannot be written so: the page cache takes it.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.write_at(offset + done as u64, &data[done..])
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
@@ -130,6 +205,40 @@ mod tests {
         RealFs.rename(&path, &dir.path().join("other")).unwrap();
         RealFs.sync_dir(dir.path()).unwrap();
         assert_eq!(RealFs.list(dir.path()).unwrap(), ["other"]);
+    }
+
+    #[test]
+    fn what_passes_by_the_page_cache_is_the_same_as_what_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let file = RealFs.create(&path).unwrap();
+        let byte = |at: usize| (at * 31 / 7) as u8;
+        let mut block = Block::new().unwrap();
+        let length = 2 * BLOCK_BYTES + 3 * ALIGNED_BYTES + 77;
+        for begin in (0..length).step_by(BLOCK_BYTES) {
+            let bytes = BLOCK_BYTES.min(length - begin);
+            let part = &mut block.bytes_mut()[..bytes];
+            part.iter_mut().zip(begin..).for_each(|(to, at)| *to = byte(at));
+            file.write_aside(begin as u64, &block.bytes()[..bytes]).unwrap();
+        }
+        file.sync_data().unwrap();
+        let read = RealFs.open_read(&path).unwrap();
+        assert_eq!(read.len().unwrap(), length as u64);
+        for part in
+            [0..1, 0..length, 5..ALIGNED_BYTES + 5, BLOCK_BYTES - 1..BLOCK_BYTES + 1, length - 80..length]
+        {
+            let expected: Vec<u8> = part.clone().map(byte).collect();
+            let wanted = part.start as u64..part.end as u64;
+            assert_eq!(read.read_once(wanted.clone()).unwrap(), expected, "{part:?}");
+            let mut cached = vec![0; part.len()];
+            read.read_at(wanted.start, &mut cached).unwrap();
+            assert_eq!(cached, expected, "{part:?}");
+        }
+        let behind = length as u64 - 1..length as u64 + 1;
+        assert_eq!(read.read_once(behind).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        // Data that does not begin in a block is written all the same.
+        file.write_aside(1, &[9; 10_000]).unwrap();
+        assert_eq!(read.read_once(0..3).unwrap()[..], [byte(0), 9, 9]);
     }
 
     #[test]

@@ -8,10 +8,7 @@ use super::{Segment, SegmentError};
 use crate::entry::Entry;
 use crate::ids::EntryId;
 
-/// Bytes of records that are read in one go when all entries are asked for …
-const ALL_PIECE_BYTES: usize = 128 << 10;
-
-/// … and when those of a timeline are, of which often a page is wanted.
+/// Bytes of records that are read in one go when those of a timeline are asked for, of which often a page is wanted.
 const TIMELINE_PIECE_BYTES: usize = 8 << 10;
 
 /// Entries of a segment in the order of the file.
@@ -30,7 +27,7 @@ pub struct Entries<'a> {
 impl<'a> Entries<'a> {
     pub(super) fn all(segment: &'a Segment) -> Self {
         let timelines = 0..segment.index().timelines();
-        Self { segment, timeline: None, timelines, piece: Piece::of_bytes(ALL_PIECE_BYTES), failed: None }
+        Self { segment, timeline: None, timelines, piece: Piece::of_all(), failed: None }
     }
 
     pub(super) fn of_timeline(

@@ -1,4 +1,4 @@
-//! Owns the file of a segment while it is written: from front to back, in large pieces, with the checksums on the way.
+//! Owns the file of a segment while it is written: from front to back, in blocks beside the page cache, with the checksums on the way.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,11 +7,8 @@ use crc32fast::Hasher;
 
 use super::error::OrFail;
 use super::{Pace, SegmentError};
-use crate::fs::{File, FileSystem};
+use crate::fs::{BLOCK_BYTES, Block, File, FileSystem};
 use crate::log::Operation;
-
-/// What is written at a time, at most.
-const BUFFER_BYTES: usize = 1 << 20;
 
 /// What the operating system may hold back: without a bound the last sync would be one long burst that others wait for.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
@@ -20,7 +17,9 @@ pub(super) struct Output<'a> {
     file: Arc<dyn File>,
     path: PathBuf,
     pace: Pace<'a>,
-    buffer: Vec<u8>,
+    /// What is written next, of which so many bytes are there.
+    block: Block,
+    filled: usize,
     written_bytes: u64,
     synced_bytes: u64,
     checksum: Hasher,
@@ -31,12 +30,13 @@ pub(super) struct Output<'a> {
 impl<'a> Output<'a> {
     pub(super) fn create(fs: &dyn FileSystem, path: PathBuf, pace: Pace<'a>) -> Result<Self, SegmentError> {
         let file = fs.create(&path).or_fail(Operation::Create, &path)?;
-        let buffer = Vec::with_capacity(BUFFER_BYTES);
+        let block = Block::new().or_fail(Operation::Write, &path)?;
         Ok(Self {
             file,
             path,
             pace,
-            buffer,
+            block,
+            filled: 0,
             written_bytes: 0,
             synced_bytes: 0,
             checksum: Hasher::new(),
@@ -50,18 +50,23 @@ impl<'a> Output<'a> {
 
     /// How long the file is, with what is still to be written.
     pub(super) fn bytes(&self) -> u64 {
-        self.written_bytes + self.buffer.len() as u64
+        self.written_bytes + self.filled as u64
     }
 
     pub(super) fn append(&mut self, mut bytes: &[u8]) -> Result<(), SegmentError> {
-        while self.buffer.len() + bytes.len() >= BUFFER_BYTES {
-            let (now, rest) = bytes.split_at(BUFFER_BYTES - self.buffer.len());
-            self.buffer.extend_from_slice(now);
+        while self.filled + bytes.len() >= BLOCK_BYTES {
+            let (now, rest) = bytes.split_at(BLOCK_BYTES - self.filled);
+            self.fill(now);
             self.flush()?;
             bytes = rest;
         }
-        self.buffer.extend_from_slice(bytes);
+        self.fill(bytes);
         Ok(())
+    }
+
+    fn fill(&mut self, bytes: &[u8]) {
+        self.block.bytes_mut()[self.filled..][..bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len();
     }
 
     fn flush(&mut self) -> Result<(), SegmentError> {
@@ -74,11 +79,12 @@ impl<'a> Output<'a> {
     }
 
     fn write_buffer(&mut self) -> Result<(), SegmentError> {
-        (self.pace)(self.buffer.len() as u64);
-        self.file.write_at(self.written_bytes, &self.buffer).or_fail(Operation::Write, &self.path)?;
-        self.checksum.update(&self.buffer);
-        self.written_bytes += self.buffer.len() as u64;
-        self.buffer.clear();
+        let bytes = &self.block.bytes()[..self.filled];
+        (self.pace)(bytes.len() as u64);
+        self.file.write_aside(self.written_bytes, bytes).or_fail(Operation::Write, &self.path)?;
+        self.checksum.update(bytes);
+        self.written_bytes += bytes.len() as u64;
+        self.filled = 0;
         if self.written_bytes - self.synced_bytes >= UNSYNCED_BYTES_MAX {
             self.file.sync_data().or_fail(Operation::Sync, &self.path)?;
             self.synced_bytes = self.written_bytes;

@@ -18,15 +18,12 @@ use super::layout::{FOOTER_BYTES, Footer, HEADER_BYTES, NotThis, Section, VERSIO
 use super::record::{self, Key};
 use super::{Entries, Ids, SegmentError, SegmentInfo, SegmentNumber};
 use crate::entry::Entry;
-use crate::fs::{File, FileSystem, Mapped};
+use crate::fs::{File, FileSystem, Mapped, ONCE_BYTES};
 use crate::ids::{EntryId, SpaceId, Stamp, UserId};
 use crate::log::Operation;
 
 /// Indexes of at most so many bytes are kept in memory: mapped, they would take more.
 const KEPT_INDEX_BYTES_MAX: u64 = 64 << 10;
-
-/// Bytes of the file that are read at a time for its checksum.
-const CHECKSUM_PIECE_BYTES: u64 = 1 << 20;
 
 /// An open segment.
 #[derive(Debug)]
@@ -199,7 +196,11 @@ impl Segment {
     }
 
     /// Reads a part of the file, which the index says is there.
-    fn read(&self, place: &Range<usize>) -> Result<Bytes, SegmentError> {
+    fn read(&self, place: Range<usize>, is_once: bool) -> Result<Bytes, SegmentError> {
+        if is_once {
+            let read = self.file.read_once(place.start as u64..place.end as u64);
+            return read.or_fail(Operation::Read, &self.path);
+        }
         let mut bytes = vec![0; place.len()];
         self.file.read_at(place.start as u64, &mut bytes).or_fail(Operation::Read, &self.path)?;
         Ok(bytes.into())
@@ -211,7 +212,7 @@ impl Segment {
         for section in Section::ALL {
             let place = self.index.place(section);
             let crc = if self.mapped.is_some() {
-                self.crc(place.start as u64..place.end as u64)?
+                self.crc(place.clone(), false)?
             } else {
                 crc32fast::hash(self.index.section(section))
             };
@@ -224,16 +225,14 @@ impl Segment {
 
     /// The CRC of all bytes of the file.
     pub(super) fn checksum(&self) -> Result<u32, SegmentError> {
-        self.crc(0..self.info.bytes)
+        self.crc(0..self.info.bytes as usize, true)
     }
 
     /// The CRC of a part of the file.
-    fn crc(&self, part: Range<u64>) -> Result<u32, SegmentError> {
-        let (mut hasher, mut piece) = (Hasher::new(), Vec::new());
-        for offset in part.clone().step_by(CHECKSUM_PIECE_BYTES as usize) {
-            piece.resize(CHECKSUM_PIECE_BYTES.min(part.end - offset) as usize, 0);
-            self.file.read_at(offset, &mut piece).or_fail(Operation::Read, &self.path)?;
-            hasher.update(&piece);
+    fn crc(&self, part: Range<usize>, is_once: bool) -> Result<u32, SegmentError> {
+        let mut hasher = Hasher::new();
+        for begin in part.clone().step_by(ONCE_BYTES) {
+            hasher.update(&self.read(begin..part.end.min(begin + ONCE_BYTES), is_once)?);
         }
         Ok(hasher.finalize())
     }
@@ -245,12 +244,19 @@ pub(super) struct Piece {
     start: usize,
     bytes: Bytes,
     most: usize,
+    /// Nobody reads the same again soon.
+    is_once: bool,
 }
 
 impl Piece {
     /// Nothing yet; reads at most so many bytes at a time, or one record.
     pub(super) fn of_bytes(most: usize) -> Self {
-        Self { start: 0, bytes: Bytes::new(), most }
+        Self { start: 0, bytes: Bytes::new(), most, is_once: false }
+    }
+
+    /// The same of records that are all read, one after the other.
+    pub(super) fn of_all() -> Self {
+        Self { is_once: true, ..Self::of_bytes(ONCE_BYTES) }
     }
 
     /// Reads and checks the entry of a line; if it is not in the piece, the piece becomes one that begins with it and goes on up to
@@ -270,7 +276,7 @@ impl Piece {
                 segment.record(last)?.end
             };
             let end = place.end.max(behind.min(place.start.saturating_add(self.most)));
-            (self.start, self.bytes) = (place.start, segment.read(&(place.start..end))?);
+            (self.start, self.bytes) = (place.start, segment.read(place.start..end, self.is_once)?);
         }
         let record = self.bytes.slice(place.start - self.start..place.end - self.start);
         let key = Key { space: timeline.space, owner: timeline.owner, id: segment.index.id(line) };

@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::error::OrFail;
 use super::header::{self, HEADER_BYTES};
 use super::output::Output;
@@ -41,8 +43,9 @@ pub(super) struct Window {
     file: Arc<dyn File>,
     file_bytes: u64,
     piece_bytes: u64,
+    cache: Cache,
     start: u64,
-    piece: Vec<u8>,
+    piece: Bytes,
 }
 
 impl Window {
@@ -63,7 +66,7 @@ impl Window {
         if cache == Cache::Bypass {
             file.drop_cache().or_fail(Operation::Read, &path)?;
         }
-        Ok(Self { path, file, file_bytes, piece_bytes, start: 0, piece: Vec::new() })
+        Ok(Self { path, file, file_bytes, piece_bytes, cache, start: 0, piece: Bytes::new() })
     }
 
     /// Opens a bucket file and checks its header.
@@ -106,6 +109,12 @@ impl Window {
         Ok(())
     }
 
+    /// The bytes from an offset inside the file on, as many as are read at a time.
+    pub(super) fn piece_at(&mut self, offset: u64, pace: Pace<'_>) -> Result<&[u8], SnapshotError> {
+        self.fill(offset, pace)?;
+        Ok(&self.piece)
+    }
+
     fn end(&self) -> u64 {
         self.start + self.piece.len() as u64
     }
@@ -113,11 +122,16 @@ impl Window {
     fn fill(&mut self, offset: u64, pace: Pace<'_>) -> Result<(), SnapshotError> {
         let bytes = self.piece_bytes.min(self.file_bytes - offset);
         pace(bytes);
-        self.start = offset;
-        self.piece.resize(bytes as usize, 0);
-        self.file.read_at(offset, &mut self.piece).map_err(|source| {
-            self.piece.clear();
-            SnapshotError::Read { path: self.path.clone(), offset, bytes, source }
-        })
+        (self.start, self.piece) = (offset, Bytes::new());
+        let read = match self.cache {
+            Cache::Bypass => self.file.read_once(offset..offset + bytes),
+            Cache::Use => {
+                let mut piece = vec![0; bytes as usize];
+                self.file.read_at(offset, &mut piece).map(|()| piece.into())
+            }
+        };
+        let failed = |source| SnapshotError::Read { path: self.path.clone(), offset, bytes, source };
+        self.piece = read.map_err(failed)?;
+        Ok(())
     }
 }

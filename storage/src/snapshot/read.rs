@@ -17,6 +17,7 @@ use super::error::OrFail;
 use super::shared::Shared;
 use super::{BucketFile, Listed, Manifest, Pace, Placed, SnapshotError};
 use crate::codec::Malformed;
+use crate::fs;
 use crate::log::Operation;
 
 /// Bytes of a window when there are few files, and bytes handed over at a time.
@@ -232,7 +233,7 @@ fn check_buckets(
     pace: Pace<'_>,
     found: &mut dyn FnMut(SnapshotError) -> Result<(), SnapshotError>,
 ) -> Result<(), SnapshotError> {
-    let mut window = match Window::open_buckets(shared, file, PIECE_BYTES, Cache::Bypass, pace) {
+    let mut window = match Window::open_buckets(shared, file, fs::ONCE_BYTES as u64, Cache::Bypass, pace) {
         Ok(window) => window,
         Err(error) => return found(error),
     };
@@ -246,13 +247,14 @@ fn check_buckets(
 }
 
 pub(super) fn check_segment(shared: &Shared, segment: &Listed, pace: Pace<'_>) -> Result<(), SnapshotError> {
-    let mut window = Window::open(shared, &segment.name, segment.bytes, PIECE_BYTES, Cache::Bypass)?;
+    let mut window =
+        Window::open(shared, &segment.name, segment.bytes, fs::ONCE_BYTES as u64, Cache::Bypass)?;
     let mut hasher = crc32fast::Hasher::new();
-    let mut piece = Vec::new();
-    for offset in (0..segment.bytes).step_by(PIECE_BYTES as usize) {
-        piece.clear();
-        window.read(offset, PIECE_BYTES.min(segment.bytes - offset), &mut piece, pace)?;
-        hasher.update(&piece);
+    let mut offset = 0;
+    while offset < segment.bytes {
+        let piece = window.piece_at(offset, pace)?;
+        hasher.update(piece);
+        offset += piece.len() as u64;
     }
     if hasher.finalize() == segment.checksum {
         Ok(())

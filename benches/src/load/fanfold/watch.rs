@@ -173,7 +173,6 @@ impl Watched {
         let ready_seconds = usage::ready_seconds(self.process_id, ENGINE);
         Ok(Look { at, deliveries, used, waits, held, ran, ready_seconds })
     }
-
 }
 
 /// What `/metrics` answers at an HTTP port.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::codec::Malformed;
-use crate::fs::RealFs;
+use crate::fs::{ONCE_BYTES, RealFs};
 
 /// A state of equal buckets.
 fn equal(buckets: u64, length: usize) -> State {
@@ -108,7 +108,7 @@ fn large_and_small_buckets_are_paced_in_pieces_and_read_once() {
     assert_eq!(load(&store, &manifest).unwrap(), state);
     store.verify(&manifest, None, &pace).unwrap();
     let bytes: u64 = manifest.named_files().map(|(_, bytes)| bytes).sum();
-    assert_eq!((paced.into_inner(), most.into_inner()), (bytes, 1 << 20));
+    assert_eq!((paced.into_inner(), most.into_inner()), (bytes, ONCE_BYTES as u64));
 }
 
 #[test]
