@@ -379,7 +379,10 @@ impl<M: Machine> Shared<M> {
         loop {
             let stepped = self.steps.notified();
             if !self.change(|state| self.must_wait(&mut state.machine)) {
-                begun.into_iter().for_each(|begun: Instant| self.times.count_caught_up(begun.elapsed()));
+                if let Some(waited) = begun.map(|begun: Instant| begun.elapsed()) {
+                    self.times.count_caught_up(waited);
+                    tracing::debug!(?waited, "applying waited for upkeep");
+                }
                 return;
             }
             begun.get_or_insert_with(Instant::now);

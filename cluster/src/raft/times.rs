@@ -1,5 +1,5 @@
 //! Owns the times that applying takes: how long each piece waited for the state's lock, how long it took with that, and how
-//! long upkeep had the lock in between, with and without the time in which its thread was ready and had no processor.
+//! long upkeep had the lock in between, with and without the time in which the system let its thread wait for a processor.
 //!
 //! - Whoever else works on the state under its lock on another thread (reads, mostly) shows here as a wait.
 //! - Upkeep (cuts, installed files) works where the group is applied, so applying comes later; and it waits where a cut or what is
@@ -10,6 +10,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// The upper bounds of the times that are told apart; longer ones are counted behind them.
 pub const BOUNDS: [Duration; 13] = [
@@ -49,7 +51,8 @@ pub struct ApplyTimes {
     pub pieces: Times,
     /// Times for which upkeep had the lock, and for which applying waited until upkeep had caught up.
     pub held: Times,
-    /// The same without the time in which the thread that had the lock was ready and had no processor: what upkeep itself takes.
+    /// The same without the time in which the thread that had the lock was ready and had no processor, or a virtual one that stood still:
+    /// what upkeep itself takes.
     pub ran: Times,
 }
 
@@ -58,33 +61,53 @@ thread_local! {
     static SCHEDULED: Option<File> = File::open("/proc/thread-self/schedstat").ok();
 }
 
-/// How long this thread has been ready without a processor so far, as Linux counts it; zero where it does not.
-fn unscheduled() -> Duration {
-    let mut text = [0; 64];
-    let read = SCHEDULED.with(|file| file.as_ref()?.read_at(&mut text, 0).ok());
-    let text = std::str::from_utf8(&text[..read.unwrap_or(0)]).unwrap_or_default();
-    let nanos = text.split_ascii_whitespace().nth(1).and_then(|nanos| nanos.parse().ok());
-    Duration::from_nanos(nanos.unwrap_or(0))
+/// What the system has counted of this thread so far; zeros where it does not.
+#[derive(Debug, Clone, Copy, Default)]
+struct Scheduled {
+    /// Time with a processor, without what a host took of it.
+    ran: Duration,
+    /// Time in which it was ready without one.
+    waited: Duration,
+    /// How often it got one.
+    turns: u64,
+}
+
+impl Scheduled {
+    fn now() -> Self {
+        let mut text = [0; 64];
+        let read = SCHEDULED.with(|file| file.as_ref()?.read_at(&mut text, 0).ok());
+        let text = std::str::from_utf8(&text[..read.unwrap_or(0)]).unwrap_or_default();
+        let mut numbers = text.split_ascii_whitespace().skip(1).map_while(|number| number.parse().ok());
+        let mut next = || numbers.next().unwrap_or(0);
+        let waited = Duration::from_nanos(next());
+        let ran = clock_gettime(ClockId::ThreadCPUTime);
+        Self { ran: Duration::new(ran.tv_sec as u64, ran.tv_nsec as u32), waited, turns: next() }
+    }
 }
 
 /// A time for which upkeep has the lock, on one thread.
 pub(super) struct Hold {
-    unscheduled: Duration,
+    scheduled: Scheduled,
     begun: Instant,
 }
 
 impl Hold {
     pub fn begin() -> Self {
-        Self { unscheduled: unscheduled(), begun: Instant::now() }
+        Self { scheduled: Scheduled::now(), begun: Instant::now() }
     }
 
     pub fn end(self) -> Held {
         let held = self.begun.elapsed();
-        Held { held, ran: held.saturating_sub(unscheduled().saturating_sub(self.unscheduled)) }
+        let (before, now) = (self.scheduled, Scheduled::now());
+        // Who never gave the processor back did not sleep either.
+        let kept_it = now.turns == before.turns && now.turns > 0;
+        let ran =
+            if kept_it { now.ran - before.ran } else { held.saturating_sub(now.waited - before.waited) };
+        Held { held, ran: ran.min(held) }
     }
 }
 
-/// How long upkeep had the lock, and how long without the time in which its thread had no processor.
+/// How long upkeep had the lock, and how long of that it worked or slept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
     pub held: Duration,

@@ -22,7 +22,7 @@ const METRICS: [TimesMetric; 4] = [
     ),
     (
         "upkeep_ran_seconds",
-        "The same without the time in which upkeep was ready and had no processor",
+        "The same without the time in which the system let upkeep wait for a processor",
         |times| &times.ran,
     ),
 ];
