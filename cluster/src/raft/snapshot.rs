@@ -90,8 +90,8 @@ impl Current {
     }
 }
 
-/// Bytes of buckets that are handed over to be written together, about.
-const WRITTEN_TOGETHER_BYTES: usize = 1 << 20;
+/// Bytes of buckets that are handed over to be written together, about: applying may wait for so many.
+const WRITTEN_TOGETHER_BYTES: usize = 256 << 10;
 
 /// A cut under way, which counts as not taken if it is dropped.
 struct Cut<'a, M: Machine>(Option<&'a Shared<M>>);

@@ -51,6 +51,45 @@ impl Block {
     }
 }
 
+/// A block that is filled from front to back.
+#[derive(Debug)]
+pub struct Filling {
+    block: Block,
+    filled: usize,
+}
+
+impl Filling {
+    /// An empty one.
+    ///
+    /// Errors: the operating system gives no memory.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { block: Block::new()?, filled: 0 })
+    }
+
+    /// What is in it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.block.bytes()[..self.filled]
+    }
+
+    /// Whether nothing more fits.
+    pub fn is_full(&self) -> bool {
+        self.filled == BLOCK_BYTES
+    }
+
+    /// Puts in as much of `bytes` as fits, and gives the rest back.
+    pub fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let (now, rest) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.filled));
+        self.block.bytes_mut()[self.filled..][..now.len()].copy_from_slice(now);
+        self.filled += now.len();
+        rest
+    }
+
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.filled = 0;
+    }
+}
+
 impl AsRef<[u8]> for Block {
     fn as_ref(&self) -> &[u8] {
         self.bytes()

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use block::{BLOCK_BYTES, Block, ONCE_BYTES};
+pub use block::{BLOCK_BYTES, Block, Filling, ONCE_BYTES};
 pub use disk::PowerLoss;
 pub use fault::FaultFs;
 pub use mapped::Mapped;

@@ -7,7 +7,7 @@ use crc32fast::Hasher;
 
 use super::error::OrFail;
 use super::{Pace, SegmentError};
-use crate::fs::{BLOCK_BYTES, Block, File, FileSystem};
+use crate::fs::{File, FileSystem, Filling};
 use crate::log::Operation;
 
 /// What the operating system may hold back: without a bound the last sync would be one long burst that others wait for.
@@ -17,9 +17,8 @@ pub(super) struct Output<'a> {
     file: Arc<dyn File>,
     path: PathBuf,
     pace: Pace<'a>,
-    /// What is written next, of which so many bytes are there.
-    block: Block,
-    filled: usize,
+    /// What is written next.
+    next: Filling,
     written_bytes: u64,
     synced_bytes: u64,
     checksum: Hasher,
@@ -30,13 +29,12 @@ pub(super) struct Output<'a> {
 impl<'a> Output<'a> {
     pub(super) fn create(fs: &dyn FileSystem, path: PathBuf, pace: Pace<'a>) -> Result<Self, SegmentError> {
         let file = fs.create(&path).or_fail(Operation::Create, &path)?;
-        let block = Block::new().or_fail(Operation::Write, &path)?;
+        let next = Filling::new().or_fail(Operation::Write, &path)?;
         Ok(Self {
             file,
             path,
             pace,
-            block,
-            filled: 0,
+            next,
             written_bytes: 0,
             synced_bytes: 0,
             checksum: Hasher::new(),
@@ -50,23 +48,17 @@ impl<'a> Output<'a> {
 
     /// How long the file is, with what is still to be written.
     pub(super) fn bytes(&self) -> u64 {
-        self.written_bytes + self.filled as u64
+        self.written_bytes + self.next.bytes().len() as u64
     }
 
     pub(super) fn append(&mut self, mut bytes: &[u8]) -> Result<(), SegmentError> {
-        while self.filled + bytes.len() >= BLOCK_BYTES {
-            let (now, rest) = bytes.split_at(BLOCK_BYTES - self.filled);
-            self.fill(now);
-            self.flush()?;
-            bytes = rest;
+        while !bytes.is_empty() {
+            bytes = self.next.fill(bytes);
+            if self.next.is_full() {
+                self.flush()?;
+            }
         }
-        self.fill(bytes);
         Ok(())
-    }
-
-    fn fill(&mut self, bytes: &[u8]) {
-        self.block.bytes_mut()[self.filled..][..bytes.len()].copy_from_slice(bytes);
-        self.filled += bytes.len();
     }
 
     fn flush(&mut self) -> Result<(), SegmentError> {
@@ -79,12 +71,12 @@ impl<'a> Output<'a> {
     }
 
     fn write_buffer(&mut self) -> Result<(), SegmentError> {
-        let bytes = &self.block.bytes()[..self.filled];
+        let bytes = self.next.bytes();
         (self.pace)(bytes.len() as u64);
         self.file.write_aside(self.written_bytes, bytes).or_fail(Operation::Write, &self.path)?;
         self.checksum.update(bytes);
         self.written_bytes += bytes.len() as u64;
-        self.filled = 0;
+        self.next.clear();
         if self.written_bytes - self.synced_bytes >= UNSYNCED_BYTES_MAX {
             self.file.sync_data().or_fail(Operation::Sync, &self.path)?;
             self.synced_bytes = self.written_bytes;

@@ -1,4 +1,4 @@
-//! Owns a file that is being written: it has the name of an unfinished one until it is renamed.
+//! Owns a file that is being written, in blocks beside the page cache: it has the name of an unfinished one until it is renamed.
 //!
 //! - What was not renamed is removed when it is dropped, and at the latest at the next open.
 
@@ -10,11 +10,9 @@ use super::error::OrFail;
 use super::name::Kind;
 use super::shared::Shared;
 use super::{Pace, SnapshotError};
-use crate::fs::File;
+use crate::fs::{File, Filling};
 use crate::log::Operation;
 
-/// Bytes gathered before they are written.
-const PIECE_BYTES: usize = 1 << 20;
 /// Bytes after which what was written is synced, so that other files' syncs never wait for much of this one.
 const SYNC_EVERY_BYTES: u64 = 16 << 20;
 
@@ -25,7 +23,8 @@ pub(super) struct Output {
     pub(super) number: u64,
     path: PathBuf,
     file: Arc<dyn File>,
-    buffer: Vec<u8>,
+    /// What is written next.
+    next: Filling,
     written_bytes: u64,
     synced_bytes: u64,
     renamed: bool,
@@ -36,17 +35,9 @@ impl Output {
     pub(super) fn create(shared: &Arc<Shared>, number: u64) -> Result<Self, SnapshotError> {
         let path = shared.dir.join(Kind::Unfinished.name(number));
         let file = shared.fs.create(&path).or_fail(Operation::Create, &path)?;
+        let next = Filling::new().or_fail(Operation::Create, &path)?;
         let shared = Arc::clone(shared);
-        Ok(Self {
-            shared,
-            number,
-            path,
-            file,
-            buffer: Vec::new(),
-            written_bytes: 0,
-            synced_bytes: 0,
-            renamed: false,
-        })
+        Ok(Self { shared, number, path, file, next, written_bytes: 0, synced_bytes: 0, renamed: false })
     }
 
     /// The file while it has no name of its own.
@@ -56,15 +47,15 @@ impl Output {
 
     /// Bytes appended so far.
     pub(super) fn bytes(&self) -> u64 {
-        self.written_bytes + self.buffer.len() as u64
+        self.written_bytes + self.next.bytes().len() as u64
     }
 
-    pub(super) fn append(&mut self, bytes: &[u8], pace: Pace<'_>) -> Result<(), SnapshotError> {
-        for piece in bytes.chunks(PIECE_BYTES) {
-            if self.buffer.len() + piece.len() > PIECE_BYTES {
+    pub(super) fn append(&mut self, mut bytes: &[u8], pace: Pace<'_>) -> Result<(), SnapshotError> {
+        while !bytes.is_empty() {
+            bytes = self.next.fill(bytes);
+            if self.next.is_full() {
                 self.write(pace)?;
             }
-            self.buffer.extend_from_slice(piece);
         }
         Ok(())
     }
@@ -78,13 +69,13 @@ impl Output {
     }
 
     fn write(&mut self, pace: Pace<'_>) -> Result<(), SnapshotError> {
-        let bytes = self.buffer.len() as u64;
+        let bytes = self.next.bytes().len() as u64;
         if bytes == 0 {
             return Ok(());
         }
         pace(bytes);
-        self.file.write_at(self.written_bytes, &self.buffer).or_fail(Operation::Write, &self.path)?;
-        self.buffer.clear();
+        self.file.write_aside(self.written_bytes, self.next.bytes()).or_fail(Operation::Write, &self.path)?;
+        self.next.clear();
         self.written_bytes += bytes;
         self.shared.written_bytes.fetch_add(bytes, Ordering::Relaxed);
         if self.written_bytes - self.synced_bytes >= SYNC_EVERY_BYTES {
