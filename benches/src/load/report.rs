@@ -135,7 +135,13 @@ fn notes(runs: &[&RunResult]) -> String {
     let noted = |name: &str, run: &RunResult| {
         run.notes.iter().find(|(of, _)| *of == name).map_or(0.0, |(_, value)| *value)
     };
-    let medians = runs[0].notes.iter().filter_map(|(name, _)| {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in runs.iter().flat_map(|run| &run.notes) {
+        if !names.contains(name) {
+            names.push(name);
+        }
+    }
+    let medians = names.into_iter().filter_map(|name| {
         let median = spread(runs, |run| noted(name, run))?.median;
         (median != 0.0).then(|| format!("{name} {}", small(median)))
     });

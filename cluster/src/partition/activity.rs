@@ -11,18 +11,21 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::time::Duration;
 
 use fanfold_storage::command::Command;
 use fanfold_storage::ids::{DAY_MS, Day, Stamp, UserId};
+use fanfold_storage::partition::Partition;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::PartitionHandle;
 use super::slots::Partitions;
 use super::ticker::wait;
 use crate::clock::{Clock, Stamps};
-use crate::read::{Asker, Question};
+use crate::read::{Asker, Question, Reply};
 
 /// Readers that wait to be proposed, at most.
 const NOTED_MAX: usize = 64 << 10;
@@ -39,6 +42,12 @@ const ROWS_KEPT: u32 = 4_096;
 /// Rows that one command lets leave the window.
 const ROWS_LEFT_MAX: u32 = 4_096;
 
+/// How often a leader is asked that has not done it yet.
+const ASKED_MAX: u32 = 5;
+
+/// A replica that is far behind does not wait for what gives way.
+const APPLIED_WITHIN: Duration = Duration::from_secs(2);
+
 /// The part of the rows that leaves before memory is looked at again.
 const ROWS_PART: u32 = 4;
 
@@ -48,12 +57,23 @@ pub(crate) struct Activity {
     /// Reads of nobody whose day is this or a later one are noted.
     today: AtomicU16,
     noted: Mutex<Noted>,
-    /// Something is to give way.
-    is_memory_short: watch::Sender<bool>,
-    /// So short that rows are to leave.
-    are_rows_wanted: AtomicBool,
+    /// What is to give way.
+    wanted: watch::Sender<Wanted>,
+    /// It is this node that is short of memory, not only another one that follows.
+    is_short_here: AtomicBool,
     /// There is something to propose.
     arrived: Notify,
+}
+
+/// What is to give way through the log, each with what comes before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Wanted {
+    #[default]
+    Nothing,
+    /// The feeds of readers who are away.
+    Feeds,
+    /// The oldest rows as well.
+    Rows,
 }
 
 #[derive(Debug, Default)]
@@ -83,23 +103,44 @@ impl Activity {
         }
     }
 
-    /// Asks for what gives way through the log; for rows only beyond the budget, because pages are dearer without them.
+    /// Asks for what gives way through the log, because this node is short of memory; for rows only beyond the budget, because pages
+    /// are dearer without them.
     pub fn give_way(&self, rows: bool) {
-        self.are_rows_wanted.fetch_or(rows, Ordering::Relaxed);
-        if !self.is_memory_short.send_replace(true) {
+        self.is_short_here.store(true, Ordering::Relaxed);
+        self.want(if rows { Wanted::Rows } else { Wanted::Feeds });
+    }
+
+    /// The same because a node that follows is short of it, and waits until that was done or has failed.
+    pub async fn give_way_for_another(&self, rows: bool) {
+        self.want(if rows { Wanted::Rows } else { Wanted::Feeds });
+        // The sender is this.
+        let _ = self.wanted.subscribe().wait_for(|wanted| *wanted == Wanted::Nothing).await;
+    }
+
+    /// Whether this node asked, and it is not done.
+    pub fn gives_way(&self) -> bool {
+        self.is_short_here.load(Ordering::Relaxed)
+    }
+
+    fn want(&self, wanted: Wanted) {
+        let is_more = self.wanted.send_if_modified(|now| {
+            let is_more = wanted > *now;
+            *now = wanted.max(*now);
+            is_more
+        });
+        if is_more {
             self.arrived.notify_one();
         }
     }
 
-    /// Whether that was asked and is not done.
-    pub fn gives_way(&self) -> bool {
-        *self.is_memory_short.borrow()
-    }
-
-    /// Waits until all that was asked is done, or has failed.
-    pub async fn has_given_way(&self) {
-        // The sender is this.
-        let _ = self.is_memory_short.subscribe().wait_for(|is_short| !is_short).await;
+    /// So much was done, or has failed. More, if that was asked meanwhile, is done next.
+    fn gave_way(&self, done: Wanted) {
+        self.wanted.send_if_modified(|now| {
+            let is_all = *now <= done;
+            *now = if is_all { Wanted::Nothing } else { *now };
+            self.is_short_here.fetch_and(!is_all, Ordering::Relaxed);
+            is_all
+        });
     }
 
     /// The next to propose; until [`Activity::end`] they are not noted again.
@@ -140,23 +181,24 @@ pub(crate) async fn run(
             if !partitions.refuses_growth(partition.id()) {
                 propose_noted(&partition, &partitions).await;
             }
-            if activity.gives_way() {
-                let rows = activity.are_rows_wanted.load(Ordering::Relaxed);
-                if !partition.group().is_leader() {
-                    ask_leader(&partition, &partitions, rows).await;
-                } else {
-                    if away_days > 0 && freed_on != Some(today) {
-                        freed_on = Some(today);
-                        free(&partition, Day(today.0.saturating_sub(away_days))).await;
-                    }
-                    if rows {
-                        leave_window(&partition).await;
-                    }
+            let wanted = *activity.wanted.borrow();
+            let is_day_new = away_days > 0 && freed_on != Some(today);
+            if wanted != Wanted::Nothing && partition.group().is_leader() {
+                // What is freed may be enough: rows are asked for again.
+                if is_day_new {
+                    freed_on = Some(today);
+                    free(&partition, Day(today.0.saturating_sub(away_days))).await;
+                } else if wanted == Wanted::Rows {
+                    leave_window(&partition).await;
                 }
-                // Who asked meanwhile, asks again if that was not enough.
-                activity.are_rows_wanted.store(false, Ordering::Relaxed);
-                activity.is_memory_short.send_replace(false);
+            } else if wanted != Wanted::Nothing {
+                let has_rows = || partition.read(Partition::rows).is_ok_and(|rows| rows > ROWS_KEPT);
+                let rows = wanted == Wanted::Rows && has_rows();
+                if (rows || is_day_new) && ask_leader(&partition, &partitions, rows).await {
+                    freed_on = Some(today);
+                }
             }
+            activity.gave_way(wanted);
         };
         tokio::select! {
             () = stop.cancelled() => return,
@@ -190,16 +232,29 @@ async fn propose_noted(partition: &PartitionHandle, partitions: &Arc<Partitions>
     }
 }
 
-/// Asks whoever leads the partition to let something give way, and waits for it: memory is short at this replica.
-async fn ask_leader(partition: &PartitionHandle, partitions: &Arc<Partitions>, rows: bool) {
-    if let Err(error) = Asker::new(partitions).ask_one(partition.id(), Question::GiveWay { rows }).await {
-        tracing::debug!(partition = partition.id().0, %error, "the leader was not asked to let anything give way");
+/// Asks whoever leads the partition to let something give way, and waits until that is applied here as well; whether it came to that.
+async fn ask_leader(partition: &PartitionHandle, partitions: &Arc<Partitions>, rows: bool) -> bool {
+    let ask = || Asker::new(partitions).ask_for_long(partition.id(), Question::GiveWay { rows });
+    let mut answer = ask().await;
+    for _ in 1..ASKED_MAX {
+        if !matches!(answer, Ok(Reply::NotYet)) {
+            break;
+        }
+        answer = ask().await;
+    }
+    match answer {
+        Ok(Reply::Index { index }) => timeout(APPLIED_WITHIN, partition.wait_applied(index)).await.is_ok(),
+        Ok(_) => false,
+        Err(error) => {
+            tracing::debug!(partition = partition.id().0, %error, "the leader let nothing give way");
+            false
+        }
     }
 }
 
 /// Frees the feeds of those who were not active since `before`, piece by piece.
 async fn free(partition: &PartitionHandle, before: Day) {
-    let Ok(users) = partition.read(fanfold_storage::partition::Partition::user_indexes) else { return };
+    let Ok(users) = partition.read(Partition::user_indexes) else { return };
     for from in (0..users).step_by(FREED_MAX as usize) {
         let command = Command::FreeFeeds { before, from, most: FREED_MAX };
         if let Err(error) = partition.propose(&command).await {
@@ -211,7 +266,7 @@ async fn free(partition: &PartitionHandle, before: Day) {
 
 /// Lets a part of the rows leave the window, piece by piece.
 async fn leave_window(partition: &PartitionHandle) {
-    let Ok(rows) = partition.read(fanfold_storage::partition::Partition::rows) else { return };
+    let Ok(rows) = partition.read(Partition::rows) else { return };
     let leaving = rows.saturating_sub(ROWS_KEPT);
     let keep = rows - leaving.min((leaving / ROWS_PART).max(ROWS_LEFT_MAX));
     for _ in 0..(rows - keep).div_ceil(ROWS_LEFT_MAX) {
@@ -242,6 +297,29 @@ mod tests {
         activity.end();
         activity.note(UserId(4), Some(Day(0)));
         assert_eq!(activity.take(), [UserId(4)], "it failed");
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_meanwhile_is_done_next() {
+        let activity = Activity::default();
+        let wanted = || *activity.wanted.borrow();
+        activity.give_way(false);
+        assert_eq!((wanted(), activity.gives_way()), (Wanted::Feeds, true));
+        activity.give_way(true);
+        activity.give_way(false);
+        activity.gave_way(Wanted::Feeds);
+        assert_eq!((wanted(), activity.gives_way()), (Wanted::Rows, true), "rows are still to leave");
+        activity.gave_way(Wanted::Rows);
+        assert_eq!((wanted(), activity.gives_way()), (Wanted::Nothing, false));
+        let mut other = Box::pin(activity.give_way_for_another(true));
+        assert!(futures_util::poll!(&mut other).is_pending());
+        assert_eq!(
+            (wanted(), activity.gives_way()),
+            (Wanted::Rows, false),
+            "it is not this node that is short"
+        );
+        activity.gave_way(Wanted::Rows);
+        other.await;
     }
 
     #[test]

@@ -184,6 +184,12 @@ impl<'a> Asker<'a> {
         answers.pop().map_or_else(|| Err(unavailable(id)), |(_, answer)| answer)
     }
 
+    /// Asks one partition, once, for something that takes time.
+    pub async fn ask_for_long(self, id: PartitionId, question: Question) -> Result<Reply, NodeError> {
+        let mut answers = self.ask_within(vec![(id, question)], WAIT_TIMEOUT).await;
+        answers.pop().map_or_else(|| Err(unavailable(id)), |(_, answer)| answer)
+    }
+
     /// Asks for something that takes time, again until it has come. While nobody leads the partition, or its node cannot be
     /// reached, it is asked again for a while.
     pub async fn wait(self, id: PartitionId, question: Question) -> Result<Reply, NodeError> {

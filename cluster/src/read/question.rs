@@ -16,7 +16,6 @@ use fanfold_storage::entry::{Audience, Delivery, Entry};
 use fanfold_storage::ids::{EntryId, GraphId, JournalPosition, PartitionId, SpaceId, Stamp, UserId};
 use fanfold_storage::partition::{Partition, Subject};
 use fanfold_storage::{encoded_enum, encoded_struct};
-use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::request::{FOLLOW_SCAN_LIMIT_MAX, LIMIT_MAX};
@@ -192,7 +191,7 @@ pub(crate) enum Reply {
         /// The next position.
         next: JournalPosition,
     },
-    /// To [`Question::Index`].
+    /// To [`Question::Index`], and to [`Question::GiveWay`] when something gave way, or nothing could.
     Index {
         /// The index.
         index: u64,
@@ -275,8 +274,10 @@ impl Question {
             }
             Self::GiveWay { rows } => {
                 partition.confirm().await?;
-                partition.activity().give_way(*rows);
-                held(partition.activity().has_given_way().map(Ok)).await
+                if timeout(WAIT_MAX, partition.activity().give_way_for_another(*rows)).await.is_err() {
+                    return Ok(Reply::NotYet);
+                }
+                partition.read(|state| Reply::Index { index: state.applied() })
             }
             Self::Way { destination, .. } => {
                 partition.confirm().await?;

@@ -449,7 +449,7 @@ pub fn all_made_by(written: &Receipt) -> Vec<EntryId> {
     let WriteResult::Appended { items } = &written.result else { panic!("{written:?}") };
     let id = |item: &AppendResult| match item {
         AppendResult::Made { id, .. } => *id,
-        refused => panic!("{refused:?}"),
+        refused @ AppendResult::Refused { .. } => panic!("{refused:?}"),
     };
     items.iter().map(id).collect()
 }

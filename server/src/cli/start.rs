@@ -51,8 +51,8 @@ fn runtime(name: &str, threads: u32, default: usize) -> Result<Runtime, CliError
 /// Files besides connections and segments: the log, the HTTP port, and room to breathe.
 const OTHER_FILES: u64 = 256;
 
-/// Each open segment is a file; so many are reckoned with if the system allows.
-const SEGMENTS: u64 = 32 << 10;
+/// Each open segment is a file, or two once all of it was read; so many are reckoned with if the system allows.
+const SEGMENTS: u64 = 64 << 10;
 
 /// Lets the process have as many open files as its connections need, as far as the system allows.
 fn raise_open_files(connections_max: u32) {

@@ -1,8 +1,9 @@
-//! Owns memory for reads and writes beside the page cache: whole blocks of the disk, from a small pool.
+//! Owns memory for reads and writes beside the page cache: blocks of whole pages, from a small pool.
 //!
-//! - Data that is written once and read once, much later, gains nothing from the page cache, and copying it there and back was a seventh of
-//!   a node's processor time. Linux lets such data pass by (`O_DIRECT`) if memory, offset and length are whole blocks.
+//! - Data that is written once and read once, much later, gains nothing from the page cache, and copying it there and back takes time.
+//!   Linux lets such data pass by (`O_DIRECT`) if memory, offset and length are whole pages.
 
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -20,7 +21,26 @@ pub const ONCE_BYTES: usize = BLOCK_BYTES - 2 * ALIGNED_BYTES;
 /// Blocks that are kept for the next who needs one: making one costs as much as copying its content.
 const KEPT_MAX: usize = 8;
 
-static KEPT: Mutex<Vec<MmapMut>> = Mutex::new(Vec::new());
+static POOL: Pool = Pool(Mutex::new(Vec::new()));
+
+/// Memory for blocks that nobody has.
+#[derive(Debug)]
+struct Pool(Mutex<Vec<MmapMut>>);
+
+impl Pool {
+    fn take(&self) -> io::Result<MmapMut> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.map_or_else(|| MmapMut::map_anon(BLOCK_BYTES), Ok)
+    }
+
+    /// Takes memory back; if there is enough of it, the system gets it.
+    fn put(&self, memory: Option<MmapMut>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEPT_MAX {
+            kept.extend(memory);
+        }
+    }
+}
 
 /// Memory of [`BLOCK_BYTES`] that begins where a page does.
 #[derive(Debug)]
@@ -30,9 +50,8 @@ impl Block {
     /// One of those that are kept, or a new one; what it holds is anything.
     ///
     /// Errors: the operating system gives no memory.
-    pub fn new() -> std::io::Result<Self> {
-        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.map_or_else(|| MmapMut::map_anon(BLOCK_BYTES), Ok).map(|memory| Self(Some(memory)))
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Some(POOL.take()?)))
     }
 
     /// All of it.
@@ -62,7 +81,7 @@ impl Filling {
     /// An empty one.
     ///
     /// Errors: the operating system gives no memory.
-    pub fn new() -> std::io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         Ok(Self { block: Block::new()?, filled: 0 })
     }
 
@@ -98,10 +117,7 @@ impl AsRef<[u8]> for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEPT_MAX {
-            kept.extend(self.0.take());
-        }
+        POOL.put(self.0.take());
     }
 }
 
@@ -110,16 +126,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_begin_at_pages_and_are_used_again() {
-        let blocks: Vec<_> = (0..2 * KEPT_MAX).map(|_| Block::new().unwrap()).collect();
-        for block in &blocks {
-            assert_eq!(
-                (block.bytes().len(), block.bytes().as_ptr() as usize % ALIGNED_BYTES),
-                (BLOCK_BYTES, 0)
-            );
+    fn blocks_begin_at_pages_and_some_are_kept() {
+        let pool = Pool(Mutex::new(Vec::new()));
+        let taken: Vec<_> = (0..2 * KEPT_MAX).map(|_| pool.take().unwrap()).collect();
+        for memory in &taken {
+            assert_eq!((memory.len(), memory.as_ptr() as usize % ALIGNED_BYTES), (BLOCK_BYTES, 0));
         }
-        let shared = blocks.into_iter().map(Block::freeze).next().unwrap();
-        drop(shared);
-        assert!(KEPT.lock().unwrap().len() <= KEPT_MAX);
+        taken.into_iter().for_each(|memory| pool.put(Some(memory)));
+        let kept: Vec<_> = pool.0.lock().unwrap().iter().map(|memory| memory.as_ptr()).collect();
+        assert_eq!(kept.len(), KEPT_MAX);
+        assert_eq!(kept.last(), Some(&pool.take().unwrap().as_ptr()), "one that is kept is used first");
+    }
+
+    #[test]
+    fn a_block_is_filled_from_front_to_back() {
+        let mut filling = Filling::new().unwrap();
+        let bytes: Vec<u8> = (0..BLOCK_BYTES + 9).map(|at| at as u8).collect();
+        assert_eq!(filling.fill(&bytes[..7]), []);
+        assert!(filling.bytes() == &bytes[..7] && !filling.is_full());
+        assert_eq!(filling.fill(&bytes[7..]), &bytes[BLOCK_BYTES..]);
+        assert!(filling.bytes() == &bytes[..BLOCK_BYTES] && filling.is_full());
+        filling.clear();
+        assert_eq!(filling.bytes(), []);
     }
 }

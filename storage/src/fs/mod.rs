@@ -77,8 +77,8 @@ pub trait File: fmt::Debug + Send + Sync {
         Ok(bytes.into())
     }
 
-    /// Writes what nobody reads soon, beside the page cache where the system can do that: of data that begins in a [`Block`] and at a
-    /// multiple of its size in the file, whole pages.
+    /// Writes what nobody reads soon, beside the page cache where the system can do that: of data that begins
+    /// with a [`Block`] and at a page of the file, all whole pages.
     fn write_aside(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.write_at(offset, data)
     }

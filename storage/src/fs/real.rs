@@ -77,6 +77,14 @@ impl FileSystem for RealFs {
     }
 }
 
+/// Whether a write beside the page cache was done; if a file was opened so and cannot be written so, the page cache takes it.
+fn was_written(done: io::Result<()>) -> io::Result<bool> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
+        done => done.map(|()| true),
+    }
+}
+
 /// An open file of the machine.
 #[derive(Debug)]
 struct RealFile {
@@ -102,18 +110,23 @@ impl RealFile {
         self.direct.get_or_init(open).as_ref()
     }
 
-    /// Reads whole pages into a block from `offset` on, as far as the system gives them; how many bytes.
-    fn read_direct(&self, offset: u64, pages: &mut [u8]) -> usize {
-        let Some(direct) = self.direct() else { return 0 };
+    /// Reads whole pages into a block from `offset` on, to the end of the file at most; how many bytes, and none if the
+    /// system does not read this file so.
+    fn read_direct(&self, offset: u64, pages: &mut [u8]) -> io::Result<usize> {
+        let Some(direct) = self.direct() else { return Ok(0) };
         let mut done = 0;
-        // Behind a part of a page the file ends. What the disk does not give is asked for again, and that error told.
+        // Behind a part of a page the file ends.
         while done < pages.len() && done.is_multiple_of(ALIGNED_BYTES) {
             match direct.read_at(&mut pages[done..], offset + done as u64) {
-                Ok(0) | Err(_) => break,
+                Ok(0) => break,
                 Ok(bytes) => done += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
+                // The page cache might know better, and hide what the disk has become.
+                Err(error) => return Err(error),
             }
         }
-        done
+        Ok(done)
     }
 }
 
@@ -134,13 +147,13 @@ impl File for RealFile {
         let before = (part.start % ALIGNED_BYTES as u64) as usize;
         let wanted = (part.end - part.start) as usize;
         let pages = (before + wanted).next_multiple_of(ALIGNED_BYTES);
-        if pages > BLOCK_BYTES || self.direct().is_none() {
+        let block = if pages > BLOCK_BYTES || self.direct().is_none() { None } else { Block::new().ok() };
+        let Some(mut block) = block else {
             let mut bytes = vec![0; wanted];
             self.read_at(part.start, &mut bytes)?;
             return Ok(bytes.into());
-        }
-        let mut block = Block::new()?;
-        let done = self.read_direct(part.start - before as u64, &mut block.bytes_mut()[..pages]);
+        };
+        let done = self.read_direct(part.start - before as u64, &mut block.bytes_mut()[..pages])?;
         if done < before + wanted {
             self.read_at(part.start, &mut block.bytes_mut()[before..before + wanted])?;
         }
@@ -149,19 +162,15 @@ impl File for RealFile {
 
     fn write_aside(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let is_aligned = |number: usize| number.is_multiple_of(ALIGNED_BYTES);
-        let mut done = 0;
-        if is_aligned(data.as_ptr() as usize)
-            && is_aligned(offset as usize)
-            && let Some(direct) = self.direct()
-        {
-            let pages = data.len() - data.len() % ALIGNED_BYTES;
-            match direct.write_all_at(&data[..pages], offset) {
-                Ok(()) => done = pages,
-                // It was opened so and cannot be written so: the page cache takes it.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
-                Err(error) => return Err(error),
-            }
+        let mut pages = data.len() - data.len() % ALIGNED_BYTES;
+        if !is_aligned(data.as_ptr() as usize) || !is_aligned(offset as usize) {
+            pages = 0;
         }
+        let written = match self.direct().filter(|_| pages > 0) {
+            Some(direct) => was_written(direct.write_all_at(&data[..pages], offset))?,
+            None => false,
+        };
+        let done = if written { pages } else { 0 };
         self.write_at(offset + done as u64, &data[done..])
     }
 
@@ -211,7 +220,11 @@ mod tests {
     fn what_passes_by_the_page_cache_is_the_same_as_what_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let file = RealFs.create(&path).unwrap();
+        let created = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
+        let file = RealFile::of(created, true);
+        let flags = OFlags::DIRECT.bits() as i32;
+        let lets_pass = OpenOptions::new().read(true).custom_flags(flags).open(&path).is_ok();
+        assert_eq!(file.direct().is_some(), lets_pass, "the system says whether it can be done");
         let byte = |at: usize| (at * 31 / 7) as u8;
         let mut block = Block::new().unwrap();
         let length = 2 * BLOCK_BYTES + 3 * ALIGNED_BYTES + 77;
@@ -236,6 +249,9 @@ mod tests {
         }
         let behind = length as u64 - 1..length as u64 + 1;
         assert_eq!(read.read_once(behind).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let refused = was_written(Err(io::ErrorKind::InvalidInput.into()));
+        assert!(!refused.unwrap(), "the page cache takes it");
+        assert!(was_written(Err(io::ErrorKind::StorageFull.into())).is_err() && was_written(Ok(())).unwrap());
         // Data that does not begin in a block is written all the same.
         file.write_aside(1, &[9; 10_000]).unwrap();
         assert_eq!(read.read_once(0..3).unwrap()[..], [byte(0), 9, 9]);

@@ -10,7 +10,8 @@ use super::{Pace, SegmentError};
 use crate::fs::{File, FileSystem, Filling};
 use crate::log::Operation;
 
-/// What the operating system may hold back: without a bound the last sync would be one long burst that others wait for.
+/// What the disk may hold back, or the operating system where it does not let pages pass by its cache: without a bound the last sync
+/// would be one long burst that others wait for.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
 pub(super) struct Output<'a> {

@@ -230,9 +230,16 @@ impl Segment {
 
     /// The CRC of a part of the file.
     fn crc(&self, part: Range<usize>, is_once: bool) -> Result<u32, SegmentError> {
-        let mut hasher = Hasher::new();
+        let (mut hasher, mut kept) = (Hasher::new(), Vec::new());
         for begin in part.clone().step_by(ONCE_BYTES) {
-            hasher.update(&self.read(begin..part.end.min(begin + ONCE_BYTES), is_once)?);
+            let piece = begin..part.end.min(begin + ONCE_BYTES);
+            if is_once {
+                hasher.update(&self.read(piece, true)?);
+                continue;
+            }
+            kept.resize(piece.len(), 0);
+            self.file.read_at(begin as u64, &mut kept).or_fail(Operation::Read, &self.path)?;
+            hasher.update(&kept);
         }
         Ok(hasher.finalize())
     }

@@ -7,9 +7,6 @@ use super::{Segment, SegmentError, SegmentInfo};
 use crate::entry::Entry;
 use crate::ids::{EntryId, Stamp};
 
-/// Bytes of records that are read in one go.
-const PIECE_BYTES: usize = 128 << 10;
-
 impl Segment {
     /// Reads and checks every byte: each entry, that each index leads to it, and the checksum of the file. What is wrong with an entry
     /// is reported with its place.
@@ -40,7 +37,7 @@ impl Segment {
             ..*self.info()
         };
         let (mut last, mut end) = (None::<Key>, HEADER_BYTES);
-        let mut piece = Piece::of_bytes(PIECE_BYTES);
+        let mut piece = Piece::of_all();
         for number in 0..self.index().timelines() {
             let timeline = self.timeline(number)?;
             if !self.may_hold(timeline.space, timeline.owner) {

@@ -208,7 +208,9 @@ impl FanfoldSide {
         ));
         if let (Some(before), Some(after)) = (allocations, allocations_after) {
             let requests = (tally.posts + tally.reads).max(1);
-            figures.notes.push(("allocations_per_request", (after - before) as f64 / requests as f64));
+            figures
+                .notes
+                .push(("allocations_per_request", after.saturating_sub(before) as f64 / requests as f64));
         }
         let share = accounted(&statuses_after) as f64 / after.resident_bytes.max(1) as f64;
         figures.notes.push(("accounted_part_of_resident_bytes", share));
