@@ -184,11 +184,14 @@ pub(crate) async fn run(
             let wanted = *activity.wanted.borrow();
             let is_day_new = away_days > 0 && freed_on != Some(today);
             if wanted != Wanted::Nothing && partition.group().is_leader() {
-                // What is freed may be enough: rows are asked for again.
+                let feeds = || partition.read(|state| state.usage().feeds).unwrap_or_default();
+                let before = feeds();
                 if is_day_new {
                     freed_on = Some(today);
                     free(&partition, Day(today.0.saturating_sub(away_days))).await;
-                } else if wanted == Wanted::Rows {
+                }
+                // What was freed may be enough: rows are asked for again.
+                if wanted == Wanted::Rows && feeds() == before {
                     leave_window(&partition).await;
                 }
             } else if wanted != Wanted::Nothing {
