@@ -18,7 +18,9 @@ use crate::backup::{RESTORE_FILE, Restored};
 use crate::error::OpenError;
 use crate::identity::{DataDir, Known};
 use crate::inspect::{Inspection, concerned, name_of};
+use crate::map::partition_of;
 use crate::meter::{Cancelled, Meter, Phase};
+use crate::node::groups_here;
 use crate::raft::{Damage, Group, GroupFiles, Machine, ReplicaId, StoredSnapshot, check_note, group_dir};
 
 /// Something that is not as it was written.
@@ -62,11 +64,14 @@ pub fn verify_data_dir(data_dir: &Path, meter: &Meter) -> Result<Report, VerifyE
     let inspection = Inspection::begin(data_dir)?;
     let mut report = Report::default();
     report.identity(inspection.dir(), None);
-    if let Err(error) = Restored::load(&RealFs, data_dir) {
+    let restored = Restored::load(&RealFs, data_dir).unwrap_or_else(|error| {
         let path = data_dir.join(RESTORE_FILE);
         report.findings.push(Finding { path, offset: None, what: error.to_string() });
-    }
+        None
+    });
     let groups = inspection.groups()?;
+    let mut expected = written_down(inspection.dir(), restored.as_ref());
+    let is_here: BTreeSet<_> = groups.iter().copied().collect();
     let log_dir = inspection.log_dir();
     meter.expect(bytes_in(&log_dir));
     let mut looked = Vec::new();
@@ -95,6 +100,12 @@ pub fn verify_data_dir(data_dir: &Path, meter: &Meter) -> Result<Report, VerifyE
         Ok(image) => {
             let known: Vec<_> = newest.iter().map(|(group, _, _)| *group).collect();
             report.log(&image, &known);
+            // Who has anything in the log had a directory before.
+            let has_any = |group: &&GroupId| {
+                let state = image.group_state(**group);
+                state.vote.is_some() || state.last.is_some() || state.purged.is_some()
+            };
+            expected.extend(image.recovered().groups.iter().filter(has_any));
             for (group, dir, whole) in newest {
                 report.reach(&image, group, &dir, whole);
             }
@@ -105,7 +116,23 @@ pub fn verify_data_dir(data_dir: &Path, meter: &Meter) -> Result<Report, VerifyE
             report.log_places(&error, &log_dir)?;
         }
     }
+    let begins_empty = |group: &GroupId| {
+        partition_of(*group)
+            .is_some_and(|id| restored.as_ref().is_some_and(|found| found.empty.contains(&id.0)))
+    };
+    for group in expected.difference(&is_here).filter(|group| !begins_empty(group)) {
+        report.missing(group_dir(data_dir, *group), *group);
+    }
     Ok(report)
+}
+
+/// The groups that have a directory by what the identity says. A node that goes on alone has others than stand there.
+fn written_down(dir: &DataDir, restored: Option<&Restored>) -> BTreeSet<GroupId> {
+    if restored.is_some_and(|restored| restored.alone.is_some()) {
+        return BTreeSet::new();
+    }
+    let stored = dir.peek().ok().flatten();
+    stored.map(|stored| groups_here(dir, &stored)).unwrap_or_default()
 }
 
 /// Why a check did not come to its end.
@@ -128,8 +155,8 @@ pub(crate) struct Held {
     /// What its identity database must say.
     pub known: Known,
     pub groups: Vec<HeldGroup>,
-    /// Groups that do not run here, because what they have on disk is damaged.
-    pub refusing: Vec<GroupId>,
+    /// Groups that do not run here, because what they have on disk is damaged, and what the node knows of that.
+    pub refusing: Vec<(GroupId, Option<Arc<Damage>>)>,
     pub log: LogHold,
 }
 
@@ -178,8 +205,11 @@ pub(crate) fn verify_held(held: Held, meter: &Meter) -> Result<Report, Cancelled
     meter.check()?;
     match read {
         Ok(image) => {
-            let known: Vec<_> =
-                groups.iter().map(|held| held.group).chain(refusing.iter().copied()).collect();
+            let known: Vec<_> = groups
+                .iter()
+                .map(|held| held.group)
+                .chain(refusing.iter().map(|(group, _)| *group))
+                .collect();
             report.log(&image, &known);
         }
         Err(error) => report.unreadable_log(&error),
@@ -190,8 +220,11 @@ pub(crate) fn verify_held(held: Held, meter: &Meter) -> Result<Report, Cancelled
     for held in &groups {
         report.held_group(&*fs, held, meter)?;
     }
-    for group in refusing {
+    for (group, damage) in refusing {
         let group_dir = group_dir(dir.path(), group);
+        if let Some(damage) = damage {
+            report.known(&damage, &group_dir);
+        }
         report.note(&*fs, &group_dir, group, None);
         let Ok((store, found)) = SnapshotStore::look(fs.clone(), &group_dir, group) else { continue };
         report.group(&store, &group_dir, found, meter)?;
@@ -265,8 +298,8 @@ impl Report {
         let HeldGroup { group, replica, files, snapshots, segments, damage, .. } = held;
         let (dir, store) = (&files.dir, &files.snapshots);
         self.note(fs, dir, *group, Some(*replica));
-        if let Some(Damage { path, offset, what, is_unread }) = damage {
-            self.findings.push(Finding::of(path.as_ref().unwrap_or(dir), *offset, what, *is_unread));
+        if let Some(damage) = damage {
+            self.known(damage, dir);
         }
         let looked = SnapshotStore::look(files.fs.clone(), dir, *group);
         let mut found = looked.map_or_else(
@@ -320,6 +353,20 @@ impl Report {
             meter.check()?;
         }
         Ok(())
+    }
+
+    /// Adds what a running node knows of damage to a group.
+    fn known(&mut self, Damage { path, offset, what, is_unread }: &Damage, dir: &Path) {
+        self.findings.push(Finding::of(path.as_deref().unwrap_or(dir), *offset, what, *is_unread));
+    }
+
+    /// Adds that a group has no directory.
+    fn missing(&mut self, path: PathBuf, group: GroupId) {
+        let name = name_of(group);
+        let what = format!(
+            "the directory of {name} is missing, with its snapshots; see DamagedPartition in RUNBOOK.md"
+        );
+        self.findings.push(Finding { path, offset: None, what });
     }
 
     /// Checks the note of a group's directory.

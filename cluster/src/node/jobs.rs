@@ -103,7 +103,9 @@ impl Node {
             dir: self.host.dir.clone(),
             known,
             groups,
-            refusing: self.partitions.damaged().map(|id| group_of(Some(id))).collect(),
+            refusing: (self.partitions.damaged())
+                .map(|id| (group_of(Some(id)), self.partitions.damage(id)))
+                .collect(),
             log: self.hold_log(meter),
         }
     }

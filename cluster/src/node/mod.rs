@@ -68,6 +68,7 @@ use crate::peer::PeerNetwork;
 
 use host::Host;
 pub use open::WrapStreams;
+pub(crate) use settle::groups_here;
 pub use write::{WriteLane, WriteSink, Written};
 
 /// The replica that every group of a founding node has.

@@ -4,11 +4,13 @@
 //! - The catalog's log decides what the cluster is; the identity must agree with it, or is rebuilt from it.
 //! - Nothing is formed in a directory that may belong to somebody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::host::groups_of;
+use fanfold_storage::log::GroupId;
+
+use super::host::{formation_of, groups_of};
 use super::join::Peering;
 use super::open::FIRST_NODE;
 use super::{FIRST_REPLICA, held};
@@ -17,6 +19,7 @@ use crate::error::OpenError;
 use crate::identity::{DataDir, Identity, StoredIdentity};
 use crate::map::Whereabouts;
 use crate::options::{NodeOptions, PARTITIONS_DEFAULT, Start};
+use crate::raft::Formation;
 
 /// The replicas of this node: as they were written down, or those that a founding node has.
 pub(super) fn replicas_of(dir: &DataDir, stored: Option<&StoredIdentity>) -> BTreeMap<u32, u64> {
@@ -28,6 +31,19 @@ pub(super) fn replicas_of(dir: &DataDir, stored: Option<&StoredIdentity>) -> BTr
         // How many there are, the catalog says.
         None => BTreeMap::from([(CATALOG_GROUP.0, FIRST_REPLICA)]),
     })
+}
+
+/// The groups that the next start opens and does not form, by what is written down: each has a directory. One that came later
+/// than the node has it as soon as its log has anything of it.
+pub(crate) fn groups_here(dir: &DataDir, stored: &StoredIdentity) -> BTreeSet<GroupId> {
+    let catalog = dir.load_catalog();
+    let is_given_up = |group: u32, replica: u64| {
+        catalog.as_ref().is_some_and(|catalog| catalog.is_given_up(group, replica))
+    };
+    let is_formed = |replica| formation_of(replica, stored.founded) == Formation::Existing;
+    let replicas = replicas_of(dir, Some(stored)).into_iter();
+    let here = replicas.filter(|(group, replica)| is_formed(*replica) && !is_given_up(*group, *replica));
+    here.map(|(group, _)| GroupId(group)).collect()
 }
 
 /// Joins the cluster if that is what this node is to do, and was not done before.

@@ -395,6 +395,42 @@ async fn a_partition_whose_log_is_damaged_goes_on_from_its_snapshot_once_that_is
     assert_eq!(back_up(&test, "after", false).await.state, JobState::Done);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_directory_of_a_partition_is_found_and_so_is_that_the_node_refuses_it() {
+    let test = TestNode::with(
+        |options| {
+            segments_only(options);
+            options.disk.snapshot_log_bytes = 64 << 10;
+            options.disk.log_bytes_max = 4 << 20;
+        },
+        Box::new(|streams| streams),
+    )
+    .await;
+    post_many(&test, 1_500).await;
+    until(async || test.node.status().partitions.iter().all(|p| p.snapshot.is_some())).await;
+    let stopped = test.stop().await;
+    let found = || verify_data_dir(&data_dir(&stopped.dir), &Meter::new(None)).unwrap().findings;
+    assert_eq!(found(), Vec::new());
+    let gone = group_dir(&stopped.dir);
+    let aside = stopped.dir.path().join("aside");
+    fs::rename(&gone, &aside).unwrap();
+    assert!(names(&found(), &gone), "{:?}", found());
+    // The log alone tells of it, or the identity alone.
+    for other in ["identity", "log"] {
+        let (place, kept) = (data_dir(&stopped.dir).join(other), stopped.dir.path().join(other));
+        fs::rename(&place, &kept).unwrap();
+        fs::create_dir(&place).unwrap();
+        assert!(names(&found(), &gone), "without {other}: {:?}", found());
+        fs::remove_dir_all(&place).unwrap();
+        fs::rename(&kept, &place).unwrap();
+    }
+    let test = stopped.start_with(segments_only).await;
+    assert!(matches!(timeline_of(&test, owner()).await, Err(NodeError::Damaged { .. })));
+    let known = test.node.status().damaged;
+    assert_eq!(known, [DAMAGED]);
+    assert!(verify(&test).await.iter().any(|finding| finding.path.starts_with(&gone)));
+}
+
 fn log_files(dir: &TempDir) -> Vec<PathBuf> {
     let files = fs::read_dir(data_dir(dir).join("log")).unwrap().map(|item| item.unwrap().path());
     files.filter(|path| path.extension().is_some_and(|ending| ending == "log")).collect()
