@@ -94,14 +94,16 @@ async fn ready(State(site): State<Site>) -> impl IntoResponse {
     let damaged = status.damaged.iter().copied().chain(broken.map(|partition| partition.partition));
     let mut damaged: Vec<String> = damaged.map(|id| format!("{}\n", node.damaged(id))).collect();
     // It serves what it has: to take it out of service would help nobody.
-    let warning = status.memory.and_then(warning).unwrap_or_default();
+    let memory = status.memory.and_then(warning).unwrap_or_default();
+    let figures = node.figures();
+    let warning = disk_warning(figures.log.full, figures.is_disk_stalled).to_owned() + memory;
     if damaged.is_empty() {
         return (StatusCode::OK, format!("ready\n{warning}"));
     }
     for (id, bytes) in &status.kept_by_damaged {
         damaged.push(format!("partition {id} keeps {bytes} bytes of the log until it is whole again\n"));
     }
-    (StatusCode::SERVICE_UNAVAILABLE, damaged.concat() + warning)
+    (StatusCode::SERVICE_UNAVAILABLE, damaged.concat() + &warning)
 }
 
 /// What is said of memory that is short.
@@ -114,6 +116,19 @@ fn warning(memory: MemoryStatus) -> Option<&'static str> {
             "warning: over the memory budget, and nothing is left that can give way; see MemoryOverBudget in RUNBOOK.md\n",
         ),
         _ => None,
+    }
+}
+
+/// What is said of a disk that is full or does not get on.
+fn disk_warning(is_full: bool, is_stalled: bool) -> &'static str {
+    match (is_full, is_stalled) {
+        (true, _) => {
+            "warning: the disk has no room for the log, and writes are refused; see DiskFull in RUNBOOK.md\n"
+        }
+        (false, true) => {
+            "warning: the disk does not get on, and writes wait for it; see DiskStalled in RUNBOOK.md\n"
+        }
+        (false, false) => "",
     }
 }
 
@@ -176,5 +191,23 @@ impl AsyncWrite for Counted {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_or_slow_is_told_of_with_its_page() {
+        let runbook = include_str!("../RUNBOOK.md");
+        for (is_full, is_stalled, page) in
+            [(true, false, "DiskFull"), (true, true, "DiskFull"), (false, true, "DiskStalled")]
+        {
+            let said = disk_warning(is_full, is_stalled);
+            assert!(said.contains(&format!("see {page} in RUNBOOK.md\n")), "{said}");
+            assert!(runbook.contains(&format!("\n## {page}\n")), "{page}");
+        }
+        assert_eq!(disk_warning(false, false), "");
     }
 }

@@ -177,6 +177,8 @@ impl Node {
         self.host.stamps.set_off(peering.is_some() && super::clocks::has_others(&self.host), false);
         self.host.start_all();
         self.tasks.spawn(tasks::reconcile(self.host.clone()));
+        // A disk is full or slow of a node without others too.
+        self.tasks.spawn(super::slow::watch(self.host.clone()));
         let Some(peering) = peering else { return };
         let Peering { network, handler, serving, .. } = peering;
         self.tasks.spawn({
@@ -197,7 +199,6 @@ impl Node {
         self.tasks.spawn(tasks::survey(self.host.clone(), network.clone()));
         self.tasks.spawn(super::succeed::run(self.host.clone(), network.clone()));
         self.tasks.spawn(super::rest::run(self.host.clone()));
-        self.tasks.spawn(super::slow::watch(self.host.clone()));
         self.tasks.spawn(super::keeper::run(self.host.clone(), network));
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn watch(host: Arc<Host>) {
             if stalled.is_none() {
                 tracing::error!(
                     queued_bytes = status.queued_bytes,
-                    "the disk of this node does not get on; it leads nothing until it does"
+                    "the disk of this node does not get on; it leads only what no other node can until it does"
                 );
             }
             stalled = Some(now);

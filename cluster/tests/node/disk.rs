@@ -1,11 +1,13 @@
 //! What goes to segments and snapshots, what leaves the log, and that nobody can tell.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use fanfold_cluster::NodeOptions;
 use fanfold_cluster::read::TimelineRequest;
+use fanfold_cluster::{NodeError, NodeOptions};
 use fanfold_storage::command::{Ttl, Write, WriteResult};
+use fanfold_storage::fs::FaultFs;
 use fanfold_storage::ids::{EntryId, SpaceId, UserId};
 
 use crate::support::*;
@@ -133,4 +135,28 @@ async fn what_expired_leaves_the_disk_and_a_highlight_stays() {
     let request = TimelineRequest { space: STORIES, ..timeline(owner, None) };
     let page = patient(test.node.read_timeline(&request)).await.unwrap();
     assert_eq!(ids(&page.entries), [highlight]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_others_says_that_its_disk_is_full_and_that_it_is_not_any_more() {
+    let disk = FaultFs::new();
+    let own = disk.clone();
+    let on_it = move |options: &mut NodeOptions| options.fs = Arc::new(own);
+    let test = TestNode::with(on_it, Box::new(|streams| streams)).await;
+    let owner = user_at(0, 0);
+    test.post(owner, "before").await;
+    let is_told = || test.node.view().nodes[0].is_disk_full;
+    assert!(!is_told());
+    disk.set_room_bytes(Some(0));
+    let large = || Write::Append { items: vec![entry(owner, &"x".repeat(48 << 10))] };
+    for n in 0.. {
+        assert!(n < 200, "the disk is full");
+        if matches!(test.try_write(owner, large()).await, Err(NodeError::DiskFull)) {
+            break;
+        }
+    }
+    until(async || is_told()).await;
+    disk.set_room_bytes(None);
+    until(async || !is_told()).await;
+    test.write(owner, large()).await;
 }
