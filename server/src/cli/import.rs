@@ -15,7 +15,7 @@ use super::error::CliError;
 use super::remote::Remote;
 use crate::import::{
     BLOCK_ITEMS_MAX, Counts, Cut, Format, Held, ImportError, Input, Judge, Kind, LaneState, Options, Output,
-    Plan, Position, Run, State, dry_run, extension, is_stream, named_as_packed,
+    Plan, Position, Run, State, dry_run, extension, is_stream, named_as_packed, refuse_held,
 };
 
 const BAR: &str = "[{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg}";
@@ -213,12 +213,7 @@ fn check_outputs(common: &Common, job: &Job, rejects: &Path) -> Result<(), Impor
         named.push((path, what));
     }
     // It may be the list of an import, which goes on with it or was done before.
-    let list = Some(rejects).filter(|_| common.dry_run && writes_rejects);
-    let holds = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() > 0);
-    match list.filter(|path| !is_stream(path) && holds(path)) {
-        Some(path) => Err(ImportError::Exists { path: path.to_owned() }),
-        None => Ok(()),
-    }
+    Some(rejects).filter(|_| common.dry_run && writes_rejects).map_or(Ok(()), refuse_held)
 }
 
 /// Where a file is or would be, however it is named.
@@ -294,6 +289,10 @@ async fn begin(common: &Common, job: &Job, format: Format, client: &Client) -> R
     let state_path = state_path(common);
     let known = state_path.as_deref().map(State::load).transpose()?.flatten();
     let is_new = known.is_none();
+    if is_new {
+        // Before there is a state file, with which they would pass for this import's own.
+        common.rejects.iter().chain(&job.ids_out).try_for_each(|path| refuse_held(path))?;
+    }
     let wanted_items = common.rate.map_or(BLOCK_ITEMS_MAX as u64, |rate| rate / 4);
     let wanted_items = (wanted_items as usize).clamp(1, BLOCK_ITEMS_MAX);
     let state = if let Some(state) = known {

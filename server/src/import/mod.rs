@@ -86,7 +86,7 @@ pub(crate) use block::{BLOCK_ITEMS_MAX, Cut};
 pub(crate) use dry::{Judge, dry_run};
 pub(crate) use held::Held;
 pub(crate) use lines::{Position, STDIN, extension, is_stream, named_as_packed};
-pub(crate) use outputs::Output;
+pub(crate) use outputs::{Output, refuse_held};
 pub(crate) use parse::{Format, Kind};
 pub(crate) use run::{Options, Run};
 pub(crate) use state::{Counts, Input, LaneState, Plan, State};
@@ -135,8 +135,8 @@ pub enum ImportError {
         /// And for what else.
         other: &'static str,
     },
-    /// A dry run would overwrite a file that holds something.
-    #[error("{} is there already, and a dry run overwrites nothing: name another file, or remove that one", path.display())]
+    /// A list that was named, or a dry run, would overwrite a file that holds something.
+    #[error("{} is there already, and an import that begins overwrites nothing that is named: name another file, or remove that one", path.display())]
     Exists {
         /// The file.
         path: PathBuf,

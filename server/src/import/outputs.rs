@@ -1,6 +1,7 @@
 //! Owns the files that an import writes beside its work: rejects and ids.
 //!
-//! - A file is made by its first line; one of an earlier import goes when a new one begins.
+//! - A file is made by its first line; one of an earlier import goes when a new one begins, if it was not named: what somebody
+//!   names is refused if it holds anything.
 //! - After a kill it is cut back to what the state file knows, so that no line is in it twice. It is never made longer: if what was
 //!   written is not there, nothing is written behind it.
 //! - One that is moved away gets a successor, which begins with the lines that come then. Where something else has come into its
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use super::ImportError;
 use super::held::{is_held, is_same};
-use super::lines::is_device;
+use super::lines::{is_device, is_stream};
 
 /// One such file.
 #[derive(Debug)]
@@ -103,6 +104,20 @@ impl Output {
         (self.file, self.length, self.is_moved, self.may_cut) = (None, 0, true, false);
         let path = self.path.as_deref().unwrap_or(Path::new("")).display();
         eprintln!("fanfold: {path} was moved away; further lines go to a new one");
+    }
+}
+
+/// Refuses a file that somebody named and that holds something: it may be anything.
+pub(crate) fn refuse_held(path: &Path) -> Result<(), ImportError> {
+    if is_stream(path) {
+        return Ok(());
+    }
+    if File::open(path).is_ok_and(|file| is_held(&file)) {
+        return Err(ImportError::Busy { path: path.to_owned() });
+    }
+    match path.metadata() {
+        Ok(meta) if meta.is_file() && meta.len() > 0 => Err(ImportError::Exists { path: path.to_owned() }),
+        _ => Ok(()),
     }
 }
 

@@ -38,6 +38,13 @@ fn an_import_that_runs_is_not_begun_again_and_its_lists_are_nobody_elses() {
     assert!(numbers(&ids).into_iter().eq(1..=LINES), "each once, in order");
     assert_eq!(count(&node, "entries"), LINES);
     assert!(!Path::new(&format!("{file}.import.lock")).exists());
+    // What is named is kept, by an import that begins as by its next attempt; one that is done minds nothing.
+    for list in ["--ids-out", "--rejects", "--ids-out"] {
+        let said = failure(&node.run(&["import", "entries", &other, list, &ids]), 2);
+        assert!(said.contains("is there already") && said.contains(&ids), "{said}");
+    }
+    assert!(numbers(&ids).into_iter().eq(1..=LINES), "as it was");
+    assert!(stdout(&node.run(&["import", "entries", &file, "--ids-out", &ids])).starts_with("0 new"));
     node.stop();
 }
 
