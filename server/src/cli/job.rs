@@ -2,7 +2,7 @@
 
 use fanfold_client::{Client, Error};
 use fanfold_protocol::NodeId;
-use fanfold_protocol::message::{JobFinding, JobKind, JobPhase, JobState, JobStatus, StartJob};
+use fanfold_protocol::message::{JobFinding, JobKind, JobPhase, JobState, JobStatus, NodeAddress, StartJob};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::interval;
@@ -34,11 +34,22 @@ pub(super) async fn run(
     }
 }
 
-/// The node that was named, if the cluster knows it by that name; of a single one the name does not matter.
+/// The node that was named. Of several the cluster must know it by that name, or it might be another one that answers.
 pub(super) async fn node(remote: &Remote, client: &Client) -> Result<NodeId, CliError> {
     let map = client.map().await.map_err(|error| remote.failed(error))?;
-    let named = map.nodes.iter().find(|node| node.address == remote.address);
-    Ok(named.or(map.nodes.first()).map_or(NodeId(1), |node| node.node))
+    named(&remote.address, &map.nodes)
+}
+
+fn named(address: &str, nodes: &[NodeAddress]) -> Result<NodeId, CliError> {
+    let named = nodes.iter().find(|node| node.address == address);
+    match (named, nodes) {
+        (Some(node), _) | (None, [node]) => Ok(node.node),
+        (None, []) => Ok(NodeId(1)),
+        (None, nodes) => {
+            let known = nodes.iter().map(|node| node.address.clone()).collect();
+            Err(CliError::NoSuch { what: "node that calls itself", asked: address.to_owned(), known })
+        }
+    }
 }
 
 /// Runs jobs on several nodes at the same time, each to its end; Ctrl-C cancels all.
@@ -107,4 +118,22 @@ pub(super) fn report(
         },
     )?;
     if found == 0 { Ok(()) } else { Err(CliError::Wrong { found }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_node_without_others_is_meant_by_any_address() {
+        let node = |id, address: &str| NodeAddress { node: NodeId(id), address: address.to_owned() };
+        let (first, second) = (node(1, "10.0.0.1:7117"), node(2, "10.0.0.2:7117"));
+        let alone = named("localhost:7117", std::slice::from_ref(&first));
+        assert!(matches!(alone, Ok(NodeId(1))), "{alone:?}");
+        let nodes = [first, second];
+        assert!(matches!(named("10.0.0.2:7117", &nodes), Ok(NodeId(2))));
+        let refused = named("localhost:7117", &nodes).unwrap_err().to_string();
+        let parts = ["localhost:7117", "10.0.0.1:7117", "10.0.0.2:7117"];
+        assert!(parts.iter().all(|part| refused.contains(part)), "{refused}");
+    }
 }
