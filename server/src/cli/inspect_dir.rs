@@ -23,7 +23,7 @@ struct GroupFacts {
     newest: Option<Arc<Manifest>>,
     damaged: usize,
     state: GroupState,
-    /// Files that no snapshot names.
+    /// Files that no snapshot names, beside the note of the replica.
     orphans: Vec<PathBuf>,
     file_bytes: u64,
 }
@@ -34,7 +34,10 @@ impl GroupFacts {
         let (_, found) = SnapshotStore::look(Arc::new(RealFs), &dir, group)?;
         let damaged = found.iter().filter(|found| found.manifest.is_err()).count();
         let whole: Vec<_> = found.into_iter().filter_map(|found| found.manifest.ok()).collect();
-        let is_named = |name: &str| whole.iter().any(|manifest| manifest.names().any(|named| named == name));
+        // The note says whose the directory is.
+        let is_named = |name: &str| {
+            name == "replica" || whole.iter().any(|manifest| manifest.names().any(|named| named == name))
+        };
         let (mut orphans, mut file_bytes) = (Vec::new(), 0);
         for (path, length) in files(&dir)? {
             file_bytes += length;

@@ -147,6 +147,11 @@ fn an_export_changes_nothing_in_the_directory_that_it_exports() {
         assert!(looked.status.success(), "{looked:?}");
         assert!(contents(&data) == before, "{command:?} changed a file of the data directory");
     }
+    let looked = fanfold(&["inspect", "data-dir", "--output", "json", "--data-dir", data.to_str().unwrap()]);
+    let groups = shown(&looked)["groups"].as_array().unwrap().clone();
+    let is_note = |path: &serde_json::Value| path.as_str().unwrap().ends_with("/replica");
+    let orphans = |group: &serde_json::Value| group["orphans"].as_array().unwrap().iter().any(is_note);
+    assert!(!groups.is_empty() && !groups.iter().any(orphans), "{groups:?}");
     // A copy without a lock file is as good, and gets none.
     let copy = place.path("copy");
     let copied = std::process::Command::new("cp").arg("-r").arg(place.data_dir()).arg(&copy).status();
