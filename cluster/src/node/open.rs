@@ -177,7 +177,6 @@ impl Node {
         self.host.stamps.set_off(peering.is_some() && super::clocks::has_others(&self.host), false);
         self.host.start_all();
         self.tasks.spawn(tasks::reconcile(self.host.clone()));
-        // A disk is full or slow of a node without others too.
         self.tasks.spawn(super::slow::watch(self.host.clone()));
         let Some(peering) = peering else { return };
         let Peering { network, handler, serving, .. } = peering;
