@@ -201,7 +201,9 @@ pub(crate) async fn run(
                     freed_on = Some(today);
                 }
             }
-            activity.gave_way(wanted);
+            if wanted != Wanted::Nothing {
+                activity.gave_way(wanted);
+            }
         };
         tokio::select! {
             () = stop.cancelled() => return,

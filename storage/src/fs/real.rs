@@ -166,7 +166,8 @@ impl File for RealFile {
         if !is_aligned(data.as_ptr() as usize) || !is_aligned(offset as usize) {
             pages = 0;
         }
-        let written = match self.direct().filter(|_| pages > 0) {
+        let direct = if pages > 0 { self.direct() } else { None };
+        let written = match direct {
             Some(direct) => was_written(direct.write_all_at(&data[..pages], offset))?,
             None => false,
         };
