@@ -122,12 +122,15 @@ impl Window {
     fn fill(&mut self, offset: u64, pace: Pace<'_>) -> Result<(), SnapshotError> {
         let bytes = self.piece_bytes.min(self.file_bytes - offset);
         pace(bytes);
-        (self.start, self.piece) = (offset, Bytes::new());
+        self.start = offset;
+        let before = std::mem::take(&mut self.piece);
         let read = match self.cache {
             Cache::Bypass => self.file.read_once(offset..offset + bytes),
             Cache::Use => {
-                let mut piece = vec![0; bytes as usize];
-                self.file.read_at(offset, &mut piece).map(|()| piece.into())
+                // Nobody else has the last piece, so its memory is used again.
+                let mut piece = before.try_into_mut().unwrap_or_default();
+                piece.resize(bytes as usize, 0);
+                self.file.read_at(offset, &mut piece).map(|()| piece.freeze())
             }
         };
         let failed = |source| SnapshotError::Read { path: self.path.clone(), offset, bytes, source };
