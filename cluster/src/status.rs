@@ -27,12 +27,21 @@ pub struct NodeStatus {
     pub kept_by_damaged: Vec<(PartitionId, u64)>,
     /// Its write-ahead log.
     pub log: LogStatus,
-    /// The partition whose entries keep the oldest segment of the log; none if that is the catalog, or nobody.
-    pub log_pinned_by: Option<PartitionId>,
+    /// Whose entries keep the oldest segment of the log; none if there are no entries.
+    pub log_pinned_by: Option<LogPin>,
     /// The job that holds the log, so that nothing of it is used again.
     pub log_kept_by_job: Option<u64>,
     /// How it keeps its memory budget; none without one.
     pub memory: Option<MemoryStatus>,
+}
+
+/// Who keeps the oldest segment of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPin {
+    /// The partition whose entries are there; none: the catalog.
+    pub partition: Option<PartitionId>,
+    /// The node that it keeps them for, whose replica is behind both snapshots. Only who leads the group knows.
+    pub for_node: Option<u64>,
 }
 
 /// How a node keeps its memory budget.

@@ -7,7 +7,8 @@ use fanfold_storage::log::GroupId;
 use fanfold_storage::partition::Partition;
 
 use super::Node;
-use super::host::{Host, Opening};
+use super::host::Host;
+use super::opening::Opening;
 use crate::backup::Restored;
 use crate::error::{NodeError, OpenError};
 use crate::map::partition_of;

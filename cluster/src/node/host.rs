@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use fanfold_storage::command::encode_batch;
 use fanfold_storage::ids::{PartitionId, Stamp};
-use fanfold_storage::log::{GroupId, Log};
+use fanfold_storage::log::GroupId;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::converge;
 use super::member::Member;
+use super::opening::Opening;
 use super::rest::Sleepers;
 use super::survey::{GroupReport, Held, Left, NodeReport, Settled, Survey};
 use crate::catalog::{CATALOG_GROUP, Catalog, CatalogHandle, CatalogMachine, CatalogState, Distributor};
@@ -26,17 +27,12 @@ use crate::clock::{Clock, Stamps};
 use crate::dispatcher::{Dispatcher, DispatcherSettings, StreamTransport};
 use crate::error::{NodeFailure, OpenError};
 use crate::identity::{DataDir, StoredIdentity};
-use crate::map::{Whereabouts, address_of, partition_of};
-use crate::options::NodeOptions;
-use crate::pacer::Pacer;
+use crate::map::{Whereabouts, partition_of};
 use crate::partition::{
     Mark, PartitionHandle, PartitionMachine, Partitions, background, run_activity, run_ticker,
 };
 use crate::proposer::Proposer;
-use crate::raft::{
-    self, Fills, Formation, Group, GroupDirectory, GroupSpec, Loading, Machine, PeerEndpoint, PeerTransport,
-    ReplicaId, StopReason, group_dir, retire_closed,
-};
+use crate::raft::{self, Formation, Group, PeerEndpoint, ReplicaId, StopReason, retire_closed};
 use crate::upkeep::{Upkeep, UpkeepMeans};
 
 /// A replica that runs here.
@@ -47,67 +43,6 @@ pub(super) struct Hosted {
     pub settled: Arc<Settled>,
     stop: CancellationToken,
     tasks: TaskTracker,
-}
-
-/// What groups are opened with.
-pub(super) struct Opening {
-    pub node: u64,
-    pub options: NodeOptions,
-    pub log: Log,
-    pub pacer: Arc<Pacer>,
-    /// Whose turn it is to be filled by a peer.
-    pub fills: Fills,
-    pub whereabouts: Arc<Whereabouts>,
-    pub transport: Arc<dyn PeerTransport>,
-    pub loads: Arc<Loads>,
-}
-
-/// The partitions whose snapshots are read while the log is being opened.
-#[derive(Default)]
-pub(super) struct Loads(Mutex<BTreeMap<GroupId, Loading<PartitionMachine>>>);
-
-impl Loads {
-    /// Begins to read those of the replicas that were here before.
-    pub fn begin(
-        options: &NodeOptions,
-        means: (&Arc<Pacer>, &Fills),
-        stored: Option<&StoredIdentity>,
-        replicas: &BTreeMap<u32, u64>,
-    ) -> Self {
-        let Some(stored) = stored.filter(|stored| stored.founded) else { return Self::default() };
-        let partitions = replicas.keys().filter_map(|group| {
-            let (group, count) = (GroupId(*group), stored.partitions);
-            let machine = PartitionMachine::new(partition_of(group)?, count);
-            Some((group, directory_of(options, means, group).load(group, machine)))
-        });
-        Self(Mutex::new(partitions.collect()))
-    }
-
-    fn take(&self, group: GroupId) -> Option<Loading<PartitionMachine>> {
-        self.0.lock().remove(&group)
-    }
-
-    /// Waits until nobody reads for those that were not taken.
-    pub async fn abandoned(&self) {
-        let left = std::mem::take(&mut *self.0.lock());
-        for loading in left.into_values() {
-            loading.abandoned().await;
-        }
-    }
-}
-
-fn directory_of(
-    options: &NodeOptions,
-    (pacer, fills): (&Arc<Pacer>, &Fills),
-    group: GroupId,
-) -> GroupDirectory {
-    let pacer = pacer.clone();
-    GroupDirectory {
-        fs: options.fs.clone(),
-        dir: group_dir(&options.data_dir, group),
-        pace: Arc::new(move |bytes| pacer.take(bytes)),
-        fills: fills.clone(),
-    }
 }
 
 /// What replicas live on, and those that are open.
@@ -154,6 +89,7 @@ impl Host {
             let machine = PartitionMachine::new(id, self.partitions.count());
             self.opening.directory(group).load(group, machine)
         });
+        let loading = loading.flushing(self.means.options.files);
         let opened = self.opening.group(group, replica, formation, loading).await;
         let opened = opened.map_err(|source| OpenError::Partition { partition: id, source })?;
         self.stamps.raise(opened.read(|machine| machine.state_as_is().stamp().0));
@@ -483,42 +419,6 @@ impl Host {
     }
 }
 
-impl Opening {
-    /// Opens a replica of the catalog.
-    pub async fn catalog(
-        &self,
-        replica: u64,
-        formation: Formation,
-    ) -> Result<Group<CatalogMachine>, raft::OpenError> {
-        let machine = CatalogMachine::new(self.whereabouts.clone());
-        // It is small, and waits for no partition to be filled.
-        let directory = GroupDirectory { fills: Fills::default(), ..self.directory(CATALOG_GROUP) };
-        let loading = directory.load(CATALOG_GROUP, machine);
-        self.group(CATALOG_GROUP, replica, formation, loading).await
-    }
-
-    pub fn directory(&self, group: GroupId) -> GroupDirectory {
-        directory_of(&self.options, (&self.pacer, &self.fills), group)
-    }
-
-    async fn group<M: Machine>(
-        &self,
-        group: GroupId,
-        replica: u64,
-        formation: Formation,
-        loading: Loading<M>,
-    ) -> Result<Group<M>, raft::OpenError> {
-        let replica = ReplicaId(replica);
-        let members = match formation {
-            Formation::Joining => BTreeMap::new(),
-            _ => BTreeMap::from([(replica, address_of(self.node))]),
-        };
-        let spec = GroupSpec { group, replica, members, formation };
-        let transport = self.transport.clone();
-        Group::open(self.log.clone(), spec, loading, &self.options.raft, transport).await
-    }
-}
-
 fn encode(stamp_ms: u64, commands: &[Bytes]) -> Bytes {
     encode_batch(Stamp(stamp_ms), commands)
 }
@@ -581,16 +481,6 @@ async fn watch_failure(
         reason = member.stopped() => if reason != StopReason::Shutdown {
             failure.send_replace(Some(NodeFailure::Group { group: member.id().0, reason }));
         },
-    }
-}
-
-/// The formation of a replica that was here before.
-pub(super) fn formation_of(replica: u64, founded: bool) -> Formation {
-    match replica {
-        // Of the founding node, and of a time when a node was alone: it forms the group, or has lost it.
-        super::FIRST_REPLICA if founded => Formation::Existing,
-        super::FIRST_REPLICA => Formation::New,
-        _ => Formation::Joining,
     }
 }
 

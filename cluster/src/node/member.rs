@@ -35,6 +35,8 @@ pub(super) trait Member: Send + Sync + 'static {
     fn metrics(&self) -> GroupMetrics;
     /// On the leader: what each member holds.
     fn held(&self) -> Vec<(ReplicaId, Option<u64>)>;
+    /// On the leader: the node that entries of the log are kept for which are in both snapshots here.
+    fn log_kept_for(&self) -> Option<u64>;
     /// Whether a member is alive and has caught up; only the leader knows.
     fn is_ready(&self, replica: ReplicaId) -> bool;
     /// On the leader: whether a member has answered a moment ago and caught up.
@@ -93,6 +95,10 @@ impl<M: Machine> Member for Group<M> {
 
     fn held(&self) -> Vec<(ReplicaId, Option<u64>)> {
         self.replication().map_or_else(Vec::new, |all| all.into_iter().collect())
+    }
+
+    fn log_kept_for(&self) -> Option<u64> {
+        self.log_kept_for().map(|address| node_of(&address))
     }
 
     fn is_ready(&self, replica: ReplicaId) -> bool {

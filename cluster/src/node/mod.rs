@@ -20,6 +20,7 @@ mod keeper;
 mod member;
 mod newcomers;
 mod open;
+mod opening;
 mod paused;
 mod peers;
 mod plan;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use fanfold_storage::log::{GroupId, Log, LogError, LogOptions, Recovered};
+use fanfold_storage::log::{GroupId, Log, LogOptions, Recovered};
 use futures_util::future::{BoxFuture, join_all};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -16,16 +16,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::host::{Host, Loads, Opening, formation_of, groups_of};
+use super::host::{Host, groups_of};
 use super::join::Peering;
+use super::opening::{Loads, Opening, formation_of, open_catalog};
 use super::rest::Sleepers;
 use super::settle::{begin, join, reconcile, replicas_of};
 use super::{Node, addresses, held, tasks};
 use crate::backup::{Alone, RESTORE_FILE, Restored};
 use crate::blocking;
 use crate::catalog::{
-    CATALOG_GROUP, Catalog, CatalogCommand, CatalogMachine, CatalogState, ClusterSettings, Distributor, Edit,
-    Founding, NodeFacts, TakeOver,
+    CATALOG_GROUP, Catalog, CatalogCommand, CatalogState, ClusterSettings, Distributor, Edit, Founding,
+    NodeFacts, TakeOver,
 };
 use crate::change::ClusterRefusal;
 use crate::clock::Stamps;
@@ -40,7 +41,7 @@ use crate::memory::{self, Keeper, Pressure};
 use crate::options::{NodeOptions, PARTITIONS_DEFAULT, PARTITIONS_MAX, Start};
 use crate::pacer::Pacer;
 use crate::partition::Partitions;
-use crate::raft::{self, Fills, Formation, Group, InProcessTransport, LogStoreError, PeerTransport};
+use crate::raft::{Fills, Formation, InProcessTransport, PeerTransport};
 use crate::reserve::Reserve;
 use crate::timed::TimedFs;
 use crate::upkeep::UpkeepMeans;
@@ -321,43 +322,6 @@ impl Begun {
         node.distributor.distribute().await?;
         node.start_tasks(facts, peering);
         Ok(node)
-    }
-}
-
-/// The replica of the catalog, if one is here, and the one that a stop kept from being retired. One that is damaged is none, if
-/// others have the catalog: what they say of it does, and they fill a new one. `founded` is none of a node that is not known.
-async fn open_catalog(
-    opening: &Opening,
-    replicas: &BTreeMap<u32, u64>,
-    alone: Option<&Alone>,
-    founded: Option<bool>,
-) -> Result<(Option<Group<CatalogMachine>>, Option<u64>), OpenError> {
-    let Some(replica) = replicas.get(&CATALOG_GROUP.0).copied() else { return Ok((None, None)) };
-    let known = opening.whereabouts.view.current();
-    let formation = match alone {
-        Some(alone) if alone.is_catalog_anew => {
-            let cleared = opening.clear(CATALOG_GROUP, replica).await;
-            cleared.map_err(|_| OpenError::Setup(NodeError::ShuttingDown))?;
-            opening.anew(CATALOG_GROUP)
-        }
-        Some(_) => Formation::Recover,
-        None if known.is_given_up(CATALOG_GROUP.0, replica) => return Ok((None, None)),
-        None => formation_of(replica, founded.unwrap_or_default()),
-    };
-    match opening.catalog(replica, formation).await {
-        Err(raft::OpenError::Retired { .. }) => Ok((None, Some(replica))),
-        Err(source @ raft::OpenError::Log(LogStoreError::Log(LogError::Quarantined { .. }))) => {
-            let has_others = known.wanted(CATALOG_GROUP.0).iter().any(|record| record.node != opening.node);
-            if alone.is_some() || founded.is_none() || !has_others {
-                return Err(OpenError::CatalogDamaged { node: opening.node, source });
-            }
-            tracing::error!(
-                error = %source,
-                "the catalog is damaged on this node; the others fill a new replica, and all else goes on"
-            );
-            Ok((None, None))
-        }
-        opened => opened.map(|group| (Some(group), None)).map_err(OpenError::Catalog),
     }
 }
 

@@ -9,14 +9,13 @@ use crate::error::NodeError;
 use crate::map::partition_of;
 use crate::partition::{PartitionHandle, Progress};
 use crate::raft::{ApplyTimes, Machine};
-use crate::status::{NodeStatus, PartitionStatus, SnapshotStatus, StreamStatus};
+use crate::status::{LogPin, NodeStatus, PartitionStatus, SnapshotStatus, StreamStatus};
 
 impl Node {
     /// The figures of the node.
     pub fn status(&self) -> NodeStatus {
         let now_ms = self.stamps.now();
         let held = self.log.usage();
-        let pins = held.iter().filter(|usage| usage.position.is_some()).min_by_key(|usage| usage.position);
         let log = self.log.status();
         NodeStatus {
             node_id: self.identity.node_id,
@@ -30,8 +29,18 @@ impl Node {
             memory: self.partitions.pressure().status(),
             log_kept_by_job: self.jobs.running().filter(|_| log.held_bytes > 0),
             log,
-            log_pinned_by: pins.and_then(|usage| partition_of(usage.group)),
+            log_pinned_by: self.log_pin(&held),
         }
+    }
+
+    /// Who keeps the oldest segment of the log.
+    fn log_pin(&self, held: &[GroupUsage]) -> Option<LogPin> {
+        let positions = held.iter().filter(|usage| usage.position.is_some());
+        let group = positions.min_by_key(|usage| usage.position)?.group;
+        let members = self.host.members();
+        let here = members.iter().find(|member| member.id() == group);
+        let for_node = here.and_then(|member| member.log_kept_for());
+        Some(LogPin { partition: partition_of(group), for_node })
     }
 
     /// How long it has been running, in milliseconds.

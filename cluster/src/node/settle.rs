@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use fanfold_storage::log::GroupId;
 
-use super::host::{formation_of, groups_of};
+use super::host::groups_of;
 use super::join::Peering;
 use super::open::FIRST_NODE;
+use super::opening::formation_of;
 use super::{FIRST_REPLICA, held};
 use crate::catalog::{CATALOG_GROUP, CatalogState};
 use crate::error::OpenError;

@@ -11,6 +11,7 @@ use fanfold_storage::log::GroupId;
 use fanfold_storage::segment::SegmentError;
 use fanfold_storage::snapshot::{Found, SnapshotError, SnapshotStore};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::codec::CodecError;
@@ -196,8 +197,18 @@ impl GroupDirectory {
     /// Begins to open the directory and to restore `machine`, which is new, from the newest snapshot that is whole, on a thread of
     /// its own: the log may be opened meanwhile.
     pub fn load<M: Machine>(self, group: GroupId, machine: M) -> Loading<M> {
+        self.load_in_turn(group, machine, Arc::new(Semaphore::new(1)))
+    }
+
+    /// The same once it has one of these turns: a snapshot is read by several threads, and each takes memory for that.
+    pub fn load_in_turn<M: Machine>(self, group: GroupId, machine: M, turns: Arc<Semaphore>) -> Loading<M> {
         let directory = self.clone();
-        Loading { directory, loaded: tokio::spawn(blocking(move || self.load_now(group, machine))) }
+        let loaded = tokio::spawn(async move {
+            // Nobody closes them.
+            let _turn = turns.acquire().await;
+            blocking(move || self.load_now(group, machine)).await
+        });
+        Loading { directory, loaded, flushes: None }
     }
 
     fn load_now<M: Machine>(self, group: GroupId, mut machine: M) -> Result<Loaded<M>, OpenError> {
@@ -245,9 +256,17 @@ impl GroupDirectory {
 pub struct Loading<M> {
     pub(super) directory: GroupDirectory,
     loaded: JoinHandle<Result<Result<Loaded<M>, OpenError>, JoinError>>,
+    /// By what settings is flushed what the log that is replayed fills.
+    pub(super) flushes: Option<FileSettings>,
 }
 
 impl<M> Loading<M> {
+    /// Has what the log fills, while it is replayed, flushed by these settings.
+    #[must_use]
+    pub fn flushing(self, settings: FileSettings) -> Self {
+        Self { flushes: Some(settings), ..self }
+    }
+
     /// Waits until nobody reads the directory any more.
     pub(crate) async fn abandoned(self) {
         let _ = self.loaded.await;

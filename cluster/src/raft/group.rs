@@ -27,6 +27,7 @@ use super::network::NetworkFactory;
 use super::note::Note;
 use super::receive::Incoming;
 use super::recover;
+use super::replay::replay;
 use super::retire::claim;
 use super::send::Outgoing;
 use super::settings::RaftSettings;
@@ -147,7 +148,7 @@ impl<M: Machine> Group<M> {
         settings: &RaftSettings,
         transport: Arc<dyn PeerTransport>,
     ) -> Result<Self, OpenError> {
-        let directory = loading.directory.clone();
+        let (directory, flushes) = (loading.directory.clone(), loading.flushes);
         // Whatever else is wrong: nobody reads the directory any more when this returns.
         let loaded = loading.finish().await;
         if spec.formation != Formation::Joining && !spec.members.contains_key(&spec.replica) {
@@ -193,8 +194,9 @@ impl<M: Machine> Group<M> {
             Duration::from_millis(settings.append_timeout_ms),
         );
         let outgoing = network.outgoing();
-        let machine =
+        let mut machine =
             StateMachine::new(spec.replica, shared.clone(), files.clone(), current.clone(), store.clone());
+        replay(&store, &mut machine, (&shared, &files), flushes).await?;
         let raft = Raft::new(spec.replica, settings.config()?, network, store.clone(), machine).await;
         let raft = raft.map_err(|fatal| OpenError::Stopped { reason: stop_reason(&fatal) })?;
         let group = Self {

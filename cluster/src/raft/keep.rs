@@ -6,13 +6,16 @@
 //! - What is done under the machine's lock is done on the group's own tasks; threads that give way to others never take it.
 //! - What was begun is finished, whoever stops waiting for it.
 
+use std::sync::Arc;
+
 use fanfold_storage::segment::SegmentError;
 use fanfold_storage::snapshot::{FileHold, Listed, SnapshotError};
 
-use super::files::{FileError, FileSettings, FileWork, GroupFiles};
+use super::files::{FileError, FileWork, GroupFiles};
 use super::group::{Group, Inner};
 use super::machine::Machine;
 use super::snapshot::{StoredSnapshot, write_cut};
+use super::types::{ReplicaAddress, ReplicaId};
 use crate::blocking::in_background;
 
 /// Held by whoever works on the files of a group.
@@ -64,7 +67,7 @@ impl<M: Machine> Group<M> {
     /// A turn counts for its own group.
     fn check(&self, turn: &Turn) {
         let mutex = tokio::sync::OwnedMutexGuard::mutex(&turn.guard);
-        assert!(std::sync::Arc::ptr_eq(mutex, &self.inner.turn), "the turn of another group");
+        assert!(Arc::ptr_eq(mutex, &self.inner.turn), "the turn of another group");
     }
 
     /// Changes the machine beside its log: only what does not show. Runs under the write lock.
@@ -88,32 +91,6 @@ impl<M: Machine> Group<M> {
         if let Err(error) = self.prune(turn).await {
             tracing::warn!(group = self.inner.spec.group.0, %error, "what failed work left could not be removed");
         }
-    }
-
-    /// Flushes the next of what is due; false if there was nothing. The machine takes note if that fails.
-    pub async fn flush(&self, settings: &FileSettings) -> Result<bool, FileError> {
-        let (inner, settings) = (self.inner.clone(), *settings);
-        let flushed = async move {
-            let _flushing = inner.shared.flushing.lock().await;
-            let work = inner.shared.keep_up("begin flush", |state| state.machine.flush_work(&settings)).await;
-            let Some(work) = work else { return Ok(false) };
-            let done = inner.shared.work(&inner.files, work).await;
-            if let Err(error) = &done {
-                inner.shared.keep_up("note failure", |state| state.machine.note_failed(error)).await;
-            }
-            done.map(|()| true)
-        };
-        finished(flushed).await
-    }
-
-    /// Waits until something is to be flushed.
-    pub async fn wait_flush_due(&self) {
-        self.inner.shared.wait_flush_due().await;
-    }
-
-    /// Says whether somebody flushes what is due from now on: whoever applies waits for that while much is.
-    pub fn set_flushed(&self, is_flushed: bool) {
-        self.inner.shared.set_flushed(is_flushed);
     }
 
     /// Takes a snapshot beside the applies; when it is durable, the log goes up to the one before, and then the files
@@ -203,16 +180,32 @@ impl<M: Machine> Group<M> {
 
     /// Up to where the log may go, if it could go up to `index`; none if it may not at all.
     pub(super) fn purgeable(&self, index: u64, lagging_bytes_max: u64) -> Option<u64> {
-        let Inner { log, spec, outgoing, .. } = &*self.inner;
+        let Inner { log, spec, .. } = &*self.inner;
         let (appended_bytes, _) = log.appended(spec.group, 0);
         let is_kept = |held: &u64| {
             let (_, through_bytes) = log.appended(spec.group, *held);
             appended_bytes - through_bytes.min(appended_bytes) <= lagging_bytes_max
         };
-        // A follower that has not answered yet is sent a snapshot, and that one counts.
-        let replication = self.replication().unwrap_or_default();
-        let held = replication.values().flatten().copied().chain(outgoing.lowest());
+        let held = self.held_by_followers().map(|(_, held)| held);
         held.filter(|held| *held < index && is_kept(held)).chain([index]).min().filter(|index| *index > 0)
+    }
+
+    /// Up to where each follower has the log. One that has not answered yet is sent a snapshot, and that one counts.
+    fn held_by_followers(&self) -> impl Iterator<Item = (ReplicaId, u64)> {
+        let replication = self.replication().unwrap_or_default().into_iter();
+        let answered = replication.filter_map(|(replica, held)| Some((replica, held?)));
+        answered.chain(self.inner.outgoing.all())
+    }
+
+    /// The follower whom entries are kept for that are in both snapshots, if the log begins with such.
+    pub fn log_kept_for(&self) -> Option<ReplicaAddress> {
+        let Inner { log, spec, files, .. } = &*self.inner;
+        let included = files.snapshots.previous()?.index;
+        let first = log.group_state(spec.group).ok()?.first;
+        let behind = self.held_by_followers().filter(|(_, held)| first <= included && *held < included);
+        let (replica, _) = behind.min_by_key(|(_, held)| *held)?;
+        let members = self.members();
+        members.voters.get(&replica).or_else(|| members.learners.get(&replica)).cloned()
     }
 
     /// Removes the files that nothing needs.
@@ -240,7 +233,7 @@ pub(super) async fn beside<T: Send + 'static>(
 }
 
 /// Does work to its end, even if nobody waits for it any more.
-async fn finished<T: Send + 'static>(
+pub(super) async fn finished<T: Send + 'static>(
     work: impl Future<Output = Result<T, FileError>> + Send + 'static,
 ) -> Result<T, FileError> {
     tokio::spawn(work).await.unwrap_or_else(|error| Err(failed_task(&error)))

@@ -92,7 +92,8 @@ impl LogStore {
         Ok(store)
     }
 
-    fn committed(&self) -> Result<Option<LogId>, LogStoreError> {
+    /// Up to where the log knows to be committed.
+    pub fn committed(&self) -> Result<Option<LogId>, LogStoreError> {
         let committed = self.log.group_state(self.group)?.committed;
         Ok(committed.map(|bytes| codec::decode::<LogIdBytes>(&bytes)).transpose()?.map(LogId::from))
     }
@@ -121,7 +122,7 @@ impl LogStore {
 
     /// The entries from `start` to before `end`, as far as there are any and `bytes_max` allows. Older ones come from disk, on a
     /// thread that gives way: the calling one serves other groups as well.
-    async fn read(&self, start: u64, end: u64, bytes_max: u64) -> Result<Vec<Entry>, LogStoreError> {
+    pub async fn read(&self, start: u64, end: u64, bytes_max: u64) -> Result<Vec<Entry>, LogStoreError> {
         if start >= end {
             return Ok(Vec::new());
         }

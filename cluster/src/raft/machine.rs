@@ -8,7 +8,7 @@ use std::time::Instant;
 use fanfold_storage::snapshot::{Listed, Manifest, SnapshotError};
 use tokio::sync::{Notify, watch};
 
-use super::files::{FileError, FileSettings, FileWork, Garbage, GroupFiles, Installed, RestoreWork};
+use super::files::{FileError, FileSettings, FileWork, Garbage, GroupFiles, Installed, Pace, RestoreWork};
 use super::keep::beside;
 use super::state_lock::{Reading, StateLock};
 use super::times::{ApplyClock, Hold};
@@ -234,6 +234,8 @@ pub(super) struct Shared<M: Machine> {
     filling: tokio::sync::Mutex<()>,
     /// Tells who applies that a cut took a step or ended, that something was flushed, or that nobody flushes any more.
     steps: Notify,
+    /// Whether who applies waits for that.
+    is_waited_for: Arc<AtomicBool>,
     /// Tells who flushes that there is something.
     flush_due: Notify,
     /// Whether somebody flushes what is due, so that who applies may wait for that.
@@ -274,6 +276,7 @@ impl<M: Machine> Shared<M> {
             is_broken,
             filling: tokio::sync::Mutex::default(),
             steps: Notify::new(),
+            is_waited_for: Arc::default(),
             flush_due: Notify::new(),
             is_flushed: AtomicBool::new(false),
             flushing: tokio::sync::Mutex::default(),
@@ -379,6 +382,7 @@ impl<M: Machine> Shared<M> {
         loop {
             let stepped = self.steps.notified();
             if !self.change(|state| self.must_wait(&mut state.machine)) {
+                self.is_waited_for.store(false, Ordering::Relaxed);
                 if let Some(waited) = begun.map(|begun: Instant| begun.elapsed()) {
                     self.times.count_caught_up(waited);
                     tracing::debug!(?waited, "applying waited for upkeep");
@@ -386,8 +390,19 @@ impl<M: Machine> Shared<M> {
                 return;
             }
             begun.get_or_insert_with(Instant::now);
+            self.is_waited_for.store(true, Ordering::Relaxed);
             stepped.await;
         }
+    }
+
+    /// A pace that lets everything go while who applies waits for it: nothing else has to be left room for then.
+    pub fn pace(&self, files: &GroupFiles) -> Pace {
+        let (pace, is_waited_for) = (files.pace.clone(), self.is_waited_for.clone());
+        Arc::new(move |bytes| {
+            if !is_waited_for.load(Ordering::Relaxed) {
+                pace(bytes);
+            }
+        })
     }
 
     /// Waits until something is to be flushed.

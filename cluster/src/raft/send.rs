@@ -39,9 +39,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 pub(super) struct Outgoing(Arc<Mutex<BTreeMap<ReplicaId, u64>>>);
 
 impl Outgoing {
-    /// The lowest index of a snapshot that is being sent.
-    pub fn lowest(&self) -> Option<u64> {
-        self.0.lock().values().min().copied()
+    /// To whom one is being sent, and its index.
+    pub fn all(&self) -> BTreeMap<ReplicaId, u64> {
+        self.0.lock().clone()
     }
 }
 

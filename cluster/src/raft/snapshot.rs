@@ -126,7 +126,7 @@ pub(super) async fn write_cut<M: Machine>(
     let written = write_buckets(shared, files, base).await;
     let manifest = match written {
         Ok(writer) => {
-            let pace = files.pace.clone();
+            let pace = shared.pace(files);
             beside(move || Ok(writer.finish(index, noted, &*pace)?)).await
         }
         Err(error) => Err(error),
@@ -167,7 +167,7 @@ async fn write_buckets<M: Machine>(
             kept.into_iter().for_each(|(section, number)| writer.keep(section, number));
             tokio::task::yield_now().await;
         }
-        let pace = files.pace.clone();
+        let pace = shared.pace(files);
         let put = move || {
             for (section, number, bytes) in changed {
                 writer.put(section, number, &bytes, &*pace)?;
@@ -184,7 +184,7 @@ async fn write_buckets<M: Machine>(
     drop(flushing);
     let last =
         shared.keep_up("last bucket", |state| state.machine.last_bucket()).await.ok_or(FileError::Damaged)?;
-    let pace = files.pace.clone();
+    let pace = shared.pace(files);
     beside(move || {
         let last = last();
         writer.put(last.section, last.number, &last.bytes, &*pace)?;

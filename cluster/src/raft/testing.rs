@@ -29,6 +29,8 @@ pub(crate) struct Notebook {
     /// Lines that may wait to be flushed, until the next has to wait; none: nothing is flushed.
     pub unflushed_max: Option<usize>,
     flushed: usize,
+    /// How many lines waited at most.
+    pub most_unflushed: usize,
     /// Whether flushes fail.
     pub fails_to_flush: bool,
     /// Where the steps of cuts were taken and where works on files were installed.
@@ -45,13 +47,10 @@ impl Machine for Notebook {
     fn begin(&mut self, _index: u64, batch: &[u8]) -> Vec<usize> {
         let commands = decode_batch(batch);
         self.batches.push(commands.len());
-        commands
-            .into_iter()
-            .map(|line| {
-                self.lines.push(line);
-                self.lines.len()
-            })
-            .collect()
+        let first = self.lines.len() + 1;
+        self.lines.extend(commands);
+        self.most_unflushed = self.most_unflushed.max(self.lines.len() - self.flushed);
+        (first..=self.lines.len()).collect()
     }
 
     fn go_on(&mut self, _work: &mut Vec<usize>) -> bool {

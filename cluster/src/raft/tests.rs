@@ -19,6 +19,7 @@ use super::*;
 
 mod members;
 mod recover;
+mod replay;
 mod retire;
 mod sleep;
 mod snapshots;

@@ -9,27 +9,15 @@ use tokio_util::sync::CancellationToken;
 use super::{RETRY_MIN, UpkeepMeans};
 use crate::raft::{FileError, Group, Machine};
 
-/// Says that nobody flushes any more when it goes.
-struct Flushed<'a, M: Machine>(&'a Group<M>);
-
-impl<M: Machine> Drop for Flushed<'_, M> {
-    fn drop(&mut self) {
-        self.0.set_flushed(false);
-    }
-}
-
 /// Flushes what is due until it is stopped.
 pub(super) async fn run_flushes<M: Machine>(group: Group<M>, means: UpkeepMeans, stop: CancellationToken) {
-    let mut flushed = None;
+    let mut flushing = None;
     let mut early = means.pressure.watch_early();
     loop {
         let settings = means.pressure.settings(means.options.files);
         match group.flush(&settings).await {
             Ok(goes_on) => {
-                flushed.get_or_insert_with(|| {
-                    group.set_flushed(true);
-                    Flushed(&group)
-                });
+                flushing.get_or_insert_with(|| group.flushing());
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
@@ -39,7 +27,7 @@ pub(super) async fn run_flushes<M: Machine>(group: Group<M>, means: UpkeepMeans,
                 }
             }
             Err(error) => {
-                flushed = None;
+                flushing = None;
                 if matches!(error, FileError::Panicked) {
                     tracing::error!(
                         group = group.id().0,

@@ -3,6 +3,7 @@
 use crate::error::BodyError;
 use crate::field::Field;
 use crate::ids::{ClusterId, NodeId, PartitionId, Stamp};
+use crate::message::GroupName;
 use crate::wire::{Reader, Writer, bitmap};
 
 /// The status of a node.
@@ -70,8 +71,10 @@ pub struct LogStatus {
     pub bytes: u64,
     /// The position behind the last record.
     pub last_position: u64,
-    /// The partition whose entries keep its oldest segment; none if that is the catalog, or nobody.
-    pub pinned_by: Option<PartitionId>,
+    /// Whose entries keep its oldest segment; none if there are none.
+    pub pinned_by: Option<GroupName>,
+    /// The node that they are kept for, whose replica is behind. Only who leads the group knows.
+    pub pinned_for: Option<NodeId>,
     /// The job that keeps segments of it that nobody else needs.
     pub kept_by_job: Option<u64>,
 }
@@ -200,11 +203,13 @@ impl NodeStatus {
     pub(crate) fn encode(&self, w: &mut Writer) {
         w.byte(bitmap([
             self.clock_held_ms.is_some(),
-            self.log.pinned_by.is_some(),
+            matches!(self.log.pinned_by, Some(GroupName::Partition(_))),
             !self.damaged.is_empty(),
             self.log.kept_by_job.is_some(),
             !self.kept_by_damaged.is_empty(),
             self.memory.is_some(),
+            self.log.pinned_by == Some(GroupName::Catalog),
+            self.log.pinned_for.is_some(),
         ]));
         w.number(self.node.0);
         w.fixed128(self.cluster.0);
@@ -220,7 +225,7 @@ impl NodeStatus {
         w.number(self.log.segments);
         w.number(self.log.bytes);
         w.number(self.log.last_position);
-        if let Some(partition) = self.log.pinned_by {
+        if let Some(GroupName::Partition(partition)) = self.log.pinned_by {
             w.number(partition.0);
         }
         if !self.damaged.is_empty() {
@@ -240,11 +245,14 @@ impl NodeStatus {
         if let Some(memory) = self.memory {
             memory.encode(w);
         }
+        if let Some(node) = self.log.pinned_for {
+            w.number(node.0);
+        }
     }
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, BodyError> {
         let at = Field::NodeStatus;
-        let present = r.presence(0b11_1111)?;
+        let present = r.presence(0b1111_1111)?;
         let node = NodeId(r.number(at)?);
         let cluster = ClusterId(r.fixed128(Field::ClusterId)?);
         let version = r.string(at)?;
@@ -253,7 +261,12 @@ impl NodeStatus {
         let count = r.count(at, PARTITION_BYTES_MIN, PARTITIONS_MAX)?;
         let partitions = r.items(count, PartitionStatus::decode)?;
         let (segments, bytes, last_position) = (r.number(at)?, r.number(at)?, r.number(at)?);
-        let pinned_by = r.optional(present, 1, |r| r.number16(at).map(PartitionId))?;
+        let partition = r.optional(present, 1, |r| r.number16(at).map(PartitionId))?;
+        let pinned_by = match (partition, present & 1 << 6 != 0) {
+            (Some(_), true) => return Err(BodyError::Malformed { field: Field::Presence }),
+            (Some(partition), false) => Some(GroupName::Partition(partition)),
+            (None, is_catalog) => is_catalog.then_some(GroupName::Catalog),
+        };
         let damaged = r.optional(present, 2, |r| {
             let count = r.count(at, 1, PARTITIONS_MAX)?;
             r.items(count, |r| r.number16(at).map(PartitionId))
@@ -266,7 +279,8 @@ impl NodeStatus {
             })
         })?;
         let memory = r.optional(present, 5, MemoryBudget::decode)?;
-        let log = LogStatus { segments, bytes, last_position, pinned_by, kept_by_job };
+        let pinned_for = r.optional(present, 7, |r| r.number(at).map(NodeId))?;
+        let log = LogStatus { segments, bytes, last_position, pinned_by, pinned_for, kept_by_job };
         let (damaged, kept_by_damaged) = (damaged.unwrap_or_default(), kept_by_damaged.unwrap_or_default());
         Ok(Self {
             node,

@@ -124,6 +124,14 @@ pub enum CliError {
         /// What was asked for.
         number: u64,
     },
+    /// There is nothing of a group.
+    #[error("{} holds nothing of {name}; `fanfold inspect data-dir` shows what it holds", data_dir.display())]
+    NoGroup {
+        /// What was asked for.
+        name: String,
+        /// The data directory.
+        data_dir: PathBuf,
+    },
     /// Something on disk is wrong; the report says what.
     #[error("{found} {} wrong; the output says which files, and where in them", if *found == 1 { "thing is" } else { "things are" })]
     Wrong {

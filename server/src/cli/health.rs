@@ -48,7 +48,7 @@ pub(super) fn problems(view: &ClusterView) -> Vec<String> {
             GroupHealth::Lost => Some(lost(view, group)),
         }
     });
-    let unfit = view.nodes.iter().filter(|node| node.is_alive).flat_map(unfit);
+    let unfit = view.nodes.iter().filter(|node| node.is_alive).flat_map(|node| unfit(view, node));
     let replicas = view.groups.iter().flat_map(|group| {
         let name = group_text(group.group);
         let differ = group
@@ -66,15 +66,21 @@ pub(super) fn problems(view: &ClusterView) -> Vec<String> {
 }
 
 /// Why a node that is alive leads nothing, or is about to refuse writes.
-fn unfit(node: &ClusterNode) -> Vec<String> {
+fn unfit(view: &ClusterView, node: &ClusterNode) -> Vec<String> {
     let (id, address) = (node.node, &node.address);
+    // Where nobody else can lead it goes on as well as it can.
+    let leads = view.groups.iter().any(|group| group.leader == Some(id));
+    let slow_disk = format!(
+        "has a disk that does not get on{}; see DiskStalled in RUNBOOK.md",
+        if leads { "" } else { ", and leads nothing" }
+    );
     let said = |is_so: bool, what: &str| is_so.then(|| format!("node {id} at {address} {what}"));
     let slow = node.is_disk_slow && !node.is_disk_full;
     let moved = node.address.starts_with(MOVED) || node.peer_address.starts_with(MOVED);
     [
         said(moved, "listens where the cluster knows another node, and leads nothing; start it with addresses of its own"),
         said(node.is_clock_off, "has a clock that is off, and leads nothing; see ClockSkew in RUNBOOK.md"),
-        said(slow, "has a disk that does not get on, and leads nothing; see DiskStalled in RUNBOOK.md"),
+        said(slow, &slow_disk),
         said(node.is_disk_full, "has no room for its log; make some on the disk of its data directory"),
         said(node.is_over_memory, "is over its memory budget; see MemoryOverBudget in RUNBOOK.md"),
     ]

@@ -146,5 +146,10 @@ pub(super) fn data_dir(place: &Place) -> Result<(), CliError> {
             format!("{}\n\n{}", text(&rows), text(&of_groups))
         },
     )?;
-    if places > 0 { Err(CliError::Damaged { dir: log_dir, places }) } else { Ok(()) }
+    let unreadable: usize = groups.iter().map(|group| group.damaged).sum();
+    match (places, unreadable) {
+        (0, 0) => Ok(()),
+        (0, found) => Err(CliError::Wrong { found: found as u64 }),
+        _ => Err(CliError::Damaged { dir: log_dir, places }),
+    }
 }

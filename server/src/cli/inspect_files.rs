@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::error::CliError;
 use super::inspect::{Place, begin};
-use super::output::{bytes, id, line, table, text, time};
+use super::output::{Output, bytes, id, line, table, text, time};
 use super::progress::Reading;
 use crate::workload::progress;
 
@@ -28,11 +28,11 @@ pub(super) fn snapshots(place: &Place, group: Option<GroupId>, number: Option<u6
         Some(group) => vec![group],
         None => inspection.groups().map_err(super::inspect::InspectError::from)?,
     };
-    let (mut items, mut texts) = (Vec::new(), Vec::new());
+    let (mut items, mut texts, mut unusable) = (Vec::new(), Vec::new(), 0);
     let bar = progress::bar("groups", groups.len() as u64);
     for group in groups {
         let dir = group_dir(&place.data_dir, group);
-        let (_, found) = SnapshotStore::look(Arc::new(RealFs), &dir, group)?;
+        let found = found_in(place, group)?;
         let wanted: Vec<_> =
             found.into_iter().filter(|found| number.is_none_or(|number| found.number == number)).collect();
         if let Some(number) = number.filter(|_| wanted.is_empty()) {
@@ -46,6 +46,7 @@ pub(super) fn snapshots(place: &Place, group: Option<GroupId>, number: Option<u6
                     texts.push(manifest_text(&path, &manifest));
                 }
                 Err(error) => {
+                    unusable += 1;
                     items.push(json!({ "file": path, "group": group.0, "error": error.to_string() }));
                     texts.push(format!("UNUSABLE {}: {error}", path.display()));
                 }
@@ -57,7 +58,17 @@ pub(super) fn snapshots(place: &Place, group: Option<GroupId>, number: Option<u6
     place.output.show(
         || Value::Array(items.clone()),
         || if texts.is_empty() { "there is no snapshot".to_owned() } else { texts.join("\n\n") },
-    )
+    )?;
+    if unusable > 0 { Err(CliError::Wrong { found: unusable }) } else { Ok(()) }
+}
+
+/// The snapshots of a group of a data directory, newest first.
+fn found_in(place: &Place, group: GroupId) -> Result<Vec<Found>, CliError> {
+    let dir = group_dir(&place.data_dir, group);
+    if !dir.is_dir() {
+        return Err(CliError::NoGroup { name: name_of(group), data_dir: place.data_dir.clone() });
+    }
+    Ok(SnapshotStore::look(Arc::new(RealFs), &dir, group)?.1)
 }
 
 /// Buckets and bytes by section.
@@ -135,9 +146,11 @@ pub(super) fn segments(
     let _inspection = begin(place)?;
     let group = group.unwrap_or(GroupId(1));
     let dir = group_dir(&place.data_dir, group);
-    let (_, found) = SnapshotStore::look(Arc::new(RealFs), &dir, group)?;
-    let newest = found.into_iter().find_map(|found| found.manifest.ok());
+    let newest = found_in(place, group)?.into_iter().find_map(|found| found.manifest.ok());
     let listed = || newest.iter().flat_map(|manifest| &manifest.segments);
+    if listed().next().is_none() && place.output == Output::Table {
+        line("no snapshot lists a segment: what there is, the log has")?;
+    }
     let reading = Reading::new(listed().map(|listed| listed.bytes).sum());
     for listed in listed() {
         segment(place, &dir.join(&listed.name), entries, &reading)?;
@@ -179,7 +192,6 @@ fn segment(place: &Place, path: &Path, entries: bool, reading: &Reading) -> Resu
             reading.print(|| line(&place.output.item(&shown)))?;
         }
     }
-    segment.verify()?;
-    reading.read(info.bytes);
+    segment.verify_telling(&|bytes| reading.read(bytes))?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use fanfold_protocol::{NodeId, PartitionId};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::change::{group_json, group_text};
 use super::cluster::view_text;
 use super::error::CliError;
 use super::output::{bytes, duration, id, line, table, text, time};
@@ -96,9 +97,12 @@ fn node_text(node: &NodeStatus) -> String {
     );
     let pinned = match (node.log.kept_by_job, node.log.pinned_by) {
         (Some(job), _) => format!(", kept by job {job} (`fanfold job list`)"),
-        (None, Some(partition)) => format!(", kept by partition {partition}"),
+        (None, Some(group)) => format!(", kept by {}", group_text(group)),
         (None, None) => String::new(),
     };
+    let behind = node.log.pinned_for.filter(|_| node.log.kept_by_job.is_none());
+    let behind = behind.map(|node| format!(" for node {node}, which is behind"));
+    let pinned = pinned + &behind.unwrap_or_default();
     let kept = node.kept_by_damaged.iter().map(|kept| {
         let (partition, size) = (kept.partition, bytes(kept.bytes));
         format!("\nlog: {size} of it kept by DAMAGED partition {partition}, and more with every write, until that is restored or salvaged")
@@ -240,7 +244,8 @@ fn node_json(node: &NodeStatus) -> Value {
             "segments": node.log.segments,
             "bytes": node.log.bytes,
             "last_position": node.log.last_position,
-            "pinned_by": node.log.pinned_by.map(|partition| partition.0),
+            "pinned_by": node.log.pinned_by.map(group_json),
+            "pinned_for": node.log.pinned_for.map(|node| node.to_string()),
             "kept_by_job": node.log.kept_by_job,
         },
         "memory": node.memory.map(|memory| json!({

@@ -1,25 +1,26 @@
-//! Owns the command `verify`: every checksum, of a node that runs or of the directory of one that does not.
+//! Owns the command `verify`: every checksum, of a node that runs, of the directory of one that does not, or of a backup.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use fanfold_cluster::backup::BackupError;
 use fanfold_cluster::meter::Meter;
-use fanfold_cluster::verify::verify_data_dir;
+use fanfold_cluster::verify::{Finding, verify_data_dir};
 use fanfold_protocol::message::JobKind;
 use serde_json::json;
 
 use super::error::CliError;
-use super::job;
 use super::progress::{parse_bytes, shown};
 use super::remote::Remote;
+use super::{images, job};
 use crate::translate;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  fanfold verify --rate 50MiB                   # the node that runs here\n  fanfold verify --data-dir ./fanfold-data      # no node may run on it"
+    after_help = "Examples:\n  fanfold verify --rate 50MiB                   # the node that runs here\n  fanfold verify --data-dir ./fanfold-data      # no node may run on it\n  fanfold verify --data-dir /backups/monday     # the files of a backup, by its list"
 )]
 pub(super) struct VerifyArgs {
-    /// Check this directory, on which no node runs, instead of a running node.
+    /// Check this directory, on which no node runs, or this backup, instead of a running node.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Read at most so many bytes a second, such as `50MiB`.
@@ -41,12 +42,31 @@ pub(super) fn offline(args: &VerifyArgs) -> Result<(), CliError> {
     if !dir.is_dir() {
         return Err(super::inspect::InspectError::NoDirectory { path: dir }.into());
     }
-    let report = shown(Meter::new(args.rate), {
+    let findings = shown(Meter::new(args.rate), {
         let dir = dir.clone();
-        move |meter| verify_data_dir(&dir, meter)
+        move |meter| found(&dir, meter)
     })?;
-    let findings: Vec<_> = report.findings.iter().map(translate::finding).collect();
+    let findings: Vec<_> = findings.iter().map(translate::finding).collect();
     job::report(args.remote.output, &json!(dir), findings.len() as u64, &findings)
+}
+
+/// What is wrong in a directory: of a backup what its list says, whose node may not run on it, else what a start would find.
+fn found(dir: &Path, meter: &Meter) -> Result<Vec<Finding>, CliError> {
+    let backups = match images::named(dir) {
+        Err(CliError::Backup(BackupError::NotABackup { .. })) => {
+            return Ok(verify_data_dir(dir, meter)?.findings);
+        }
+        backups => backups?,
+    };
+    let mut findings = Vec::new();
+    for backup in backups {
+        match backup.check(&|_| true, meter) {
+            Ok(()) => {}
+            Err(BackupError::Damaged { findings: damaged }) => findings.extend(damaged),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(findings)
 }
 
 /// Checks a running node.

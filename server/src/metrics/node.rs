@@ -22,6 +22,11 @@ struct PartitionLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PinLabel {
+    partition: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StreamLabels {
     source: u16,
     destination: u16,
@@ -89,11 +94,16 @@ fn node(registry: &mut Registry, status: &NodeStatus) {
     put(registry, "log_segments", "Segments of the write-ahead log on disk", gauge(log.segments));
     put(registry, "log_bytes", "Bytes of the write-ahead log in use", gauge(log.bytes));
     put(registry, "log_position", "Position behind the last record of the log", gauge(log.last_position));
-    let pinned = Family::<PartitionLabel, Gauge>::default();
-    if let Some(partition) = log.pinned_by {
-        pinned.get_or_create(&PartitionLabel { partition: partition.0 }).set(1);
+    let pinned = Family::<PinLabel, Gauge>::default();
+    if let Some(group) = log.pinned_by {
+        let partition = match group {
+            GroupName::Catalog => "catalog".to_owned(),
+            GroupName::Partition(partition) => partition.0.to_string(),
+        };
+        pinned.get_or_create(&PinLabel { partition }).set(1);
     }
-    registry.register("log_pinned", "1 for the partition that keeps the log's oldest segment", pinned);
+    let help = "1 for the partition that keeps the log's oldest segment, or `catalog`";
+    registry.register("log_pinned", help, pinned);
 }
 
 /// Without a budget nothing of it is passed.
@@ -209,7 +219,7 @@ mod tests {
             uptime_ms: 0,
             clock_held_ms: None,
             partitions: vec![source(0), source(1), source(2)],
-            log: LogStatus { segments: 1, bytes: 0, last_position: 0, pinned_by: None, kept_by_job: None },
+            log: LogStatus { segments: 1, ..LogStatus::default() },
             damaged: Vec::new(),
             kept_by_damaged: Vec::new(),
             memory: None,

@@ -36,7 +36,11 @@ pub fn node_status(status: &stored::NodeStatus) -> wire::NodeStatus {
             segments: status.log.segments,
             bytes: status.log.bytes,
             last_position: status.log.durable_position,
-            pinned_by: status.log_pinned_by.map(partition_id_to_wire),
+            pinned_by: status.log_pinned_by.map(|pin| match pin.partition {
+                None => wire::GroupName::Catalog,
+                Some(id) => wire::GroupName::Partition(partition_id_to_wire(id)),
+            }),
+            pinned_for: status.log_pinned_by.and_then(|pin| pin.for_node).map(NodeId),
             kept_by_job: status.log_kept_by_job,
         },
         damaged: damaged(status),

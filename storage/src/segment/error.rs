@@ -39,6 +39,12 @@ pub enum SegmentError {
         /// What is wrong there.
         what: &'static str,
     },
+    /// A file is no segment at all.
+    #[error("{path:?} is no segment: it neither begins nor ends as one does")]
+    NotASegment {
+        /// The file.
+        path: PathBuf,
+    },
     /// A segment carries another version of the format.
     #[error("segment {path:?} has format version {version}, this program reads version {supported}")]
     Version {
@@ -104,6 +110,7 @@ impl SegmentError {
             Self::Damaged { path, offset, .. } => Some((path, Some(*offset))),
             Self::Io { path, .. }
             | Self::Missing { path }
+            | Self::NotASegment { path }
             | Self::Version { path, .. }
             | Self::Foreign { path, .. } => Some((path, None)),
             _ => None,

@@ -82,6 +82,11 @@ pub(super) enum NotThis {
     Number,
 }
 
+/// Whether a file begins or ends as a segment does.
+pub(super) fn is_marked(header: &[u8; HEADER_BYTES], footer: &[u8; FOOTER_BYTES]) -> bool {
+    header[..4] == MAGIC || footer[..4] == FOOTER_MAGIC
+}
+
 /// Checks the header.
 pub(super) fn check_header(bytes: &[u8; HEADER_BYTES], number: SegmentNumber) -> Result<(), NotThis> {
     if bytes[..4] != MAGIC {

@@ -14,7 +14,7 @@ use crc32fast::Hasher;
 
 use super::error::{Flaw, OrFail};
 use super::index::{Index, Timeline};
-use super::layout::{FOOTER_BYTES, Footer, HEADER_BYTES, NotThis, Section, VERSION, check_header};
+use super::layout::{FOOTER_BYTES, Footer, HEADER_BYTES, NotThis, Section, VERSION, check_header, is_marked};
 use super::record::{self, Key};
 use super::{Entries, Ids, SegmentError, SegmentInfo, SegmentNumber};
 use crate::entry::Entry;
@@ -70,11 +70,17 @@ impl Segment {
         let bytes = file.len().or_fail(Operation::Read, &path)?;
         let footer_at = bytes.checked_sub(FOOTER_BYTES as u64).filter(|at| *at >= HEADER_BYTES as u64);
         let Some(footer_at) = footer_at else {
+            if number.is_none() {
+                return Err(SegmentError::NotASegment { path });
+            }
             return Err(SegmentError::damaged(&path, bytes, "it ends before a segment can"));
         };
         let mut edges = ([0; HEADER_BYTES], [0; FOOTER_BYTES]);
         file.read_at(0, &mut edges.0).or_fail(Operation::Read, &path)?;
         file.read_at(footer_at, &mut edges.1).or_fail(Operation::Read, &path)?;
+        if number.is_none() && !is_marked(&edges.0, &edges.1) {
+            return Err(SegmentError::NotASegment { path });
+        }
         let header = |number| {
             check_header(&edges.0, number).map_err(|not_this| match not_this {
                 NotThis::Flaw(flaw) => flaw.at(&path),

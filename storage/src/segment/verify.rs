@@ -11,7 +11,12 @@ impl Segment {
     /// Reads and checks every byte: each entry, that each index leads to it, and the checksum of the file. What is wrong with an entry
     /// is reported with its place.
     pub fn verify(&self) -> Result<(), SegmentError> {
-        let found = self.verify_entries()?;
+        self.verify_telling(&|_| {})
+    }
+
+    /// The same; `read` is told how many bytes of entries were read since it was told last.
+    pub fn verify_telling(&self, read: &dyn Fn(u64)) -> Result<(), SegmentError> {
+        let found = self.verify_entries(read)?;
         if let Some(what) = found.difference(self.info()) {
             return Err(SegmentError::Foreign { path: self.path().to_path_buf(), what });
         }
@@ -26,7 +31,7 @@ impl Segment {
     }
 
     /// What the entries add up to.
-    fn verify_entries(&self) -> Result<SegmentInfo, SegmentError> {
+    fn verify_entries(&self, read: &dyn Fn(u64)) -> Result<SegmentInfo, SegmentError> {
         let mut found = SegmentInfo {
             entries: 0,
             lowest: EntryId::MAX,
@@ -39,7 +44,7 @@ impl Segment {
         let (mut last, mut end) = (None::<Key>, HEADER_BYTES);
         let mut piece = Piece::of_all();
         for number in 0..self.index().timelines() {
-            let timeline = self.timeline(number)?;
+            let (timeline, begin) = (self.timeline(number)?, end);
             if !self.may_hold(timeline.space, timeline.owner) {
                 return Err(self.flaw(end as u64, "the filter does not know the timeline of the entry"));
             }
@@ -52,6 +57,7 @@ impl Segment {
                 last = Some(Key::of(&entry));
                 end = self.index().record(line).map_err(|flaw| flaw.at(self.path()))?.end;
             }
+            read((end - begin) as u64);
         }
         if end as u64 == self.index().footer().data_end {
             Ok(found)

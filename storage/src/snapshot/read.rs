@@ -21,7 +21,7 @@ use crate::fs;
 use crate::log::Operation;
 
 /// Bytes of a window when there are few files, and bytes handed over at a time.
-const PIECE_BYTES: u64 = 1 << 20;
+const PIECE_BYTES: u64 = 256 << 10;
 /// Bytes of a window when there are many.
 const PIECE_BYTES_MIN: u64 = 128 << 10;
 /// Bytes of all windows together.

@@ -190,6 +190,7 @@ pub(super) fn responses() -> Vec<(&'static str, Opcode, Response)> {
         ("explanation", Opcode::Explain, Response::Explanation(explanation())),
         ("node_status", Opcode::GetStatus, Response::NodeStatus(node_status())),
         ("node_status_memory", Opcode::GetStatus, Response::NodeStatus(over_budget())),
+        ("node_status_pinned", Opcode::GetStatus, Response::NodeStatus(pinned())),
         ("job", Opcode::GetJob, Response::Job(job_status())),
         ("cluster", Opcode::GetCluster, Response::Cluster(cluster())),
         ("cluster_changed", Opcode::ChangeCluster, Response::ClusterChanged(cluster_changed())),
@@ -283,6 +284,13 @@ fn over_budget() -> NodeStatus {
     NodeStatus { memory: Some(memory), partitions: Vec::new(), ..node_status() }
 }
 
+/// The same node while the catalog keeps the log for another node.
+fn pinned() -> NodeStatus {
+    let (by, kept_for) = (Some(GroupName::Catalog), Some(NodeId(3)));
+    let log = LogStatus { pinned_by: by, pinned_for: kept_for, ..node_status().log };
+    NodeStatus { log, partitions: Vec::new(), ..node_status() }
+}
+
 fn node_status() -> NodeStatus {
     let memory = (1..).zip(MemoryPart::ALL).map(|(bytes, part)| MemoryUse { part, bytes }).collect();
     let streams = vec![StreamStatus {
@@ -329,7 +337,8 @@ fn node_status() -> NodeStatus {
             segments: 2,
             bytes: 128 << 20,
             last_position: 99_000,
-            pinned_by: Some(PartitionId(4)),
+            pinned_by: Some(GroupName::Partition(PartitionId(4))),
+            pinned_for: None,
             kept_by_job: None,
         },
         damaged: Vec::new(),

@@ -236,12 +236,14 @@ fn job_status() -> impl Strategy<Value = JobStatus> {
 }
 
 fn node_status() -> impl Strategy<Value = NodeStatus> {
-    let log = (number(), number(), number(), option::of(partition()), option::of(number())).prop_map(
-        |(segments, bytes, last_position, pinned_by, kept_by_job)| LogStatus {
+    let pinned = (option::of(super::cluster::group()), option::of(number().prop_map(NodeId)));
+    let log = (number(), number(), number(), pinned, option::of(number())).prop_map(
+        |(segments, bytes, last_position, (pinned_by, pinned_for), kept_by_job)| LogStatus {
             segments,
             bytes,
             last_position,
             pinned_by,
+            pinned_for,
             kept_by_job,
         },
     );
