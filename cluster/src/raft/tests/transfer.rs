@@ -106,9 +106,14 @@ async fn the_log_waits_for_a_follower_that_is_a_little_behind() {
     let snapshot = trio.group(leader).newest_snapshot().unwrap().manifest.index;
     assert_eq!(trio.group(leader).purgeable(snapshot, u64::MAX), Some(index));
     assert_eq!(trio.group(leader).purgeable(snapshot, 0), Some(snapshot), "the bound");
+    let address = trio.group(leader).members().voters[&trio.group(behind).replica()].clone();
+    assert_eq!(trio.group(leader).log_kept_for(), Some(address));
+    assert_eq!(trio.group((leader + 2) % 3).log_kept_for(), None, "who follows does not know");
     trio.isolate(behind, false);
     let (_, last) = trio.propose(&[leader], "last").await;
     trio.converge(&[behind], last).await;
+    trio.caught_up(leader, behind).await;
+    assert_eq!(trio.group(leader).log_kept_for(), None);
     assert_eq!(trio.wire.steps().0, 0, "no snapshot was needed");
 }
 
