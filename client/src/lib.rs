@@ -207,8 +207,8 @@ pub use fanfold_protocol::message::{
     GroupHealth, GroupName, GroupView, Hot, HotBy, HotList, ImportEdge, ImportEntry, ImportExpiry,
     ImportPlace, InitCluster, JobFinding, JobKind, JobPhase, JobState, JobStatus, KeptLog, LogStatus, Map,
     MemoryBudget, MemoryPart, MemoryState, MemoryUse, NodeAddress, NodeState, NodeStatus, Page,
-    PartitionStatus, Reason, ReferenceState, ReferenceView, ReplicaRole, ReplicaView, ShortReason,
-    SpaceChanges, SpaceInfo, SpacePolicy, StartJob, StreamStatus,
+    PartitionStatus, ProcessMemory, Reason, ReferenceState, ReferenceView, ReplicaRole, ReplicaView,
+    ShortReason, SpaceChanges, SpaceInfo, SpacePolicy, StartJob, StreamStatus,
 };
 pub use fanfold_protocol::{
     ClusterId, Cursor, EntryId, Field, GraphId, LimitKind, Mark, NodeId, PartitionId, SealedError, SessionId,

@@ -20,7 +20,7 @@ mod written;
 
 pub use admin::{
     KeptLog, LogStatus, MemoryBudget, MemoryPart, MemoryState, MemoryUse, NodeStatus, PartitionStatus,
-    StreamStatus,
+    ProcessMemory, StreamStatus,
 };
 pub use change::{
     CHANGE_LOSSES_MAX, CHANGE_STEPS_MAX, ChangeCluster, ChangeLoss, ChangeRefusal, ChangeStep, ClusterChange,

@@ -20,15 +20,26 @@ pub static SETTINGS: &[u8] = b"background_thread:true,dirty_decay_ms:1000,muzzy_
 
 /// Pieces of memory that the process has asked for so far; none if the allocator does not count them.
 pub(crate) fn allocations() -> Option<u64> {
-    let asked = |name: &[u8]| {
-        // SAFETY: both names end with a zero, and their values are of that type.
-        #[expect(unsafe_code, reason = "the allocator tells its counts by name")]
-        unsafe { raw::read::<u64>(name) }.ok()
-    };
-    // The counts are those of the last epoch.
-    epoch::advance().ok()?;
     // 4096 is all arenas together.
-    Some(asked(b"stats.arenas.4096.small.nrequests\0")? + asked(b"stats.arenas.4096.large.nrequests\0")?)
+    let [small, large] =
+        told([b"stats.arenas.4096.small.nrequests\0", b"stats.arenas.4096.large.nrequests\0"])?;
+    Some(small + large)
+}
+
+/// Two figures of the allocator, as of now. The names end with a zero, and the figures have 64 bits.
+fn told([one, other]: [&[u8]; 2]) -> Option<[u64; 2]> {
+    // The figures are those of the last epoch.
+    epoch::advance().ok()?;
+    // SAFETY: whoever calls this names figures of that type.
+    #[expect(unsafe_code, reason = "the allocator tells its figures by name")]
+    let read = |name: &[u8]| unsafe { raw::read::<u64>(name) }.ok();
+    Some([read(one)?, read(other)?])
+}
+
+/// Bytes that the allocator has and nobody uses: freed and not given back yet, left over in pages, and its own; none if it does not say.
+pub(crate) fn unused_bytes() -> Option<u64> {
+    let [resident, allocated] = told([b"stats.resident\0", b"stats.allocated\0"])?;
+    Some(resident.saturating_sub(allocated))
 }
 
 /// From now on pages that nobody uses any more leave the process at once. To be told before other threads are there.

@@ -387,6 +387,7 @@ fn export_partitions(
     if what == What::Follows && graphs.len() > 1 && order.is_to_stdout() {
         return Err(ExportError::Mixed);
     }
+    done(0, node.partitions());
     for n in 0..node.partitions() {
         if missing.contains(&n) {
             all.left_out.push(LeftOut { partition: n, damage: None });
@@ -439,6 +440,15 @@ impl ExportError {
     /// The same, told of the directories that have a likeness.
     fn of(self, dirs: Vec<PathBuf>, likeness: PathBuf) -> Self {
         Self::Of { dirs, likeness, source: Box::new(self) }
+    }
+
+    /// Whether the reader of stdout went away.
+    pub fn is_closed_pipe(&self) -> bool {
+        match self {
+            Self::Of { source, .. } => source.is_closed_pipe(),
+            Self::Write { source, .. } => source.kind() == io::ErrorKind::BrokenPipe,
+            _ => false,
+        }
     }
 
     /// Whether a partition cannot be read because it is damaged.

@@ -213,6 +213,8 @@ pub fn part_name(part: MemoryPart) -> &'static str {
         MemoryPart::Sessions => "sessions",
         MemoryPart::Keys => "keys",
         MemoryPart::Log => "log",
+        MemoryPart::Program => "program",
+        MemoryPart::Allocator => "allocator",
         _ => "other",
     }
 }

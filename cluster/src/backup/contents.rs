@@ -9,7 +9,7 @@ use fanfold_storage::log::GroupId;
 use serde::{Deserialize, Serialize};
 
 use super::error::{At, BackupError};
-use super::files::checksum;
+use super::files::{Failed, checksum};
 use super::sealed;
 use crate::identity::Identity;
 use crate::meter::{Meter, Phase};
@@ -221,11 +221,14 @@ impl Backup {
             if findings.iter().any(|finding| finding.path == path) {
                 continue;
             }
-            let opened = self.fs.open_read(&path).at(&path)?;
-            if checksum(&*opened, file.bytes, meter).map_err(|error| error.of(&path))? != file.crc32 {
-                let what = "another checksum than was written".to_owned();
-                findings.push(Finding { path, offset: None, what });
-            }
+            let opened = self.fs.open_read(&path).map_err(Failed::from);
+            let what = match opened.and_then(|opened| checksum(&*opened, file.bytes, meter)) {
+                Ok(crc32) if crc32 == file.crc32 => continue,
+                Ok(_) => "another checksum than was written".to_owned(),
+                Err(Failed::Io(error)) => error.to_string(),
+                Err(Failed::Cancelled(cancelled)) => return Err(cancelled.into()),
+            };
+            findings.push(Finding { path, offset: None, what });
         }
         if findings.is_empty() { Ok(()) } else { Err(BackupError::Damaged { findings }) }
     }

@@ -80,7 +80,8 @@ pub(super) async fn flush_meanwhile<M: Machine, T>(
     let (flushing, stop) = (Flushing::begin(shared), CancellationToken::new());
     // Whoever stops waiting for the replay stops this.
     let stops = stop.clone().drop_guard();
-    let files = files.clone();
+    // A node that starts serves nobody whose writes would need the room.
+    let files = GroupFiles { pace: Arc::new(|_| {}), ..files.clone() };
     let flushes = tokio::spawn(async move {
         let shared = &flushing.0;
         let flush_due = async {

@@ -197,15 +197,17 @@ impl<M: Machine> Group<M> {
         answered.chain(self.inner.outgoing.all())
     }
 
-    /// The follower whom entries are kept for that are in both snapshots, if the log begins with such.
+    /// The follower whom the log's first entries are kept for, if those are in both snapshots.
     pub fn log_kept_for(&self) -> Option<ReplicaAddress> {
         let Inner { log, spec, files, .. } = &*self.inner;
         let included = files.snapshots.previous()?.index;
         let first = log.group_state(spec.group).ok()?.first;
-        let behind = self.held_by_followers().filter(|(_, held)| first <= included && *held < included);
-        let (replica, _) = behind.min_by_key(|(_, held)| *held)?;
         let members = self.members();
-        members.voters.get(&replica).or_else(|| members.learners.get(&replica)).cloned()
+        let address = |replica| members.voters.get(&replica).or_else(|| members.learners.get(&replica));
+        // Who needs what is gone already is sent a snapshot.
+        let behind = self.held_by_followers().filter(|(_, held)| first <= held + 1 && *held < included);
+        let behind = behind.filter_map(|(replica, held)| Some((held, address(replica)?.clone())));
+        behind.min_by_key(|(held, _)| *held).map(|(_, address)| address)
     }
 
     /// Removes the files that nothing needs.

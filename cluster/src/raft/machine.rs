@@ -234,8 +234,8 @@ pub(super) struct Shared<M: Machine> {
     filling: tokio::sync::Mutex<()>,
     /// Tells who applies that a cut took a step or ended, that something was flushed, or that nobody flushes any more.
     steps: Notify,
-    /// Whether who applies waits for that.
-    is_waited_for: Arc<AtomicBool>,
+    /// Whether who applies waits for a cut.
+    is_cut_waited_for: Arc<AtomicBool>,
     /// Tells who flushes that there is something.
     flush_due: Notify,
     /// Whether somebody flushes what is due, so that who applies may wait for that.
@@ -276,7 +276,7 @@ impl<M: Machine> Shared<M> {
             is_broken,
             filling: tokio::sync::Mutex::default(),
             steps: Notify::new(),
-            is_waited_for: Arc::default(),
+            is_cut_waited_for: Arc::default(),
             flush_due: Notify::new(),
             is_flushed: AtomicBool::new(false),
             flushing: tokio::sync::Mutex::default(),
@@ -381,8 +381,12 @@ impl<M: Machine> Shared<M> {
         let mut begun = None;
         loop {
             let stepped = self.steps.notified();
-            if !self.change(|state| self.must_wait(&mut state.machine)) {
-                self.is_waited_for.store(false, Ordering::Relaxed);
+            let look = |state: &mut Applied<M>| {
+                (self.must_wait(&mut state.machine), state.machine.cut_holds_too_much())
+            };
+            let (waits, is_for_cut) = self.change(look);
+            self.is_cut_waited_for.store(is_for_cut, Ordering::Relaxed);
+            if !waits {
                 if let Some(waited) = begun.map(|begun: Instant| begun.elapsed()) {
                     self.times.count_caught_up(waited);
                     tracing::debug!(?waited, "applying waited for upkeep");
@@ -390,16 +394,15 @@ impl<M: Machine> Shared<M> {
                 return;
             }
             begun.get_or_insert_with(Instant::now);
-            self.is_waited_for.store(true, Ordering::Relaxed);
             stepped.await;
         }
     }
 
-    /// A pace that lets everything go while who applies waits for it: nothing else has to be left room for then.
+    /// The pace of a cut, which is none while who applies waits for it: to wait longer for the sake of other writes would help nobody.
     pub fn pace(&self, files: &GroupFiles) -> Pace {
-        let (pace, is_waited_for) = (files.pace.clone(), self.is_waited_for.clone());
+        let (pace, is_cut_waited_for) = (files.pace.clone(), self.is_cut_waited_for.clone());
         Arc::new(move |bytes| {
-            if !is_waited_for.load(Ordering::Relaxed) {
+            if !is_cut_waited_for.load(Ordering::Relaxed) {
                 pace(bytes);
             }
         })

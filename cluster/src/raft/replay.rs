@@ -26,7 +26,13 @@ pub(super) async fn replay<M: Machine>(
 ) -> Result<(), OpenError> {
     let Some(committed) = store.committed()? else { return Ok(()) };
     let next = shared.read().log_id.map_or(0, |applied| applied.index + 1);
-    flush_meanwhile(shared, files, flushes, apply(store, machine, next, committed.index + 1)).await
+    let applied =
+        flush_meanwhile(shared, files, flushes, apply(store, machine, next, committed.index + 1)).await;
+    if applied.is_err() {
+        // Nobody writes into the directory any more when this returns: it may be cleared next.
+        drop(shared.flushing.lock().await);
+    }
+    applied
 }
 
 /// Applies the entries from `next` to before `end`.

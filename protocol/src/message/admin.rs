@@ -29,6 +29,17 @@ pub struct NodeStatus {
     pub kept_by_damaged: Vec<KeptLog>,
     /// How it keeps its memory budget; none without one.
     pub memory: Option<MemoryBudget>,
+    /// What its process takes; none if the system does not say.
+    pub process: Option<ProcessMemory>,
+}
+
+/// The memory of a node's process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProcessMemory {
+    /// Its resident size, in bytes.
+    pub resident_bytes: u64,
+    /// What of it belongs to no partition.
+    pub parts: Vec<MemoryUse>,
 }
 
 /// What a partition keeps of the log.
@@ -173,6 +184,10 @@ pub enum MemoryPart {
     Log,
     /// Everything else.
     Other,
+    /// The program, and pages of other files.
+    Program,
+    /// What the allocator has and nobody uses: freed and not given back yet, left over in pages, and its own.
+    Allocator,
 }
 
 /// A stream to another partition.
@@ -208,8 +223,8 @@ impl NodeStatus {
             self.log.kept_by_job.is_some(),
             !self.kept_by_damaged.is_empty(),
             self.memory.is_some(),
-            self.log.pinned_by == Some(GroupName::Catalog),
-            self.log.pinned_for.is_some(),
+            self.log.says_more(),
+            self.process.is_some(),
         ]));
         w.number(self.node.0);
         w.fixed128(self.cluster.0);
@@ -245,8 +260,12 @@ impl NodeStatus {
         if let Some(memory) = self.memory {
             memory.encode(w);
         }
-        if let Some(node) = self.log.pinned_for {
-            w.number(node.0);
+        if self.log.says_more() {
+            self.log.encode_more(w);
+        }
+        if let Some(process) = &self.process {
+            w.number(process.resident_bytes);
+            encode_memory(&process.parts, w);
         }
     }
 
@@ -261,12 +280,8 @@ impl NodeStatus {
         let count = r.count(at, PARTITION_BYTES_MIN, PARTITIONS_MAX)?;
         let partitions = r.items(count, PartitionStatus::decode)?;
         let (segments, bytes, last_position) = (r.number(at)?, r.number(at)?, r.number(at)?);
-        let partition = r.optional(present, 1, |r| r.number16(at).map(PartitionId))?;
-        let pinned_by = match (partition, present & 1 << 6 != 0) {
-            (Some(_), true) => return Err(BodyError::Malformed { field: Field::Presence }),
-            (Some(partition), false) => Some(GroupName::Partition(partition)),
-            (None, is_catalog) => is_catalog.then_some(GroupName::Catalog),
-        };
+        let pinned_by = r.optional(present, 1, |r| r.number16(at).map(PartitionId))?;
+        let pinned_by = pinned_by.map(GroupName::Partition);
         let damaged = r.optional(present, 2, |r| {
             let count = r.count(at, 1, PARTITIONS_MAX)?;
             r.items(count, |r| r.number16(at).map(PartitionId))
@@ -279,8 +294,11 @@ impl NodeStatus {
             })
         })?;
         let memory = r.optional(present, 5, MemoryBudget::decode)?;
-        let pinned_for = r.optional(present, 7, |r| r.number(at).map(NodeId))?;
-        let log = LogStatus { segments, bytes, last_position, pinned_by, pinned_for, kept_by_job };
+        let log = LogStatus { segments, bytes, last_position, pinned_by, pinned_for: None, kept_by_job };
+        let log = r.optional(present, 6, |r| log.decode_more(r))?.unwrap_or(log);
+        let process = r.optional(present, 7, |r| {
+            Ok(ProcessMemory { resident_bytes: r.number(at)?, parts: decode_memory(r)? })
+        })?;
         let (damaged, kept_by_damaged) = (damaged.unwrap_or_default(), kept_by_damaged.unwrap_or_default());
         Ok(Self {
             node,
@@ -293,7 +311,34 @@ impl NodeStatus {
             damaged,
             kept_by_damaged,
             memory,
+            process,
         })
+    }
+}
+
+impl LogStatus {
+    /// Whether more keeps the log than the entries of a partition.
+    fn says_more(&self) -> bool {
+        self.pinned_by == Some(GroupName::Catalog) || self.pinned_for.is_some()
+    }
+
+    fn encode_more(&self, w: &mut Writer) {
+        w.byte(bitmap([self.pinned_by == Some(GroupName::Catalog), self.pinned_for.is_some()]));
+        if let Some(node) = self.pinned_for {
+            w.number(node.0);
+        }
+    }
+
+    fn decode_more(self, r: &mut Reader) -> Result<Self, BodyError> {
+        let present = r.presence(0b11)?;
+        let is_catalog = present & 1 != 0;
+        let pinned_for = r.optional(present, 1, |r| r.number(Field::NodeStatus).map(NodeId))?;
+        // What says nothing, or twice by whom, is not how it is written.
+        if present == 0 || is_catalog && self.pinned_by.is_some() {
+            return Err(BodyError::Malformed { field: Field::Presence });
+        }
+        let pinned_by = if is_catalog { Some(GroupName::Catalog) } else { self.pinned_by };
+        Ok(Self { pinned_by, pinned_for, ..self })
     }
 }
 
@@ -349,11 +394,7 @@ impl PartitionStatus {
         for number in numbers {
             w.number(number);
         }
-        w.count(self.memory.len());
-        for memory in &self.memory {
-            w.byte(memory.part.code());
-            w.number(memory.bytes);
-        }
+        encode_memory(&self.memory, w);
         w.count(self.streams.len());
         for stream in &self.streams {
             stream.encode(w);
@@ -392,6 +433,14 @@ impl PartitionStatus {
     }
 }
 
+fn encode_memory(parts: &[MemoryUse], w: &mut Writer) {
+    w.count(parts.len());
+    for memory in parts {
+        w.byte(memory.part.code());
+        w.number(memory.bytes);
+    }
+}
+
 fn decode_memory(r: &mut Reader) -> Result<Vec<MemoryUse>, BodyError> {
     let count = r.count(Field::NodeStatus, MEMORY_BYTES_MIN, MEMORY_PARTS_MAX)?;
     r.items(count, |r| Ok(MemoryUse { part: MemoryPart::decode(r)?, bytes: r.number(Field::NodeStatus)? }))
@@ -423,7 +472,7 @@ impl StreamStatus {
 
 impl MemoryPart {
     /// Every part of this version, in the order of their numbers on the wire, which start at 1.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Spaces,
         Self::Timelines,
         Self::Following,
@@ -437,6 +486,8 @@ impl MemoryPart {
         Self::Keys,
         Self::Log,
         Self::Other,
+        Self::Program,
+        Self::Allocator,
     ];
 
     fn code(self) -> u8 {

@@ -290,7 +290,11 @@ fn numbers(all: &[u64]) -> String {
 impl CliError {
     /// Whether the reader of stdout went away, as `head` does; that is no failure.
     pub fn is_closed_pipe(&self) -> bool {
-        matches!(self, Self::Process { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+        match self {
+            Self::Process { source, .. } => source.kind() == io::ErrorKind::BrokenPipe,
+            Self::Export(error) => error.is_closed_pipe(),
+            _ => false,
+        }
     }
 
     /// Says on stderr what happened.

@@ -64,8 +64,8 @@ Example:
         /// The space of entries that name none.
         #[arg(long, default_value = "posts")]
         space: String,
-        /// Writes file, line, key and id of each entry to this file.
-        #[arg(long, value_name = "FILE")]
+        /// Writes file, line, key and id of each entry to this file; `-` is stdout.
+        #[arg(long, value_name = "FILE", value_parser = output_path)]
         ids_out: Option<PathBuf>,
         /// Goes on after a session was forgotten; lines that were sent without an answer may be imported twice.
         #[arg(long)]
@@ -94,7 +94,7 @@ struct Common {
     rate: Option<u64>,
     /// Where lines that were not imported are listed: file, line, reason. Otherwise beside the first file, with `.rejects`. A dry run
     /// lists them only in a file that is named, and overwrites none.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output_path)]
     rejects: Option<PathBuf>,
     /// Where it is noted how far the import is. Otherwise beside the first file, with `.import`.
     #[arg(long, value_name = "FILE")]
@@ -114,6 +114,12 @@ pub(super) async fn run(args: ImportArgs) -> Result<(), CliError> {
             import(common, Job { what: "entries", name: space, ids_out, repeat_uncertain }).await
         }
     }
+}
+
+/// Where lines are written: `-` stands for stdout.
+#[expect(clippy::unnecessary_wraps, reason = "how the parsers of arguments are")]
+fn output_path(text: &str) -> Result<PathBuf, String> {
+    Ok(if text == "-" { "/dev/stdout".into() } else { text.into() })
 }
 
 struct Job {

@@ -1,5 +1,6 @@
 //! Owns the command `status`: how a node is, once or again and again.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
@@ -120,7 +121,7 @@ fn node_text(node: &NodeStatus) -> String {
         node.log.last_position,
     );
     let disk = on_disk(&node.partitions);
-    [head, partitions(node), disk, streams(&node.partitions), memory(&node.partitions)].join("\n\n")
+    [head, partitions(node), disk, streams(&node.partitions), memory(node)].join("\n\n")
 }
 
 fn budget_text(memory: MemoryBudget) -> String {
@@ -217,17 +218,20 @@ fn streams(partitions: &[PartitionStatus]) -> String {
     }
 }
 
-fn memory(partitions: &[PartitionStatus]) -> String {
+fn memory(node: &NodeStatus) -> String {
     let mut rows = table(["memory", "bytes", "all partitions"]);
     let mut sums: Vec<(&'static str, u64)> = Vec::new();
-    for used in partitions.iter().flat_map(|p| &p.memory) {
+    let process = node.process.iter().flat_map(|process| &process.parts);
+    for used in node.partitions.iter().flat_map(|p| &p.memory).chain(process) {
         let name = part_name(used.part);
         match sums.iter_mut().find(|(n, _)| *n == name) {
             Some((_, sum)) => *sum += used.bytes,
             None => sums.push((name, used.bytes)),
         }
     }
-    for (name, sum) in sums {
+    let all: u64 = sums.iter().map(|(_, sum)| sum).sum();
+    let resident = node.process.as_ref().map(|process| ("resident", process.resident_bytes));
+    for (name, sum) in sums.into_iter().chain([("all of these", all)]).chain(resident) {
         rows.add_row([name.to_owned(), sum.to_string(), bytes(sum)]);
     }
     text(&rows)
@@ -253,6 +257,11 @@ fn node_json(node: &NodeStatus) -> Value {
             "resident_bytes": memory.resident_bytes,
             "over_budget": memory.state != MemoryState::Within,
             "refusing_writes": memory.state == MemoryState::Refusing,
+        })),
+        "process": node.process.as_ref().map(|process| json!({
+            "resident_bytes": process.resident_bytes,
+            "memory": process.parts.iter().map(|used| (part_name(used.part), used.bytes))
+                .collect::<BTreeMap<_, _>>(),
         })),
         "damaged": node.damaged.iter().map(|partition| partition.0).collect::<Vec<_>>(),
         "kept_by_damaged": node.kept_by_damaged.iter().map(kept_json).collect::<Vec<_>>(),

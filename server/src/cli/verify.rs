@@ -50,10 +50,11 @@ pub(super) fn offline(args: &VerifyArgs) -> Result<(), CliError> {
     job::report(args.remote.output, &json!(dir), findings.len() as u64, &findings)
 }
 
-/// What is wrong in a directory: of a backup what its list says, whose node may not run on it, else what a start would find.
+/// What is wrong in a directory: of a backup by its list, else what a start would find. A backup that a node was started on is one no more.
 fn found(dir: &Path, meter: &Meter) -> Result<Vec<Finding>, CliError> {
     let backups = match images::named(dir) {
-        Err(CliError::Backup(BackupError::NotABackup { .. })) => {
+        _ if was_started_on(dir) => return Ok(verify_data_dir(dir, meter)?.findings),
+        Err(CliError::Backup(BackupError::NotABackup { path })) if path == dir => {
             return Ok(verify_data_dir(dir, meter)?.findings);
         }
         backups => backups?,
@@ -67,6 +68,11 @@ fn found(dir: &Path, meter: &Meter) -> Result<Vec<Finding>, CliError> {
         }
     }
     Ok(findings)
+}
+
+/// Whether a node was started on a directory: no backup has an identity of its own.
+fn was_started_on(dir: &Path) -> bool {
+    dir.join("identity").exists()
 }
 
 /// Checks a running node.

@@ -22,6 +22,11 @@ struct PartitionLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProcessLabel {
+    part: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PinLabel {
     partition: String,
 }
@@ -151,6 +156,18 @@ fn memory(registry: &mut Registry, status: &NodeStatus) {
         }
     }
     registry.register("memory_bytes", "Memory of the state machine, by partition and part", family);
+    let Some(process) = &status.process else { return };
+    let help = "Resident size of the process";
+    put(registry, "process_resident_bytes", help, gauge(process.resident_bytes));
+    let family = Family::<ProcessLabel, Gauge>::default();
+    for used in &process.parts {
+        family.get_or_create(&ProcessLabel { part: part_name(used.part) }).set(gauge(used.bytes));
+    }
+    registry.register(
+        "process_memory_bytes",
+        "Memory of the process that is of no partition, by part",
+        family,
+    );
 }
 
 #[cfg(test)]
@@ -223,6 +240,7 @@ mod tests {
             damaged: Vec::new(),
             kept_by_damaged: Vec::new(),
             memory: None,
+            process: None,
         };
         let view = ClusterView {
             cluster: ClusterId(1),

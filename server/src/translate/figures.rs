@@ -1,12 +1,13 @@
 //! Owns the mapping of a node's figures and its map.
 
 use fanfold_cluster::map::ClusterMap;
-use fanfold_cluster::status as stored;
+use fanfold_cluster::{ProcessSize, ResidentSize, status as stored};
 use fanfold_protocol::ids::{ClusterId, NodeId};
 use fanfold_protocol::message as wire;
 use fanfold_storage::partition::MemoryPart;
 
 use super::{partition_id_to_wire, stamp_to_wire};
+use crate::allocator;
 
 /// The map, to the wire.
 pub fn map(map: ClusterMap) -> wire::Map {
@@ -50,7 +51,17 @@ pub fn node_status(status: &stored::NodeStatus) -> wire::NodeStatus {
             .map(|(id, bytes)| wire::KeptLog { partition: partition_id_to_wire(*id), bytes: *bytes })
             .collect(),
         memory: status.memory.map(memory_budget),
+        process: process_memory(status.log.recent_bytes),
     }
+}
+
+/// What the process takes beside the partitions, of which the log has so much.
+fn process_memory(log_bytes: u64) -> Option<wire::ProcessMemory> {
+    let resident = ProcessSize.now()?;
+    let unused = allocator::unused_bytes().map(|bytes| (wire::MemoryPart::Allocator, bytes));
+    let parts = [(wire::MemoryPart::Log, log_bytes), (wire::MemoryPart::Program, resident.mapped_bytes)];
+    let parts = parts.into_iter().chain(unused).map(|(part, bytes)| wire::MemoryUse { part, bytes });
+    Some(wire::ProcessMemory { resident_bytes: resident.bytes, parts: parts.collect() })
 }
 
 fn memory_budget(status: stored::MemoryStatus) -> wire::MemoryBudget {

@@ -17,9 +17,6 @@ use crate::ids::{Day, EntryId, GraphId, PartitionId, SpaceId, Stamp, UserId};
 /// Feeds whose memory is asked for together.
 const FEEDS_AHEAD: usize = 16;
 
-/// Entries whose memory is asked for together.
-const ENTRIES_AHEAD: usize = 32;
-
 /// Users that a page of edges is given room for at first.
 const USERS_AHEAD: usize = 1_024;
 
@@ -97,15 +94,8 @@ impl Partition {
     }
 
     /// The live ones among entries homed here; `found` is told each with the place of its id.
-    pub fn entries_into(&self, ids: &[EntryId], mut found: impl FnMut(usize, &Entry)) {
-        for (group, ids) in ids.chunks(ENTRIES_AHEAD).enumerate() {
-            self.timelines.look_ahead_of_entries(ids);
-            for (n, id) in ids.iter().enumerate() {
-                if let Some(entry) = self.timelines.live(*id, self.stamp) {
-                    found(group * ENTRIES_AHEAD + n, &entry);
-                }
-            }
-        }
+    pub fn entries_into(&self, ids: &[EntryId], found: impl FnMut(usize, &Entry)) {
+        self.timelines.live_all(ids, self.stamp, found);
     }
 
     pub(super) fn viewpoint(&self, space: SpaceId, reader: UserId) -> Result<Viewpoint<'_>, Refusal> {

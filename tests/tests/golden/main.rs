@@ -152,10 +152,11 @@ async fn a_backup_of_version_1_is_restored_and_answers_as_it_did() {
     let said = answers::answers(&node, "as written").await;
     let expected = std::fs::read_to_string(testdata().join("answers.txt")).unwrap();
     let expected = expected.lines().skip_while(|line| *line != "as written");
-    for (said, expected) in said.lines().zip(expected) {
-        assert_eq!(said, expected);
+    let expected: Vec<_> = expected.take_while(|line| !line.starts_with("repeated")).collect();
+    for (said, expected) in said.lines().zip(&expected) {
+        assert_eq!(said, *expected);
     }
-    assert!(said.lines().count() > 100, "{said}");
+    assert!(expected.len() > 100 && said.lines().count() == expected.len(), "{said}");
     node.close().await.unwrap();
     // Its files may be linked into what was restored.
     let all = packed::files(&dir);

@@ -372,7 +372,10 @@ fn deliveries(statuses: &[NodeStatus]) -> u64 {
 /// Bytes that the nodes account for by the parts of their memory.
 fn accounted(statuses: &[NodeStatus]) -> u64 {
     let replicas = statuses.iter().flat_map(|status| &status.partitions);
-    replicas.flat_map(|replica| &replica.memory).map(|memory| memory.bytes).sum()
+    let processes = statuses.iter().filter_map(|status| status.process.as_ref());
+    let parts =
+        replicas.flat_map(|replica| &replica.memory).chain(processes.flat_map(|process| &process.parts));
+    parts.map(|memory| memory.bytes).sum()
 }
 
 /// Bytes written to the logs of all nodes so far.

@@ -5,9 +5,9 @@ use fanfold_protocol::message::{
     AppendOutcome, Audience, Budget, ChangeLoss, ChangeRefusal, ChangeStep, ClusterChanged, ClusterNode,
     ClusterSettings, ClusterView, Counts, Edge, EdgePage, EntryView, Explanation, GroupHealth, GroupName,
     GroupView, Hot, HotList, JobFinding, JobPhase, JobState, JobStatus, LogStatus, Map, MemoryBudget,
-    MemoryPart, MemoryState, MemoryUse, NodeAddress, NodeState, NodeStatus, Page, PartitionStatus, Reason,
-    ReferenceState, ReferenceView, ReplicaRole, ReplicaView, ShortReason, SpaceInfo, StreamStatus,
-    WriteResult, Written,
+    MemoryPart, MemoryState, MemoryUse, NodeAddress, NodeState, NodeStatus, Page, PartitionStatus,
+    ProcessMemory, Reason, ReferenceState, ReferenceView, ReplicaRole, ReplicaView, ShortReason, SpaceInfo,
+    StreamStatus, WriteResult, Written,
 };
 use fanfold_protocol::{ClusterId, NodeId, Opcode, PartitionId, Response, SessionId, Stamp, Status, UserId};
 
@@ -284,15 +284,18 @@ fn over_budget() -> NodeStatus {
     NodeStatus { memory: Some(memory), partitions: Vec::new(), ..node_status() }
 }
 
-/// The same node while the catalog keeps the log for another node.
+/// The same node while the catalog keeps the log for another node, with what its process takes.
 fn pinned() -> NodeStatus {
     let (by, kept_for) = (Some(GroupName::Catalog), Some(NodeId(3)));
     let log = LogStatus { pinned_by: by, pinned_for: kept_for, ..node_status().log };
-    NodeStatus { log, partitions: Vec::new(), ..node_status() }
+    let parts = [(MemoryPart::Log, 8 << 20), (MemoryPart::Program, 20 << 20), (MemoryPart::Allocator, 300)];
+    let parts = parts.map(|(part, bytes)| MemoryUse { part, bytes }).to_vec();
+    let process = Some(ProcessMemory { resident_bytes: 64 << 20, parts });
+    NodeStatus { log, process, partitions: Vec::new(), ..node_status() }
 }
 
 fn node_status() -> NodeStatus {
-    let memory = (1..).zip(MemoryPart::ALL).map(|(bytes, part)| MemoryUse { part, bytes }).collect();
+    let memory = (1..14).zip(MemoryPart::ALL).map(|(bytes, part)| MemoryUse { part, bytes }).collect();
     let streams = vec![StreamStatus {
         destination: PartitionId(5),
         pending_events: 3,
@@ -344,5 +347,6 @@ fn node_status() -> NodeStatus {
         damaged: Vec::new(),
         kept_by_damaged: Vec::new(),
         memory: None,
+        process: None,
     }
 }

@@ -3,8 +3,8 @@
 use fanfold_protocol::message::{
     AppendOutcome, Budget, Counts, Edge, EdgePage, EntryView, Explanation, Hot, HotList, JobFinding,
     JobPhase, JobState, JobStatus, KeptLog, LogStatus, Map, MemoryBudget, MemoryPart, MemoryState, MemoryUse,
-    NodeAddress, NodeStatus, Page, PartitionStatus, Reason, ReferenceState, ReferenceView, ShortReason,
-    SpaceInfo, StreamStatus, WriteResult, Written,
+    NodeAddress, NodeStatus, Page, PartitionStatus, ProcessMemory, Reason, ReferenceState, ReferenceView,
+    ShortReason, SpaceInfo, StreamStatus, WriteResult, Written,
 };
 use fanfold_protocol::{ClusterId, NodeId, Opcode, Response, SessionId, Stamp};
 use proptest::collection::vec;
@@ -168,9 +168,12 @@ fn reason() -> impl Strategy<Value = Reason> {
     ]
 }
 
+fn memory_use() -> impl Strategy<Value = MemoryUse> {
+    (select(MemoryPart::ALL.to_vec()), number()).prop_map(|(part, bytes)| MemoryUse { part, bytes })
+}
+
 fn partition_status() -> impl Strategy<Value = PartitionStatus> {
-    let memory =
-        (select(MemoryPart::ALL.to_vec()), number()).prop_map(|(part, bytes)| MemoryUse { part, bytes });
+    let memory = memory_use();
     let stream = (partition(), number(), number(), number()).prop_map(
         |(destination, pending_events, oldest_age_ms, acknowledged)| StreamStatus {
             destination,
@@ -258,13 +261,15 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
     let kept = (partition(), number()).prop_map(|(partition, bytes)| KeptLog { partition, bytes });
     let (partitions, damaged) = (vec(partition_status(), 0..3), (vec(partition(), 0..3), vec(kept, 0..3)));
     let head = (number(), any::<u128>(), text(), number(), option::of(any::<i64>()));
-    (head, partitions, log, damaged, memory).prop_map(
+    let process = (number(), vec(memory_use(), 0..3))
+        .prop_map(|(resident_bytes, parts)| ProcessMemory { resident_bytes, parts });
+    (head, partitions, log, damaged, (memory, option::of(process))).prop_map(
         |(
             (node, cluster, version, uptime_ms, clock_held_ms),
             partitions,
             log,
             (damaged, kept_by_damaged),
-            memory,
+            (memory, process),
         )| {
             NodeStatus {
                 node: NodeId(node),
@@ -277,6 +282,7 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
                 damaged,
                 kept_by_damaged,
                 memory,
+                process,
             }
         },
     )

@@ -13,6 +13,9 @@ use crate::partition::prefetch::prefetch;
 /// Entries of a chunk; one that entries were put into the middle of may hold twice as many.
 const CHUNK_ENTRIES: usize = 512;
 
+/// Entries that are found together, at most.
+pub(super) const AT_ONCE: usize = 32;
+
 const LINE_BYTES: usize = 64;
 
 /// Cache lines of a payload that are asked for ahead; the processor sees by itself that more are wanted.
@@ -69,17 +72,23 @@ impl Entries {
         Some((chunk, at))
     }
 
-    /// Asks for the entries of some ids, and for their payloads.
-    pub(super) fn look_ahead(&self, ids: &[EntryId]) {
-        let found: Vec<_> = ids.iter().filter_map(|id| self.find(*id)).collect();
-        for (chunk, at) in &found {
-            prefetch(&self.chunks[*chunk].entries[*at]);
+    /// The entries of at most [`AT_ONCE`] ids, in their order; none for those that are not here. Their memory is waited for together,
+    /// and their payloads are asked for.
+    pub(super) fn find_all(&self, ids: &[EntryId]) -> [Option<&Entry>; AT_ONCE] {
+        let (mut places, mut found) = ([None; AT_ONCE], [None; AT_ONCE]);
+        for (place, id) in places.iter_mut().zip(ids) {
+            *place = self.find(*id).map(|(chunk, at)| &self.chunks[chunk].entries[at]);
+            if let Some(entry) = place {
+                prefetch(*entry);
+            }
         }
-        for (chunk, at) in found {
-            if let Some(entry) = &self.chunks[chunk].entries[at] {
+        for (found, place) in found.iter_mut().zip(&places[..ids.len().min(AT_ONCE)]) {
+            *found = place.and_then(Option::as_ref);
+            if let Some(entry) = *found {
                 entry.payload.chunks(LINE_BYTES).take(LINES_AHEAD).for_each(|line| prefetch(&line[0]));
             }
         }
+        found
     }
 
     pub(super) fn get(&self, id: EntryId) -> Option<&Entry> {

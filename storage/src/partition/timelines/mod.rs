@@ -175,6 +175,25 @@ impl Timelines {
         entry.filter(|entry| !entry.expired(stamp))
     }
 
+    /// The entries of some ids that have not expired at `stamp`, each with the place of its id; cheaper than one after the other.
+    pub(super) fn live_all(&self, ids: &[EntryId], stamp: Stamp, mut found: impl FnMut(usize, &Entry)) {
+        for (group, ids) in ids.chunks(entries::AT_ONCE).enumerate() {
+            let active = self.active.entries.find_all(ids);
+            if active[..ids.len()].iter().any(Option::is_none) {
+                for frozen in self.frozen.iter().rev().take(TABLES_AHEAD) {
+                    // For what it asks for.
+                    frozen.table.entries.find_all(ids);
+                }
+            }
+            for (n, id) in ids.iter().enumerate() {
+                let entry = active[n].map(Cow::Borrowed).or_else(|| self.settled(*id));
+                if let Some(entry) = entry.filter(|entry| !entry.expired(stamp)) {
+                    found(group * entries::AT_ONCE + n, &entry);
+                }
+            }
+        }
+    }
+
     /// The version of an entry that is not in the active table.
     fn settled(&self, id: EntryId) -> Option<Cow<'_, Entry>> {
         if let Some(entry) = self.frozen.iter().rev().find_map(|frozen| frozen.get(id)) {
@@ -221,15 +240,6 @@ impl Timelines {
     /// Asks for the memory that adding an entry to each of these timelines changes.
     pub(super) fn look_ahead(&self, timelines: &[(GraphId, SpaceId, UserId)]) {
         self.active.look_ahead(timelines);
-    }
-
-    /// Asks for the entries of some ids that are in memory, and for their payloads.
-    pub(super) fn look_ahead_of_entries(&self, ids: &[EntryId]) {
-        self.active.entries.look_ahead(ids);
-        let frozen = self.frozen.iter().rev().take(TABLES_AHEAD);
-        for frozen in frozen.filter(|frozen| ids.iter().any(|id| *id <= frozen.top)) {
-            frozen.table.entries.look_ahead(ids);
-        }
     }
 
     /// Asks for what tells where a timeline is.
