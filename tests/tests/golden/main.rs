@@ -1,12 +1,13 @@
-//! A data directory of version 1, as a node of version 1 left it, and a backup of it, opened by the node of today.
+//! A data directory of version 1, as a node of version 1 left it, a backup and an export of it, read by the program of today.
 //!
-//! - `testdata/v1/data/` and `testdata/v1/backup/` were written once. They are never made again: what they hold is what users have on
-//!   their disks.
+//! - `testdata/v1/data/`, `testdata/v1/backup/` and `testdata/v1/export/` were written once. They are never made again: what they
+//!   hold is what users have on their disks.
 //! - `testdata/v1/answers.txt` says what a node answers from it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod answers;
+mod export;
 mod make;
 mod packed;
 
