@@ -308,7 +308,7 @@ async fn begin(common: &Common, job: &Job, format: Format, client: &Client) -> R
         let mut lanes = Vec::new();
         for partition in 0..plan.partitions {
             let lane = client.import_lane(fanfold_client::PartitionId(partition), None).await;
-            lanes.push(LaneState { session: lane.map_err(failed)?.session().0, next: 1, is_open: false });
+            lanes.push(LaneState::new(lane.map_err(failed)?.session().0));
         }
         let spaces = match &kind {
             Kind::Follows => None,

@@ -50,7 +50,8 @@ pub(super) fn offline(args: &VerifyArgs) -> Result<(), CliError> {
     job::report(args.remote.output, &json!(dir), findings.len() as u64, &findings)
 }
 
-/// What is wrong in a directory: of a backup by its list, else what a start would find. A backup that a node was started on is one no more.
+/// What is wrong in a directory: of a backup by its list, and of a cluster's images whether they have every partition; else what a start
+/// would find. A backup that a node was started on is one no more.
 fn found(dir: &Path, meter: &Meter) -> Result<Vec<Finding>, CliError> {
     let backups = match images::named(dir) {
         _ if was_started_on(dir) => return Ok(verify_data_dir(dir, meter)?.findings),
@@ -60,6 +61,13 @@ fn found(dir: &Path, meter: &Meter) -> Result<Vec<Finding>, CliError> {
         backups => backups?,
     };
     let mut findings = Vec::new();
+    // A single image may be of a node that has only some of them.
+    let is_set = backups.iter().any(|image| image.dir != dir);
+    let missing = if is_set { images::missing_in(backups.iter()) } else { Vec::new() };
+    if !missing.is_empty() {
+        let what = format!("partitions {missing:?} are in none of the images");
+        findings.push(Finding { path: dir.to_owned(), offset: None, what });
+    }
     for backup in backups {
         match backup.check(&|_| true, meter) {
             Ok(()) => {}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fanfold_client::{Error, Field, ImportLane, ImportOp, PartitionId, Status};
-use fanfold_protocol::message::{AppendOutcome, WriteResult};
+use fanfold_protocol::message::{AppendOutcome, WriteResult, Written};
 use tokio::sync::mpsc;
 
 /// A write to be sent.
@@ -20,7 +20,8 @@ pub(super) struct Answer {
     pub(super) place: (u64, usize),
     pub(super) partition: PartitionId,
     pub(super) sequence: u64,
-    pub(super) result: Result<WriteResult, Error>,
+    /// With the partition's incarnation, unless nothing of the write was sent.
+    pub(super) result: Result<(Option<u64>, WriteResult), Error>,
 }
 
 /// Sends a partition's writes.
@@ -77,16 +78,19 @@ impl Sender {
         sequence: u64,
         op: &mut ImportOp,
         refused: &mut Refused,
-    ) -> Result<WriteResult, Error> {
+    ) -> Result<(Option<u64>, WriteResult), Error> {
         loop {
             let lowest = self.answered.load(Ordering::Relaxed).min(sequence);
             match self.lane.write(sequence, lowest, op.clone()).await {
                 Err(Error::RequestTooLarge { limit, .. }) if refused.take_from(op, limit) => {
                     if matches!(&op, ImportOp::Entries(entries) if entries.is_empty()) {
-                        return Ok(refused.put_into(WriteResult::Appended(Vec::new())));
+                        return Ok((None, refused.put_into(WriteResult::Appended(Vec::new()))));
                     }
                 }
-                result => return Ok(refused.put_into(result?.result)),
+                result => {
+                    let Written { token, result } = result?;
+                    return Ok((Some(token.incarnation), refused.put_into(result)));
+                }
             }
         }
     }

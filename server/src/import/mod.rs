@@ -19,6 +19,8 @@ mod tsv;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fanfold_client::PartitionId;
+
 /// What an import does that begins anew.
 const ANEW: &str = "imports entries a second time, but for those whose keys are remembered";
 
@@ -240,6 +242,15 @@ pub enum ImportError {
     SessionForgotten {
         /// The line up to which everything is there.
         line: u64,
+    },
+    /// A partition is not the one any more that was written to.
+    #[error(
+        "partition {partition} was restored, salvaged or begun anew after lines of this import had gone there, and may lack them: \
+         begin it anew, without the state file, which {ANEW}"
+    )]
+    Restored {
+        /// Which.
+        partition: PartitionId,
     },
     /// The partitions have seen other writes than the state file says.
     #[error(

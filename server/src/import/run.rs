@@ -228,8 +228,8 @@ impl<'p> Run<'p> {
 
     fn take(&mut self, answer: Answer) -> Result<(), ImportError> {
         let Answer { place: (block, write), partition, sequence, result } = answer;
-        let written = match result {
-            Ok(written) => written,
+        let (incarnation, written) = match result {
+            Ok(answered) => answered,
             Err(error) => {
                 let Some(is_certain) = forgotten(&error) else { return Err(failure(error)) };
                 if self.lanes.forgotten(partition, block, sequence, is_certain) {
@@ -238,6 +238,12 @@ impl<'p> Run<'p> {
                 return Err(ImportError::SessionForgotten { line: self.state.position.line });
             }
         };
+        if let Some(incarnation) = incarnation {
+            let known = &mut self.state.lanes[usize::from(partition.0)].incarnation;
+            if *known.get_or_insert(incarnation) != incarnation {
+                return Err(ImportError::Restored { partition });
+            }
+        }
         if let Some(open) = self.open.get_mut((block - self.first) as usize) {
             open.answers[write] = Some(written);
         }

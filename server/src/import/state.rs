@@ -45,6 +45,15 @@ pub(crate) struct LaneState {
     pub(crate) next: u64,
     /// Whether any may have been sent since.
     pub(crate) is_open: bool,
+    /// The partition's, as its answers told it. Under another one what was answered may be gone (R11).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) incarnation: Option<u64>,
+}
+
+impl LaneState {
+    pub(crate) fn new(session: u64) -> Self {
+        Self { session, next: 1, is_open: false, incarnation: None }
+    }
 }
 
 /// What was counted.
@@ -183,8 +192,8 @@ mod tests {
             ),
             block_items: 262_144,
             lanes: vec![
-                LaneState { session: 3, next: 17, is_open: true },
-                LaneState { session: 4_294_967_299, next: 1, is_open: false },
+                LaneState { next: 17, is_open: true, ..LaneState::new(3) },
+                LaneState::new(4_294_967_299),
             ],
             position: Position { input: 1, offset: 8_192, line: 99 },
             counts: Counts { imported: 1_000, known: 20, rejected: 3 },
@@ -201,5 +210,8 @@ mod tests {
         };
         let follows = State { plan, spaces: None, moved: [false, true], done: true, ..entries };
         assert_golden("import_follows.json", &follows);
+        let told = LaneState { incarnation: Some(1_790_000_000_000), ..follows.lanes[0] };
+        let answered = State { lanes: vec![told, follows.lanes[1]], ..follows };
+        assert_golden("import_answered.json", &answered);
     }
 }

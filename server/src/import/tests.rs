@@ -44,7 +44,7 @@ impl Import {
         let mut lanes = Vec::new();
         for partition in 0..PARTITIONS {
             let lane = client.import_lane(PartitionId(partition), None).await.unwrap();
-            lanes.push(LaneState { session: lane.session().0, next: 1, is_open: false });
+            lanes.push(LaneState::new(lane.session().0));
         }
         let begun = State {
             plan: Plan {

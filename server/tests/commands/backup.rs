@@ -166,6 +166,14 @@ fn a_damaged_partition_is_shown_left_out_and_salvaged_by_hand() {
         failure(&node.run(&["backup", "create", &format!("{data}/backup")]), 1).contains("data directory")
     );
     node.stop();
+    // Alone it is as its list says. As the image of a cluster, what it lacks is in none.
+    assert!(fanfold(&["verify", "--data-dir", dir]).status.success());
+    let set = place.path("set");
+    std::fs::create_dir(&set).unwrap();
+    std::os::unix::fs::symlink(dir, set.join("node-1")).unwrap();
+    let lacking = fanfold(&["verify", "--data-dir", set.to_str().unwrap()]);
+    assert_eq!(lacking.status.code(), Some(1));
+    assert!(stdout(&lacking).contains("partitions [1] are in none of the images"), "{lacking:?}");
 
     let out = place.path("export");
     let export = ["export", "all", "--out", out.to_str().unwrap()];

@@ -1,11 +1,12 @@
 //! What operators do to an import that was begun: start it twice, and go on with it under other arguments.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::migrate::{count, importing, known, numbers, shell, stopped, write};
-use crate::process::{Place, failure, stdout};
+use crate::process::{FANFOLD, Place, failure, fanfold, stdout};
 
 /// Lines of entries, each with a time of its own.
 fn posts(lines: u64) -> String {
@@ -121,5 +122,43 @@ fn what_stops_an_import_says_how_it_goes_on() {
         let said = failure(&node.run(&import), 1);
         assert!(said.contains(differs) && said.contains("a second time"), "{arguments:?}: {said}");
     }
+    node.stop();
+}
+
+#[test]
+fn an_import_is_stopped_by_a_partition_that_was_restored_meanwhile() {
+    const EDGES: u64 = 6_000;
+    let place = Place::new();
+    let node = place.start(&[]);
+    let backup = place.path("backup");
+    let backup = backup.to_str().unwrap();
+    assert!(node.run(&["backup", "create", backup]).status.success());
+    let file =
+        write(&place, "follows.tsv", (1..=EDGES).map(|n| format!("{n}\t{}\n", n + 1)).collect::<String>());
+    let mut import = Command::new(FANFOLD);
+    import.args(["import", "follows", &file, "--rate", "2000", "--address", &node.address]);
+    let mut child = import.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let has_answered = || {
+        let lanes = known(&file).map(|_| state(&file)["lanes"].clone());
+        lanes.is_some_and(|lanes| lanes.as_array().unwrap().iter().all(|lane| !lane["incarnation"].is_null()))
+    };
+    while !has_answered() {
+        assert!(child.try_wait().unwrap().is_none(), "it is done too soon");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    node.stop();
+    let data = place.data_dir();
+    let restore = ["backup", "restore", backup, "--data-dir", data.to_str().unwrap(), "--partition", "1"];
+    assert!(fanfold(&restore).status.success());
+    let node = place.start(&[]);
+    let said = failure(&node.run(&["import", "follows", &file]), 1);
+    assert!(said.contains("partition 1 was restored") && said.contains("begin it anew"), "{said}");
+    assert_eq!(state(&file)["done"], json!(false));
+    std::fs::remove_file(format!("{file}.import")).unwrap();
+    let imported = node.json(&["import", "follows", &file]);
+    let count = |what: &str| imported[what].as_u64().unwrap();
+    assert!(count("imported") + count("known") == EDGES && count("known") > 0, "{imported}");
+    assert_eq!(crate::migrate::count(&node, "edges"), EDGES);
     node.stop();
 }
