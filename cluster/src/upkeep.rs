@@ -63,6 +63,9 @@ const OVERDUE: u64 = 2;
 /// two of each, the snapshots of all leave it smaller.
 const PINNED: u64 = 3;
 
+/// Bytes of the disk that a merge leaves free.
+const ROOM_KEPT_BYTES: u64 = 32 << 20;
+
 /// Merges at once, of all groups.
 const MERGES_MAX: usize = 2;
 
@@ -149,6 +152,8 @@ pub(crate) struct Upkeep<M: Machine> {
     looked_at: Option<u64>,
     /// When the reserve is looked after next.
     reserve_due: Instant,
+    /// When a snapshot is next taken for want of a whole one.
+    heal_due: Instant,
     /// Bytes of the log that the newest snapshot includes.
     included_bytes: u64,
     /// Bytes that snapshot wrote.
@@ -157,13 +162,30 @@ pub(crate) struct Upkeep<M: Machine> {
     worked: (u64, Instant),
 }
 
+/// What became of a look at a group's files.
+struct Worked {
+    /// Whether anything was done.
+    worked: bool,
+    /// Whether a merge waits for those of other groups.
+    waits: bool,
+}
+
 impl<M: Machine> Upkeep<M> {
     /// The upkeep of `group`.
     pub fn new(group: Group<M>, means: UpkeepMeans) -> Self {
         let index = group.newest_snapshot().map_or(0, |newest| newest.manifest.index);
         let (appended_bytes, included_bytes) = means.log.appended(group.id(), index);
-        let (reserve_due, worked) = (Instant::now(), (appended_bytes, Instant::now()));
-        Self { group, means, looked_at: None, reserve_due, included_bytes, wrote_bytes: 0, worked }
+        let now = Instant::now();
+        Self {
+            group,
+            means,
+            looked_at: None,
+            reserve_due: now,
+            heal_due: now,
+            included_bytes,
+            wrote_bytes: 0,
+            worked: (appended_bytes, now),
+        }
     }
 
     /// Works until it is stopped; what is under way then is finished first.
@@ -290,17 +312,40 @@ impl<M: Machine> Upkeep<M> {
         let lets_go = self.frees_full_log()
             || self.pins_too_much(self.new_bytes())
             || self.pins_others()
-            || self.has_rested();
+            || self.has_rested()
+            || self.heals();
         if is_quiet && settings == self.means.options.files && !lets_go {
             return Ok(());
         }
         // Until all that is due now was done.
         self.looked_at = None;
+        let done = self.work_on_files(&turn, stop).await;
+        if let Err(FileError::Panicked | FileError::Stopped | FileError::Damaged) = done {
+            return done.map(drop);
+        }
+        // The work may have taken long.
+        self.note_work();
+        // One at a time: the next look does the work on files first. Also if that failed, or the log would grow as long as it does.
+        if !stop.is_cancelled() && self.is_snapshot_due() {
+            let mut taken = self.snapshot(&turn).await;
+            if taken.is_ok() && self.group.files().snapshots.lacks_whole() {
+                taken = self.snapshot(&turn).await;
+            }
+            return done.map(drop).and(taken);
+        }
+        if matches!(done?, Worked { worked: false, waits: false }) {
+            self.looked_at = applied;
+        }
+        Ok(())
+    }
+
+    /// Flushes and merges what is due, and removes what nothing needs.
+    async fn work_on_files(&self, turn: &Turn, stop: &CancellationToken) -> Result<Worked, FileError> {
         let (mut worked, mut waits) = (false, false);
         loop {
             let settings = self.means.pressure.settings(self.means.options.files);
             // One, for there may always be another one.
-            worked |= self.flush(&turn, &settings).await?;
+            worked |= self.flush(turn, &settings).await?;
             let unmerged = FileSettings { segment_bytes_max: 0, ..settings };
             let mut work = self.group.change(|machine| machine.file_work(&unmerged)).await;
             let mut merging = None;
@@ -308,19 +353,21 @@ impl<M: Machine> Upkeep<M> {
                 merging = self.means.merges.try_acquire().ok();
                 waits = merging.is_none();
                 if merging.is_some() {
-                    work = self.group.change(|machine| machine.file_work(&settings)).await;
+                    let segment_bytes_max = settings.segment_bytes_max.min(self.room_bytes());
+                    let fitting = FileSettings { segment_bytes_max, ..settings };
+                    work = self.group.change(|machine| machine.file_work(&fitting)).await;
                 }
             }
             let Some(work) = work else { break };
             worked = true;
-            let done = self.group.work(&turn, work).await;
+            let done = self.group.work(turn, work).await;
             drop(merging);
             if let Err(error) = done {
                 self.group.change(|machine| machine.note_failed(&error)).await;
                 return Err(error);
             }
             if stop.is_cancelled() {
-                return Ok(());
+                return Ok(Worked { worked, waits });
             }
             // While much is written there is always something to merge, and the log is let go of by snapshots alone.
             if self.new_bytes() > OVERDUE * self.most_new_bytes() {
@@ -329,18 +376,15 @@ impl<M: Machine> Upkeep<M> {
         }
         if worked {
             // What was merged or has expired since the newest snapshot is named by none.
-            self.group.prune(&turn).await?;
+            self.group.prune(turn).await?;
         }
-        // The work may have taken long.
-        self.note_work();
-        // One at a time: the next look does the work on files first.
-        if !stop.is_cancelled() && self.is_snapshot_due() {
-            return self.snapshot(&turn).await;
-        }
-        if !waits && !worked {
-            self.looked_at = applied;
-        }
-        Ok(())
+        Ok(Worked { worked, waits })
+    }
+
+    /// Bytes that a merge may write without filling the disk, where the log would have no room meanwhile.
+    fn room_bytes(&self) -> u64 {
+        let files = self.group.files();
+        files.fs.free_bytes(&files.dir).map_or(u64::MAX, |free| free.saturating_sub(ROOM_KEPT_BYTES))
     }
 
     /// Flushes the next of what is due; false if there was nothing.
@@ -356,16 +400,25 @@ impl<M: Machine> Upkeep<M> {
     async fn snapshot(&mut self, turn: &Turn) -> Result<(), FileError> {
         let (appended_bytes, _) = self.means.log.appended(self.group.id(), 0);
         let written = |group: &Group<M>| group.files().snapshots.status().written_bytes;
-        let before = written(&self.group);
-        // A log that is too large, or a disk that is full, keeps nothing for followers that are behind.
-        if self.frees_full_log() || self.pins_too_much(appended_bytes.saturating_sub(self.included_bytes)) {
-            self.group.snapshot_keeping(turn, 0).await?;
-        } else {
-            self.group.snapshot(turn).await?;
+        let number = |group: &Group<M>| group.newest_snapshot().map(|newest| newest.manifest.number);
+        let (before, known) = (written(&self.group), number(&self.group));
+        if self.group.files().snapshots.lacks_whole() {
+            self.heal_due = Instant::now() + RETRY_MAX;
         }
-        self.included_bytes = appended_bytes;
-        self.wrote_bytes = written(&self.group) - before;
-        Ok(())
+        // A log that is too large, or a disk that is full, keeps nothing for followers that are behind.
+        let keeps_none =
+            self.frees_full_log() || self.pins_too_much(appended_bytes.saturating_sub(self.included_bytes));
+        let taken = if keeps_none {
+            self.group.snapshot_keeping(turn, 0).await
+        } else {
+            self.group.snapshot(turn).await
+        };
+        // It is there, whatever failed behind it.
+        if taken.is_ok() || number(&self.group) != known {
+            self.included_bytes = appended_bytes;
+            self.wrote_bytes = written(&self.group) - before;
+        }
+        taken.map(drop)
     }
 
     fn is_snapshot_due(&self) -> bool {
@@ -375,6 +428,7 @@ impl<M: Machine> Upkeep<M> {
             || self.pins_too_much(new_bytes)
             || self.pins_others()
             || self.has_rested()
+            || self.heals()
             || self.frees_much()
     }
 
@@ -389,6 +443,11 @@ impl<M: Machine> Upkeep<M> {
     /// Whether this group has rested for a while behind much that a start would replay.
     fn has_rested(&self) -> bool {
         self.worked.1.elapsed() >= REST && self.new_bytes() > self.most_new_bytes() / RESTED_PART
+    }
+
+    /// Whether a snapshot was found damaged, so that too few are whole. What cannot be healed is tried now and then.
+    fn heals(&self) -> bool {
+        self.heal_due <= Instant::now() && self.group.files().snapshots.lacks_whole()
     }
 
     /// Bytes of the log behind the newest snapshot.

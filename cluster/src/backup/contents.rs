@@ -40,6 +40,9 @@ pub struct Contents {
     /// Whether the cluster had other nodes, so that what is restored founds a cluster of its own.
     #[serde(default)]
     pub is_of_cluster: bool,
+    /// How many nodes the cluster had, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u64>,
     /// The groups that are in it, by number; none are listed in a backup of a time when a node had all of them.
     #[serde(default)]
     pub groups: Vec<GroupOf>,
@@ -99,6 +102,7 @@ impl Contents {
             made_unix_ms,
             log_position,
             is_of_cluster: false,
+            nodes: None,
             groups: Vec::new(),
             left_out: Vec::new(),
             files: Vec::new(),
@@ -128,6 +132,11 @@ impl Contents {
             return Some(0);
         }
         self.groups.iter().find(|known| known.group == group.0).map(|known| known.index)
+    }
+
+    /// Whether its groups had replicas on other nodes; one that does not say counts as such if it may be.
+    pub(super) fn had_others(&self) -> bool {
+        self.nodes.map_or(self.is_of_cluster, |nodes| nodes > 1)
     }
 
     /// The first replica of a group that counts, as far as this backup knows.
@@ -262,6 +271,7 @@ mod tests {
             made_unix_ms: 1_767_225_600_123,
             log_position: 81_920,
             is_of_cluster: false,
+            nodes: None,
             groups: vec![
                 GroupOf { group: 0, replica: 1, index: 12, is_led: true, since: 0 },
                 GroupOf { group: 4, replica: 700, index: 99, is_led: false, since: 650 },
@@ -276,6 +286,8 @@ mod tests {
         contents.is_of_cluster = true;
         contents.left_out = vec![1, 5];
         assert_golden("backup_left_out", &contents);
+        contents.nodes = Some(1);
+        assert_golden("backup_nodes", &contents);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::error::{At, BackupError};
 use super::files::{checksum, copy, link};
 use super::sealed;
 use crate::identity::LOG_DIR;
-use crate::meter::{Meter, Phase};
+use crate::meter::{Cancelled, Meter, Phase};
 use crate::raft::{StoredSnapshot, group_dir};
 use crate::verify::{Finding, Report};
 
@@ -120,7 +120,11 @@ impl Making<'_> {
         }
         for stored in &snapshots {
             let group = stored.manifest.group;
-            match self.check(&shared, &stored.manifest) {
+            let checked = self.check(&shared, &stored.manifest);
+            if let Err(BackupError::Damaged { .. }) = &checked {
+                self.tell_of_damage(stored)?;
+            }
+            match checked {
                 Ok(files) => contents.files.extend(files),
                 Err(BackupError::Damaged { .. }) if leaves_out_damaged && contents.leave_out(group) => {
                     let left = group_dir(dir, group);
@@ -170,6 +174,16 @@ impl Making<'_> {
             Ok(FileOf { path: place.join(name), bytes, crc32 })
         };
         manifest.names().map(file).collect()
+    }
+
+    /// Lets the store that the snapshot is of find the damage as well, so that the node writes what it can anew.
+    fn tell_of_damage(&self, stored: &StoredSnapshot) -> Result<(), Cancelled> {
+        for (name, _) in stored.manifest.named_files() {
+            let pace = |bytes| self.meter.take(bytes);
+            stored.files.snapshots.check_file(&stored.manifest, &name, &pace, &mut |_| {});
+            self.meter.check()?;
+        }
+        Ok(())
     }
 
     fn checksum(&self, path: &Path) -> Result<(u64, u32), BackupError> {

@@ -157,6 +157,24 @@ pub enum BackupError {
          damaged; where most replicas are damaged or gone, `fanfold cluster health` says what to do"
     )]
     OneOfSeveral,
+    /// The partition is not in the backup.
+    #[error(
+        "partition {partition} is not in this backup: it was damaged when that was made, and left out; restore it from an earlier one, \
+         or see what `fanfold partition salvage {partition} --dry-run` finds"
+    )]
+    LeftOut {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// The node of the directory is to go on alone, and has not been started since.
+    #[error(
+        "the node of {data_dir:?} goes on alone from its next start on, which comes first: start it; a partition that is damaged \
+         refuses service then, and the same can be done"
+    )]
+    NotStarted {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
     /// Another restore into the directory was not finished.
     #[error("{data_dir:?} holds an unfinished restore of something else; finish that first")]
     Unfinished {

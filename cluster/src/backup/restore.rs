@@ -200,9 +200,13 @@ pub fn restore_partition(
     if !dir.peek()?.as_ref().is_some_and(same) {
         return Err(BackupError::OtherNode { data_dir: data_dir.to_owned() });
     }
-    if contents.is_of_cluster || dir.load_catalog().is_some_and(|state| state.nodes.len() > 1) {
+    if contents.had_others() || dir.load_catalog().is_some_and(|state| state.nodes.len() > 1) {
         return Err(BackupError::Replicated);
     }
+    if contents.left_out.contains(&partition.0) {
+        return Err(BackupError::LeftOut { partition });
+    }
+    refuse_unstarted(fs, data_dir)?;
     let mut restored = note(fs, partition, data_dir)?;
     let group = GroupId(u32::from(partition.0) + 1);
     backup.check(&|file| file.is_log() || file.is_of(group), meter)?;
@@ -228,6 +232,16 @@ pub fn restore_partition(
     write_log(backup.fs.clone(), &data_dir.join(LOG_DIR), group, &image)?;
     restored.is_finished = true;
     restored.store(fs, data_dir)
+}
+
+/// What goes on alone from its next start on is finished by that.
+pub(super) fn refuse_unstarted(fs: &dyn FileSystem, data_dir: &Path) -> Result<(), BackupError> {
+    match Restored::load(fs, data_dir)? {
+        Some(Restored { is_finished: true, alone: Some(_), .. }) => {
+            Err(BackupError::NotStarted { data_dir: data_dir.to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The note of this restore, with what an earlier one still has to do.

@@ -15,7 +15,7 @@ use fanfold_storage::log::{GroupId, GroupState, Image, Record};
 use fanfold_storage::snapshot::{Found, Manifest, SnapshotStore};
 
 use super::error::{At, BackupError};
-use super::restore::{note, open_log, submit};
+use super::restore::{note, open_log, refuse_unstarted, submit};
 use crate::identity::{DataDir, LOG_DIR};
 use crate::lock::DirLock;
 use crate::map::group_of;
@@ -68,6 +68,7 @@ pub fn salvage(
     if dir.load_catalog().is_some_and(|state| state.nodes.len() > 1) {
         return Err(BackupError::OneOfSeveral);
     }
+    refuse_unstarted(&*fs, data_dir)?;
     let group = group_of(partition);
     let place = Place { fs: fs.clone(), dir: group_dir(data_dir, group), group };
     let replica = ReplicaId(dir.load_replicas().and_then(|all| all.get(&group.0).copied()).unwrap_or(1));

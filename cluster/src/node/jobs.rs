@@ -179,7 +179,9 @@ impl Node {
         // One that is still to be filled has nothing to restore.
         groups.retain(|group: &GroupOf| group.index > 0);
         let mut contents = Contents::begin(self.identity, self.partition_count, made_unix_ms, log.position());
-        contents.is_of_cluster = self.catalog.state().nodes.len() > 1;
+        let nodes = self.catalog.state().nodes.len() as u64;
+        contents.nodes = Some(nodes);
+        contents.is_of_cluster = nodes > 1;
         contents.groups = groups;
         for partition in left_out {
             contents.leave_out(group_of(Some(partition)));

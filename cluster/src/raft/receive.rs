@@ -92,7 +92,10 @@ pub(super) async fn handle<M: Machine>(
                     Ok(receiver) => parking_lot::Mutex::new(Some(receiver)),
                     Err(error) => return Ok(failed(inner, &error.into())),
                 };
-                *stage = Stage::Receiving(Arc::new(Receiving { id, meta, receiver }));
+                let begun = Stage::Receiving(Arc::new(Receiving { id, meta, receiver }));
+                let given_up = std::mem::replace(&mut *stage, begun);
+                // What came of it is removed.
+                drop(crate::blocking::FreedBeside::new(given_up));
             }
             drop(stage);
             Ok(position(inner, id))

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fanfold_cluster::backup::{Backup, Begins, Salvage, restore_all, salvage};
+use fanfold_cluster::backup::{
+    Backup, BackupError, Begins, Salvage, restore_all, restore_partition, salvage,
+};
 use fanfold_cluster::jobs::{JobKind, JobState, JobStatus};
 use fanfold_cluster::meter::Meter;
 use fanfold_cluster::verify::{Finding, verify_data_dir};
@@ -132,12 +134,13 @@ async fn a_flipped_bit_in_any_kind_of_file_is_found_under_a_running_node() {
     let [manifests, buckets] = ["manifest", "buckets"].map(|kind| of_kind(&test.dir, kind));
     assert_eq!(manifests.len(), 2);
     let replica = group_dir(&test.dir).join("replica");
-    for path in manifests.iter().chain([buckets.last().unwrap(), &named[0], &unnamed().unwrap(), &replica]) {
+    for path in manifests.iter().chain([&named[0], &unnamed().unwrap(), &replica, buckets.last().unwrap()]) {
         let whole = flip_middle(path);
         let findings = verify(&test).await;
         assert!(names(&findings, path), "{}: {findings:?}", path.display());
         fs::write(path, whole).unwrap();
-        assert_eq!(verify(&test).await, Vec::new());
+        // Buckets are written again meanwhile.
+        until(async || verify(&test).await.is_empty()).await;
     }
     let log = fs::read_dir(data_dir(&test.dir).join("log")).unwrap().map(|item| item.unwrap().path());
     let log = log.filter(|path| path.extension().is_some_and(|e| e == "log")).min().unwrap();
@@ -182,7 +185,8 @@ async fn what_the_disk_does_not_give_is_told_apart_from_damage() {
         assert!(disk.fail_reads(&path, false));
         assert!(names(&findings, &path), "{}: {findings:?}", path.display());
         assert!(findings.iter().all(Finding::is_unread), "{findings:?}");
-        assert_eq!(verify(&test).await, Vec::new(), "it is as it was written");
+        // Buckets are written again, all else is as it was.
+        until(async || verify(&test).await.is_empty()).await;
     }
     // What is damaged is no less for that.
     let manifest = of_kind("manifest").unwrap();
@@ -195,7 +199,7 @@ async fn what_the_disk_does_not_give_is_told_apart_from_damage() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_that_was_damaged_at_the_start_is_found_while_the_node_runs() {
+async fn a_snapshot_that_was_damaged_at_the_start_is_replaced_while_the_node_runs() {
     let test = node().await;
     for name in ["first", "second"] {
         post_many(&test, 20).await;
@@ -205,8 +209,78 @@ async fn a_snapshot_that_was_damaged_at_the_start_is_found_while_the_node_runs()
     let stopped = test.stop().await;
     flip_middle(&newest);
     let test = stopped.start_with(segments_only).await;
-    let findings = verify(&test).await;
-    assert!(names(&findings, &newest), "{findings:?}");
+    // Nothing goes before there are two whole ones again.
+    until(async || !newest.exists()).await;
+    assert_eq!(of_kind(&test.dir, "manifest").len(), 2);
+    assert_eq!(verify(&test).await, Vec::new());
+}
+
+/// The log goes by snapshots, which need no merge.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merge_that_fails_again_and_again_keeps_no_snapshot_from_being_taken() {
+    let disk = FaultFs::new();
+    let own = disk.clone();
+    let on_it = move |options: &mut NodeOptions| {
+        segments_only(options);
+        options.disk.files.segment_bytes_max = 64 << 20;
+        options.disk.snapshot_log_bytes = 64 << 10;
+        options.fs = Arc::new(own);
+    };
+    let test = TestNode::with(on_it, Box::new(|streams| streams)).await;
+    let group = group_dir(&test.dir);
+    let segments = || {
+        let is_one =
+            |path: &PathBuf| path.starts_with(&group) && path.extension().is_some_and(|e| e == "segment");
+        disk.paths().into_iter().filter(is_one).collect::<Vec<_>>()
+    };
+    until(async || {
+        test.post(owner(), &"x".repeat(4 << 10)).await;
+        segments().len() >= 3
+    })
+    .await;
+    // Before the first merge is due.
+    let unread = segments();
+    unread.iter().for_each(|path| assert!(disk.fail_reads(path, true)));
+    for _ in 0..3 {
+        let before = included(&test);
+        post_many(&test, 40).await;
+        until(async || included(&test) > before).await;
+    }
+    assert!(unread.iter().all(|path| disk.paths().contains(path)), "none of them was merged");
+    assert!(segments().len() > 6, "nor was any other: a merge takes neighbours");
+}
+
+/// What changes seldom is referred to by snapshot after snapshot, and read by none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_that_rots_is_written_again_while_the_node_runs_once_somebody_finds_it() {
+    for by_backup in [false, true] {
+        let test = node().await;
+        for reader in 1..200 {
+            test.follow(user_at(DAMAGED.0, reader), &[user_at(DAMAGED.0, reader + 1)]).await;
+        }
+        let mut posted = Vec::new();
+        for name in ["first", "second", "third"] {
+            posted.extend(post_many(&test, 2).await);
+            assert_eq!(back_up(&test, name, false).await.state, JobState::Done);
+        }
+        let both: Vec<_> = of_kind(&test.dir, "manifest");
+        // Both snapshots refer to buckets in it.
+        let oldest = of_kind(&test.dir, "buckets").remove(0);
+        let bytes = fs::metadata(&oldest).unwrap().len();
+        (1..20).for_each(|part| flip_in_place(&oldest, bytes * part / 20));
+        if by_backup {
+            let refused = back_up(&test, "refused", false).await.state;
+            assert!(matches!(refused, JobState::Failed(_)), "{refused:?}");
+        } else {
+            assert!(names(&verify(&test).await, &oldest));
+        }
+        until(async || both.iter().all(|manifest| !manifest.exists())).await;
+        until(async || verify(&test).await.is_empty()).await;
+        assert!(!oldest.exists());
+        assert_eq!(back_up(&test, "again", false).await.state, JobState::Done);
+        let test = test.restart_hard_with(segments_only).await;
+        assert_eq!(timeline_of(&test, owner()).await.unwrap(), posted);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -332,8 +406,17 @@ async fn without_a_whole_snapshot_a_partition_refuses_alone_and_begins_empty_onc
     );
     let target = test.dir.path().join("restored");
     assert!(restore_all(std::slice::from_ref(&backup), false, &target, &Meter::new(None)).is_err());
-    assert_eq!(restore_all(&[backup], true, &target, &Meter::new(None)).unwrap(), [0]);
+    assert_eq!(restore_all(std::slice::from_ref(&backup), true, &target, &Meter::new(None)).unwrap(), [0]);
+    // What was restored goes on alone from its start on, and not before.
+    let early = salvage(&target, Some(DAMAGED), false, &Meter::new(None));
+    assert!(matches!(early, Err(BackupError::NotStarted { .. })), "{early:?}");
     let stopped = test.stop().await;
+    // Those that are in it can be restored one by one; what is not is told.
+    let restored =
+        |partition| restore_partition(&backup, partition, &data_dir(&stopped.dir), &Meter::new(None));
+    let left_out = restored(DAMAGED);
+    assert!(matches!(left_out, Err(BackupError::LeftOut { partition: DAMAGED })), "{left_out:?}");
+    restored(PartitionId(1)).unwrap();
 
     assert_eq!(salvaged(&stopped.dir, true).begins, Begins::Empty);
     assert_eq!(of_kind(&stopped.dir, "manifest").len(), 2, "a dry run changes nothing");

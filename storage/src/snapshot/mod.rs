@@ -191,7 +191,8 @@ impl SnapshotStore {
     }
 
     /// Reads what a snapshot refers to in the file of that name, past the cache, and hands over everything that is wrong
-    /// with it. `pace` hears of all bytes read.
+    /// with it. `pace` hears of all bytes read. A snapshot that needs a damaged bucket is neither [`Self::newest`] nor a base any more,
+    /// so that the next one writes the bucket again; a segment is written again by nobody.
     pub fn check_file(
         &self,
         manifest: &Manifest,
@@ -200,7 +201,13 @@ impl SnapshotStore {
         found: &mut dyn FnMut(SnapshotError),
     ) {
         let _hold = Hold::snapshot(&self.shared, manifest.number);
-        read::check_file(&self.shared, manifest, name, pace, found);
+        let is_segment = manifest.segments.iter().any(|segment| segment.name == name);
+        read::check_file(&self.shared, manifest, name, pace, &mut |error| {
+            if !is_segment {
+                self.shared.condemn(&error, manifest);
+            }
+            found(error);
+        });
     }
 
     /// Checks a segment of the directory that need not be in any snapshot, past the cache. `pace` hears of all bytes read.
@@ -218,6 +225,12 @@ impl SnapshotStore {
     /// The numbers of manifests that are known to be damaged, or to need a file that is.
     pub fn damaged(&self) -> BTreeSet<u64> {
         self.shared.state.lock().damaged.clone()
+    }
+
+    /// Whether a damaged snapshot is newer than the second newest whole one: then nothing is removed, and another whole one is
+    /// needed.
+    pub fn lacks_whole(&self) -> bool {
+        self.shared.state.lock().keeps_all()
     }
 
     /// Removes files that neither the two newest whole snapshots nor a pin nor a writer needs; returns how many.

@@ -211,7 +211,7 @@ impl SnapshotReceiver {
         let now = renumber(output.path(), listed, output.number)?;
         assert!(now.name == name && now.bytes == listed.bytes, "only the number becomes another");
         // Held before it has its name.
-        self.writer.list_segment(now);
+        self.writer.bring_segment(now);
         output.rename(Kind::Segment)
     }
 

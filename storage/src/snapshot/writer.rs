@@ -24,7 +24,24 @@ pub struct SnapshotWriter {
     output: Option<Output>,
     buckets: BTreeMap<(u8, u64), Placed>,
     segments: BTreeMap<String, Listed>,
+    brought: Brought,
     hold: Hold,
+}
+
+/// Segments that came with a snapshot; removed when this is dropped, unless the snapshot was put in place.
+#[derive(Debug)]
+struct Brought {
+    shared: Arc<Shared>,
+    names: Vec<String>,
+}
+
+impl Drop for Brought {
+    fn drop(&mut self) {
+        for name in &self.names {
+            // What cannot be removed now goes when the files are pruned next.
+            let _ = self.shared.fs.remove(&self.shared.dir.join(name));
+        }
+    }
 }
 
 impl SnapshotWriter {
@@ -39,6 +56,7 @@ impl SnapshotWriter {
             output: None,
             buckets: BTreeMap::new(),
             segments: BTreeMap::new(),
+            brought: Brought { shared: Arc::clone(shared), names: Vec::new() },
             hold,
         }
     }
@@ -86,6 +104,12 @@ impl SnapshotWriter {
         self.hold.add(segment.name.clone());
         let before = self.segments.insert(segment.name.clone(), segment);
         assert!(before.is_none(), "a segment is in a snapshot once");
+    }
+
+    /// Adds a segment that is about to get its name and is this snapshot's alone: it goes if the snapshot is not put in place.
+    pub(super) fn bring_segment(&mut self, segment: Listed) {
+        self.brought.names.push(segment.name.clone());
+        self.list_segment(segment);
     }
 
     /// Begins a bucket whose bytes are [appended](Self::append) then, and were checked by whoever does so when the
@@ -193,6 +217,8 @@ impl PreparedSnapshot {
             buckets.rename(Kind::Buckets)?;
         }
         writer.check_base(&manifest)?;
+        // A name that fails may be there all the same.
+        writer.brought.names.clear();
         output.rename(Kind::Manifest)?;
         let number = manifest.number;
         writer.shared.state.lock().whole.insert(number, Arc::clone(&manifest));

@@ -6,6 +6,7 @@
 //!   That is looked up under the partition's lock only if it is little; else beside it, as often as that takes.
 //! - A split begins with what expires when. If that is not known it is measured first, which changes no segment.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::path::Path;
@@ -69,9 +70,30 @@ impl MergeWork {
     /// Writes the segments that take the place of all. Not under the partition's lock: it takes as long as the disk does.
     ///
     /// # Errors
-    /// A segment could not be read or written. The inputs stay as they are; a damaged one is to be told to
-    /// [`Partition::note_damage`](crate::partition::Partition::note_damage).
+    /// A segment could not be read or written. The files made so far are removed, as far as that can be done. The inputs stay as they
+    /// are; a damaged one is to be told to [`Partition::note_damage`](crate::partition::Partition::note_damage).
     pub fn write(
+        self,
+        fs: &dyn FileSystem,
+        dir: &Path,
+        number: &dyn Fn() -> SegmentNumber,
+        pace: Pace<'_>,
+    ) -> Result<Merged, SegmentError> {
+        let made = RefCell::new(Vec::new());
+        let numbered = || {
+            let number = number();
+            made.borrow_mut().push(number);
+            number
+        };
+        self.write_all(fs, dir, &numbered, pace).inspect_err(|_| {
+            // Whoever tries again writes them anew, and the disk may be full.
+            for number in made.take() {
+                let _left_over = fs.remove(&dir.join(number.file_name()));
+            }
+        })
+    }
+
+    fn write_all(
         self,
         fs: &dyn FileSystem,
         dir: &Path,

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod golden;
 mod property;
+mod transfer;
 mod whole;
 
 use std::collections::BTreeMap;
