@@ -37,6 +37,9 @@ const TABLES_PART: u64 = 4;
 /// A partition's part of that holds a table that is written to, one that is being flushed, and cached ones.
 const TABLES_OF_PARTITION: u64 = 3;
 
+/// By how much a table may be larger than what makes it full: this part of it.
+const TABLE_SLACK_PART: u64 = 8;
+
 /// The smallest table that is flushed because of the budget: smaller ones would make more work than room.
 const TABLE_BYTES_MIN: u64 = 64 << 10;
 
@@ -98,7 +101,8 @@ pub(crate) fn within(disk: &DiskOptions, memory_bytes: u64, partitions: u16) -> 
     let of_partition = share / partitions;
     let table = of_partition / TABLES_OF_PARTITION;
     let files = FileSettings {
-        table_bytes: disk.files.table_bytes.min(table.max(TABLE_BYTES_MIN)),
+        // A full one is a little larger than that, and is to fit where it is kept as a cache.
+        table_bytes: disk.files.table_bytes.min((table - table / TABLE_SLACK_PART).max(TABLE_BYTES_MIN)),
         unflushed_bytes_max: disk.files.unflushed_bytes_max.min(2 * table.max(TABLE_BYTES_MIN)),
         cache_bytes: disk.files.cache_bytes.min(table),
         segment_bytes_max: disk.files.segment_bytes_max.min(share.max(SEGMENT_BYTES_MIN)),

@@ -43,7 +43,7 @@ impl Default for DiskOptions {
             table_bytes: 32 << 20,
             unflushed_bytes_max: 128 << 20,
             segment_bytes_max: 512 << 20,
-            cache_bytes: 32 << 20,
+            cache_bytes: 64 << 20,
             cut_bytes_max: 16 << 20,
         };
         Self {

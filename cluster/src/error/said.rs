@@ -24,13 +24,13 @@ pub(super) fn own_log(node: u64) -> String {
     }
 }
 
-/// For messages to people: what else can be done about a file that is gone, than to put it back.
+/// For messages to people: what else can be done about something that is gone, than to put it back.
 pub(super) fn to_do(partition: PartitionId, source: &raft::OpenError) -> String {
-    if !source.is_missing() {
+    if !source.is_loss() {
         return String::new();
     }
     format!(
-        "; if it is gone: restore the partition (`fanfold backup restore --partition {partition}`), let it go on with what is left \
+        "; if what was there is gone: restore the partition (`fanfold backup restore --partition {partition}`), let it go on with what is left \
          (`fanfold partition salvage {partition} --data-dir DIR --dry-run` says what that loses), or, in a cluster, start an empty \
          data directory and `fanfold node replace` this node by it"
     )

@@ -395,6 +395,7 @@ mod tests {
     use fanfold_storage::space::{SpaceDefinition, SpacePolicy};
 
     use super::*;
+    use crate::memory::within;
     use crate::raft::testing::memory_directory;
 
     #[test]
@@ -513,6 +514,23 @@ mod tests {
         assert_eq!(flush(&mut machine, &keeps_none), Some(0));
         assert_eq!(flush(&mut machine, &keeps_none), None);
         assert_eq!(machine.state.timeline(SPACE, UserId(1), EntryId::MAX, 9).entries.len(), 2);
+    }
+
+    #[test]
+    fn a_table_that_was_full_stays_as_a_cache_when_it_is_flushed() {
+        let disk = FaultFs::new();
+        let (files, _) = memory_directory(&disk).files(GroupId(1)).unwrap();
+        for memory_bytes in [0, 1 << 30, 16 << 30] {
+            let settings = within(&DiskOptions::default(), memory_bytes, 16).files;
+            let mut machine = with_a_space();
+            let work = (1..).find_map(|number| {
+                post(&mut machine, number);
+                machine.flush_work(&settings)
+            });
+            drop(work.unwrap()(&files).unwrap()(&mut machine));
+            assert!(machine.flush_work(&settings).is_none(), "with {memory_bytes}: it stays");
+            assert_eq!(machine.state.cached_tables().count(), 1);
+        }
     }
 
     #[test]

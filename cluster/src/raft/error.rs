@@ -128,12 +128,14 @@ impl OpenError {
         Some(Damage { path: Some(path.clone()), offset, what: self.to_string(), is_unread: false })
     }
 
-    /// Whether a file is gone, or cut off, that was there.
-    pub fn is_missing(&self) -> bool {
+    /// Whether something is gone, or cut off, that was there.
+    pub fn is_loss(&self) -> bool {
         use fanfold_storage::snapshot::SnapshotError;
         matches!(
             self,
             Self::Files(FileError::Snapshot(SnapshotError::Missing { .. } | SnapshotError::Length { .. }))
+                | Self::Log(LogStoreError::Reverted { .. })
+                | Self::Empty { .. }
         )
     }
 }

@@ -160,3 +160,38 @@ async fn a_node_without_others_says_that_its_disk_is_full_and_that_it_is_not_any
     until(async || !is_told()).await;
     test.write(owner, large()).await;
 }
+
+/// Nobody makes room but the node itself: what fills the disk is its log, and the tables that go to disk with a snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_the_log_has_filled_takes_writes_again_thanks_to_the_reserve() {
+    let disk = FaultFs::new();
+    let own = disk.clone();
+    disk.set_room_bytes(Some(48 << 20));
+    let on_it = move |options: &mut NodeOptions| {
+        options.fs = Arc::new(own);
+        options.disk.reserve_bytes = 8 << 20;
+        options.disk.files.table_bytes = 2 << 20;
+        options.disk.files.unflushed_bytes_max = 4 << 20;
+        // Nothing lets go of the log before the disk is full.
+        options.disk.snapshot_log_bytes = 1 << 40;
+        options.disk.log_bytes_max = 1 << 40;
+    };
+    let test = TestNode::with(on_it, Box::new(|streams| streams)).await;
+    let has_reserve = || disk.paths().iter().any(|path| path.ends_with("RESERVE"));
+    until(async || has_reserve()).await;
+    let owner = user_at(0, 0);
+    let large = || Write::Append { items: vec![entry(owner, &"x".repeat(48 << 10))] };
+    let mut taken = 0;
+    while !matches!(test.try_write(owner, large()).await, Err(NodeError::DiskFull)) {
+        taken += 1;
+        assert!(taken < 2_000, "the disk is full");
+    }
+    // More than a rest of the log has room for.
+    for _ in 0..100 {
+        until(async || test.try_write(owner, large()).await.is_ok()).await;
+    }
+    assert!(!has_reserve());
+    let request = TimelineRequest { limit: 1_000, ..timeline(owner, None) };
+    let page = patient(test.node.read_timeline(&request)).await.unwrap();
+    assert!(page.entries.len() >= taken + 100, "everything that was acknowledged, and what came then");
+}

@@ -212,7 +212,8 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table_bytes: Option<u64>,
-    /// Bytes of entries that are on disk already and that a partition keeps in memory for reads.
+    /// Bytes of entries that are on disk already and that a partition keeps in memory for reads. Tables are kept whole: with less than
+    /// a full one takes, a little more than `table_bytes`, none is kept.
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_bytes: Option<u64>,
@@ -283,7 +284,7 @@ impl Default for Config {
             away_days: 30,
             log_segment_bytes: 64 * 1024 * 1024,
             table_bytes: 32 * 1024 * 1024,
-            cache_bytes: 32 * 1024 * 1024,
+            cache_bytes: 64 * 1024 * 1024,
             segment_bytes_max: 512 * 1024 * 1024,
             snapshot_log_bytes: 256 * 1024 * 1024,
             log_bytes_max: 2 * 1024 * 1024 * 1024,

@@ -24,13 +24,13 @@ pub enum SegmentError {
         source: Arc<io::Error>,
     },
     /// A segment that should be there is not.
-    #[error("segment {path:?} is missing; put it back, or rebuild this replica from its peers")]
+    #[error("segment {path:?} is missing; put it back")]
     Missing {
         /// The file that should be there.
         path: PathBuf,
     },
     /// Bytes of a segment are not what was written.
-    #[error("segment {path:?} is damaged at offset {offset}: {what}; rebuild this replica from its peers")]
+    #[error("segment {path:?} is damaged at offset {offset}: {what}")]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -36,15 +36,13 @@ pub enum SnapshotError {
         source: io::Error,
     },
     /// A file that a snapshot names is not there.
-    #[error("{path:?} is missing; put it back, or rebuild this replica from its peers")]
+    #[error("{path:?} is missing; put it back")]
     Missing {
         /// The file that should be there.
         path: PathBuf,
     },
     /// A file has another length than the snapshot says.
-    #[error(
-        "{path:?} has {bytes} bytes where {expected_bytes} were written; put it back, or rebuild this replica from its peers"
-    )]
+    #[error("{path:?} has {bytes} bytes where {expected_bytes} were written; put it back as it was")]
     Length {
         /// The file.
         path: PathBuf,
