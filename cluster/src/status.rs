@@ -33,6 +33,8 @@ pub struct NodeStatus {
     pub log_kept_by_job: Option<u64>,
     /// How it keeps its memory budget; none without one.
     pub memory: Option<MemoryStatus>,
+    /// Bytes of the entries of other nodes that it keeps because they are often read here.
+    pub kept_entry_bytes: u64,
 }
 
 /// Who keeps the oldest segment of a log.

@@ -137,7 +137,10 @@ impl Keeper {
         // Pages that others pushed out are not held against those of segments.
         self.mapped_otherwise = self.mapped_otherwise.min(resident.mapped_bytes);
         let most = self.budget_bytes - (self.budget_bytes / MARGIN_PART).min(MARGIN_BYTES_MAX);
-        let excess = resident.bytes.saturating_sub(most);
+        let mut excess = resident.bytes.saturating_sub(most);
+        if excess > 0 {
+            excess = excess.saturating_sub(self.partitions.kept().give_up());
+        }
         let figures = if excess > 0 { self.figures(resident) } else { Figures::default() };
         let stays_bytes = resident.bytes.saturating_sub(figures.bytes());
         let gives_way = self.partitions.all().any(|partition| partition.activity().gives_way());

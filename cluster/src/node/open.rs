@@ -350,7 +350,7 @@ fn host(
     let (options, whereabouts) = (&opening.options, opening.whereabouts.clone());
     let pressure = Arc::new(Pressure::of(options.memory_bytes));
     let partitions = Partitions::new(stored.partitions, whereabouts.clone()).measured(options.phases.clone());
-    let partitions = Arc::new(partitions.under(pressure.clone()));
+    let partitions = Arc::new(partitions.under(pressure.clone(), options.memory_bytes));
     let peers = peering.map(|peering| peering.network.clone());
     if let Some(network) = &peers {
         partitions.connect(network.clone());

@@ -27,6 +27,7 @@ impl Node {
             kept_by_damaged: self.kept_by(&self.damaged_here()),
             damaged: self.partitions.damaged().collect(),
             memory: self.partitions.pressure().status(),
+            kept_entry_bytes: self.partitions.kept().bytes(),
             log_kept_by_job: self.jobs.running().filter(|_| log.held_bytes > 0),
             log,
             log_pinned_by: self.log_pin(&held),

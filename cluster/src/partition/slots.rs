@@ -16,6 +16,7 @@ use crate::memory::Pressure;
 use crate::peer::PeerNetwork;
 use crate::phases::Phases;
 use crate::raft::Damage;
+use crate::read::KeptEntries;
 
 /// The partitions of the cluster as this node has them, by number.
 pub(crate) struct Partitions {
@@ -24,6 +25,7 @@ pub(crate) struct Partitions {
     network: OnceLock<PeerNetwork>,
     phases: Arc<Phases>,
     pressure: Arc<Pressure>,
+    kept: KeptEntries,
     damaged_replicas: AtomicU64,
 }
 
@@ -61,6 +63,7 @@ impl Partitions {
             network: OnceLock::new(),
             phases: Arc::default(),
             pressure: Arc::default(),
+            kept: KeptEntries::within(0),
             damaged_replicas: AtomicU64::new(0),
         }
     }
@@ -75,9 +78,14 @@ impl Partitions {
         &self.phases
     }
 
-    /// Keeps to how short memory is.
-    pub fn under(self, pressure: Arc<Pressure>) -> Self {
-        Self { pressure, ..self }
+    /// Keeps to how short memory is, and to its part of a budget (0: none).
+    pub fn under(self, pressure: Arc<Pressure>, memory_bytes: u64) -> Self {
+        Self { pressure, kept: KeptEntries::within(memory_bytes), ..self }
+    }
+
+    /// Entries of other nodes that are often read here.
+    pub fn kept(&self) -> &KeptEntries {
+        &self.kept
     }
 
     /// How short memory is.

@@ -15,6 +15,7 @@ use fanfold_storage::partition::RemoteSource;
 use futures_util::future::{join, join_all};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::kept::KeptEntries;
 use super::question::{
     Question, Reply, WAIT_MAX, decode_questions, decode_replies, encode_questions, encode_replies,
 };
@@ -123,6 +124,11 @@ impl<'a> Asker<'a> {
     /// The partition of this number, if it is here; whether it answers for everything is the caller's to see.
     pub fn hosted(self, id: PartitionId) -> Option<Hosted> {
         self.partitions.hosted(id)
+    }
+
+    /// Entries of partitions on other nodes that are often read here.
+    pub fn kept(self) -> &'a KeptEntries {
+        self.partitions.kept()
     }
 
     /// Waits until a replica here has everything that was answered longer than `age_max` before now.

@@ -3,7 +3,8 @@
 //! - A row says which version of a payload its reader is owed, and that never changes: a replica on this node that has it, or a
 //!   later one, answers without asking who leads. It must be of the very entry the row is of, so it counts only for rows that came as
 //!   deliveries: those give an id once, while an import may give it to another entry of its owner when the first is gone.
-//! - What a replica here does not have is asked of the leaders.
+//! - What a replica here does not have is asked of the leaders; what is asked for often is kept (`kept.rs`), and serves as a replica
+//!   does.
 //!
 //! What is gathered has a limit in bytes: one for the entries, and the same for what they refer to. Where it is spent, hydration
 //! ends; the first entry has always all that belongs to it, or no scan would go on.
@@ -43,12 +44,20 @@ pub(super) async fn hydrate(
 ) -> Result<Vec<Hydrated>, NodeError> {
     let delivered = rows.iter().filter(|row| !told.contains(&row.id));
     let mut near = near(asker, space, delivered, bytes_max);
+    let left_of = |near: &BTreeMap<EntryId, Entry>| {
+        let taken = near.values().map(|entry| entry.payload.len()).sum();
+        bytes_max.saturating_sub(taken)
+    };
+    let is_far = |row: &&Delivery| asker.hosted(asker.home_of_entry(row.id)).is_none();
+    let far = rows.iter().filter(|row| !told.contains(&row.id)).filter(is_far);
+    let kept = asker.kept().find(far, left_of(&near), |entry, row| serves(entry, space, row));
+    near.extend(kept.into_iter().map(|entry| (entry.id, entry)));
     let ids = rows.iter().filter(|row| !near.contains_key(&row.id));
     let ids = ids.map(|row| (asker.home_of_entry(row.id), row.id));
-    let taken: usize = near.values().map(|entry| entry.payload.len()).sum();
     // The first entry is asked for whatever the others take.
-    let bytes_left = bytes_max.saturating_sub(taken).max(1);
-    let Gathered { mut found, unreachable, left } = asker.entries(ids, bytes_left).await;
+    let Gathered { mut found, unreachable, left } = asker.entries(ids, left_of(&near).max(1)).await;
+    let far = |entry: &&Entry| asker.hosted(asker.home_of_entry(entry.id)).is_none();
+    asker.kept().answered(found.values().filter(far));
     found.append(&mut near);
     let first = rows.iter().take_while(|row| !left.contains(&row.id));
     let taken = first.map(|row| match found.remove(&row.id) {

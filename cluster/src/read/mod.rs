@@ -11,6 +11,7 @@ mod edges;
 mod explain;
 mod feed;
 mod hydrate;
+mod kept;
 mod question;
 mod ready;
 mod request;
@@ -23,6 +24,7 @@ pub(crate) use ask::{Asker, answer_asked};
 pub(crate) use edges::{counts, scan_followees, scan_followers};
 pub(crate) use explain::explain;
 pub(crate) use feed::read_feed;
+pub(crate) use kept::KeptEntries;
 pub(crate) use question::{Question, Reply};
 pub(crate) use timeline::{read_entries, read_timeline};
 

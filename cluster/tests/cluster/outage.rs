@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use fanfold_cluster::dispatcher::{StreamError, StreamTransport};
-use fanfold_cluster::read::{Consistency, FeedsRequest};
+use fanfold_cluster::read::{Consistency, FeedRequest, FeedsRequest};
 use fanfold_cluster::view::GroupHealth;
 use fanfold_cluster::{ClusterChange, Node, NodeError};
 use fanfold_storage::command::Write;
 use fanfold_storage::event::{StreamAnswer, StreamMessage};
-use fanfold_storage::ids::PartitionId;
+use fanfold_storage::ids::{PartitionId, UserId};
 use futures_util::future::BoxFuture;
 
 use crate::support::*;
@@ -72,6 +72,50 @@ async fn a_dead_destination_stops_no_post_and_its_feeds_are_right_after_its_retu
         // And it goes on as if nothing had been.
         followed.post(&cluster, 2).await;
     }
+}
+
+/// The payloads of what the leader of a reader's home answers.
+async fn payloads(cluster: &Cluster, reader: UserId) -> Vec<Vec<u8>> {
+    let request = FeedRequest { hydrate: true, ..feed(reader) };
+    let home = PartitionId::of_user(reader, PARTITIONS);
+    let page = cluster.at_leader(home, async |node| node.read_feed(&request).await).await.unwrap();
+    page.entries.iter().filter_map(|entry| Some(entry.payload.as_ref()?.to_vec())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_often_read_of_another_node_is_kept_and_shown_while_that_is_away() {
+    let mut cluster = Cluster::of(3, 1).await;
+    let (away, node) = (PartitionId(1), 3);
+    let change = ClusterChange::Move { partition: Some(away), from: 1, to: node };
+    patient(cluster.node(2).change_cluster(change, false)).await.unwrap();
+    cluster.whole().await;
+    let (owner, reader, other) = (user_at(away.0, 0), user_at(2, 1), user_at(2, 2));
+    cluster.follow(reader, owner).await;
+    cluster.follow(other, owner).await;
+    let posted = cluster.post(owner, "often read").await;
+    let seldom = cluster.post(owner, "read once").await;
+    cluster.sees(reader, &[seldom, posted]).await;
+    let [often, once] = [b"often read", &b"read once"[..]].map(<[u8]>::to_vec);
+    assert_eq!(payloads(&cluster, reader).await, [once, often.clone()]);
+    cluster.write(owner, Write::Delete { space: POSTS, owner, id: seldom }).await;
+    cluster.sees(other, &[posted]).await;
+    assert_eq!(payloads(&cluster, other).await, std::slice::from_ref(&often));
+    cluster.kill(node).await;
+    cluster.agree("the loss is seen", |view| view.groups[2].health == GroupHealth::Lost).await;
+    // Whether there is more below it, nobody can say.
+    assert_eq!(payloads(&cluster, reader).await, [often]);
+
+    // What it says now is another version, and nobody is shown the old one.
+    cluster.start(node).await;
+    cluster.whole().await;
+    let payload = bytes::Bytes::from_static(b"amended");
+    cluster
+        .write(owner, Write::Amend { space: POSTS, owner, id: posted, expected_version: 1, payload })
+        .await;
+    let later = cluster.post(owner, "later").await;
+    cluster.sees(reader, &[later, posted]).await;
+    let amended = [&b"later"[..], b"amended"].map(<[u8]>::to_vec);
+    assert_eq!(payloads(&cluster, reader).await, amended);
 }
 
 /// The partition that no stream reaches.

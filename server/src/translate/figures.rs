@@ -51,15 +51,19 @@ pub fn node_status(status: &stored::NodeStatus) -> wire::NodeStatus {
             .map(|(id, bytes)| wire::KeptLog { partition: partition_id_to_wire(*id), bytes: *bytes })
             .collect(),
         memory: status.memory.map(memory_budget),
-        process: process_memory(status.log.recent_bytes),
+        process: process_memory(status),
     }
 }
 
-/// What the process takes beside the partitions, of which the log has so much.
-fn process_memory(log_bytes: u64) -> Option<wire::ProcessMemory> {
+/// What the process takes beside the partitions.
+fn process_memory(status: &stored::NodeStatus) -> Option<wire::ProcessMemory> {
     let resident = ProcessSize.now()?;
     let unused = allocator::unused_bytes().map(|bytes| (wire::MemoryPart::Allocator, bytes));
-    let parts = [(wire::MemoryPart::Log, log_bytes), (wire::MemoryPart::Program, resident.mapped_bytes)];
+    let parts = [
+        (wire::MemoryPart::Log, status.log.recent_bytes),
+        (wire::MemoryPart::Program, resident.mapped_bytes),
+        (wire::MemoryPart::Other, status.kept_entry_bytes),
+    ];
     let parts = parts.into_iter().chain(unused).map(|(part, bytes)| wire::MemoryUse { part, bytes });
     Some(wire::ProcessMemory { resident_bytes: resident.bytes, parts: parts.collect() })
 }

@@ -133,8 +133,8 @@ fn an_import_is_stopped_by_a_partition_that_was_restored_meanwhile() {
     let backup = place.path("backup");
     let backup = backup.to_str().unwrap();
     assert!(node.run(&["backup", "create", backup]).status.success());
-    let file =
-        write(&place, "follows.tsv", (1..=EDGES).map(|n| format!("{n}\t{}\n", n + 1)).collect::<String>());
+    let edge = |edges: String, n: u64| format!("{edges}{n}\t{}\n", n + 1);
+    let file = write(&place, "follows.tsv", (1..=EDGES).fold(String::new(), edge));
     let mut import = Command::new(FANFOLD);
     import.args(["import", "follows", &file, "--rate", "2000", "--address", &node.address]);
     let mut child = import.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -14,7 +14,7 @@ const NODE: &str = env!("CARGO_BIN_EXE_fanfold-tests-node");
 fn files(dir: &Path, kind: &str) -> Vec<PathBuf> {
     let is_of_it = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap();
-        name.starts_with(kind) && name.ends_with(".zst")
+        name.starts_with(kind) && path.extension().is_some_and(|extension| extension == "zst")
     };
     packed::files(dir).into_iter().filter(is_of_it).collect()
 }
