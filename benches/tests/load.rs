@@ -178,6 +178,7 @@ fn a_cluster_grows_while_it_is_read() {
             stages.iter().map(|stage| &stage["stage"]).collect::<Vec<_>>(),
             ["before", "during", "after"]
         );
+        assert_eq!(stages[0]["short_pages"], 0, "{run}");
         for stage in stages {
             // Whatever happens to the nodes, the load does not wait for them.
             let rates = number(stage, "reads_per_second") + number(stage, "posts_per_second");

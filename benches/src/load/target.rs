@@ -198,6 +198,8 @@ pub struct SpanFigures {
     pub post_micros: MicrosHistogram,
     /// Requests refused for good.
     pub errors: u64,
+    /// Pages that the node called short, because another partition could not be asked.
+    pub short_pages: u64,
     /// Processor seconds of all nodes, if they were looked at.
     pub server_cpu_seconds: Option<f64>,
 }

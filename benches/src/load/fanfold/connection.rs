@@ -5,12 +5,13 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use fanfold_protocol::frame::Frame;
 use fanfold_protocol::handshake::{HandshakeReply, Hello};
 use fanfold_protocol::message::{OpenSession, WriteTag};
-use fanfold_protocol::{Call, PartitionId, Request, RequestId, Response, Sequence, SessionId};
+use fanfold_protocol::{Call, PartitionId, Request, RequestId, Response, Sequence, SessionId, Status};
 
 use super::error::FanfoldError;
 use super::job::{Job, Sent};
@@ -19,6 +20,9 @@ use super::outbox::{DEADLINE_MS, Route};
 
 /// Bytes of an answer while the connection is made.
 const FRAME_BYTES_MAX: u32 = 4 << 20;
+/// How long a leader that opens a session is looked for, and the pause before the next node is asked.
+const SESSION_PATIENCE: Duration = Duration::from_secs(10);
+const SESSION_PAUSE: Duration = Duration::from_millis(20);
 
 /// A session with one partition, and which of its writes are not answered.
 #[derive(Debug)]
@@ -86,7 +90,7 @@ impl Connection {
         }
         let mut sessions = Vec::with_capacity(leaders.len());
         for (partition, leader) in leaders.iter().enumerate() {
-            sessions.push(open_session(&mut streams[*leader], PartitionId(partition as u16))?);
+            sessions.push(open_session_at(&mut streams, *leader, PartitionId(partition as u16))?);
         }
         let lines = streams.into_iter().map(Line::new).collect::<Result<_, _>>()?;
         Ok(Self { lines, pending: Pending { sessions, ..Pending::default() } })
@@ -172,6 +176,27 @@ fn shake_hands(stream: &mut TcpStream) -> Result<(), FanfoldError> {
             Some(HandshakeReply::Accepted(_)) => return Ok(()),
             Some(HandshakeReply::Refused(status)) => return Err(FanfoldError::Refused(status)),
             None => read_more(stream, &mut buffer)?,
+        }
+    }
+}
+
+/// Opens a session at the node that leads the partition: as far as known `leader`, but who leads may just have changed.
+fn open_session_at(
+    streams: &mut [TcpStream],
+    leader: usize,
+    partition: PartitionId,
+) -> Result<Session, FanfoldError> {
+    let begun = Instant::now();
+    let mut node = leader;
+    loop {
+        match open_session(&mut streams[node], partition) {
+            Err(FanfoldError::Refused(Status::NotLeader { .. } | Status::Unavailable { .. }))
+                if begun.elapsed() < SESSION_PATIENCE =>
+            {
+                node = (node + 1) % streams.len();
+                std::thread::sleep(SESSION_PAUSE);
+            }
+            other => return other,
         }
     }
 }

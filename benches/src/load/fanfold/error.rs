@@ -8,6 +8,7 @@ use fanfold_protocol::error::DecodeError;
 use fanfold_server::workload::WorkloadError;
 use fanfold_server::workload::node_process::NodeProcessError;
 
+use super::page::PageError;
 use crate::load::target::{TargetError, TargetKind};
 
 /// Why the Fanfold side could not do what was asked.
@@ -43,6 +44,14 @@ pub enum FanfoldError {
     Unexpected {
         /// The number of the request.
         request: u64,
+    },
+    /// The node answered a read with a wrong page.
+    #[error("the page of reader {reader} is wrong: {source}; `feed explain` says what the node knows")]
+    WrongPage {
+        /// Whose feed was read.
+        reader: u32,
+        /// What is wrong.
+        source: PageError,
     },
     /// The node refused.
     #[error("the node refused: {0}")]

@@ -8,7 +8,7 @@ use super::job::Job;
 use super::newcomer::Newcomer;
 use super::nodes::Nodes;
 use super::plans::{Traffic, Until};
-use super::side::{FanfoldSide, OPEN_DEPTH};
+use super::side::{FanfoldSide, OPEN_DEPTH, Pages};
 use super::stages::{STAGES, Stages};
 use crate::load::target::{Figures, GrowFigures, GrowLoad, Grown, Persistence, SpanFigures};
 
@@ -29,8 +29,10 @@ impl FanfoldSide {
         let connections = self.pump.connections();
         let (tell, newcomers) = channel();
         self.pump.newcomers = Some(newcomers);
+        let checking = self.page_check(payload_bytes);
         let stages = Stages::begin();
         let mut plan = Traffic::new(make, &mut self.oracle, Until::Over, Some(load.rate))
+            .checking(checking)
             .by_windows(load.window)
             .in_stages(stages.clone());
         let begun = plan.begun();
@@ -61,6 +63,7 @@ impl FanfoldSide {
                 read_micros: tally.read_micros,
                 post_micros: tally.post_micros,
                 errors: tally.errors,
+                short_pages: tally.short_pages,
                 server_cpu_seconds: Some(server_cpu_seconds),
             }
         });
@@ -68,7 +71,8 @@ impl FanfoldSide {
         self.nodes.drain()?;
         let mut figures = Figures::new("grow", Persistence::Always);
         if load.grows {
-            self.compare(&mut figures, load.sample_readers)?;
+            let pages = Pages { payload_bytes, hydrated: hydrate.then_some(limit) };
+            self.compare(&mut figures, load.sample_readers, pages)?;
         }
         Ok(GrowFigures {
             stages,

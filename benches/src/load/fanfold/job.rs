@@ -5,6 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use fanfold_protocol::{EntryId, Status, UserId};
 
+use super::error::FanfoldError;
+
 /// A request, without its routing and its tag.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Job {
@@ -80,7 +82,11 @@ pub(super) trait Plan {
     }
 
     /// Takes an answer; what it gives back is sent at once on the same connection, beyond the places.
-    fn heard(&mut self, sent: &Sent, heard: &Heard<'_>, now: Instant) -> Option<Job>;
+    ///
+    /// # Errors
+    ///
+    /// If it is wrong, which ends the run.
+    fn heard(&mut self, sent: &Sent, heard: &Heard<'_>, now: Instant) -> Result<Option<Job>, FanfoldError>;
 }
 
 /// The id of a user of the graph on the wire.

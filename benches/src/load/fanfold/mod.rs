@@ -18,6 +18,7 @@ mod newcomer;
 mod nodes;
 mod oracle;
 mod outbox;
+mod page;
 mod plans;
 mod pump;
 mod side;
@@ -26,4 +27,5 @@ mod watch;
 mod windows;
 
 pub use error::FanfoldError;
+pub use page::PageError;
 pub use side::{FanfoldSide, SideOptions};

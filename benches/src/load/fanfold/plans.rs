@@ -1,14 +1,15 @@
 //! Owns what is sent: the graph, the posts and reads of a measurement, and the reads that compare feeds with the oracle.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fanfold_protocol::frame::Flags;
-use fanfold_protocol::message::Page;
-use fanfold_protocol::{Frame, Opcode, RequestId, Response, Status};
+use fanfold_protocol::Status;
 
+use super::error::FanfoldError;
 use super::job::{Heard, Job, Next, Plan, Sent, Waited};
 use super::oracle::Oracle;
+use super::page::{self, Asked, PageCheck, PageError, Payloads};
 use super::stages::{STAGES, StageTally, Stages};
 use super::windows::Windows;
 use crate::load::graph::BenchGraph;
@@ -19,13 +20,15 @@ use crate::load::target::{MicrosHistogram, micros_histogram};
 pub(super) struct FollowAll<'a> {
     graph: &'a BenchGraph,
     next: u32,
+    /// How many owners each reader follows, celebrities not counted; readers begin with 1.
+    pub(super) followed: Vec<u32>,
     /// Edges made so far.
     pub(super) edges: u64,
 }
 
 impl<'a> FollowAll<'a> {
     pub(super) fn new(graph: &'a BenchGraph) -> Self {
-        Self { graph, next: 1, edges: 0 }
+        Self { graph, next: 1, followed: Vec::new(), edges: 0 }
     }
 }
 
@@ -36,6 +39,7 @@ impl Plan for FollowAll<'_> {
             self.next += 1;
             let mut owners = Vec::new();
             self.graph.followees(reader, &mut owners);
+            self.followed.push(owners.len() as u32);
             owners.extend(self.graph.celebrities_of(reader));
             if !owners.is_empty() {
                 return Next::Send(Job::Follow { reader, owners }, now);
@@ -44,11 +48,11 @@ impl Plan for FollowAll<'_> {
         Next::Done
     }
 
-    fn heard(&mut self, _: &Sent, heard: &Heard<'_>, _: Instant) -> Option<Job> {
+    fn heard(&mut self, _: &Sent, heard: &Heard<'_>, _: Instant) -> Result<Option<Job>, FanfoldError> {
         if let Heard::Followed { changed } = heard {
             self.edges += u64::from(*changed);
         }
-        None
+        Ok(None)
     }
 }
 
@@ -68,11 +72,11 @@ impl Plan for FollowOne {
         }
     }
 
-    fn heard(&mut self, _: &Sent, heard: &Heard<'_>, _: Instant) -> Option<Job> {
+    fn heard(&mut self, _: &Sent, heard: &Heard<'_>, _: Instant) -> Result<Option<Job>, FanfoldError> {
         if let Heard::Followed { changed } = heard {
             self.edges += u64::from(*changed);
         }
-        None
+        Ok(None)
     }
 }
 
@@ -123,6 +127,7 @@ pub(super) struct Traffic<'a, F> {
     sample_every: u64,
     whale: Option<Whale>,
     apart: Option<ReadsApart<'a>>,
+    pages: Option<PageCheck>,
     windows: Option<Windows>,
     stages: Option<(Stages, [StageTally; STAGES])>,
     begun: Instant,
@@ -157,6 +162,7 @@ impl<'a, F: FnMut(u64) -> Job> Traffic<'a, F> {
             sample_every: 0,
             whale: None,
             apart: None,
+            pages: None,
             windows: None,
             stages: None,
             begun,
@@ -187,6 +193,11 @@ impl<'a, F: FnMut(u64) -> Job> Traffic<'a, F> {
     /// With reads beside.
     pub(super) fn with_reads_apart(self, apart: Option<ReadsApart<'a>>) -> Self {
         Self { apart, ..self }
+    }
+
+    /// Looks at every page that is read.
+    pub(super) fn checking(self, pages: PageCheck) -> Self {
+        Self { pages: Some(pages), ..self }
     }
 
     /// With figures for each window of time.
@@ -249,6 +260,20 @@ impl<'a, F: FnMut(u64) -> Job> Traffic<'a, F> {
         })
     }
 
+    /// Looks at a page. A page that the node calls short, because another partition could not be asked, is counted where nodes come
+    /// and go, and ends the run elsewhere.
+    fn look_at(&mut self, asked: Asked, body: &[u8], due: Instant) -> Result<(), FanfoldError> {
+        let Some(pages) = &mut self.pages else { return Ok(()) };
+        match (pages.check(asked, body), self.stage(due)) {
+            (Ok(()), _) => Ok(()),
+            (Err(PageError::Short), Some(stage)) => {
+                stage.short_pages += 1;
+                Ok(())
+            }
+            (Err(source), _) => Err(FanfoldError::WrongPage { reader: asked.reader, source }),
+        }
+    }
+
     fn delivered(&mut self, waited: &Waited, now: Instant) {
         if self.whale.as_ref().is_some_and(|whale| whale.owner == waited.owner) {
             record(&mut self.tally.whale_micros, now - waited.answered);
@@ -306,18 +331,19 @@ impl<F: FnMut(u64) -> Job> Plan for Traffic<'_, F> {
         self.stage(sent.due).map(|stage| stage.errors += 1).is_some()
     }
 
-    fn heard(&mut self, sent: &Sent, heard: &Heard<'_>, now: Instant) -> Option<Job> {
+    fn heard(&mut self, sent: &Sent, heard: &Heard<'_>, now: Instant) -> Result<Option<Job>, FanfoldError> {
         self.tally.ended = now;
         match (&sent.job, heard) {
             (Job::Append { owner, .. }, Heard::Appended { id, token }) => {
                 self.oracle.posted(*owner, *id);
-                self.appended(sent, *owner, token, now)
+                return Ok(self.appended(sent, *owner, token, now));
             }
             (Job::Wait(waited), _) => {
                 self.delivered(waited, now);
-                None
             }
-            (Job::Read { .. }, _) => {
+            (Job::Read { reader, limit, hydrate }, Heard::Page(body)) => {
+                let asked = Asked { reader: *reader, limit: *limit, hydrate: *hydrate };
+                self.look_at(asked, body, sent.due)?;
                 self.tally.reads += 1;
                 record(&mut self.tally.read_micros, now - sent.due);
                 if let Some(stage) = self.stage(sent.due) {
@@ -326,10 +352,10 @@ impl<F: FnMut(u64) -> Job> Plan for Traffic<'_, F> {
                 if let Some(windows) = &mut self.windows {
                     windows.read(sent.due, now);
                 }
-                None
             }
-            _ => None,
+            _ => {}
         }
+        Ok(None)
     }
 }
 
@@ -338,14 +364,20 @@ pub(super) fn record(histogram: &mut MicrosHistogram, time: Duration) {
     histogram.saturating_record((time.as_micros() as u64).max(1));
 }
 
-/// Reads the feeds of the sampled readers and compares them with the oracle.
+/// Reads the feeds of the sampled readers and compares them with the oracle; with payloads also their first pages, as they were
+/// measured.
 #[derive(Debug)]
 pub(super) struct Check<'a> {
     oracle: &'a Oracle,
     readers: std::vec::IntoIter<u32>,
     limit: u32,
+    /// The limit of measured pages with payloads, and what those must be.
+    hydrated: Option<(u32, Payloads)>,
+    /// Whose hydrated page is read next.
+    again: Option<u32>,
     pub(super) compared: u64,
-    pub(super) mismatched: u64,
+    /// Whose pages differed.
+    pub(super) mismatched: BTreeSet<u32>,
 }
 
 impl<'a> Check<'a> {
@@ -353,36 +385,65 @@ impl<'a> Check<'a> {
     pub(super) fn new(oracle: &'a Oracle, readers_max: u32, limit: u32) -> Self {
         let mut readers = oracle.readers();
         readers.truncate(readers_max as usize);
-        Self { oracle, readers: readers.into_iter(), limit, compared: 0, mismatched: 0 }
+        let readers = readers.into_iter();
+        Self { oracle, readers, limit, hydrated: None, again: None, compared: 0, mismatched: BTreeSet::new() }
+    }
+
+    /// Compares a page of so many entries with its payloads as well.
+    pub(super) fn with_payloads(self, hydrated: Option<(u32, Payloads)>) -> Self {
+        Self { hydrated, ..self }
+    }
+
+    fn agrees(&self, asked: Asked, body: &[u8]) -> bool {
+        let Some(page) = page::decoded(body) else { return false };
+        let payloads_agree = match &self.hydrated {
+            Some((_, payloads)) if asked.hydrate => payloads.are_in(&page),
+            _ => !asked.hydrate,
+        };
+        payloads_agree && self.oracle.agrees(asked.reader, asked.limit as usize, &page)
     }
 }
 
 impl Plan for Check<'_> {
     fn next(&mut self, now: Instant) -> Next {
-        match self.readers.next() {
+        if let (Some(reader), Some((limit, _))) = (self.again.take(), &self.hydrated) {
+            return Next::Send(Job::Read { reader, limit: *limit, hydrate: true }, now);
+        }
+        self.again = self.readers.next();
+        match self.again {
             Some(reader) => Next::Send(Job::Read { reader, limit: self.limit, hydrate: false }, now),
             None => Next::Done,
         }
     }
 
-    fn heard(&mut self, sent: &Sent, heard: &Heard<'_>, _: Instant) -> Option<Job> {
-        if let (Job::Read { reader, .. }, Heard::Page(body)) = (&sent.job, heard) {
-            let agrees =
-                page(body).is_some_and(|page| self.oracle.agrees(*reader, self.limit as usize, &page));
-            self.compared += 1;
-            self.mismatched += u64::from(!agrees);
+    fn heard(&mut self, sent: &Sent, heard: &Heard<'_>, _: Instant) -> Result<Option<Job>, FanfoldError> {
+        if let (Job::Read { reader, limit, hydrate }, Heard::Page(body)) = (&sent.job, heard) {
+            self.compared += u64::from(!hydrate);
+            if !self.agrees(Asked { reader: *reader, limit: *limit, hydrate: *hydrate }, body) {
+                self.mismatched.insert(*reader);
+            }
         }
-        None
+        Ok(None)
     }
 }
 
-/// Decodes the body of an answer to `ReadFeed`.
-fn page(body: &[u8]) -> Option<Page> {
-    let body = Bytes::copy_from_slice(body);
-    let opcode = Opcode::ReadFeed.code();
-    let frame = Frame { opcode, flags: Flags::RESPONSE, request_id: RequestId(0), body };
-    match frame.decode_reply() {
-        Ok(Ok(Response::Page(page))) => Some(page),
-        _ => None,
+#[cfg(test)]
+mod tests {
+    use super::super::page;
+    use super::*;
+
+    #[test]
+    fn a_wrong_page_ends_a_run() {
+        let mut oracle = Oracle::default();
+        let make = |_| Job::Read { reader: 5, limit: 4, hydrate: false };
+        let mut plan = Traffic::new(make, &mut oracle, Until::Count(1), None).checking(page::tests::check());
+        let now = Instant::now();
+        let Next::Send(job, due) = plan.next(now) else { panic!("a read is due at once") };
+        let sent = Sent { job, due };
+        assert!(plan.heard(&sent, &Heard::Page(&[]), now).is_err());
+        assert_eq!(plan.tally.reads, 0);
+        let shown = page::tests::three_entries();
+        assert!(plan.heard(&sent, &Heard::Page(&shown), now).is_ok());
+        assert_eq!(plan.tally.reads, 1);
     }
 }

@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,7 @@ pub(super) struct Pump {
     routing: Routing,
     poll: Poll,
     connections: Vec<Connection>,
-    payload: Vec<u8>,
+    payload: Arc<[u8]>,
     /// Connections and nodes with something in their outbox.
     dirty: Vec<(usize, usize)>,
     again: BinaryHeap<Reverse<Again>>,
@@ -139,6 +140,11 @@ impl Pump {
                 }
             }
         }
+    }
+
+    /// What every payload is the beginning of.
+    pub(super) fn payload(&self) -> Arc<[u8]> {
+        Arc::clone(&self.payload)
     }
 
     /// Opens connections until there are so many.
@@ -314,7 +320,7 @@ impl Pump {
                 if !matches!(sent.job, Job::Wait(_)) {
                     places.free(index);
                 }
-                beyond.extend(plan.heard(&sent, &heard, now).map(|job| Sent { job, due: now }));
+                beyond.extend(plan.heard(&sent, &heard, now)?.map(|job| Sent { job, due: now }));
                 Ok(())
             })?;
             if !more {

@@ -14,6 +14,7 @@ use super::error::FanfoldError;
 use super::job::Job;
 use super::nodes::Nodes;
 use super::oracle::Oracle;
+use super::page::{PageCheck, Payloads};
 use super::plans::{Check, FollowAll, FollowOne, ReadsApart, Tally, Traffic, Until, Whale};
 use super::pump::Pump;
 use super::watch::{self, Watch, Watched};
@@ -80,6 +81,8 @@ pub struct FanfoldSide {
     pub(super) pump: Pump,
     pub(super) oracle: Oracle,
     feed_entries: u64,
+    /// Entries that each reader's feed shows since the fill; readers begin with 1.
+    shown: Arc<[u32]>,
     /// The owner whom everybody follows, once there is one, with the edges made.
     whale: Option<(u32, u64)>,
 }
@@ -106,7 +109,7 @@ impl FanfoldSide {
         let readers = options.graph.sampled_readers(options.sample_readers);
         let oracle = Oracle::new(&options.graph, &readers);
         let pump = Pump::new(nodes.routing()?)?;
-        Ok(Self { options, nodes, http, pump, oracle, feed_entries: 0, whale: None })
+        Ok(Self { options, nodes, http, pump, oracle, feed_entries: 0, shown: Arc::from([]), whale: None })
     }
 
     fn try_load(&mut self) -> Result<Loaded, FanfoldError> {
@@ -115,6 +118,7 @@ impl FanfoldSide {
         let mut plan = FollowAll::new(&graph);
         self.pump.run(&mut plan, LOAD_CONNECTIONS, LOAD_DEPTH)?;
         self.nodes.drain()?;
+        self.shown = shown(&self.options, &plan.followed);
         Ok(Loaded {
             edges: plan.edges,
             seconds: begun.elapsed().as_secs_f64(),
@@ -155,8 +159,18 @@ impl FanfoldSide {
         &mut self,
         measurement: Measurement<'_, impl FnMut(u64) -> Job>,
     ) -> Result<(Figures, Tally), FanfoldError> {
-        let Measurement { make, until, rate, connections, depth, whale, apart, window, sample_readers } =
-            measurement;
+        let Measurement {
+            make,
+            until,
+            rate,
+            connections,
+            depth,
+            whale,
+            apart,
+            window,
+            sample_readers,
+            pages,
+        } = measurement;
         let connections_apart = if apart.is_some() { READ_CONNECTIONS } else { 0 };
         self.pump.connect(connections as usize + connections_apart)?;
         let statuses = self.nodes.statuses()?;
@@ -169,10 +183,12 @@ impl FanfoldSide {
             }
             _ => None,
         };
+        let checking = self.page_check(pages.payload_bytes);
         let mut plan = Traffic::new(make, &mut self.oracle, until, rate)
             .sampling(SAMPLE_EVERY)
             .with_whale(whale)
             .with_reads_apart(apart)
+            .checking(checking)
             .by_windows(window);
         let begun = plan.begun();
         self.pump.run_apart(&mut plan, connections as usize, depth, connections_apart)?;
@@ -218,7 +234,7 @@ impl FanfoldSide {
         if moves > 0 {
             figures.notes.push(("partitions that another node came to lead", moves as f64));
         }
-        self.compare(&mut figures, sample_readers)?;
+        self.compare(&mut figures, sample_readers, pages)?;
         Ok((figures, tally))
     }
 
@@ -227,12 +243,29 @@ impl FanfoldSide {
         self.http.map_or(Ok(None), watch::allocations)
     }
 
-    pub(super) fn compare(&mut self, figures: &mut Figures, sample_readers: u32) -> Result<(), FanfoldError> {
+    /// What pages must be beside payloads of so many bytes.
+    pub(super) fn page_check(&self, payload_bytes: u32) -> PageCheck {
+        PageCheck::new(self.options.graph.clone(), self.shown.clone(), self.payloads(payload_bytes))
+    }
+
+    fn payloads(&self, payload_bytes: u32) -> Payloads {
+        let lengths = [self.options.fill_payload_bytes, payload_bytes];
+        Payloads { bytes: self.pump.payload(), lengths }
+    }
+
+    /// Compares feeds with the oracle; where pages came with payloads, those as well.
+    pub(super) fn compare(
+        &mut self,
+        figures: &mut Figures,
+        sample_readers: u32,
+        pages: Pages,
+    ) -> Result<(), FanfoldError> {
         let limit = self.options.feed_cap.min(COMPARED_MAX);
-        let mut check = Check::new(&self.oracle, sample_readers, limit);
+        let hydrated = pages.hydrated.map(|limit| (limit, self.payloads(pages.payload_bytes)));
+        let mut check = Check::new(&self.oracle, sample_readers, limit).with_payloads(hydrated);
         self.pump.run(&mut check, LOAD_CONNECTIONS, 4)?;
         figures.sampled_readers = check.compared;
-        figures.mismatched_readers = check.mismatched;
+        figures.mismatched_readers = check.mismatched.len() as u64;
         Ok(())
     }
 
@@ -259,6 +292,10 @@ impl FanfoldSide {
             apart,
             window: load.window,
             sample_readers: load.sample_readers,
+            pages: Pages {
+                payload_bytes,
+                hydrated: load.reads.filter(|reads| reads.hydrate).map(|reads| reads.limit),
+            },
         })
     }
 
@@ -279,6 +316,10 @@ impl FanfoldSide {
             apart: None,
             window: None,
             sample_readers: load.sample_readers,
+            pages: Pages {
+                payload_bytes: self.options.fill_payload_bytes,
+                hydrated: hydrate.then_some(limit),
+            },
         })?;
         figures.way = "merged read";
         Ok(figures)
@@ -306,6 +347,7 @@ impl FanfoldSide {
             apart: None,
             window: None,
             sample_readers: load.sample_readers,
+            pages: Pages { payload_bytes, hydrated: hydrate.then_some(limit) },
         })?;
         figures.way = "merged read, append";
         Ok(figures)
@@ -349,6 +391,16 @@ struct Measurement<'a, F> {
     apart: Option<ReadsApart<'a>>,
     window: Option<Duration>,
     sample_readers: u32,
+    pages: Pages,
+}
+
+/// What is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pages {
+    /// Bytes of the payloads that are appended meanwhile.
+    pub(super) payload_bytes: u32,
+    /// Entries of a page that comes with payloads, if such are read.
+    pub(super) hydrated: Option<u32>,
 }
 
 /// The rules of the space: everybody pushed, or, with celebrities, those pulled.
@@ -361,6 +413,19 @@ fn rules(options: &SideOptions) -> SpaceChanges {
         pull_threshold: celebrities.then(|| ((local_users * PULLED_SHARE) as u32).max(1)),
         ..SpaceChanges::default()
     }
+}
+
+/// Entries that a page of each reader shows once feeds are full, those beyond the cap not counted.
+fn shown(options: &SideOptions, followed: &[u32]) -> Arc<[u32]> {
+    let (graph, rounds) = (&options.graph, options.fill.rounds());
+    let by_celebrity = graph.first_celebrity().map_or(0, |who| options.fill.numbers_of_celebrity(who).len());
+    let of = |(at, owners): (usize, &u32)| {
+        let celebrities = graph.celebrities_of(at as u32 + 1).count() * by_celebrity;
+        // The reader's own entries are shown as well.
+        let visible = rounds * (u64::from(*owners) + 1) + celebrities as u64;
+        visible.min(u64::from(options.feed_cap)) as u32
+    };
+    followed.iter().enumerate().map(of).collect()
 }
 
 /// References stored in feeds so far, each counted at its leader.

@@ -22,6 +22,7 @@ pub(super) struct StageTally {
     pub(super) read_micros: MicrosHistogram,
     pub(super) post_micros: MicrosHistogram,
     pub(super) errors: u64,
+    pub(super) short_pages: u64,
 }
 
 impl Stages {
@@ -56,7 +57,7 @@ impl Stages {
 
 impl StageTally {
     pub(super) fn new() -> Self {
-        Self { read_micros: micros_histogram(), post_micros: micros_histogram(), errors: 0 }
+        Self { read_micros: micros_histogram(), post_micros: micros_histogram(), errors: 0, short_pages: 0 }
     }
 
     pub(super) fn read(&mut self, due: Instant, now: Instant) {

@@ -64,6 +64,7 @@ impl Windows {
             read_micros,
             post_micros,
             errors: 0,
+            short_pages: 0,
             server_cpu_seconds: None,
         };
         self.all.into_iter().map(span).collect()

@@ -40,6 +40,8 @@ pub struct SpanResult {
     pub post_ms: LatencyMs,
     /// Requests refused for good.
     pub errors: u64,
+    /// Pages that the node called short, because another partition could not be asked; not told apart by windows.
+    pub short_pages: u64,
     /// Processor seconds of all nodes.
     pub server_cpu_seconds: Option<f64>,
 }
@@ -79,6 +81,8 @@ pub struct GrowRun {
     pub post_p99_ratio: f64,
     /// Requests refused for good, in all stages.
     pub errors: u64,
+    /// Pages that the node called short, because another partition could not be asked, in all stages.
+    pub short_pages: u64,
     /// Requests sent again because a partition could not serve them at once, or had moved.
     pub repeats: u64,
     /// Readers compared with the oracle.
@@ -119,6 +123,7 @@ impl SpanResult {
             read_ms: LatencyMs::of(&span.read_micros),
             post_ms: LatencyMs::of(&span.post_micros),
             errors: span.errors,
+            short_pages: span.short_pages,
             server_cpu_seconds: span.server_cpu_seconds,
         }
     }
@@ -152,6 +157,7 @@ impl GrowRun {
             read_p99_ratio,
             post_p99_ratio,
             errors: stages.iter().map(|stage| stage.errors).sum(),
+            short_pages: stages.iter().map(|stage| stage.short_pages).sum(),
             stages,
             repeats: figures.repeats,
             sampled_readers: figures.sampled_readers,
@@ -223,8 +229,8 @@ impl fmt::Display for GrowRun {
         }
         write!(
             f,
-            "p99 during to before: reads {:.2}, posts {:.2}; {} errors, {} requests sent again",
-            self.read_p99_ratio, self.post_p99_ratio, self.errors, self.repeats
+            "p99 during to before: reads {:.2}, posts {:.2}; {} errors, {} short pages, {} requests sent again",
+            self.read_p99_ratio, self.post_p99_ratio, self.errors, self.short_pages, self.repeats
         )
     }
 }
