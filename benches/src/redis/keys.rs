@@ -99,7 +99,7 @@ pub fn library(feed_cap: u32) -> String {
          end\n\
          return #followers\n\
          end)\n\
-         redis.register_function('merge', function(keys, args)\n\
+         local function merge(keys, args)\n\
          local call = redis.call\n\
          local lists, ends, n = {{}}, {{}}, #keys\n\
          for i = 1, n do\n\
@@ -125,14 +125,19 @@ pub fn library(feed_cap: u32) -> String {
          page[k] = best\n\
          end\n\
          return page\n\
-         end)\n\
-         redis.register_function('hydrate', function(keys, args)\n\
-         local call = redis.call\n\
-         local ids = call('LRANGE', keys[1], args[1], -1)\n\
+         end\n\
+         local function payloads(ids)\n\
+         if #ids == 0 then return {{ids, ids}} end\n\
          local names = {{}}\n\
          for i = 1, #ids do names[i] = 'p' .. ids[i] end\n\
-         if #ids == 0 then return {{ids, ids}} end\n\
-         return {{ids, call('MGET', unpack(names))}}\n\
+         return {{ids, redis.call('MGET', unpack(names))}}\n\
+         end\n\
+         redis.register_function('merge', merge)\n\
+         redis.register_function('merge_hydrate', function(keys, args)\n\
+         return payloads(merge(keys, args))\n\
+         end)\n\
+         redis.register_function('hydrate', function(keys, args)\n\
+         return payloads(redis.call('LRANGE', keys[1], args[1], -1))\n\
          end)\n"
     )
 }

@@ -33,6 +33,7 @@ impl RedisTarget {
             way,
             celebrities: Some(load.celebrities),
             hydrate: load.hydrate,
+            payload_bytes: self.options.payload_bytes,
             limit: load.limit,
             first_read: load.first_read,
             keep: load.sample_readers,

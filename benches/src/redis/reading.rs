@@ -31,6 +31,8 @@ pub struct ReadKind {
     pub celebrities: Option<bool>,
     /// Whether payloads come along.
     pub hydrate: bool,
+    /// Bytes of each payload.
+    pub payload_bytes: u32,
     /// Entries of a page.
     pub limit: u32,
     /// What reads are numbered from.
@@ -48,6 +50,8 @@ enum Wait {
     Payloads(usize),
     /// Ids and payloads together for the page in this slot.
     Both(usize),
+    /// Ids and payloads by turns for the page in this slot.
+    Pairs(usize),
     /// A celebrity's list for the cache.
     Refresh(u32),
 }
@@ -71,7 +75,7 @@ pub struct Taken {
     pub reads: u64,
     /// From sending (or the due time) to the complete page.
     pub micros: MicrosHistogram,
-    /// Payloads that were not there.
+    /// Payloads that were not there, or not as long as they were stored.
     pub missing_payloads: u64,
     /// Pages kept: reader and ids, the newest first.
     pub kept: Vec<(u32, Vec<u64>)>,
@@ -179,7 +183,9 @@ impl<'a> Reading<'a> {
         });
         let instance = self.plan.instance_of(reader);
         let celebrities: Vec<u32> = match self.kind.way {
-            ReadWay::Pipeline | ReadWay::Merge => self.plan.graph().celebrities_of(reader).collect(),
+            ReadWay::Pipeline | ReadWay::Merge | ReadWay::HydrateMerge => {
+                self.plan.graph().celebrities_of(reader).collect()
+            }
             _ => Vec::new(),
         };
         let out = &mut sockets[instance].out;
@@ -189,8 +195,12 @@ impl<'a> Reading<'a> {
         (page.lane, page.reader, page.begun) = (lane, reader, begun);
         (page.replies_left, page.hydrating) = (replies, false);
         self.under_way[lane] += 1;
-        let both = self.kind.way == ReadWay::HydrateFunction;
-        self.wait(lane, instance, if both { Wait::Both(slot) } else { Wait::Ids(slot) }, replies);
+        let wait = match self.kind.way {
+            ReadWay::HydrateFunction | ReadWay::HydrateMerge => Wait::Both(slot),
+            ReadWay::HydrateSort => Wait::Pairs(slot),
+            _ => Wait::Ids(slot),
+        };
+        self.wait(lane, instance, wait, replies);
     }
 
     /// Asks for the celebrities' lists again when they are a second old.
@@ -217,7 +227,9 @@ impl<'a> Reading<'a> {
         if self.kind.way != ReadWay::Merge {
             pages::newest(&mut page.ids, self.kind.limit as usize);
         }
-        if self.kind.hydrate && self.kind.way != ReadWay::HydrateFunction && !page.ids.is_empty() {
+        let comes_with_payloads =
+            matches!(self.kind.way, ReadWay::HydrateFunction | ReadWay::HydrateSort | ReadWay::HydrateMerge);
+        if self.kind.hydrate && !comes_with_payloads && !page.ids.is_empty() {
             self.to_hydrate[page.lane].push(slot);
         } else {
             self.complete(slot, now);
@@ -258,18 +270,33 @@ impl<'a> Reading<'a> {
         self.free.push(slot);
     }
 
-    fn take_ids(page: &mut Page, reply: Reply<'_>) -> Result<(), RedisError> {
-        for item in reply.items() {
-            let id =
-                item.bytes().and_then(resp::parse).ok_or(RedisError::Unexpected { command: "LRANGE" })?;
-            page.ids.push(id as u64);
-        }
+    fn take_id(page: &mut Page, item: Reply<'_>) -> Result<(), RedisError> {
+        let id = item.bytes().and_then(resp::parse).ok_or(RedisError::Unexpected { command: "LRANGE" })?;
+        page.ids.push(id as u64);
         Ok(())
     }
 
+    fn take_ids(page: &mut Page, reply: Reply<'_>) -> Result<(), RedisError> {
+        reply.items().try_for_each(|item| Self::take_id(page, item))
+    }
+
     fn take_payloads(&mut self, reply: Reply<'_>) {
-        let missing = reply.items().filter(|item| item.bytes().is_none()).count();
-        self.taken.missing_payloads += missing as u64;
+        reply.items().for_each(|item| self.take_payload(item));
+    }
+
+    fn take_payload(&mut self, item: Reply<'_>) {
+        let is_whole = item.bytes().is_some_and(|payload| payload.len() == self.kind.payload_bytes as usize);
+        self.taken.missing_payloads += u64::from(!is_whole);
+    }
+
+    /// Takes an id and its payload, and so on.
+    fn take_pairs(&mut self, slot: usize, reply: Reply<'_>) -> Result<(), RedisError> {
+        let mut items = reply.items();
+        while let Some(id) = items.next() {
+            Self::take_id(&mut self.slots[slot], id)?;
+            self.take_payload(items.next().ok_or(RedisError::Unexpected { command: "SORT" })?);
+        }
+        Ok(())
     }
 }
 
@@ -300,6 +327,10 @@ impl Load for Reading<'_> {
             }
             Some(Wait::Payloads(slot)) => {
                 self.take_payloads(reply);
+                slot
+            }
+            Some(Wait::Pairs(slot)) => {
+                self.take_pairs(slot, reply)?;
                 slot
             }
             Some(Wait::Both(slot)) => {

@@ -381,6 +381,7 @@ impl Target for RedisTarget {
 mod tests {
     use super::*;
     use crate::load::graph::{GraphOptions, GraphShape};
+    use crate::redis::pages::ReadWay;
     use crate::redis::process::is_installed;
 
     const USERS: u32 = 300;
@@ -493,11 +494,45 @@ mod tests {
                     first_read: 0,
                     sample_readers: 20,
                 };
-                for figures in redis.read(&load).unwrap() {
+                let all = redis.read(&load).unwrap();
+                assert_eq!(all.len(), ReadWay::all(celebrities, hydrate, instances).len());
+                for figures in all {
                     assert!(figures.reads > 0 && figures.read_micros.len() == figures.reads);
                     assert_eq!(figures.mismatched_readers, 0, "{}", figures.way);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_payload_that_is_missing_or_cut_is_noticed_in_every_way() {
+        let Some(mut redis) = filled(1) else { return };
+        let load = |celebrities| ReadLoad {
+            celebrities,
+            hydrate: true,
+            limit: 20,
+            connections: 3,
+            depth: 2,
+            duration: Duration::from_millis(50),
+            first_read: 0,
+            sample_readers: 0,
+        };
+        let mismatched = |redis: &mut RedisTarget, celebrities| -> Vec<u64> {
+            redis.read(&load(celebrities)).unwrap().iter().map(|figures| figures.mismatched_readers).collect()
+        };
+        assert_eq!(mismatched(&mut redis, false), [0, 0, 0]);
+        let mut control = Control::connect(redis.addresses[0]).unwrap();
+        for number in 0..redis.plan.fill_posts() {
+            let key = format!("p{}", keys::id_of(number));
+            if number % 2 == 0 {
+                control.ask("DEL", &[&key], |_| ()).unwrap();
+            } else {
+                control.ok("SET", &[&key, "cut"]).unwrap();
+            }
+        }
+        for celebrities in [false, true] {
+            let mismatched = mismatched(&mut redis, celebrities);
+            assert!(mismatched.len() == 3 && mismatched.iter().all(|count| *count > 0), "{mismatched:?}");
         }
     }
 
