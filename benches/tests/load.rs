@@ -290,6 +290,26 @@ fn both_sides_are_compared_in_one_run() {
 }
 
 #[test]
+fn what_is_due_is_sent_however_late_on_both_sides() {
+    if !has_redis() {
+        return;
+    }
+    let redis = ["--target", "both", "--redis-instances", "1", "--redis-as-given"];
+    // More than either side of a debug build gets done in time.
+    let report = report(&[["fanout", "--rate", "20000"].as_slice(), redis.as_slice()].concat());
+    assert_eq!(runs(&report).len(), 4);
+    for run in runs(&report) {
+        // 20,000 a second for 0.3 seconds, the first at once.
+        assert_eq!(run["posts"], 6_000, "{run}");
+    }
+    let report =
+        self::report(&[["whale", "--rate", "4000", "--whale-pause", "0.1"].as_slice(), &redis].concat());
+    for run in runs(&report) {
+        assert_eq!(run["posts"], 1_200, "{run}");
+    }
+}
+
+#[test]
 fn redis_is_measured_in_every_other_way_too() {
     if !has_redis() {
         return;

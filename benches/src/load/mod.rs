@@ -14,4 +14,5 @@ pub mod ratio;
 pub mod report;
 pub mod run;
 pub mod target;
+pub mod timer;
 pub mod usage;

@@ -24,8 +24,21 @@ pub struct Pace {
     pub in_flight: u32,
     /// Posts a second over all lanes; without it each completed post causes the next.
     pub rate: Option<f64>,
-    /// No post is begun from this time on.
+    /// No post is due from this time on. In an open loop what was due before is begun even later: to leave out what a slow server did
+    /// not come to would hide its latency.
     pub end: Micros,
+}
+
+impl Pace {
+    /// When the request with this number from 0 is due, of a load that began at `start`: in a closed loop at once.
+    pub fn due(&self, start: Micros, number: u64, now: Micros) -> Micros {
+        self.rate.map_or(now, |rate| start + (number as f64 * 1e6 / rate) as Micros)
+    }
+
+    /// Whether what is due then is not begun any more.
+    pub fn is_over(&self, due: Micros) -> bool {
+        due >= self.end
+    }
 }
 
 /// The post of an owner whom everybody follows, now and then, on a lane of its own: the last.
@@ -91,7 +104,7 @@ pub struct Posting<'a> {
     pace: Pace,
     first_post: u64,
     begun: u64,
-    due_at: f64,
+    start: Micros,
     turn: usize,
     queues: Vec<Queue>,
     under_way: Vec<u32>,
@@ -126,7 +139,7 @@ impl<'a> Posting<'a> {
             pace,
             first_post,
             begun: 0,
-            due_at: now as f64,
+            start: now,
             turn: 0,
             queues: (0..sockets).map(|_| Queue::default()).collect(),
             under_way: vec![0; lanes],
@@ -156,7 +169,18 @@ impl<'a> Posting<'a> {
 
     /// Whether no post will begin any more and none is under way.
     pub fn is_finished(&self, now: Micros) -> bool {
-        now >= self.pace.end && self.free.len() == self.slots.len()
+        let is_over = self.pace.is_over(self.due(now)) && self.whale_due().is_none();
+        is_over && self.free.len() == self.slots.len()
+    }
+
+    /// When the next post is due: in a closed loop at once.
+    fn due(&self, now: Micros) -> Micros {
+        self.pace.due(self.start, self.begun, now)
+    }
+
+    /// When the whale's next post is due; none if it does not post any more.
+    fn whale_due(&self) -> Option<Micros> {
+        self.whale.as_ref().map(|whale| whale.due).filter(|due| !self.pace.is_over(*due))
     }
 
     fn own_lanes(&self) -> usize {
@@ -194,12 +218,10 @@ impl<'a> Posting<'a> {
 
     /// Begins what may begin on a lane now.
     fn begin_due(&mut self, lane: usize, now: Micros) {
-        if now >= self.pace.end {
-            return;
-        }
         if lane >= self.own_lanes() {
+            let is_due = self.whale_due().is_some_and(|due| due <= now);
             let Some(whale) = &mut self.whale else { return };
-            if !whale.under_way && whale.due <= now {
+            if !whale.under_way && is_due {
                 whale.under_way = true;
                 let due = whale.due;
                 whale.due += whale.pause.as_micros() as Micros;
@@ -209,18 +231,13 @@ impl<'a> Posting<'a> {
             return;
         }
         while self.under_way[lane] < self.pace.in_flight {
-            let begun = match self.pace.rate {
-                None => now,
-                Some(_) if self.due_at > now as f64 => return,
-                Some(rate) => {
-                    let due = self.due_at as Micros;
-                    self.due_at += 1e6 / rate;
-                    due
-                }
-            };
+            let due = self.due(now);
+            if due > now || self.pace.is_over(due) {
+                return;
+            }
             let owner = self.encoder.plan().graph().owner_of_post(self.first_post + self.begun);
             self.begun += 1;
-            self.begin(lane, owner, begun, false);
+            self.begin(lane, owner, due, false);
             if self.pace.rate.is_some() {
                 // The next one that is due goes to the next lane.
                 return;
@@ -275,9 +292,9 @@ impl<'a> Posting<'a> {
     }
 }
 
-/// Records a time.
+/// Records a time; times above the histogram's range count as its highest.
 pub fn note(histogram: &mut MicrosHistogram, micros: Micros) {
-    histogram.record(micros).expect("a histogram that grows takes every time");
+    histogram.saturating_record(micros);
 }
 
 impl Load for Posting<'_> {
@@ -318,26 +335,25 @@ impl Load for Posting<'_> {
     }
 
     fn next_due(&self) -> Option<Micros> {
-        let whale = self.whale.as_ref().filter(|whale| !whale.under_way).map(|whale| whale.due);
+        let is_idle = self.whale.as_ref().is_some_and(|whale| !whale.under_way);
+        let whale = self.whale_due().filter(|_| is_idle);
         let lanes = &self.under_way[..self.own_lanes()];
         let room = self.pace.rate.is_some() && lanes.iter().any(|count| *count < self.pace.in_flight);
-        let post = room.then_some(self.due_at as Micros + 1);
-        let due = match (whale, post) {
+        let post = room.then_some(self.due(0)).filter(|due| !self.pace.is_over(*due));
+        match (whale, post) {
             (Some(whale), Some(post)) => Some(whale.min(post)),
             (whale, post) => whale.or(post),
-        };
-        due.filter(|due| *due < self.pace.end)
+        }
     }
 
     fn due_lane(&mut self, now: Micros) -> Option<usize> {
-        if now >= self.pace.end {
-            return None;
-        }
         let own = self.own_lanes();
-        if self.whale.as_ref().is_some_and(|whale| !whale.under_way && whale.due <= now) {
+        let is_idle = self.whale.as_ref().is_some_and(|whale| !whale.under_way);
+        if is_idle && self.whale_due().is_some_and(|due| due <= now) {
             return Some(own);
         }
-        if self.pace.rate.is_none() || self.due_at > now as f64 {
+        let due = self.due(now);
+        if self.pace.rate.is_none() || due > now || self.pace.is_over(due) {
             return None;
         }
         let turn = (0..own).map(|step| (self.turn + step) % own);

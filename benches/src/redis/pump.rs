@@ -12,11 +12,14 @@ use mio::{Events, Poll, Token};
 use super::error::RedisError;
 use super::resp::Reply;
 use super::socket::Socket;
+use crate::load::timer::{ALARM, Timer};
 
 /// Encoding pauses while a socket has so much to send: a whale's commands are not all made at once.
 pub const BACKLOG_BYTES_MAX: usize = 256 << 10;
 /// Due posts and reads begun between two looks at the sockets.
 const DUE_MAX: usize = 64;
+/// Without anything due it wakes so often to ask about the time.
+const ASKED_EVERY: Duration = Duration::from_millis(20);
 /// Readiness taken from the system at once.
 const EVENTS_MAX: usize = 256;
 
@@ -56,6 +59,7 @@ pub trait Load {
 #[derive(Debug)]
 pub struct Pump {
     poll: Poll,
+    timer: Timer,
     events: Events,
     sockets: Vec<Socket>,
     instances: usize,
@@ -70,6 +74,7 @@ impl Pump {
     /// If an instance does not accept connections.
     pub fn connect(addresses: &[SocketAddr], lanes: usize) -> Result<Self, RedisError> {
         let poll = Poll::new()?;
+        let timer = Timer::new(poll.registry())?;
         let mut sockets = Vec::with_capacity(lanes * addresses.len());
         for _ in 0..lanes {
             for address in addresses {
@@ -78,7 +83,7 @@ impl Pump {
             }
         }
         let events = Events::with_capacity(EVENTS_MAX);
-        Ok(Self { poll, events, sockets, instances: addresses.len(), start: Instant::now() })
+        Ok(Self { poll, timer, events, sockets, instances: addresses.len(), start: Instant::now() })
     }
 
     /// Time since the pump was made.
@@ -110,14 +115,18 @@ impl Pump {
                 return Ok(());
             }
             for _ in 0..DUE_MAX {
-                // The time is read anew: what is due now may no longer begin a moment later.
-                let now = self.now();
-                let Some(lane) = load.due_lane(now) else { break };
+                // The time is read anew: each begins later than the one before.
+                let Some(lane) = load.due_lane(self.now()) else { break };
                 self.issue(load, lane)?;
             }
-            let due = load.next_due().map(|due| Duration::from_micros(due.saturating_sub(self.now())));
-            // Without anything due it wakes now and then to ask `until` about the time.
-            let timeout = due.unwrap_or(Duration::from_millis(20)).min(Duration::from_millis(20));
+            let timeout = match load.next_due() {
+                Some(due) if due <= self.now() => Duration::ZERO,
+                Some(due) => {
+                    self.timer.set(self.start + Duration::from_micros(due))?;
+                    ASKED_EVERY
+                }
+                None => ASKED_EVERY,
+            };
             match self.poll.poll(&mut self.events, Some(timeout)) {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
@@ -128,7 +137,7 @@ impl Pump {
 
     fn visit<L: Load>(&mut self, load: &mut L) -> Result<(), RedisError> {
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        for event in &events {
+        for event in events.iter().filter(|event| event.token() != ALARM) {
             let Token(index) = event.token();
             if event.is_readable() {
                 self.take_replies(load, index)?;

@@ -90,7 +90,7 @@ pub struct Reading<'a> {
     kind: ReadKind,
     pace: Pace,
     begun: u64,
-    due_at: f64,
+    start: Micros,
     turn: usize,
     waits: Vec<VecDeque<Wait>>,
     under_way: Vec<u32>,
@@ -111,7 +111,7 @@ impl<'a> Reading<'a> {
             kind,
             pace,
             begun: 0,
-            due_at: now as f64,
+            start: now,
             turn: 0,
             waits: vec![VecDeque::new(); lanes * plan.instances()],
             under_way: vec![0; lanes],
@@ -138,7 +138,12 @@ impl<'a> Reading<'a> {
 
     /// Whether no read will begin any more and none is under way.
     pub fn is_finished(&self, now: Micros) -> bool {
-        now >= self.pace.end && self.free.len() == self.slots.len()
+        self.pace.is_over(self.due(now)) && self.free.len() == self.slots.len()
+    }
+
+    /// When the next read is due: in a closed loop at once.
+    fn due(&self, now: Micros) -> Micros {
+        self.pace.due(self.start, self.begun, now)
     }
 
     /// What has been read.
@@ -152,21 +157,16 @@ impl<'a> Reading<'a> {
     }
 
     fn begin_due(&mut self, lane: usize, sockets: &mut [Socket], now: Micros) {
-        if now >= self.pace.end {
+        if self.pace.is_over(self.due(now)) {
             return;
         }
         self.refresh(lane, sockets, now);
         while self.under_way[lane] < self.pace.in_flight {
-            let begun = match self.pace.rate {
-                None => now,
-                Some(_) if self.due_at > now as f64 => return,
-                Some(rate) => {
-                    let due = self.due_at as Micros;
-                    self.due_at += 1e6 / rate;
-                    due
-                }
-            };
-            self.begin(lane, sockets, begun);
+            let due = self.due(now);
+            if due > now || self.pace.is_over(due) {
+                return;
+            }
+            self.begin(lane, sockets, due);
             if self.pace.rate.is_some() {
                 return;
             }
@@ -357,12 +357,13 @@ impl Load for Reading<'_> {
 
     fn next_due(&self) -> Option<Micros> {
         let room = self.under_way.iter().any(|count| *count < self.pace.in_flight);
-        let due = (self.pace.rate.is_some() && room).then_some(self.due_at as Micros + 1);
-        due.filter(|due| *due < self.pace.end)
+        let due = (self.pace.rate.is_some() && room).then_some(self.due(0));
+        due.filter(|due| !self.pace.is_over(*due))
     }
 
     fn due_lane(&mut self, now: Micros) -> Option<usize> {
-        if self.pace.rate.is_none() || self.due_at > now as f64 || now >= self.pace.end {
+        let due = self.due(now);
+        if self.pace.rate.is_none() || due > now || self.pace.is_over(due) {
             return None;
         }
         let lanes = self.under_way.len();

@@ -241,6 +241,15 @@ impl<'a, F: FnMut(u64) -> Job> Traffic<'a, F> {
         }
     }
 
+    /// When the whale's next post is due; none if it does not post any more.
+    fn whale_due(&self) -> Option<Instant> {
+        let due = self.whale.as_ref()?.due;
+        match self.until {
+            Until::Elapsed(time) if due.saturating_duration_since(self.begun) >= time => None,
+            _ => Some(due),
+        }
+    }
+
     fn appended(&mut self, sent: &Sent, owner: u32, token: &[u8], now: Instant) -> Option<Job> {
         let is_whale = self.whale.as_ref().is_some_and(|whale| whale.owner == owner);
         if !is_whale {
@@ -294,18 +303,19 @@ impl<F: FnMut(u64) -> Job> Plan for Traffic<'_, F> {
             Until::Elapsed(time) => due - self.begun >= time,
             Until::Over => self.stages.as_ref().is_none_or(|(stages, _)| stages.of(due).is_none()),
         };
-        if over {
-            return Next::Done;
-        }
+        let whale_due = self.whale_due();
         if let Some(whale) = &mut self.whale
-            && whale.due <= now
+            && whale_due.is_some_and(|due| due <= now)
         {
             let due = whale.due;
             whale.due += whale.pause;
             return Next::Send(Job::Append { owner: whale.owner, payload_bytes: whale.payload_bytes }, due);
         }
+        if over {
+            return whale_due.map_or(Next::Done, Next::At);
+        }
         if due > now {
-            return Next::At(due);
+            return Next::At(whale_due.map_or(due, |whale| whale.min(due)));
         }
         let number = self.issued;
         self.issued += 1;

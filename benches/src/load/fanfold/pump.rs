@@ -24,6 +24,7 @@ use super::line::Line;
 use super::newcomer::Newcomer;
 use super::outbox::Route;
 use crate::load::graph::Draws;
+use crate::load::timer::{ALARM, Timer};
 
 /// Events taken from the system at once.
 const EVENTS: usize = 1_024;
@@ -64,6 +65,7 @@ struct Again {
 pub(super) struct Pump {
     routing: Routing,
     poll: Poll,
+    timer: Timer,
     connections: Vec<Connection>,
     payload: Arc<[u8]>,
     /// Connections and nodes with something in their outbox.
@@ -80,12 +82,14 @@ pub(super) struct Pump {
 impl Pump {
     /// A pump without connections.
     pub(super) fn new(routing: Routing) -> Result<Self, FanfoldError> {
-        let poll = Poll::new().map_err(|source| FanfoldError::Connection { source })?;
+        let failed = |source| FanfoldError::Connection { source };
+        let poll = Poll::new().map_err(failed)?;
+        let timer = Timer::new(poll.registry()).map_err(failed)?;
         let mut draws = Draws::new(routing.epoch, 0);
         let payload = (0..PAYLOAD_BYTES_MAX / 8).flat_map(|_| draws.next().to_le_bytes()).collect();
         let (connections, dirty, again) = (Vec::new(), Vec::new(), BinaryHeap::new());
         let newcomers = None;
-        Ok(Self { routing, poll, connections, payload, dirty, again, repeats: 0, moves: 0, newcomers })
+        Ok(Self { routing, poll, timer, connections, payload, dirty, again, repeats: 0, moves: 0, newcomers })
     }
 
     /// Sends what the plan says over `connections` connections with `depth` places each, until it is done and
@@ -129,7 +133,7 @@ impl Pump {
             if heard_at.elapsed() > PATIENCE && in_flight > 0 {
                 return Err(FanfoldError::Stalled { waited: PATIENCE, in_flight });
             }
-            for event in &events {
+            for event in events.iter().filter(|event| event.token() != ALARM) {
                 let (index, node) = (event.token().0 / NODES_MAX, event.token().0 % NODES_MAX);
                 if event.is_writable() {
                     self.dirty.push((index, node));
@@ -259,10 +263,18 @@ impl Pump {
             _ => None,
         });
         let until = due.chain(self.again.peek().map(|Reverse(again)| again.at)).min();
-        let timeout = until.map_or(PATIENCE, |until| until.saturating_duration_since(Instant::now()));
+        let failed = |source| FanfoldError::Connection { source };
+        let timeout = match until {
+            Some(until) if until <= Instant::now() => Duration::ZERO,
+            Some(until) => {
+                self.timer.set(until).map_err(failed)?;
+                PATIENCE
+            }
+            None => PATIENCE,
+        };
         match self.poll.poll(events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            other => other.map_err(|source| FanfoldError::Connection { source }),
+            other => other.map_err(failed),
         }
     }
 
