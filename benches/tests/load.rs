@@ -199,6 +199,10 @@ fn loading_counts_every_edge() {
     let report = report(&["load", "--graph", "uniform"]);
     let [run] = runs(&report) else { panic!("{report}") };
     assert_eq!(run["edges"], 300 * 12);
+    assert!(number(run, "sampled_readers") > 50.0, "{run}");
+    // What was used, and not what was asked for and has no effect.
+    assert_eq!((&run["connections"], &run["in_flight"]), (&4.into(), &64.into()));
+    assert!(report["parameters"]["duration_seconds"].is_null());
     assert!(number(run, "edges_per_second") > 0.0);
 }
 

@@ -274,7 +274,12 @@ pub struct WhaleArgs {
 
 /// Measures loading the graph through the wire, one follow request for each reader.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  fanfold-bench load --users 1000000 --mean-followers 200 --rounds 3")]
+#[command(
+    after_help = "The graph is made as fast as it goes, over connections that each side has chosen; the report says how many. `--connections`, \
+        `--duration`, `--warm-up`, `--feed-cap`, `--fill-rounds-max`, `--payload-bytes` and `--redis-as-given` have no effect. Afterwards the edges of \
+        `--sample-readers` users are compared with the graph: whom they follow in Fanfold, who follows them in Redis; a difference makes the command \
+        fail.\n\nExample:\n  fanfold-bench load --users 1000000 --mean-followers 200 --rounds 3"
+)]
 pub struct LoadArgs {
     /// What all commands take.
     #[command(flatten)]
@@ -294,8 +299,8 @@ pub struct Parameters {
     pub feed_cap: u32,
     /// Bytes of each payload.
     pub payload_bytes: u32,
-    /// How long each measurement took.
-    pub duration_seconds: f64,
+    /// How long each measurement took; none if it took as long as it took.
+    pub duration_seconds: Option<f64>,
     /// Rounds.
     pub rounds: u32,
     /// Readers compared with the oracle.
@@ -315,7 +320,7 @@ impl CommonArgs {
             seed: self.seed,
             feed_cap: self.feed_cap,
             payload_bytes: self.payload_bytes,
-            duration_seconds: self.duration.as_secs_f64(),
+            duration_seconds: Some(self.duration.as_secs_f64()),
             rounds: self.rounds,
             sample_readers: self.sample_readers,
         }

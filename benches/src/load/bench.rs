@@ -15,8 +15,8 @@ use super::plot::{self, PlotError};
 use super::report::Report;
 use super::run::{RunKind, RunOf, RunResult, TailMs};
 use super::target::{
-    FanoutLoad, Figures, Loaded, MixedLoad, Persistence, ReadLoad, ReadsBeside, Target, TargetError,
-    TargetKind, WhaleLoad,
+    Compared, FanoutLoad, Figures, Loaded, MixedLoad, Persistence, ReadLoad, ReadsBeside, Target,
+    TargetError, TargetKind, WhaleLoad,
 };
 use crate::redis::encode::FanoutWay;
 use crate::redis::error::RedisError;
@@ -147,7 +147,7 @@ pub fn whale(args: &WhaleArgs) -> Result<Report, BenchError> {
     let mut bench = Bench::new(&args.common, false)?;
     bench.over_sizes(8, |bench, side, round| {
         let others = bench.fanout_load(1, Some(args.rate));
-        let load = WhaleLoad { others, whale_pause: args.whale_pause };
+        let load = WhaleLoad { others, whale_pause: args.whale_pause, warm_up: args.common.warm_up };
         for figures in side.target.whale(&load)? {
             let kind = |with_whale| RunKind::Whale {
                 with_whale,
@@ -169,12 +169,16 @@ pub fn load(args: &LoadArgs) -> Result<Report, BenchError> {
         for round in 1..=args.common.rounds {
             for mut target in bench.targets(size, 8)? {
                 let loaded = target.load()?;
-                bench.add_load(target.kind(), size, round, &loaded);
+                let compared = target.compare_edges(args.common.sample_readers)?;
+                bench.add_load(target.kind(), size, round, (&loaded, compared));
                 target.stop()?;
             }
         }
     }
-    bench.report("load")
+    // A load takes as long as it takes.
+    let mut report = bench.report("load")?;
+    report.parameters.duration_seconds = None;
+    Ok(report)
 }
 
 impl<'a> Bench<'a> {
@@ -339,13 +343,21 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn add_load(&mut self, target: TargetKind, size: Size, round: u32, loaded: &Loaded) {
+    fn add_load(
+        &mut self,
+        target: TargetKind,
+        size: Size,
+        round: u32,
+        (loaded, compared): (&Loaded, Compared),
+    ) {
         let edges_per_second = if loaded.seconds > 0.0 { loaded.edges as f64 / loaded.seconds } else { 0.0 };
         let mut figures = Figures::new("follow", Persistence::Always);
         figures.partitions = u32::from(size.partitions);
         figures.seconds = loaded.seconds;
         (figures.before, figures.after) = (loaded.before, loaded.after);
         figures.client_cpu_seconds = loaded.client_cpu_seconds;
+        (figures.connections, figures.in_flight) = (loaded.connections, loaded.in_flight);
+        (figures.sampled_readers, figures.mismatched_readers) = (compared.sampled, compared.mismatched);
         if target == TargetKind::Redis {
             (figures.way, figures.persistence) = ("follower sets", Persistence::None);
         } else {

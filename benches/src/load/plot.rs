@@ -361,7 +361,7 @@ mod tests {
             seed: 1,
             feed_cap: 10,
             payload_bytes: 8,
-            duration_seconds: 1.0,
+            duration_seconds: Some(1.0),
             rounds: 1,
             sample_readers: 1,
         };
@@ -381,7 +381,7 @@ mod tests {
             seed: 1,
             feed_cap: 10,
             payload_bytes: 8,
-            duration_seconds: 1.0,
+            duration_seconds: Some(1.0),
             rounds: 1,
             sample_readers: 1,
         }

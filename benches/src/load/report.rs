@@ -39,11 +39,12 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = &self.parameters;
+        let duration = of.duration_seconds.map(|seconds| format!(", {seconds} s")).unwrap_or_default();
         writeln!(f, "{}", self.machine)?;
         writeln!(
             f,
-            "{}: graph {}, seed {}, feeds of {}, payloads of {} bytes, {} s, {} round(s); medians, in brackets lowest and highest",
-            of.command, of.graph, of.seed, of.feed_cap, of.payload_bytes, of.duration_seconds, of.rounds
+            "{}: graph {}, seed {}, feeds of {}, payloads of {} bytes{}, {} round(s); medians, in brackets lowest and highest",
+            of.command, of.graph, of.seed, of.feed_cap, of.payload_bytes, duration, of.rounds
         )?;
         for table in tables(&self.runs).into_iter().chain(self.runs.iter().filter_map(windows)) {
             writeln!(f, "\n{table}")?;

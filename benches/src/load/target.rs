@@ -158,6 +158,8 @@ pub struct WhaleLoad {
     pub others: FanoutLoad,
     /// Time between two posts of the whale; the first comes after one such time.
     pub whale_pause: Duration,
+    /// How long the others post first without being measured.
+    pub warm_up: Duration,
 }
 
 /// Reads and posts at a given rate while a node joins and is given its share, and before and after that.
@@ -398,6 +400,10 @@ fn ratio(what: f64, by: f64) -> f64 {
 pub struct Loaded {
     /// Edges made.
     pub edges: u64,
+    /// Connections used.
+    pub connections: u32,
+    /// Requests under way on each; of Redis, batches of commands.
+    pub in_flight: u32,
     /// From the first follow until all were answered and filled, in seconds.
     pub seconds: f64,
     /// Processor seconds of the harness.
@@ -406,6 +412,15 @@ pub struct Loaded {
     pub before: ServerUse,
     /// The servers afterwards.
     pub after: ServerUse,
+}
+
+/// What was compared with the oracle, and how much of it differed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Users compared.
+    pub sampled: u64,
+    /// Users whose feeds or edges differed.
+    pub mismatched: u64,
 }
 
 /// What filling the feeds gave.
@@ -455,6 +470,9 @@ pub trait Target {
 
     /// Makes the graph; called once, first.
     fn load(&mut self) -> Result<Loaded, TargetError>;
+
+    /// Compares the edges of so many users with the graph; after `load`.
+    fn compare_edges(&mut self, sample_users: u32) -> Result<Compared, TargetError>;
 
     /// Fills every feed by the plan; called once, after `load`.
     fn fill(&mut self) -> Result<Filled, TargetError>;

@@ -3,13 +3,16 @@
 //! - Feeds are filled by many-valued RPUSH, one thread for each instance, with a few batches under way.
 //! - Nothing here is measured as fan-out; it says how long it took, because loading a store is a figure of its own.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::control::Control;
 use super::error::RedisError;
 use super::keys::{self, List};
+use super::oracle;
 use super::plan::Plan;
 use super::resp;
+use crate::load::target::Compared;
 
 /// Bytes of commands sent before the replies of the batch before are read.
 const BATCH_BYTES: usize = 256 << 10;
@@ -92,6 +95,35 @@ pub fn load_followers(addresses: &[SocketAddr], plan: &Plan) -> Result<u64, Redi
         }
         Ok(edges)
     })
+}
+
+/// Compares the stored followers of some owners with the graph.
+///
+/// # Errors
+///
+/// If a connection fails.
+pub fn compare_followers(
+    addresses: &[SocketAddr],
+    plan: &Plan,
+    owners: &[u32],
+) -> Result<Compared, RedisError> {
+    let mut differing = BTreeSet::new();
+    for (instance, address) in addresses.iter().enumerate() {
+        let (mut control, mut out) = (Control::connect(*address)?, Vec::new());
+        for owner in owners {
+            out.clear();
+            oracle::read_newest(&mut out, List::Followers(*owner), u32::MAX);
+            control.send(&out)?;
+            let held = control.reply(oracle::ids)?;
+            if !held
+                .into_iter()
+                .eq(plan.followers_on(*owner, instance).iter().map(|reader| u64::from(*reader)))
+            {
+                differing.insert(*owner);
+            }
+        }
+    }
+    Ok(Compared { sampled: owners.len() as u64, mismatched: differing.len() as u64 })
 }
 
 /// Stores that everybody follows the whale.

@@ -12,6 +12,7 @@ use super::error::RedisError;
 use super::keys::{self, List};
 use super::plan::Plan;
 use super::resp;
+use crate::load::target::Compared;
 
 /// A post made, and when in the sequence of all sends and completions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,15 +64,6 @@ impl PostLog {
         }
         posts
     }
-}
-
-/// Feeds compared, and those that differed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Compared {
-    /// Readers compared.
-    pub sampled: u64,
-    /// Readers whose feeds differed.
-    pub mismatched: u64,
 }
 
 /// Compares the whole feeds of `readers` with what they must hold.

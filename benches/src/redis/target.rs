@@ -16,7 +16,7 @@ use super::encode::{Encoder, FanoutWay};
 use super::error::RedisError;
 use super::filling;
 use super::keys;
-use super::oracle::{self, Compared, PostLog};
+use super::oracle::{self, PostLog};
 use super::plan::Plan;
 use super::posting::{Pace, Posting};
 use super::process::{RedisProcess, figures_of};
@@ -24,8 +24,8 @@ use super::pump::{Micros, Pump};
 use crate::load::fill::FillPlan;
 use crate::load::graph::{BenchGraph, UserLists};
 use crate::load::target::{
-    FanoutLoad, Figures, Filled, Loaded, MicrosHistogram, MixedLoad, Persistence, ReadLoad, ServerUse,
-    Target, TargetError, TargetKind, WhaleFigures, WhaleLoad,
+    Compared, FanoutLoad, Figures, Filled, Loaded, MicrosHistogram, MixedLoad, Persistence, ReadLoad,
+    ServerUse, Target, TargetError, TargetKind, WhaleFigures, WhaleLoad,
 };
 
 /// Connections and posts under way that are tried besides those asked for: Redis is at its best somewhere between.
@@ -276,7 +276,7 @@ impl RedisTarget {
             self.set_persistence(persistence)?;
             for way in self.options.ways.clone() {
                 let run = Run::of(&load.others, way);
-                self.tune(&run)?;
+                self.post(&Run { duration: load.warm_up, ..run }, &[])?;
                 let (without, _) = self.post(&run, &readers)?;
                 let (with, whale) =
                     self.post(&Run { whale_pause: Some(load.whale_pause), ..run }, &readers)?;
@@ -294,7 +294,10 @@ impl RedisTarget {
         let edges = filling::load_followers(&self.addresses, &self.plan)?;
         let seconds = start.elapsed().as_secs_f64();
         let client_cpu_seconds = figures_of(std::process::id())?.cpu_seconds - meter.client_cpu_seconds;
-        Ok(Loaded { edges, seconds, client_cpu_seconds, before: meter.before, after: self.server_use()? })
+        // One connection to each instance; while one batch is answered the next is sent.
+        let (connections, in_flight) = (self.addresses.len() as u32, 2);
+        let (before, after) = (meter.before, self.server_use()?);
+        Ok(Loaded { edges, connections, in_flight, seconds, client_cpu_seconds, before, after })
     }
 
     fn fill_feeds(&mut self) -> Result<Filled, RedisError> {
@@ -340,6 +343,11 @@ impl Target for RedisTarget {
 
     fn load(&mut self) -> Result<Loaded, TargetError> {
         outwards(self.load_graph())
+    }
+
+    fn compare_edges(&mut self, sample_users: u32) -> Result<Compared, TargetError> {
+        let owners = self.plan.graph().sampled_readers(sample_users);
+        outwards(filling::compare_followers(&self.addresses, &self.plan, &owners))
     }
 
     fn fill(&mut self) -> Result<Filled, TargetError> {
@@ -465,11 +473,16 @@ mod tests {
 
     #[test]
     fn a_feed_that_lacks_an_entry_or_holds_one_twice_is_noticed() {
-        let Some(redis) = filled(1) else { return };
+        let Some(mut redis) = filled(1) else { return };
+        let edges = Compared { sampled: redis.plan.graph().sampled_readers(40).len() as u64, mismatched: 0 };
+        assert_eq!(redis.compare_edges(40).unwrap(), edges);
+        let owner = redis.plan.graph().sampled_readers(40)[0];
+        let mut control = Control::connect(redis.addresses[0]).unwrap();
+        control.ok("RPOP", &[&format!("w{owner}")]).unwrap();
+        assert_eq!(redis.compare_edges(40).unwrap(), Compared { mismatched: 1, ..edges });
         let compare =
             || oracle::compare(&redis.addresses, &redis.plan, &redis.log, &[7, 8]).unwrap().mismatched;
         assert_eq!(compare(), 0);
-        let mut control = Control::connect(redis.addresses[0]).unwrap();
         let last = control.ask("RPOP", &["7"], |reply| String::from_utf8(reply.bytes().unwrap().to_vec()));
         assert_eq!(compare(), 1);
         let last = last.unwrap().unwrap();
@@ -561,8 +574,13 @@ mod tests {
     fn a_whale_reaches_everybody_while_others_post() {
         let Some(mut redis) = filled(1) else { return };
         let others = FanoutLoad { rate: Some(200.0), ..load(200) };
-        let whales = redis.whale(&WhaleLoad { others, whale_pause: Duration::from_millis(50) }).unwrap();
+        let (whale_pause, warm_up) = (Duration::from_millis(50), Duration::from_millis(20));
+        let whales = redis.whale(&WhaleLoad { others, whale_pause, warm_up }).unwrap();
         assert_eq!(whales.len(), 9);
+        // Four posts each time to warm up, which are not measured.
+        let measured =
+            |whale: &WhaleFigures| whale.without.posts + whale.with.posts + whale.whale_micros.len();
+        assert_eq!(redis.log.len(), whales.iter().map(|whale| measured(whale) + 4).sum::<u64>());
         for whale in whales {
             assert!(whale.with.posts > 0 && !whale.whale_micros.is_empty());
             assert_eq!((whale.with.mismatched_readers, whale.whale_followers), (0, u64::from(USERS)));

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use fanfold_client::{ClusterChange, ClusterView, GroupHealth, GroupName, NodeId};
+use fanfold_protocol::UserId;
 use fanfold_protocol::message::{NodeStatus, SpaceChanges};
 use fanfold_server::workload::WorkloadError;
 use fanfold_server::workload::access::Access;
@@ -157,6 +158,24 @@ impl Nodes {
     pub(super) fn statuses(&self) -> Result<Vec<NodeStatus>, FanfoldError> {
         let statuses = self.runtime.block_on(async { self.access.client.status().await });
         Ok(statuses.map_err(|source| WorkloadError::Drain { source })?)
+    }
+
+    /// Whom a user follows, ascending.
+    pub(super) fn followees(&self, reader: UserId) -> Result<Vec<UserId>, FanfoldError> {
+        let failed = |source| WorkloadError::Prepare { source };
+        let followees = self.runtime.block_on(async {
+            let mut scan = self.access.graph.followees(reader);
+            let mut all = Vec::new();
+            loop {
+                let page = scan.clone().await.map_err(failed)?;
+                all.extend(page.users.iter().map(|edge| edge.user));
+                match page.next {
+                    Some(next) => scan = scan.cursor(next),
+                    None => return Ok::<_, WorkloadError>(all),
+                }
+            }
+        })?;
+        Ok(followees)
     }
 
     /// Sends all processes a signal.

@@ -77,6 +77,14 @@ impl Oracle {
     }
 }
 
+/// Whether a reader follows exactly those whom the graph says, ascending.
+pub(super) fn follows_as_drawn(graph: &BenchGraph, reader: u32, held: &[UserId]) -> bool {
+    let mut owners = Vec::new();
+    graph.followees(reader, &mut owners);
+    owners.extend(graph.celebrities_of(reader));
+    held.iter().copied().eq(owners.into_iter().map(user))
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -106,6 +114,21 @@ mod tests {
             new_count: None,
             token: Token { partition: PartitionId(0), incarnation: 1, log_index: 1, journal_position: None },
         }
+    }
+
+    #[test]
+    fn an_edge_too_few_or_too_many_is_noticed() {
+        let shape = GraphShape::Uniform;
+        let options = GraphOptions { shape, users: 20, mean_followers: 3.0, celebrities: true, seed: 1 };
+        let graph = BenchGraph::new(&options).unwrap();
+        let mut owners = Vec::new();
+        graph.followees(6, &mut owners);
+        let mut held: Vec<UserId> = owners.iter().copied().chain(graph.celebrities_of(6)).map(user).collect();
+        assert_eq!(held.len(), 13);
+        assert!(follows_as_drawn(&graph, 6, &held));
+        assert!(!follows_as_drawn(&graph, 6, &held[..12]));
+        held.push(UserId(1_000));
+        assert!(!follows_as_drawn(&graph, 6, &held));
     }
 
     #[test]

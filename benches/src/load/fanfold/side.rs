@@ -11,9 +11,9 @@ use fanfold_server::workload::node_process::{NodeProcessOptions, free_addresses}
 use rustix::process::Signal;
 
 use super::error::FanfoldError;
-use super::job::Job;
+use super::job::{Job, user};
 use super::nodes::Nodes;
-use super::oracle::Oracle;
+use super::oracle::{self, Oracle};
 use super::page::{PageCheck, Payloads};
 use super::plans::{Check, FollowAll, FollowOne, ReadsApart, Tally, Traffic, Until, Whale};
 use super::pump::Pump;
@@ -21,8 +21,8 @@ use super::watch::{self, Watch, Watched};
 use crate::load::fill::FillPlan;
 use crate::load::graph::BenchGraph;
 use crate::load::target::{
-    FanoutLoad, Figures, Filled, Loaded, MixedLoad, Persistence, ReadLoad, ReadsBeside, Target, TargetError,
-    TargetKind, WhaleFigures, WhaleLoad,
+    Compared, FanoutLoad, Figures, Filled, Loaded, MixedLoad, Persistence, ReadLoad, ReadsBeside, Target,
+    TargetError, TargetKind, WhaleFigures, WhaleLoad,
 };
 use crate::load::usage;
 
@@ -121,11 +121,23 @@ impl FanfoldSide {
         self.shown = shown(&self.options, &plan.followed);
         Ok(Loaded {
             edges: plan.edges,
+            connections: LOAD_CONNECTIONS as u32,
+            in_flight: LOAD_DEPTH as u32,
             seconds: begun.elapsed().as_secs_f64(),
             client_cpu_seconds: usage::own_cpu_seconds() - cpu,
             before,
             after: self.nodes.used()?,
         })
+    }
+
+    fn try_compare_edges(&self, sample_users: u32) -> Result<Compared, FanfoldError> {
+        let mut compared = Compared::default();
+        for reader in self.options.graph.sampled_readers(sample_users) {
+            let held = self.nodes.followees(user(reader))?;
+            compared.sampled += 1;
+            compared.mismatched += u64::from(!oracle::follows_as_drawn(&self.options.graph, reader, &held));
+        }
+        Ok(compared)
     }
 
     fn try_fill(&mut self) -> Result<Filled, FanfoldError> {
@@ -358,8 +370,11 @@ impl FanfoldSide {
             Some(whale) => whale,
             None => self.make_whale()?,
         };
-        let (without, _) = self.try_fanout(&load.others, None)?;
+        let warm_up = FanoutLoad { duration: load.warm_up, sample_readers: 0, ..load.others.clone() };
+        let (warm_up, _) = self.try_fanout(&warm_up, None)?;
         let mut others = load.others.clone();
+        others.first_post += warm_up.posts;
+        let (without, _) = self.try_fanout(&others, None)?;
         others.first_post += without.posts;
         let due = Instant::now() + load.whale_pause;
         let whale = Whale { owner, payload_bytes: others.payload_bytes, pause: load.whale_pause, due };
@@ -455,6 +470,10 @@ impl Target for FanfoldSide {
 
     fn load(&mut self) -> Result<Loaded, TargetError> {
         Ok(self.try_load()?)
+    }
+
+    fn compare_edges(&mut self, sample_users: u32) -> Result<Compared, TargetError> {
+        Ok(self.try_compare_edges(sample_users)?)
     }
 
     fn fill(&mut self) -> Result<Filled, TargetError> {

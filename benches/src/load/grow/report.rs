@@ -191,7 +191,12 @@ impl fmt::Display for GrowReport {
         writeln!(
             f,
             "{}: graph {}, seed {}, feeds of {}, payloads of {} bytes, {} s before and after",
-            of.command, of.graph, of.seed, of.feed_cap, of.payload_bytes, of.duration_seconds
+            of.command,
+            of.graph,
+            of.seed,
+            of.feed_cap,
+            of.payload_bytes,
+            of.duration_seconds.unwrap_or_default()
         )?;
         for run in &self.runs {
             writeln!(f, "\n{run}")?;
