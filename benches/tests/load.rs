@@ -136,6 +136,7 @@ fn reads_are_reported_for_each_kind_and_depth() {
     assert_eq!(runs(&report).len(), 8);
     for run in runs(&report) {
         assert_eq!(run["kind"], "read");
+        assert!(run["bytes_per_entry"].is_null(), "payloads would count on one side alone: {run}");
         assert!(number(run, "reads_per_second") > 0.0, "{run}");
         for name in ["p50", "p99", "p999"] {
             assert!(number(&run["read_ms"], name) > 0.0, "{name} in {run}");
@@ -322,5 +323,8 @@ fn redis_is_measured_in_every_other_way_too() {
     for command in [["mixed", "--rate", "500"], ["whale", "--rate", "100"], ["load", "--rounds", "1"]] {
         let report = report(&[command.as_slice(), redis.as_slice()].concat());
         assert!(!runs(&report).is_empty(), "{command:?}");
+        if command[0] == "mixed" {
+            assert!(runs(&report).iter().all(|run| run["in_flight"] == 1_024), "{report}");
+        }
     }
 }

@@ -22,6 +22,8 @@ use crate::redis::encode::FanoutWay;
 use crate::redis::error::RedisError;
 use crate::redis::target::{RedisOptions, RedisTarget};
 
+/// Bytes of the fill's payloads where none is read.
+const FILL_PAYLOAD_BYTES: u32 = 8;
 /// Posts and reads of one measurement are numbered from a multiple of this.
 const NUMBERS: u64 = 1 << 40;
 
@@ -68,7 +70,7 @@ pub fn fanout(args: &FanoutArgs) -> Result<Report, BenchError> {
     if !args.rate.is_empty() {
         loads = args.rate.iter().map(|rate| (args.in_flight[0], Some(*rate))).collect();
     }
-    bench.over_sizes(8, |bench, side, round| {
+    bench.over_sizes(FILL_PAYLOAD_BYTES, |bench, side, round| {
         for (in_flight, rate) in &loads {
             let load = bench.fanout_load(*in_flight, *rate);
             let reads = args.reads.map(|rate| ReadsBeside { rate, limit: args.limit, hydrate: args.hydrate });
@@ -145,7 +147,7 @@ pub fn mixed(args: &MixedArgs) -> Result<Report, BenchError> {
 /// Measures a whale.
 pub fn whale(args: &WhaleArgs) -> Result<Report, BenchError> {
     let mut bench = Bench::new(&args.common, false)?;
-    bench.over_sizes(8, |bench, side, round| {
+    bench.over_sizes(FILL_PAYLOAD_BYTES, |bench, side, round| {
         let others = bench.fanout_load(1, Some(args.rate));
         let load = WhaleLoad { others, whale_pause: args.whale_pause, warm_up: args.common.warm_up };
         for figures in side.target.whale(&load)? {
@@ -167,7 +169,7 @@ pub fn load(args: &LoadArgs) -> Result<Report, BenchError> {
     let mut bench = Bench::new(&args.common, false)?;
     for size in args.common.sizes() {
         for round in 1..=args.common.rounds {
-            for mut target in bench.targets(size, 8)? {
+            for mut target in bench.targets(size, FILL_PAYLOAD_BYTES)? {
                 let loaded = target.load()?;
                 let compared = target.compare_edges(args.common.sample_readers)?;
                 bench.add_load(target.kind(), size, round, (&loaded, compared));
@@ -228,6 +230,9 @@ impl<'a> Bench<'a> {
                     continue;
                 }
                 let mut of = self.prepare(target.as_mut())?;
+                if fill_payload_bytes > FILL_PAYLOAD_BYTES {
+                    of.bytes_per_entry = None;
+                }
                 if size.partitions > 1 && of.target == TargetKind::Fanfold {
                     of.partitions_reached = self.graph.partitions_reached(size.partitions);
                 }

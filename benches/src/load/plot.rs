@@ -1,6 +1,7 @@
 //! Owns the plot: throughput and latency against load, the sides in one picture.
 //!
 //! - The upper part shows throughput, the lower one latency; both axes are logarithmic, so that a factor is a distance.
+//! - A run is drawn where it was measured: what was asked for and what a side found better for itself are two places.
 //! - What the horizontal axis is, the runs decide: whatever differs between them.
 
 use std::collections::BTreeMap;
@@ -187,7 +188,6 @@ impl Axis {
         match (self, &run.kind) {
             (Self::Partitions, _) => f64::from(run.partitions),
             (Self::Rate, RunKind::Mixed { rate } | RunKind::Fanout { rate: Some(rate), .. }) => *rate,
-            (_, RunKind::Fanout { asked_in_flight, .. }) => f64::from(*asked_in_flight),
             (_, RunKind::Read { depth, .. }) => f64::from(*depth),
             _ => under_way,
         }
@@ -309,6 +309,7 @@ mod tests {
                 let kind = RunKind::Fanout { asked_in_flight: in_flight, rate: None };
                 let rate = f64::from(in_flight) * factor;
                 let mut run = run(target, Persistence::Always, kind, [rate, rate]);
+                run.in_flight = in_flight;
                 run.post_to_last_delivery_ms.p99 = 1.0;
                 runs.push(run);
             }
@@ -332,6 +333,15 @@ mod tests {
             [TargetKind::Fanfold, TargetKind::Redis]
         );
         assert_eq!(lines[0].throughput, [(1.0, 10.0), (16.0, 160.0)]);
+    }
+
+    #[test]
+    fn a_run_is_drawn_where_it_was_measured() {
+        let mut some = runs();
+        // Asked for one post under way, Redis was found to be better with eight.
+        some[2].in_flight = 8;
+        let places = lines(&some, Axis::UnderWay)[1].throughput.clone();
+        assert_eq!(places, [(8.0, 1.0), (16.0, 16.0)]);
     }
 
     #[test]

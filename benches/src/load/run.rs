@@ -158,7 +158,7 @@ pub struct RunResult {
     pub replicas: u32,
     /// Connections used.
     pub connections: u32,
-    /// Requests under way on each.
+    /// Requests under way on each at most.
     pub in_flight: u32,
     /// Posts answered.
     pub posts: u64,
@@ -194,7 +194,8 @@ pub struct RunResult {
     pub cpu_nanos_per_delivery: Option<f64>,
     /// Microseconds of them for each read, where nothing was posted.
     pub cpu_micros_per_read: Option<f64>,
-    /// Bytes that the servers' resident size grew by while feeds were filled, all nodes together, for each entry.
+    /// Bytes that the servers' resident size grew by while feeds were filled, all nodes together, for each entry; none where the fill's
+    /// payloads are those of pages that are read, which Redis gets later and not all.
     pub bytes_per_entry: Option<f64>,
     /// Bytes that the servers' resident size grew by while the graph was loaded, all nodes together, for each edge.
     pub bytes_per_edge: Option<f64>,

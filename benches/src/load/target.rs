@@ -275,7 +275,7 @@ pub struct Figures {
     pub replicas: u32,
     /// Connections, as used (a side may know better ones).
     pub connections: u32,
-    /// Requests under way on each connection, as used.
+    /// Requests under way on each connection at most, as used.
     pub in_flight: u32,
     /// Posts answered.
     pub posts: u64,

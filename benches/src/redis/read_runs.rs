@@ -187,7 +187,7 @@ impl RedisTarget {
         let (counted, reading) = (posting.into_counted(), reading.into_taken());
         let seconds = (counted.last.max(reading.last) - start) as f64 / 1e6;
         let mut figures = self.figures(&meter, way.name(load.hydrate), seconds)?;
-        (figures.connections, figures.in_flight) = (load.connections, 1);
+        (figures.connections, figures.in_flight) = (lanes as u32, OPEN_LOOP_IN_FLIGHT_MAX);
         (figures.posts, figures.deliveries) = (counted.posts, counted.deliveries);
         figures.post_micros = counted.answer;
         figures.last_delivery_micros = counted.last_delivery;

@@ -1,7 +1,8 @@
 //! Owns Redis as a side of a measurement: its processes, what they were filled with, and every measurement asked of it.
 //!
 //! - Each usual way is run in each durability mode asked for; the figures of all runs are returned, the harness takes the best.
-//! - The first measurement of a way in a mode tries a few numbers of connections and posts under way, and keeps the best.
+//! - The first measurement of a way in a mode tries a few numbers of connections and posts under way and those asked for, and keeps
+//!   the best for whenever the same is asked for again.
 //! - Every run is preceded by a short one that is not counted, and followed by a comparison with the oracle.
 
 use std::collections::HashMap;
@@ -69,10 +70,13 @@ pub struct RedisTarget {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) script_sha: String,
     pub(super) log: PostLog,
-    best: HashMap<(FanoutWay, Persistence), (u32, u32)>,
+    best: HashMap<Tuned, (u32, u32)>,
     ceiling: Option<Ceiling>,
     pub(super) has_payloads: bool,
 }
+
+/// What connections and posts under way were found best for: a way, its durability, and what was asked for, which is one of those tried.
+type Tuned = (FanoutWay, Persistence, (u32, u32));
 
 /// How posts are made in one run.
 #[derive(Debug, Clone, Copy)]
@@ -224,7 +228,7 @@ impl RedisTarget {
             self.post(&Run { duration: trial, ..*run }, &[])?;
             return Ok(asked);
         }
-        if let Some(best) = self.best.get(&(run.way, self.persistence())).copied() {
+        if let Some(best) = self.best.get(&(run.way, self.persistence(), asked)).copied() {
             let (connections, in_flight) = best;
             self.post(&Run { duration: trial, connections, in_flight, ..*run }, &[])?;
             return Ok(best);
@@ -238,7 +242,7 @@ impl RedisTarget {
                 (best, most) = ((connections, in_flight), figures.deliveries_per_second());
             }
         }
-        self.best.insert((run.way, self.persistence()), best);
+        self.best.insert((run.way, self.persistence(), asked), best);
         Ok(best)
     }
 
@@ -469,6 +473,21 @@ mod tests {
             redis.resume().unwrap();
             redis.stop().unwrap();
         }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_tried_each_time() {
+        let Some(mut redis) = filled(1) else { return };
+        redis.options.tuned = true;
+        (redis.options.ways, redis.options.persistences) = (vec![FanoutWay::Rpush], vec![Persistence::None]);
+        for in_flight in [3, 5, 3] {
+            let [figures] = &redis.fanout(&FanoutLoad { in_flight, ..load(20) }).unwrap()[..] else {
+                panic!()
+            };
+            let best = redis.best[&(FanoutWay::Rpush, Persistence::None, (4, in_flight))];
+            assert_eq!((figures.connections, figures.in_flight), best);
+        }
+        assert_eq!(redis.best.len(), 2);
     }
 
     #[test]
