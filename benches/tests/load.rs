@@ -74,6 +74,12 @@ fn a_fan_out_reports_every_figure_of_every_round_and_draws_them() {
     ]);
     assert_eq!(runs(&report).len(), 8);
     assert!(report["ratio_to_best_redis"].is_null());
+    let machine = &report["machine"];
+    assert!(machine["cores"].as_u64() > Some(0), "{machine}");
+    assert!(machine["file_system"].is_string(), "{machine}");
+    // Other processors have no name in /proc.
+    assert!(machine["cpu"].is_string() || !cfg!(target_arch = "x86_64"), "{machine}");
+    assert_eq!(machine["redis_server"].is_string(), has_redis(), "{machine}");
     for run in runs(&report) {
         assert_eq!((&run["target"], &run["persistence"]), (&"fanfold".into(), &"always".into()));
         assert_eq!((&run["users"], &run["connections"]), (&300.into(), &3.into()));
@@ -95,6 +101,8 @@ fn a_fan_out_reports_every_figure_of_every_round_and_draws_them() {
         for name in ["server_cpu_seconds", "client_cpu_seconds", "bytes_per_entry", "bytes_per_edge"] {
             assert!(number(run, name) >= 0.0, "{name} in {run}");
         }
+        // What is on no disk is written by none.
+        assert!(run["disk_written_bytes"].is_u64() || machine["file_system"] != "ext4", "{run}");
         // Everybody posts equally often, so that a post has as many followers as an owner on average.
         let per_post = number(run, "deliveries") / number(run, "posts");
         assert!((9.0..15.0).contains(&per_post), "{per_post} in {run}");

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::args::{CommonArgs, FanoutArgs, LoadArgs, MixedArgs, PageChoice, ReadArgs, Size, WhaleArgs};
+use super::disk;
 use super::fanfold::{FanfoldSide, SideOptions};
 use super::fill::FillPlan;
 use super::graph::{BenchGraph, GraphError, GraphOptions};
@@ -22,6 +23,9 @@ use crate::redis::encode::FanoutWay;
 use crate::redis::error::RedisError;
 use crate::redis::target::{RedisOptions, RedisTarget};
 
+/// Said where syncing costs nothing.
+const IN_MEMORY: &str = "WARNING: temporary files are in memory here, where fdatasync costs nothing: figures of durable posts mean \
+    nothing. Set TMPDIR to a directory on a disk.";
 /// Bytes of the fill's payloads where none is read.
 const FILL_PAYLOAD_BYTES: u32 = 8;
 /// Posts and reads of one measurement are numbered from a multiple of this.
@@ -185,6 +189,9 @@ pub fn load(args: &LoadArgs) -> Result<Report, BenchError> {
 
 impl<'a> Bench<'a> {
     pub(super) fn new(common: &'a CommonArgs, celebrities: bool) -> Result<Self, BenchError> {
+        if disk::is_in_memory() {
+            progress(IN_MEMORY);
+        }
         let graph = BenchGraph::new(&GraphOptions {
             shape: common.graph.clone(),
             users: common.users,

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod disk;
 pub mod fanfold;
 pub mod fill;
 pub mod graph;
@@ -13,6 +14,7 @@ pub mod plot;
 pub mod ratio;
 pub mod report;
 pub mod run;
+pub mod surroundings;
 pub mod target;
 pub mod timer;
 pub mod usage;

@@ -74,7 +74,8 @@ fn draw_on(area: &Area<'_>, report: &Report) -> Result<(), DrawError> {
         of.graph, of.seed, of.feed_cap, of.payload_bytes, of.rounds
     );
     let area = area.titled(&described, ("sans-serif", 14))?;
-    let area = area.titled(&report.machine.to_string(), ("sans-serif", 14))?;
+    let area = area.titled(&report.machine.machine.to_string(), ("sans-serif", 14))?;
+    let area = area.titled(&report.machine.details(), ("sans-serif", 14))?;
     let (legend, charts) = area.split_vertically(LEGEND_LINE * lines.len() as u32 + 8);
     draw_legend(&legend, &lines)?;
     let (upper, lower) = charts.split_vertically(charts.dim_in_pixel().1 / 2);

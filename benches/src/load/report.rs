@@ -3,18 +3,18 @@
 use std::fmt;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use fanfold_server::workload::machine::Machine;
 use serde::Serialize;
 
 use super::args::Parameters;
 use super::ratio::{self, Ratio};
 use super::run::{RunKind, RunResult, Spread, WindowResult, rounds_together, spread};
+use super::surroundings::Surroundings;
 
 /// What a command measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// The machine and the program.
-    pub machine: Machine,
+    pub machine: Surroundings,
     /// The parameters.
     pub parameters: Parameters,
     /// Every run of every round.
@@ -27,7 +27,7 @@ impl Report {
     /// The report of these runs.
     pub fn new(parameters: Parameters, runs: Vec<RunResult>) -> Self {
         let ratio_to_best_redis = ratio::to_best_redis(&runs);
-        Self { machine: Machine::here(), parameters, runs, ratio_to_best_redis }
+        Self { machine: Surroundings::here(), parameters, runs, ratio_to_best_redis }
     }
 
     /// Readers whose feeds differed from the oracle, over all runs.
@@ -105,8 +105,11 @@ const COSTS: [Column; 8] = [
     column("B/entry", |runs| tail(runs, |run| [run.bytes_per_entry.unwrap_or_default()])),
     column("B/edge", |runs| tail(runs, |run| [run.bytes_per_edge.unwrap_or_default()])),
     column("log B/delivery", |runs| tail(runs, |run| [run.log_bytes_per_delivery.unwrap_or_default()])),
-    column("MB written resident", |runs| {
-        tail(runs, |run| [run.written_bytes as f64 / 1e6, run.resident_bytes as f64 / 1e6])
+    column("MB written, by the disk, resident", |runs| {
+        tail(runs, |run| {
+            [run.written_bytes, run.disk_written_bytes.unwrap_or_default(), run.resident_bytes]
+                .map(|bytes| bytes as f64 / 1e6)
+        })
     }),
 ];
 
@@ -214,8 +217,11 @@ const WINDOWS: [WindowColumn; 12] = [
         format!("{} {} {}", small(window.read_ms.p50), small(window.read_ms.p99), small(window.read_ms.p999))
     }),
     ("CPU s server", |window| small(window.server_cpu_seconds)),
-    ("MB written resident", |window| {
-        format!("{:.0} {:.0}", window.written_bytes as f64 / 1e6, window.resident_bytes as f64 / 1e6)
+    ("MB written, by the disk, resident", |window| {
+        let disk = window.disk_written_bytes.unwrap_or_default();
+        let [written, disk, resident] =
+            [window.written_bytes, disk, window.resident_bytes].map(|bytes| bytes as f64 / 1e6);
+        format!("{written:.0} {disk:.0} {resident:.0}")
     }),
     ("lock waits > 5 ms, longest ms", |window| longest(window.stalls, window.longest_stall_ms)),
     ("held by upkeep > 5 ms, longest ms", |window| longest(window.holds, window.longest_hold_ms)),

@@ -88,6 +88,8 @@ pub struct WindowResult {
     pub server_cpu_seconds: f64,
     /// Bytes that the servers caused to be written to disk.
     pub written_bytes: u64,
+    /// Bytes that the disk wrote meanwhile, for whomever; none if the servers' files are on no disk.
+    pub disk_written_bytes: Option<u64>,
     /// Bytes resident at its end.
     pub resident_bytes: u64,
     /// How often applying waited for more than 5 ms for the state it applies to.
@@ -118,6 +120,7 @@ impl WindowResult {
             read_ms: ReadMs::of(&figures.read_micros),
             server_cpu_seconds: figures.after.cpu_seconds - figures.before.cpu_seconds,
             written_bytes: figures.after.written_bytes.saturating_sub(figures.before.written_bytes),
+            disk_written_bytes: figures.after.disk_written_since(&figures.before),
             resident_bytes: figures.after.resident_bytes,
             stalls: figures.stalls.count,
             longest_stall_ms: figures.stalls.longest_ms,
@@ -201,8 +204,10 @@ pub struct RunResult {
     pub bytes_per_edge: Option<f64>,
     /// Bytes of log, of all replicas together, for each delivery, payloads not counted.
     pub log_bytes_per_delivery: Option<f64>,
-    /// Bytes that the servers caused to be written to disk.
+    /// Bytes that the servers caused to be written to disk, as the kernel accounts them.
     pub written_bytes: u64,
+    /// Bytes that the disk wrote meanwhile, for whomever; none if the servers' files are on no disk.
+    pub disk_written_bytes: Option<u64>,
     /// Bytes resident afterwards.
     pub resident_bytes: u64,
     /// Readers compared with the oracle.
@@ -282,6 +287,7 @@ impl RunResult {
             bytes_per_edge: of.bytes_per_edge,
             log_bytes_per_delivery,
             written_bytes,
+            disk_written_bytes: figures.after.disk_written_since(&figures.before),
             resident_bytes: figures.after.resident_bytes,
             sampled_readers: figures.sampled_readers,
             mismatched_readers: figures.mismatched_readers,

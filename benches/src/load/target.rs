@@ -247,6 +247,15 @@ pub struct ServerUse {
     pub resident_bytes: u64,
     /// Bytes that the processes caused to be written to disk (`write_bytes` of `/proc/PID/io`).
     pub written_bytes: u64,
+    /// Bytes that the disk under them has written, for whomever (`/proc/diskstats`); none if their files are on no disk.
+    pub disk_written_bytes: Option<u64>,
+}
+
+impl ServerUse {
+    /// Bytes that the disk wrote from `before` to now.
+    pub fn disk_written_since(&self, before: &Self) -> Option<u64> {
+        Some(self.disk_written_bytes?.saturating_sub(before.disk_written_bytes?))
+    }
 }
 
 /// A histogram of microseconds with three significant digits.

@@ -5,6 +5,7 @@ use std::io;
 
 use rustix::param::clock_ticks_per_second;
 
+use super::disk;
 use super::target::ServerUse;
 
 /// What `/proc` says of a process now. An error if the process is gone or the system has no `/proc`.
@@ -15,6 +16,7 @@ pub fn of_process(process_id: u32) -> io::Result<ServerUse> {
         cpu_seconds: cpu_seconds(&read("stat")?).ok_or_else(malformed)?,
         resident_bytes: field(&read("status")?, "VmRSS:").ok_or_else(malformed)? * 1_024,
         written_bytes: field(&read("io")?, "write_bytes:").ok_or_else(malformed)?,
+        disk_written_bytes: disk::written_bytes(),
     })
 }
 

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::control::Control;
 use super::error::RedisError;
+use crate::load::disk;
 use crate::load::target::{Persistence, ServerUse};
 
 /// How often a port that somebody else took in between is replaced by another.
@@ -219,7 +220,8 @@ pub fn figures_of(pid: u32) -> Result<ServerUse, RedisError> {
     let cpu_seconds = cpu_seconds(&read("stat")?).ok_or_else(|| missing("stat"))?;
     let resident_bytes = field(&read("status")?, "VmRSS:").ok_or_else(|| missing("status"))? * 1024;
     let written_bytes = field(&read("io")?, "write_bytes:").ok_or_else(|| missing("io"))?;
-    Ok(ServerUse { cpu_seconds, resident_bytes, written_bytes })
+    let disk_written_bytes = disk::written_bytes();
+    Ok(ServerUse { cpu_seconds, resident_bytes, written_bytes, disk_written_bytes })
 }
 
 /// User and system time of a line of /proc/PID/stat. The name in parentheses may hold anything, also spaces.

@@ -147,6 +147,8 @@ impl RedisTarget {
             sum.cpu_seconds += figures.cpu_seconds;
             sum.resident_bytes += figures.resident_bytes;
             sum.written_bytes += figures.written_bytes;
+            // One disk for all.
+            sum.disk_written_bytes = figures.disk_written_bytes;
         }
         Ok(sum)
     }

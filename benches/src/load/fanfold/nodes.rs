@@ -140,6 +140,8 @@ impl Nodes {
             sum.cpu_seconds += used.cpu_seconds;
             sum.resident_bytes += used.resident_bytes;
             sum.written_bytes += used.written_bytes;
+            // One disk for all.
+            sum.disk_written_bytes = used.disk_written_bytes;
         }
         Ok(sum)
     }

@@ -3,11 +3,11 @@
 use std::fmt;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use fanfold_server::workload::machine::Machine;
 use serde::Serialize;
 
 use super::args::GrowArgs;
 use crate::load::args::{Parameters, Size};
+use crate::load::surroundings::Surroundings;
 use crate::load::target::{GrowFigures, MicrosHistogram, SpanFigures};
 
 /// Times of a histogram, in milliseconds.
@@ -98,7 +98,7 @@ pub struct GrowRun {
 #[derive(Debug, Clone, Serialize)]
 pub struct GrowReport {
     /// The machine and the program.
-    pub machine: Machine,
+    pub machine: Surroundings,
     /// The parameters.
     pub parameters: Parameters,
     /// Every run of every round.
@@ -170,7 +170,7 @@ impl GrowRun {
 impl GrowReport {
     /// The report of these runs.
     pub fn new(parameters: Parameters, runs: Vec<GrowRun>) -> Self {
-        Self { machine: Machine::here(), parameters, runs }
+        Self { machine: Surroundings::here(), parameters, runs }
     }
 
     /// Readers whose feeds differed from the oracle, over all runs.
