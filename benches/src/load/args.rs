@@ -161,7 +161,7 @@ pub struct FanoutArgs {
     #[command(flatten)]
     pub common: CommonArgs,
 
-    /// Posts under way on each connection, up to 1,024; a list measures one after the other.
+    /// Posts under way on each connection in a closed loop, up to 1,024; a list measures one after the other.
     #[arg(long, value_name = "POSTS", value_delimiter = ',', default_value = "16", value_parser = clap::value_parser!(u32).range(1..=1_024))]
     pub in_flight: Vec<u32>,
 

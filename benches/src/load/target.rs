@@ -39,7 +39,7 @@ pub struct FanoutLoad {
     pub payload_bytes: u32,
     /// Connections that post.
     pub connections: u32,
-    /// Posts under way on each connection.
+    /// Posts under way on each connection in a closed loop.
     pub in_flight: u32,
     /// Posts a second over all connections, at an even pace, latency from the intended time (open loop); without it, each answer
     /// causes the next post (closed loop).

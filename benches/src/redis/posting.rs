@@ -17,6 +17,9 @@ use super::resp::Reply;
 use super::socket::Socket;
 use crate::load::target::{MicrosHistogram, micros_histogram};
 
+/// Reads or posts under way on a lane in an open loop at most: what is due does not wait for answers.
+pub const OPEN_LOOP_IN_FLIGHT_MAX: u32 = 1_024;
+
 /// When posts are sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {

@@ -13,14 +13,11 @@ use super::keys::List;
 use super::mixed::Mixed;
 use super::oracle;
 use super::pages::{self, ReadWay};
-use super::posting::{Pace, Posting};
+use super::posting::{OPEN_LOOP_IN_FLIGHT_MAX, Pace, Posting};
 use super::pump::{Micros, Pump};
 use super::reading::{ReadKind, Reading};
 use super::target::{RedisTarget, trial};
 use crate::load::target::{Figures, MixedLoad, ReadLoad};
-
-/// Reads or posts under way on a connection in an open loop at most.
-const OPEN_LOOP_IN_FLIGHT_MAX: u32 = 1_024;
 
 impl RedisTarget {
     fn read_kind(&mut self, way: ReadWay, load: &ReadLoad) -> Result<ReadKind, RedisError> {

@@ -19,7 +19,7 @@ use super::filling;
 use super::keys;
 use super::oracle::{self, PostLog};
 use super::plan::Plan;
-use super::posting::{Pace, Posting};
+use super::posting::{OPEN_LOOP_IN_FLIGHT_MAX, Pace, Posting};
 use super::process::{RedisProcess, figures_of};
 use super::pump::{Micros, Pump};
 use crate::load::fill::FillPlan;
@@ -195,7 +195,8 @@ impl RedisTarget {
         let payload = vec![b'x'; run.payload_bytes as usize];
         let encoder = Encoder::new(&self.plan, run.way, payload, self.script_sha.clone());
         let end = start + run.duration.as_micros() as Micros;
-        let pace = Pace { in_flight: run.in_flight.max(1), rate: run.rate, end };
+        let in_flight = if run.rate.is_some() { OPEN_LOOP_IN_FLIGHT_MAX } else { run.in_flight.max(1) };
+        let pace = Pace { in_flight, rate: run.rate, end };
         let mut posting = Posting::new(encoder, &mut self.log, pace, run.first_post, lanes, start);
         if let Some(pause) = run.whale_pause {
             posting = posting.with_whale(pause, start);
@@ -205,7 +206,7 @@ impl RedisTarget {
         let counted = posting.into_counted();
         let seconds = (counted.last - start) as f64 / 1e6;
         let mut figures = self.figures(&meter, run.way.name(self.processes.len()), seconds)?;
-        (figures.connections, figures.in_flight) = (run.connections, run.in_flight);
+        (figures.connections, figures.in_flight) = (run.connections, in_flight);
         (figures.posts, figures.deliveries) = (counted.posts, counted.deliveries);
         figures.post_micros = counted.answer;
         figures.last_delivery_micros = counted.last_delivery;
