@@ -2,6 +2,7 @@
 //!
 //! - A request holds a slot and its bytes from its start until its answer is written.
 //! - A request that ends without an answer gives back what it held.
+//! - What all connections count is counted once for a slot, however many requests it is for.
 //! - Whoever answers packs into one buffer; the connection's task is woken once for all that gathers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,7 +87,8 @@ impl Outgoing {
         self.requests.fetch_add(requests, Ordering::AcqRel);
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
         self.shared.metrics.in_flight.inc_by(requests as i64);
-        Some(Slot { outgoing: self.clone(), held: Held { requests, bytes, of_node: bytes } })
+        let held = Held { requests, bytes, of_node: bytes };
+        Some(Slot { outgoing: self.clone(), held, answered: 0 })
     }
 
     /// Says why the connection ends.
@@ -126,34 +128,37 @@ impl Answers {
     /// again if the node has no room for the bytes of its answer; a write has taken effect and is answered so.
     pub(super) fn put(
         &mut self,
-        slot: Slot,
+        mut slot: Slot,
         opcode: u16,
         id: RequestId,
         reply: &Reply,
         is_read: bool,
     ) -> Result<(), Status> {
-        self.pack(slot, is_read, |packer, admits| packer.reply(opcode, id, reply, admits))
+        let held = std::mem::take(&mut slot.held);
+        self.pack(&mut slot, held, is_read, |packer, admits| packer.reply(opcode, id, reply, admits))
     }
 
-    /// Packs a page of these entries, newest first, as [`Answers::put`] packs the answer to a read.
+    /// Packs a page of these entries, newest first, as [`Answers::put`] packs the answer to a read: to one of those that
+    /// the slot is for, which takes so many bytes of it.
     pub(super) fn put_page<'a>(
         &mut self,
-        slot: Slot,
+        (slot, bytes): (&mut Slot, u64),
         opcode: u16,
         id: RequestId,
         page: &Page,
         entries: impl ExactSizeIterator<Item = EntryParts<'a>>,
     ) -> Result<(), Status> {
-        self.pack(slot, true, |packer, admits| packer.page(opcode, id, page, entries, admits))
+        let held = slot.take(bytes);
+        self.pack(slot, held, true, |packer, admits| packer.page(opcode, id, page, entries, admits))
     }
 
     fn pack(
         &mut self,
-        mut slot: Slot,
+        slot: &mut Slot,
+        mut held: Held,
         is_read: bool,
         pack: impl FnOnce(&mut Packer, &mut dyn FnMut(usize) -> Result<(), Status>) -> Result<usize, Status>,
     ) -> Result<(), Status> {
-        let mut held = std::mem::take(&mut slot.held);
         let shared = &slot.outgoing.shared;
         let answered = pack(&mut self.packer, &mut |bytes| {
             let beyond = (bytes as u64).saturating_sub(held.of_node);
@@ -164,7 +169,7 @@ impl Answers {
             }
             Ok(())
         });
-        shared.metrics.in_flight.dec_by(held.requests as i64);
+        slot.answered += held.requests;
         self.held.requests += held.requests;
         self.held.bytes += held.bytes;
         self.held.of_node += held.of_node;
@@ -176,22 +181,31 @@ impl Answers {
 pub(super) struct Slot {
     outgoing: Arc<Outgoing>,
     held: Held,
+    /// Requests that are answered and still counted as in flight, until the slot is gone.
+    answered: u64,
 }
 
 impl Slot {
     /// Takes one request and its bytes out.
     pub(super) fn split(&mut self, bytes: u64) -> Self {
+        Self { held: self.take(bytes), outgoing: self.outgoing.clone(), answered: 0 }
+    }
+
+    fn take(&mut self, bytes: u64) -> Held {
         let held = Held { requests: 1, bytes, of_node: bytes };
         self.held.requests -= held.requests;
         self.held.bytes -= held.bytes;
         self.held.of_node -= held.of_node;
-        Self { outgoing: self.outgoing.clone(), held }
+        held
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.outgoing.shared.metrics.in_flight.dec_by(self.held.requests as i64);
+        let ended = self.held.requests + self.answered;
+        if ended > 0 {
+            self.outgoing.shared.metrics.in_flight.dec_by(ended as i64);
+        }
         self.outgoing.give_back(self.held);
     }
 }

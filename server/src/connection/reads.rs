@@ -10,7 +10,7 @@ use fanfold_protocol::message::{ReadFeed, Request};
 use tokio::time::Instant;
 
 use super::outgoing::{Outgoing, Slot};
-use crate::dispatch::{self, Asked, Spent};
+use crate::dispatch::{self, Answered, Asked, Spent};
 use crate::translate;
 
 /// Reads that are answered together, at most: those who answer others of the connection wait meanwhile.
@@ -87,7 +87,7 @@ impl Reads {
         if let Some(slot) = &mut slot {
             let bytes_max = dispatch::page_bytes(shared);
             shared.node.ready_feeds(bytes_max, count, |place| &gathered[place].request, ready);
-            let now = Instant::now();
+            let mut answered = Answered::now(shared);
             let mut answers = outgoing.lock();
             for (place, read) in gathered.drain(..count).enumerate() {
                 let (scope, reader) = (CursorScope::Feed(read.read.space), read.read.reader);
@@ -101,8 +101,8 @@ impl Reads {
                 };
                 let entries = found.entries().map(translate::entry_parts);
                 let Gathered { asked, cost, .. } = read;
-                let packed = answers.put_page(slot.split(cost), asked.opcode, asked.id, &page, entries);
-                dispatch::note_at(now, shared, &asked, packed.err().as_ref(), Spent::default());
+                let packed = answers.put_page((&mut *slot, cost), asked.opcode, asked.id, &page, entries);
+                answered.note(&asked, packed.err().as_ref(), Spent::default());
             }
         } else {
             left.extend(gathered.drain(..count));

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::outgoing::{Outgoing, Slot};
 use super::waiting::Waiting;
-use crate::dispatch::{self, Asked, Spent};
+use crate::dispatch::{self, Answered, Asked, Spent};
 use crate::translate;
 
 /// A write whose outcome is not known yet.
@@ -51,6 +51,8 @@ impl WriteSink for Answering {
         {
             let mut waiting = self.waiting();
             let mut answers = self.outgoing.lock();
+            // Counted before the lock is given back: who has an answer finds it counted.
+            let mut answered = Answered::now(shared);
             for (number, result) in results {
                 let Some(pending) = waiting.remove(number) else { continue };
                 let applied = result.as_ref().ok().map(|receipt| receipt.position);
@@ -59,7 +61,7 @@ impl WriteSink for Answering {
                 let packed = answers.put(slot, asked.opcode, asked.id, &reply, false);
                 let applied = applied.map(|position| (position.partition.0, position.index));
                 let spent = Spent { applied, ..Spent::default() };
-                dispatch::note(shared, &asked, packed.err().as_ref(), spent);
+                answered.note(&asked, packed.err().as_ref(), spent);
             }
         }
         self.outgoing.changed.notify_one();

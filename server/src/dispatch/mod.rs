@@ -22,6 +22,7 @@ pub(crate) use reads::{feed_request, page_bytes};
 
 use crate::config::ms;
 use crate::listener::Shared;
+use crate::metrics::Tally;
 use crate::names::{RequestKind, status_name};
 use crate::translate::{Refused, error_to_status};
 
@@ -69,17 +70,60 @@ impl Spent {
 
 /// Counts an answered request, and logs it if it was slow or refused.
 pub(crate) fn note(shared: &Shared, asked: &Asked, refused: Option<&Status>, spent: Spent) {
-    note_at(Instant::now(), shared, asked, refused, spent);
+    let took = asked.received.elapsed();
+    shared.metrics.answered(asked.kind, refused, took);
+    log(shared, asked, took, refused, spent);
 }
 
-/// The same for one of many that are answered at a moment.
-pub(crate) fn note_at(now: Instant, shared: &Shared, asked: &Asked, refused: Option<&Status>, spent: Spent) {
-    let took = now.saturating_duration_since(asked.received);
-    shared.metrics.answered(asked.kind, refused, took.as_secs_f64());
-    let (id, kind) = (asked.id, asked.kind.name());
-    if took >= ms(shared.config.slow_request_ms) && !asked.kind.waits() {
-        spent.log(id, kind, took, refused);
+/// Requests that are answered at one moment, counted together when it is dropped: who answers many reads the clock once.
+pub(crate) struct Answered<'s> {
+    shared: &'s Shared,
+    now: Instant,
+    /// Those of the last kind that were answered well.
+    kind: RequestKind,
+    tally: Tally,
+}
+
+impl<'s> Answered<'s> {
+    /// None yet, and now.
+    pub(crate) fn now(shared: &'s Shared) -> Self {
+        Self { shared, now: Instant::now(), kind: RequestKind::ReadFeed, tally: Tally::default() }
     }
+
+    /// What [`note`] does, for one of them.
+    pub(crate) fn note(&mut self, asked: &Asked, refused: Option<&Status>, spent: Spent) {
+        let took = self.now.saturating_duration_since(asked.received);
+        if refused.is_some() {
+            self.shared.metrics.answered(asked.kind, refused, took);
+        } else {
+            if asked.kind != self.kind {
+                self.count();
+                self.kind = asked.kind;
+            }
+            self.tally.note(took);
+        }
+        log(self.shared, asked, took, refused, spent);
+    }
+
+    fn count(&mut self) {
+        let tally = std::mem::take(&mut self.tally);
+        if tally.count() > 0 {
+            self.shared.metrics.answered_together(self.kind, &tally);
+        }
+    }
+}
+
+impl Drop for Answered<'_> {
+    fn drop(&mut self) {
+        self.count();
+    }
+}
+
+fn log(shared: &Shared, asked: &Asked, took: Duration, refused: Option<&Status>, spent: Spent) {
+    if took >= ms(shared.config.slow_request_ms) && !asked.kind.waits() {
+        spent.log(asked.id, asked.kind.name(), took, refused);
+    }
+    let (id, kind) = (asked.id, asked.kind.name());
     match refused {
         // The client is told to look for the request's number here.
         Some(status @ Status::Internal) => tracing::warn!(request = id.0, kind, %status, "refused"),

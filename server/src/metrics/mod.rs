@@ -3,22 +3,24 @@
 //! - Names and labels are for operators and stay; a label never holds a user, an entry or an address.
 //! - Units are those of Prometheus: seconds and bytes; what only grows is a counter, and ends in `_total`.
 //! - What the node knows itself is read when `/metrics` is asked, not counted twice.
+//! - To count an answer takes no lock; answers of one moment are counted together.
 
 mod apply;
 mod cluster;
+mod latency;
 mod node;
 mod phases;
 mod units;
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::names::{RequestKind, status_name};
@@ -27,6 +29,8 @@ use fanfold_cluster::status::NodeFigures;
 use fanfold_protocol::Status;
 use fanfold_protocol::message::{ClusterView, NodeStatus};
 use fanfold_storage::ids::PartitionId;
+use latency::Latency;
+pub(crate) use latency::Tally;
 
 /// What came of requests of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,18 +49,14 @@ struct StatusLabel {
     status: &'static str,
 }
 
-/// The bounds of the latency histograms, in seconds.
-const LATENCY_BOUNDS_SECONDS: [f64; 14] =
-    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
-
 /// What the listener counts. Shared by all connections.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
-    latency: Family<KindLabel, Histogram, fn() -> Histogram>,
+    latency: Family<KindLabel, Latency>,
     /// The two above for what was answered well, by kind, so that a usual request looks nothing up.
-    answered: [OnceLock<(Counter, Histogram)>; RequestKind::COUNT],
+    answered: [OnceLock<(Counter, Latency)>; RequestKind::COUNT],
     closed: Family<StatusLabel, Counter>,
     /// Connections open now.
     pub connections: Gauge,
@@ -70,11 +70,10 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let latency: fn() -> Histogram = || Histogram::new(LATENCY_BOUNDS_SECONDS);
         let metrics = Self {
             registry: Registry::with_prefix("fanfold"),
             requests: Family::default(),
-            latency: Family::new_with_constructor(latency),
+            latency: Family::default(),
             answered: [const { OnceLock::new() }; RequestKind::COUNT],
             closed: Family::default(),
             connections: Gauge::default(),
@@ -104,19 +103,36 @@ impl Metrics {
     }
 
     /// Counts one answered request.
-    pub fn answered(&self, kind: RequestKind, refused: Option<&Status>, seconds: f64) {
-        let find = |status| {
-            let name = kind.name();
-            let requests = self.requests.get_or_create(&RequestLabels { kind: name, status }).clone();
-            (requests, self.latency.get_or_create(&KindLabel { kind: name }).clone())
-        };
-        let refused = refused.map(|status| find(status_name(status)));
-        let (requests, latency) = match &refused {
-            Some(refused) => refused,
-            None => self.answered[kind as usize].get_or_init(|| find("ok")),
-        };
-        requests.inc();
-        latency.observe(seconds);
+    pub fn answered(&self, kind: RequestKind, refused: Option<&Status>, took: Duration) {
+        match refused {
+            None => {
+                let (requests, latency) = self.answered_well(kind);
+                requests.inc();
+                latency.observe(took);
+            }
+            Some(status) => {
+                let (requests, latency) = self.find(kind, status_name(status));
+                requests.inc();
+                latency.observe(took);
+            }
+        }
+    }
+
+    /// Counts requests of one kind that were answered well.
+    pub(crate) fn answered_together(&self, kind: RequestKind, tally: &Tally) {
+        let (requests, latency) = self.answered_well(kind);
+        requests.inc_by(tally.count());
+        latency.add(tally);
+    }
+
+    fn answered_well(&self, kind: RequestKind) -> &(Counter, Latency) {
+        self.answered[kind as usize].get_or_init(|| self.find(kind, "ok"))
+    }
+
+    fn find(&self, kind: RequestKind, status: &'static str) -> (Counter, Latency) {
+        let kind = kind.name();
+        let requests = self.requests.get_or_create(&RequestLabels { kind, status }).clone();
+        (requests, self.latency.get_or_create(&KindLabel { kind }).clone())
     }
 
     /// Counts one connection that the node closed for a reason it told the client.
@@ -174,8 +190,8 @@ mod tests {
     #[test]
     fn answered_requests_are_counted_by_kind_and_status() {
         let metrics = Metrics::default();
-        metrics.answered(RequestKind::ReadFeed, None, 0.000_2);
-        metrics.answered(RequestKind::ReadFeed, Some(&Status::BadCursor), 0.000_2);
+        metrics.answered(RequestKind::ReadFeed, None, Duration::from_micros(200));
+        metrics.answered(RequestKind::ReadFeed, Some(&Status::BadCursor), Duration::from_micros(200));
         let text = metrics.text(None, None, None, Vec::new());
         assert!(text.contains(r#"fanfold_requests_total{kind="read_feed",status="ok"} 1"#), "{text}");
         assert!(text.contains(r#"fanfold_requests_total{kind="read_feed",status="bad_cursor"} 1"#), "{text}");
