@@ -1,4 +1,4 @@
-//! Measures the partition's hot half in process: deliveries per second, bytes per feed entry, and what a read costs.
+//! Measures the partition's hot half in process: deliveries per second, bytes per feed entry, and what a read costs, its entries too.
 //!
 //! ```text
 //! cargo run --release -p fanfold-storage --example fan_out -- [users] [followees] [cap] [uniform|power]
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use fanfold_storage::command::{Append, Command, Outcome, Ttl, Write, WriteResult, WriteTag, encode_batch};
 use fanfold_storage::entry::Audience;
 use fanfold_storage::ids::{EntryId, GraphId, PartitionId, Sequence, SessionId, SpaceId, Stamp, UserId};
-use fanfold_storage::partition::{FeedQuery, MemoryPart, Partition};
+use fanfold_storage::partition::{FeedQuery, FeedSlice, MemoryPart, Partition};
 use fanfold_storage::space::{SpaceDefinition, SpacePolicy};
 
 const SPACE: SpaceId = SpaceId(1);
@@ -29,6 +29,7 @@ const PULLED: u64 = 10;
 const BATCH_POSTS: usize = 64;
 const MEASURED_POSTS: usize = 200_000;
 const READS: u32 = 2_000_000;
+const HYDRATED: u32 = 200_000;
 
 /// The generator of Marsaglia, 2003.
 struct Random(u64);
@@ -196,6 +197,28 @@ impl Run {
         assert!(rows > 19 * READS as usize, "{rows} rows in {READS} reads");
         took.as_nanos() as f64 / f64::from(READS)
     }
+
+    /// Nanoseconds that the entries of a page of 20 take, of random readers, so many pages together.
+    fn hydrates(&mut self, pages: u32, together: usize) -> f64 {
+        let users = self.setting.users;
+        let query = || {
+            let reader = UserId(PULLED + self.random.below(users));
+            FeedQuery { space: SPACE, reader, below: EntryId::MAX, limit: 20 }
+        };
+        let queries: Vec<FeedQuery> = std::iter::repeat_with(query).take(pages as usize).collect();
+        let mut ids = Vec::new();
+        let listed =
+            |_, slice: Result<&FeedSlice, _>| ids.extend(slice.unwrap().rows.iter().map(|row| row.id));
+        self.partition.feed_slices(&queries, listed);
+        let started = Watch::start();
+        let mut bytes = 0;
+        for ids in ids.chunks(20 * together) {
+            self.partition.entries_into(ids, |_, entry| bytes += entry.payload.len());
+        }
+        let took = started.elapsed();
+        assert!(bytes > 0);
+        took.as_nanos() as f64 / f64::from(pages)
+    }
 }
 
 fn main() {
@@ -241,4 +264,7 @@ fn main() {
             println!("read of 20, {what}, {heat}: {one:.0} ns, {many:.0} ns with 16 together");
         }
     }
+    run.hydrates(HYDRATED, 1);
+    let (one, many) = (run.hydrates(HYDRATED, 1), run.hydrates(HYDRATED, 16));
+    println!("entries of a page of 20: {one:.0} ns, {many:.0} ns with 16 together");
 }

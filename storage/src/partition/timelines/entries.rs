@@ -16,6 +16,9 @@ const CHUNK_ENTRIES: usize = 512;
 /// Entries that are found together, at most.
 pub(super) const AT_ONCE: usize = 32;
 
+/// Chunks that are looked at one by one: the entries of a page are often in neighbours.
+const CHUNKS_NEAR: usize = 4;
+
 const LINE_BYTES: usize = 64;
 
 /// Cache lines of a payload that are asked for ahead; the processor sees by itself that more are wanted.
@@ -66,29 +69,47 @@ impl Entries {
         self.firsts.partition_point(|first| *first <= id).saturating_sub(1)
     }
 
+    /// The same, looked for first from chunk `n` down.
+    fn chunk_from(&self, n: usize, id: EntryId) -> usize {
+        let near = (n.saturating_sub(CHUNKS_NEAR)..=n).rev().find(|n| self.firsts[*n] <= id);
+        let near = near.filter(|near| self.firsts.get(near + 1).is_none_or(|next| id < *next));
+        near.unwrap_or_else(|| self.chunk_of(id))
+    }
+
     fn find(&self, id: EntryId) -> Option<(usize, usize)> {
         let chunk = self.chunk_of(id);
         let at = self.chunks.get(chunk)?.ids.binary_search(&id).ok()?;
         Some((chunk, at))
     }
 
-    /// The entries of at most [`AT_ONCE`] ids, in their order; none for those that are not here. Their memory is waited for together,
-    /// and their payloads are asked for.
-    pub(super) fn find_all(&self, ids: &[EntryId]) -> [Option<&Entry>; AT_ONCE] {
-        let (mut places, mut found) = ([None; AT_ONCE], [None; AT_ONCE]);
-        for (place, id) in places.iter_mut().zip(ids) {
-            *place = self.find(*id).map(|(chunk, at)| &self.chunks[chunk].entries[at]);
-            if let Some(entry) = place {
-                prefetch(*entry);
+    /// Finds the entries of those of at most [`AT_ONCE`] ids that are not found yet, unless they are dead; cheaper if the ids
+    /// descend. Their memory is waited for together, and their payloads are asked for.
+    pub(super) fn find_all<'e>(
+        &'e self,
+        ids: &[EntryId],
+        is_dead: impl Fn(EntryId) -> bool,
+        found: &mut [Option<&'e Entry>],
+    ) {
+        let Some((lowest, highest)) = self.range() else { return };
+        let mut places = [None; AT_ONCE];
+        let mut n = self.chunks.len() - 1;
+        for ((place, id), found) in places.iter_mut().zip(ids).zip(&*found) {
+            if found.is_none() && (lowest..=highest).contains(id) {
+                n = self.chunk_from(n, *id);
+                let chunk = &self.chunks[n];
+                *place = chunk.ids.binary_search(id).ok().map(|at| &chunk.entries[at]);
+                if let Some(entry) = place {
+                    prefetch(*entry);
+                }
             }
         }
-        for (found, place) in found.iter_mut().zip(&places[..ids.len().min(AT_ONCE)]) {
-            *found = place.and_then(Option::as_ref);
-            if let Some(entry) = *found {
+        for ((found, place), id) in found.iter_mut().zip(places).zip(ids) {
+            let Some(entry) = place.and_then(Option::as_ref) else { continue };
+            if !is_dead(*id) {
                 entry.payload.chunks(LINE_BYTES).take(LINES_AHEAD).for_each(|line| prefetch(&line[0]));
+                *found = Some(entry);
             }
         }
-        found
     }
 
     pub(super) fn get(&self, id: EntryId) -> Option<&Entry> {
@@ -240,6 +261,17 @@ mod tests {
             prop_assert_eq!(entries.len(), model.len());
             for id in 0..5_500 {
                 prop_assert_eq!(entries.get(EntryId(id)).is_some(), model.contains(&id));
+            }
+            for ids in (0..5_500).rev().map(EntryId).collect::<Vec<_>>().chunks(AT_ONCE) {
+                let already = entry(7);
+                let mut found = [None; AT_ONCE];
+                found[1] = Some(&already);
+                entries.find_all(ids, |id| id.0 % 5 == 0, &mut found[..ids.len()]);
+                for (n, id) in ids.iter().enumerate().filter(|(n, _)| *n != 1) {
+                    let expected = Some(*id).filter(|id| model.contains(&id.0) && id.0 % 5 > 0);
+                    prop_assert_eq!(found[n].map(|entry| entry.id), expected);
+                }
+                prop_assert_eq!(found[1].map(|entry| entry.id), Some(already.id));
             }
             prop_assert!(entries.firsts.iter().eq(entries.chunks.iter().map(|chunk| &chunk.ids[0])));
             let held: usize = entries.chunks.iter().map(Chunk::memory).sum();
