@@ -21,9 +21,9 @@ use super::feed::{Feeds, Walk};
 use super::owners::OwnerIndex;
 use super::read::{FeedQuery, FeedSlice, RemoteSource};
 use super::users::User;
-use super::viewpoint::Viewpoint;
+use super::viewpoint::{LastScope, Viewpoint};
 use crate::entry::Delivery;
-use crate::ids::{EntryId, GraphId, RowPosition, UserId};
+use crate::ids::{EntryId, RowPosition, UserId};
 
 thread_local! {
     /// Of the last read on this thread, so that a read need not allocate.
@@ -120,8 +120,7 @@ struct Merge<'v, 'a> {
 
 impl<'v, 'a> Merge<'v, 'a> {
     fn new(view: &'v Viewpoint<'a>, scratch: &'v mut Scratch, below: EntryId) -> Self {
-        let feeds = view.partition.feeds.get(&view.space);
-        let stored = view.index.and_then(|index| Some((feeds?, index.0)));
+        let stored = view.index.and_then(|index| Some((view.feeds?, index.0)));
         let floor = Floor::new(stored);
         let walk = stored.map(|(feeds, user)| feeds.walk(user));
         let bound = if walk.is_some() { EntryId::MAX } else { EntryId::ZERO };
@@ -264,13 +263,14 @@ impl<'v, 'a> Merge<'v, 'a> {
             let sure = self.scratch.candidates[self.given..].iter().take_while(|sure| sure.row.id > least);
             for Candidate { row, position } in sure {
                 self.given += 1;
-                let Some(owner) = self.view.owner_of_visible(*position, row) else { continue };
-                if rows.last().is_none_or(|last| last.id != row.id) {
-                    if rows.len() == limit {
-                        return true;
-                    }
-                    rows.push(self.view.partition.delivered.delivery(*position, row, owner));
+                if rows.last().is_some_and(|last| last.id == row.id) {
+                    continue;
                 }
+                let Some(shown) = self.view.shown(*position, row) else { continue };
+                if rows.len() == limit {
+                    return true;
+                }
+                rows.push(shown);
             }
         }
         false
@@ -437,14 +437,14 @@ impl Viewpoint<'_> {
 
 impl Partition {
     /// Asks for the memory that reads of these feeds begin with: the misses of many wait together.
-    pub(super) fn look_ahead_feeds(&self, queries: &[FeedQuery]) {
+    pub(super) fn look_ahead_feeds(&self, queries: &[FeedQuery], scope: &mut LastScope<'_>) {
         for query in queries {
             self.users.prefetch_index(query.reader);
             self.timelines.prefetch_index(query.space, query.reader);
         }
         let places = queries.iter().map(|query| {
             let user = self.users.prefetch_user(query.reader);
-            if let Some((feeds, user)) = self.feeds.get(&query.space).zip(user) {
+            if let Some((feeds, user)) = scope.of(query.space).and_then(|scope| scope.feeds).zip(user) {
                 feeds.prefetch_head(user.0);
             }
             (user, self.timelines.prefetch_timeline(query.space, query.reader))
@@ -454,10 +454,11 @@ impl Partition {
             if let Some(timeline) = timeline {
                 self.timelines.prefetch_ids(timeline);
             }
-            let Some(user) = user else { continue };
-            let graph = self.spaces.get(&query.space).map_or(GraphId(0), |space| space.graph);
-            self.users.get(user).prefetch_owners(&self.special, graph);
-            if let Some(feeds) = self.feeds.get(&query.space) {
+            let Some((user, scope)) = user.zip(scope.of(query.space)) else { continue };
+            if !self.special.is_empty() {
+                self.users.get(user).prefetch_owners(&self.special, scope.graph);
+            }
+            if let Some(feeds) = scope.feeds {
                 feeds.prefetch_newest(user.0, |position| self.delivered.prefetch(position));
             }
         }

@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 use super::Partition;
 use super::merge::Scratch;
 use super::users::UserIndex;
-use super::viewpoint::Viewpoint;
+use super::viewpoint::{LastScope, Scope, Viewpoint};
 use crate::command::Refusal;
 use crate::entry::{Audience, Delivery, Entry};
 use crate::ids::{Day, EntryId, GraphId, PartitionId, SpaceId, Stamp, UserId};
@@ -99,9 +99,16 @@ impl Partition {
     }
 
     pub(super) fn viewpoint(&self, space: SpaceId, reader: UserId) -> Result<Viewpoint<'_>, Refusal> {
+        self.viewpoint_in(Scope::new(self, space), reader)
+    }
+
+    fn viewpoint_in<'a>(
+        &'a self,
+        scope: Option<Scope<'a>>,
+        reader: UserId,
+    ) -> Result<Viewpoint<'a>, Refusal> {
         self.check_home(reader)?;
-        let graph = self.spaces.get(&space).ok_or(Refusal::UnknownSpace)?.graph;
-        Ok(Viewpoint::new(self, space, graph, reader))
+        Ok(Viewpoint::new(self, scope.ok_or(Refusal::UnknownSpace)?, reader))
     }
 
     /// For each subject, whether `viewer` (homed here) may see it: audience, mutes and blocks. Everybody may see what
@@ -141,10 +148,11 @@ impl Partition {
     ) {
         let mut slice = FeedSlice::default();
         let mut scratch = Scratch::take();
+        let mut scope = LastScope::new(self);
         for (group, queries) in queries.chunks(FEEDS_AHEAD).enumerate() {
-            self.look_ahead_feeds(queries);
+            self.look_ahead_feeds(queries, &mut scope);
             for (n, query) in queries.iter().enumerate() {
-                let view = self.viewpoint(query.space, query.reader);
+                let view = self.viewpoint_in(scope.of(query.space), query.reader);
                 let sliced = view.map(|view| {
                     view.slice_into(query.below, query.limit, &mut slice, &mut scratch);
                     &slice

@@ -68,6 +68,12 @@ impl Row {
         }
     }
 
+    /// Whether it is live, does not expire, and nothing of it stands aside: it says all there is to show.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.flags & (STATE_MASK | ASIDE) == 0 && self.expiry == [0; EXPIRY_BYTES]
+    }
+
     pub(super) fn set_state(&mut self, state: RowState) {
         let bits = match state {
             RowState::Live => 0,
@@ -77,6 +83,7 @@ impl Row {
         self.flags = self.flags & !STATE_MASK | bits;
     }
 
+    #[inline]
     pub(super) fn audience(&self) -> Audience {
         match self.flags & (FOLLOWERS_ONLY | PRIVATE) {
             0 => Audience::Public,
@@ -183,7 +190,9 @@ mod tests {
             let mut row = Row::new(id, OwnerIndex(3), SpaceId(1), Audience::Followers);
             let expiry = expiry.map(Stamp);
             let fits = expiry.is_none_or(|e| e.0 >= time && e.0 - time < EXPIRY_MAX);
+            prop_assert!(row.is_plain());
             prop_assert_eq!(row.set_near_expiry(expiry), fits);
+            prop_assert_eq!(row.is_plain(), expiry.is_none() || !fits, "one that does not fit stands aside");
             prop_assert_eq!(row.near_expiry(), expiry.filter(|_| fits));
             row.set_previous(RowPosition(time), Some(RowPosition(time.wrapping_sub(3))));
             prop_assert_eq!(Row::from_raw(&row.raw()), Some(row));

@@ -2,20 +2,61 @@
 
 use super::Partition;
 use super::delivered::{Row, RowState};
+use super::feed::Feeds;
 use super::owners::{Owner, OwnerIndex};
 use super::users::{User, UserIndex};
 use crate::entry::Delivery;
 use crate::ids::{EntryId, GraphId, RowPosition, SpaceId, Stamp, UserId};
+
+/// A space, with what the reads of all feeds in it have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub(super) space: SpaceId,
+    pub(super) graph: GraphId,
+    /// Entries with smaller ids are older than the space's horizon.
+    horizon: EntryId,
+    pub(super) feeds: Option<&'a Feeds>,
+}
+
+impl<'a> Scope<'a> {
+    /// None of a space that is unknown.
+    pub(super) fn new(partition: &'a Partition, space: SpaceId) -> Option<Self> {
+        let graph = partition.spaces.get(&space)?.graph;
+        let (horizon, feeds) = (partition.horizon(space), partition.feeds.get(&space));
+        Some(Self { space, graph, horizon, feeds })
+    }
+}
+
+/// The scope that was asked for last: reads that are asked together are nearly always of one space.
+pub(super) struct LastScope<'a> {
+    partition: &'a Partition,
+    last: Option<Scope<'a>>,
+}
+
+impl<'a> LastScope<'a> {
+    pub(super) fn new(partition: &'a Partition) -> Self {
+        Self { partition, last: None }
+    }
+
+    /// That of a space.
+    #[inline]
+    pub(super) fn of(&mut self, space: SpaceId) -> Option<Scope<'a>> {
+        if self.last.is_none_or(|last| last.space != space) {
+            self.last = Scope::new(self.partition, space);
+        }
+        self.last
+    }
+}
 
 /// A reader in a space, with what filters its feed.
 pub(super) struct Viewpoint<'a> {
     pub(super) partition: &'a Partition,
     pub(super) space: SpaceId,
     pub(super) graph: GraphId,
+    pub(super) feeds: Option<&'a Feeds>,
     pub(super) reader: UserId,
     pub(super) index: Option<UserIndex>,
     pub(super) user: Option<&'a User>,
-    /// Entries with smaller ids are older than the space's horizon.
     horizon: EntryId,
     /// Whether there is anybody whose entries are not shown.
     hides_somebody: bool,
@@ -24,17 +65,19 @@ pub(super) struct Viewpoint<'a> {
 }
 
 impl<'a> Viewpoint<'a> {
-    pub(super) fn new(partition: &'a Partition, space: SpaceId, graph: GraphId, reader: UserId) -> Self {
+    pub(super) fn new(partition: &'a Partition, scope: Scope<'a>, reader: UserId) -> Self {
+        let Scope { space, graph, horizon, feeds } = scope;
         let index = partition.users.find(reader);
         let user = index.map(|index| partition.users.get(index));
         Self {
             partition,
             space,
             graph,
+            feeds,
             reader,
             index,
             user,
-            horizon: partition.horizon(space),
+            horizon,
             hides_somebody: user.is_some_and(User::hides_somebody),
             followed: user.filter(|user| user.has_unfollowed()).map(|user| user.owners(graph).collect()),
         }
@@ -100,5 +143,27 @@ impl<'a> Viewpoint<'a> {
         }
         let owner = self.partition.owners.id(row.owner);
         self.shows(position, row, owner).then_some(owner)
+    }
+
+    /// What the reader is shown of a row that a stored reference names.
+    #[inline]
+    pub(super) fn shown(&self, position: RowPosition, row: &Row) -> Option<Delivery> {
+        // Nearly every row of nearly every reader.
+        if row.is_plain() && !self.hides_somebody && self.followed.is_none() {
+            return (row.id >= self.horizon).then(|| {
+                let owner = self.partition.owners.id(row.owner);
+                Delivery {
+                    id: row.id,
+                    owner,
+                    author: owner,
+                    audience: row.audience(),
+                    referenced_owner: None,
+                    version: 1,
+                    expiry: None,
+                }
+            });
+        }
+        let owner = self.owner_of_visible(position, row)?;
+        Some(self.partition.delivered.delivery(position, row, owner))
     }
 }
