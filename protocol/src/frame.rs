@@ -115,7 +115,7 @@ fn peek_length(buffer: &BytesMut, frame_bytes_max: u32) -> Result<Option<usize>,
 
 /// Appends a header whose checksum is still to be put.
 pub(crate) fn put_header(
-    buffer: &mut BytesMut,
+    buffer: &mut impl BufMut,
     body_bytes: usize,
     opcode: u16,
     flags: Flags,

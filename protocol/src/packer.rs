@@ -3,9 +3,8 @@
 //! Invariants:
 //! - What goes in comes out in the same order; a batch is closed at [`BATCH_ITEMS_MAX`] items or [`BATCH_BYTES`].
 //! - A single message becomes a frame of its own, as does a large one; a batch never holds one item.
+//! - A body is written where it stands in a frame of its own, so that a large one is not copied.
 //! - A message that fits no frame is replaced by its refusal, so that every request is answered.
-
-use bytes::{BufMut, BytesMut};
 
 use crate::call::{BATCH_ITEMS_MAX, Call, Reply};
 use crate::frame::{Flags, HEADER_BYTES, LENGTH_BYTES, put_checksum, put_header};
@@ -18,10 +17,7 @@ use crate::wire::Writer;
 /// A batch that has this many bytes takes no further item.
 pub const BATCH_BYTES: usize = 64 << 10;
 
-/// Memory kept for the body of the next message; that of a larger one is given back.
-const BODY_BYTES_KEPT: usize = 64 << 10;
-
-/// A message of this size gets a frame of its own: its header is nothing beside it, and it is copied once less.
+/// A message of this size gets a frame of its own: its header is nothing beside it, and it is copied less.
 const ALONE_BYTES: usize = 1 << 10;
 
 /// What a batch takes besides its items, at most: the rest of its header and the number of items.
@@ -33,15 +29,13 @@ const ITEM_HEAD_BYTES: usize = 3 + 3 + 10 + 5;
 /// Packs requests, or answers.
 #[derive(Debug)]
 pub struct Packer {
-    /// Whole frames.
-    packed: BytesMut,
+    /// Whole frames; behind them the message that is being put in, with room for its header.
+    packed: Writer,
     /// The items of the batch that is still open.
     items: Writer,
     count: usize,
     /// The first item of the open batch, and where its body starts: alone it becomes a plain frame.
     first: (Head, usize),
-    /// The body of the message that is being put in.
-    body: Writer,
     /// The number of items, as a batch begins with it.
     items_count: Writer,
     frame_bytes_max: u32,
@@ -55,16 +49,18 @@ struct Head {
     id: RequestId,
 }
 
+/// The head of what refuses a connection.
+const REFUSAL: Head = Head { opcode: 0, flags: Flags::ERROR, id: RequestId(0) };
+
 impl Packer {
     /// A packer for frames whose length field is at most `frame_bytes_max`.
     pub fn new(frame_bytes_max: u32) -> Self {
         let head = Head { opcode: 0, flags: Flags::REQUEST, id: RequestId(0) };
         Self {
-            packed: BytesMut::new(),
+            packed: Writer::default(),
             items: Writer::default(),
             count: 0,
             first: (head, 0),
-            body: Writer::default(),
             items_count: Writer::default(),
             frame_bytes_max,
         }
@@ -72,16 +68,17 @@ impl Packer {
 
     /// Whether nothing was put in since the last [`Packer::take_into`].
     pub fn is_empty(&self) -> bool {
-        self.count == 0 && self.packed.is_empty()
+        self.count == 0 && self.packed.len() == 0
     }
 
     /// Puts a request in; false, and nothing done, if it fits no frame.
     pub fn call(&mut self, call: &Call, id: RequestId) -> bool {
-        self.body.clear();
-        call.encode(&mut self.body);
-        let fits = self.body.len() + HEADER_BYTES - LENGTH_BYTES <= self.frame_bytes_max as usize;
+        let start = self.write(|body| call.encode(body));
+        let fits = self.fits(start);
         if fits {
-            self.put(Head { opcode: call.request.opcode().code(), flags: Flags::REQUEST, id });
+            self.put(Head { opcode: call.request.opcode().code(), flags: Flags::REQUEST, id }, start);
+        } else {
+            self.packed.truncate(start);
         }
         fits
     }
@@ -95,15 +92,16 @@ impl Packer {
         reply: &Reply,
         admits: impl FnOnce(usize) -> Result<(), Status>,
     ) -> Result<usize, Status> {
-        self.body.clear();
-        let encoded = match reply {
+        match reply {
             Ok(response) => {
-                response.encode(&mut self.body);
-                self.admit(admits)
+                let start = self.write(|body| response.encode(body));
+                self.answer(opcode, id, start, admits)
             }
-            Err(status) => Err(status.clone()),
-        };
-        self.answer(opcode, id, encoded)
+            Err(status) => {
+                self.refuse(opcode, id, status);
+                Err(status.clone())
+            }
+        }
     }
 
     /// Like [`Packer::reply`] with a page of `entries`, newest first, and everything else as in `page`; so nobody has
@@ -116,90 +114,102 @@ impl Packer {
         entries: impl ExactSizeIterator<Item = EntryParts<'a>>,
         admits: impl FnOnce(usize) -> Result<(), Status>,
     ) -> Result<usize, Status> {
-        self.body.clear();
-        page.encode_with(&mut self.body, entries);
-        let encoded = self.admit(admits);
-        self.answer(opcode, id, encoded)
-    }
-
-    /// The bytes of the body, if it fits a frame and is admitted.
-    fn admit(&self, admits: impl FnOnce(usize) -> Result<(), Status>) -> Result<usize, Status> {
-        let bytes = self.body.len();
-        let fits = bytes + HEADER_BYTES - LENGTH_BYTES <= self.frame_bytes_max as usize;
-        let admitted = if fits { admits(bytes) } else { Err(Status::Internal) };
-        admitted.map(|()| bytes)
-    }
-
-    /// Puts the body in as an answer, or the status in its place.
-    fn answer(
-        &mut self,
-        opcode: u16,
-        id: RequestId,
-        encoded: Result<usize, Status>,
-    ) -> Result<usize, Status> {
-        let flags = match &encoded {
-            Ok(_) => Flags::RESPONSE,
-            Err(status) => {
-                self.body.clear();
-                status.encode(&mut self.body);
-                Flags::ERROR
-            }
-        };
-        self.put(Head { opcode, flags, id });
-        encoded
+        let start = self.write(|body| page.encode_with(body, entries));
+        self.answer(opcode, id, start, admits)
     }
 
     /// Puts the refusal of the whole connection behind everything else, in a frame of its own.
     pub fn refuse_connection(&mut self, status: &Status) {
         self.close();
-        self.body.clear();
-        status.encode(&mut self.body);
-        let head = Head { opcode: 0, flags: Flags::ERROR, id: RequestId(0) };
-        put_frame(&mut self.packed, head, &[self.body.as_slice()]);
+        let start = self.write(|body| status.encode(body));
+        finish_frame(&mut self.packed.as_mut_slice()[start..], REFUSAL);
     }
 
     /// Moves everything to the end of `out`, as whole frames.
-    pub fn take_into(&mut self, out: &mut BytesMut) {
+    pub fn take_into(&mut self, out: &mut Vec<u8>) {
         self.close();
-        if out.is_empty() {
-            std::mem::swap(out, &mut self.packed);
-        } else {
-            out.extend_from_slice(&self.packed);
-        }
-        self.packed.clear();
+        self.packed.move_into(out);
     }
 
-    /// Puts what stands in `body` in as an item.
-    fn put(&mut self, head: Head) {
-        self.put_body(head);
-        if self.body.capacity() > BODY_BYTES_KEPT {
-            self.body = Writer::default();
-        }
+    /// Writes the body of a message, with room for its header, and answers where the message starts. It is put in or
+    /// taken back before anything else.
+    fn write(&mut self, encode: impl FnOnce(&mut Writer)) -> usize {
+        let start = self.packed.len();
+        self.packed.append(&[0; HEADER_BYTES]);
+        encode(&mut self.packed);
+        start
     }
 
-    fn put_body(&mut self, head: Head) {
-        let item_bytes = ITEM_HEAD_BYTES + self.body.len();
+    /// The bytes of the body of the message that is being put in.
+    fn body_bytes(&self, start: usize) -> usize {
+        self.packed.len() - start - HEADER_BYTES
+    }
+
+    fn fits(&self, start: usize) -> bool {
+        self.body_bytes(start) + HEADER_BYTES - LENGTH_BYTES <= self.frame_bytes_max as usize
+    }
+
+    /// Puts a message in as an answer if it fits a frame and is admitted, else the status in its place.
+    fn answer(
+        &mut self,
+        opcode: u16,
+        id: RequestId,
+        start: usize,
+        admits: impl FnOnce(usize) -> Result<(), Status>,
+    ) -> Result<usize, Status> {
+        let bytes = self.body_bytes(start);
+        let admitted = if self.fits(start) { admits(bytes) } else { Err(Status::Internal) };
+        if let Err(status) = admitted {
+            self.packed.truncate(start);
+            self.refuse(opcode, id, &status);
+            return Err(status);
+        }
+        self.put(Head { opcode, flags: Flags::RESPONSE, id }, start);
+        Ok(bytes)
+    }
+
+    fn refuse(&mut self, opcode: u16, id: RequestId, status: &Status) {
+        let start = self.write(|body| status.encode(body));
+        self.put(Head { opcode, flags: Flags::ERROR, id }, start);
+    }
+
+    /// Makes an item, or a frame, of the message that was written.
+    fn put(&mut self, head: Head, start: usize) {
+        let bytes = self.body_bytes(start);
+        let item_bytes = ITEM_HEAD_BYTES + bytes;
         let batch_bytes_max = BATCH_BYTES.min(self.frame_bytes_max as usize - BATCH_HEAD_BYTES);
-        if self.items.len() + item_bytes > batch_bytes_max {
-            self.close();
-        }
-        if item_bytes > batch_bytes_max || self.body.len() >= ALONE_BYTES {
-            self.close();
-            put_frame(&mut self.packed, head, &[self.body.as_slice()]);
+        let is_alone = item_bytes > batch_bytes_max || bytes >= ALONE_BYTES;
+        let is_closed = is_alone || self.items.len() + item_bytes > batch_bytes_max;
+        let start = if is_closed { self.close_before(start) } else { start };
+        if is_alone {
+            finish_frame(&mut self.packed.as_mut_slice()[start..], head);
             return;
         }
         self.items.number(head.opcode);
         self.items.number(head.flags.0);
         self.items.number(head.id.0);
-        self.items.count(self.body.len());
+        self.items.count(bytes);
         if self.count == 0 {
             self.first = (head, self.items.len());
         }
-        self.items.append(self.body.as_slice());
+        self.items.append(&self.packed.as_slice()[start + HEADER_BYTES..]);
+        self.packed.truncate(start);
         self.count += 1;
         if self.count == BATCH_ITEMS_MAX {
             self.close();
         }
+    }
+
+    /// Makes a frame of the open batch, before the message that was written; answers where that starts now.
+    fn close_before(&mut self, start: usize) -> usize {
+        if self.count == 0 {
+            return start;
+        }
+        let message = self.packed.split_off(start);
+        self.close();
+        let start = self.packed.len();
+        self.packed.append(&message);
+        start
     }
 
     /// Makes a frame of the open batch.
@@ -222,20 +232,23 @@ impl Packer {
     }
 }
 
-fn put_frame(out: &mut BytesMut, head: Head, body: &[&[u8]]) {
+fn put_frame(out: &mut Writer, head: Head, body: &[&[u8]]) {
     let start = out.len();
-    let body_bytes: usize = body.iter().map(|part| part.len()).sum();
-    out.reserve(HEADER_BYTES + body_bytes);
-    put_header(out, body_bytes, head.opcode, head.flags, head.id);
-    for part in body {
-        out.put_slice(part);
-    }
-    put_checksum(&mut out[start..]);
+    out.append(&[0; HEADER_BYTES]);
+    body.iter().for_each(|part| out.append(part));
+    finish_frame(&mut out.as_mut_slice()[start..], head);
+}
+
+/// Puts its header into a frame whose body stands.
+fn finish_frame(frame: &mut [u8], head: Head) {
+    let (mut header, body) = frame.split_at_mut(HEADER_BYTES);
+    put_header(&mut header, body.len(), head.opcode, head.flags, head.id);
+    put_checksum(frame);
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use bytes::{Bytes, BytesMut};
     use proptest::prelude::*;
 
     use super::*;
@@ -244,14 +257,14 @@ mod tests {
 
     /// A refusal whose body has about so many bytes.
     fn put_raw(packer: &mut Packer, id: u64, body: &[u8]) {
-        packer.body.clear();
-        packer.body.append(body);
-        packer.put(Head { opcode: 7, flags: Flags::RESPONSE, id: RequestId(id) });
+        let start = packer.write(|out| out.append(body));
+        packer.put(Head { opcode: 7, flags: Flags::RESPONSE, id: RequestId(id) }, start);
     }
 
     fn unpacked(packer: &mut Packer, frame_bytes_max: u32) -> Vec<(u64, Bytes)> {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         packer.take_into(&mut out);
+        let mut out = BytesMut::from(&out[..]);
         assert!(packer.is_empty());
         let mut items = Vec::new();
         while let Some(frame) = Frame::decode_from(&mut out, frame_bytes_max).expect("whole frames") {
@@ -294,13 +307,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_goes_behind_what_is_there() {
+        let mut packer = Packer::new(4_096);
+        let mut out = b"before".to_vec();
+        put_raw(&mut packer, 1, b"one");
+        packer.take_into(&mut out);
+        assert!(packer.is_empty());
+        let mut frames = BytesMut::from(out.strip_prefix(b"before").expect("it stays"));
+        let frame = Frame::decode_from(&mut frames, 4_096).expect("whole").expect("one");
+        assert_eq!((frame.request_id, &frame.body[..]), (RequestId(1), &b"one"[..]));
+        assert!(frames.is_empty());
+    }
+
+    #[test]
     fn an_answer_that_is_not_admitted_is_refused() {
         let mut packer = Packer::new(4_096);
         let busy = Status::Busy { delay_ms: 20 };
         let answered = packer.reply(1, RequestId(5), &Ok(Response::Pong), |_| Err(busy.clone()));
         assert_eq!(answered, Err(busy.clone()));
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         packer.take_into(&mut out);
+        let mut out = BytesMut::from(&out[..]);
         let frame = Frame::decode_from(&mut out, 4_096).expect("whole").expect("one");
         assert_eq!(frame.decode_status(), Ok(busy));
         assert_eq!(frame.request_id, RequestId(5));

@@ -30,12 +30,31 @@ impl Writer {
         &self.buffer
     }
 
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.buffer.len()
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.buffer.capacity()
+    /// Keeps so many bytes.
+    pub(crate) fn truncate(&mut self, bytes: usize) {
+        self.buffer.truncate(bytes);
+    }
+
+    /// Takes out everything from `at` on.
+    pub(crate) fn split_off(&mut self, at: usize) -> Vec<u8> {
+        self.buffer.split_off(at)
+    }
+
+    /// Moves everything to the end of `out`; if that is empty, the two change memory.
+    pub(crate) fn move_into(&mut self, out: &mut Vec<u8>) {
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.buffer);
+        } else {
+            out.append(&mut self.buffer);
+        }
     }
 
     /// Empties it; its memory is kept.

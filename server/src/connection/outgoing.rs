@@ -8,7 +8,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::BytesMut;
 use fanfold_protocol::ids::RequestId;
 use fanfold_protocol::message::{EntryParts, Page};
 use fanfold_protocol::{Packer, Reply, Status};
@@ -97,7 +96,7 @@ impl Outgoing {
     }
 
     /// Moves what waits into `out`, and says what is to be given back once that is written.
-    pub(super) fn take_into(&self, out: &mut BytesMut) -> Held {
+    pub(super) fn take_into(&self, out: &mut Vec<u8>) -> Held {
         let mut answers = self.lock();
         answers.packer.take_into(out);
         std::mem::take(&mut answers.held)

@@ -5,7 +5,6 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::WriteHalf;
 use tokio::time::Instant;
@@ -19,7 +18,7 @@ const BUFFER_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Writer<'s> {
     socket: WriteHalf<'s>,
     answers: Arc<Outgoing>,
-    out: BytesMut,
+    out: Vec<u8>,
     /// So many bytes of `out` are written.
     written: usize,
     held: Held,
@@ -29,7 +28,7 @@ pub(super) struct Writer<'s> {
 
 impl<'s> Writer<'s> {
     pub(super) fn new(socket: WriteHalf<'s>, answers: Arc<Outgoing>) -> Self {
-        Self { socket, answers, out: BytesMut::new(), written: 0, held: Held::default(), deadline: None }
+        Self { socket, answers, out: Vec::new(), written: 0, held: Held::default(), deadline: None }
     }
 
     /// Writes what waits, as far as the client takes it; an error when nothing can be written any more.
@@ -65,7 +64,7 @@ impl<'s> Writer<'s> {
         self.answers.give_back(std::mem::take(&mut self.held));
         self.out.clear();
         if self.out.capacity() > BUFFER_BYTES_MAX {
-            self.out = BytesMut::new();
+            self.out = Vec::new();
         }
         (self.written, self.deadline) = (0, None);
     }
