@@ -155,7 +155,10 @@ async fn talk(stream: &mut TcpStream, buffer: &mut BytesMut, shared: &Arc<Shared
             }
         }
         requests.submit();
-        writer.write().ok()?;
+        if writer.write().ok()? && end.is_none() && !reads {
+            // What was not taken for want of room may have some now. Nothing else waits for that.
+            answers.changed.notify_one();
+        }
         if end.is_some() && answers.is_done() && !writer.is_held_up() {
             writer.shut_down().await;
             return end;

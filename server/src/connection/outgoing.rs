@@ -102,15 +102,15 @@ impl Outgoing {
         std::mem::take(&mut answers.held)
     }
 
-    /// Gives back what answered requests held.
-    pub(super) fn give_back(&self, held: Held) {
+    /// Gives back what requests held; answers whether that is anything.
+    pub(super) fn give_back(&self, held: Held) -> bool {
         if held.requests == 0 {
-            return;
+            return false;
         }
         self.requests.fetch_sub(held.requests, Ordering::AcqRel);
         self.bytes.fetch_sub(held.bytes, Ordering::AcqRel);
         self.shared.bytes.give_back(held.of_node);
-        self.changed.notify_one();
+        true
     }
 }
 
@@ -205,6 +205,8 @@ impl Drop for Slot {
         if ended > 0 {
             self.outgoing.shared.metrics.in_flight.dec_by(ended as i64);
         }
-        self.outgoing.give_back(self.held);
+        if self.outgoing.give_back(self.held) {
+            self.outgoing.changed.notify_one();
+        }
     }
 }

@@ -31,13 +31,15 @@ impl<'s> Writer<'s> {
         Self { socket, answers, out: Vec::new(), written: 0, held: Held::default(), deadline: None }
     }
 
-    /// Writes what waits, as far as the client takes it; an error when nothing can be written any more.
-    pub(super) fn write(&mut self) -> std::io::Result<()> {
+    /// Writes what waits, as far as the client takes it, and answers whether there is more room for requests then; an error
+    /// when nothing can be written any more.
+    pub(super) fn write(&mut self) -> std::io::Result<bool> {
+        let mut has_given_back = false;
         loop {
             if self.out.is_empty() {
                 self.held = self.answers.take_into(&mut self.out);
                 if self.out.is_empty() {
-                    return Ok(());
+                    return Ok(has_given_back);
                 }
             }
             match self.socket.try_write(&self.out[self.written..]) {
@@ -49,24 +51,24 @@ impl<'s> Writer<'s> {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let timeout = ms(self.answers.shared().config.write_timeout_ms);
                     self.deadline.get_or_insert_with(|| Instant::now() + timeout);
-                    return Ok(());
+                    return Ok(has_given_back);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
             if self.written == self.out.len() {
-                self.begin_anew();
+                has_given_back |= self.begin_anew();
             }
         }
     }
 
-    fn begin_anew(&mut self) {
-        self.answers.give_back(std::mem::take(&mut self.held));
+    fn begin_anew(&mut self) -> bool {
         self.out.clear();
         if self.out.capacity() > BUFFER_BYTES_MAX {
             self.out = Vec::new();
         }
         (self.written, self.deadline) = (0, None);
+        self.answers.give_back(std::mem::take(&mut self.held))
     }
 
     /// Whether something waits for the client to take it.
