@@ -128,6 +128,12 @@ impl Store {
         self.timelines.live(id, self.stamp).map(Cow::into_owned)
     }
 
+    fn live_all(&self, ids: &[EntryId]) -> Vec<Option<Entry>> {
+        let mut all = vec![None; ids.len()];
+        self.timelines.live_all(ids, self.stamp, |n, entry| all[n] = Some(entry.clone()));
+        all
+    }
+
     fn timeline(&self, owner: u64) -> Vec<Entry> {
         let newest = self.timelines.newest(SPACE, UserId(owner), EntryId::MAX, self.stamp);
         newest.map(Cow::into_owned).collect()

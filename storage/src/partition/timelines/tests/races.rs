@@ -50,8 +50,13 @@ impl Changes {
         }
     }
 
-    /// Looks for each by its id.
+    /// Looks for each by its id, alone and together.
     pub(super) fn check_ids(&self, store: &Store) {
+        let newest_first: Vec<EntryId> = self.ids.iter().rev().copied().collect();
+        for ids in [&self.ids, &newest_first] {
+            let alone: Vec<_> = ids.iter().map(|id| store.live(*id)).collect();
+            assert_eq!(store.live_all(ids), alone);
+        }
         for (n, id) in self.ids.iter().enumerate() {
             let entry = store.live(*id);
             let expected = Self::left(n).filter(|(.., expiry)| expiry.is_none_or(|at| at > store.stamp));
