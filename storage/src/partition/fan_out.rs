@@ -6,7 +6,7 @@
 
 use super::Partition;
 use super::away::feeds_in;
-use super::delivered::RowState;
+use super::delivered::{Row, RowState};
 use super::feed::Store;
 use super::owners::{Chain, OwnerIndex};
 use super::posting::WALK_MEMBERS;
@@ -327,10 +327,7 @@ impl Partition {
             if let Some(expiry) = expiry {
                 self.row_expiries.remove(&(expiry, position));
             }
-            if let Some(at) = self.slices.iter().position(|slice| slice.row == position) {
-                self.slices.remove(at);
-                self.end_slices(row.owner, row.space);
-            }
+            self.drop_slice(position, &row);
             // A dead row is missed by nobody; it may even be of a subscription that ended.
             let live = row.state() != RowState::Dead;
             if live {
@@ -349,6 +346,18 @@ impl Partition {
                 self.note_chain(row.owner, row.space);
             }
             self.owners.release_if_idle(row.owner);
+        }
+    }
+
+    /// A row that leaves is stored nowhere any more.
+    fn drop_slice(&mut self, position: RowPosition, row: &Row) {
+        let is_it = |slice: &Slice| slice.row == position;
+        // Nearly none is, and the slices are many while somebody posts whom very many follow.
+        let is_slicing = self.owners.get(row.owner).chain(row.space).is_some_and(|chain| chain.slicing > 0);
+        debug_assert!(is_slicing || !self.slices.iter().any(is_it), "chains count their slices");
+        if is_slicing && let Some(at) = self.slices.iter().position(is_it) {
+            self.slices.remove(at);
+            self.end_slices(row.owner, row.space);
         }
     }
 
