@@ -48,16 +48,17 @@ pub(super) async fn hydrate(
         let taken = near.values().map(|entry| entry.payload.len()).sum();
         bytes_max.saturating_sub(taken)
     };
-    let is_far = |row: &&Delivery| asker.hosted(asker.home_of_entry(row.id)).is_none();
-    let far = rows.iter().filter(|row| !told.contains(&row.id)).filter(is_far);
+    let is_far =
+        |id: EntryId| asker.hosted(asker.home_of_entry(id)).is_none_or(|here| !here.group().is_leader());
+    let lacking = rows.iter().filter(|row| !told.contains(&row.id) && !near.contains_key(&row.id));
+    let far = lacking.filter(|row| is_far(row.id));
     let kept = asker.kept().find(far, left_of(&near), |entry, row| serves(entry, space, row));
     near.extend(kept.into_iter().map(|entry| (entry.id, entry)));
     let ids = rows.iter().filter(|row| !near.contains_key(&row.id));
     let ids = ids.map(|row| (asker.home_of_entry(row.id), row.id));
     // The first entry is asked for whatever the others take.
     let Gathered { mut found, unreachable, left } = asker.entries(ids, left_of(&near).max(1)).await;
-    let far = |entry: &&Entry| asker.hosted(asker.home_of_entry(entry.id)).is_none();
-    asker.kept().answered(found.values().filter(far));
+    asker.kept().answered(found.values().filter(|entry| is_far(entry.id)));
     found.append(&mut near);
     let first = rows.iter().take_while(|row| !left.contains(&row.id));
     let taken = first.map(|row| match found.remove(&row.id) {

@@ -95,6 +95,17 @@ async fn what_is_often_read_of_another_node_is_kept_and_shown_while_that_is_away
     let posted = cluster.post(owner, "often read").await;
     let seldom = cluster.post(owner, "read once").await;
     cluster.sees(reader, &[seldom, posted]).await;
+    // Until then the owner's home may be asked which entries there are.
+    let rows = || {
+        let status = cluster.leader_of(PartitionId(2))?.status();
+        Some(status.partitions.iter().find(|here| here.partition == PartitionId(2))?.usage.rows)
+    };
+    patient(async {
+        while rows() != Some(2) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await;
     let [often, once] = [b"often read", &b"read once"[..]].map(<[u8]>::to_vec);
     assert_eq!(payloads(&cluster, reader).await, [once, often.clone()]);
     cluster.write(owner, Write::Delete { space: POSTS, owner, id: seldom }).await;
