@@ -87,34 +87,9 @@ pub(super) fn follows_as_drawn(graph: &BenchGraph, reader: u32, held: &[UserId])
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use fanfold_protocol::message::{Audience, EntryView};
-    use fanfold_protocol::{PartitionId, Token};
-
+    use super::super::page::tests::{READER, graph, page};
     use super::*;
     use crate::load::graph::{GraphOptions, GraphShape};
-
-    fn page(entries: &[(u64, u32)]) -> Page {
-        let view = |(id, owner): &(u64, u32)| EntryView {
-            id: EntryId(*id),
-            owner: user(*owner),
-            author: user(*owner),
-            audience: Audience::Public,
-            version: 1,
-            expiry: None,
-            payload: Some(Bytes::new()),
-            reference: None,
-        };
-        Page {
-            entries: entries.iter().map(view).collect(),
-            next: None,
-            complete_to: EntryId(0),
-            short_of: Vec::new(),
-            mark: None,
-            new_count: None,
-            token: Token { partition: PartitionId(0), incarnation: 1, log_index: 1, journal_position: None },
-        }
-    }
 
     #[test]
     fn an_edge_too_few_or_too_many_is_noticed() {
@@ -133,18 +108,12 @@ mod tests {
 
     #[test]
     fn missing_repeated_wrong_and_misplaced_entries_are_noticed() {
-        let shape = GraphShape::Uniform;
-        let options = GraphOptions { shape, users: 20, mean_followers: 2.0, celebrities: false, seed: 1 };
-        let graph = BenchGraph::new(&options).unwrap();
-        let mut owners = Vec::new();
-        graph.followees(5, &mut owners);
-        let [a, b] = owners[..] else { panic!("{owners:?}") };
-        let other = (1..=20).find(|user| ![a, b, 5].contains(user)).unwrap();
-        let mut oracle = Oracle::new(&graph, &[5]);
+        let (graph, [a, b], other) = graph();
+        let mut oracle = Oracle::new(&graph, &[READER]);
         for (owner, id) in [(a, 10), (b, 20), (5, 30), (other, 40), (a, 50)] {
             oracle.posted(owner, EntryId(id));
         }
-        let agrees = |entries: &[(u64, u32)]| oracle.agrees(5, 3, &page(entries));
+        let agrees = |entries: &[(u64, u32)]| oracle.agrees(5, 3, &page(entries, None));
         assert!(agrees(&[(50, a), (30, 5), (20, b)]));
         assert!(!agrees(&[(50, a), (30, 5)]));
         assert!(!agrees(&[(50, a), (50, a), (30, 5)]));
@@ -152,6 +121,6 @@ mod tests {
         assert!(!agrees(&[(50, a), (20, b), (30, 5)]));
         assert!(!agrees(&[(50, b), (30, 5), (20, b)]));
         assert!(!agrees(&[(50, a), (30, 5), (20, b), (10, a)]));
-        assert!(oracle.agrees(5, 9, &page(&[(50, a), (30, 5), (20, b), (10, a)])));
+        assert!(oracle.agrees(5, 9, &page(&[(50, a), (30, 5), (20, b), (10, a)], None)));
     }
 }

@@ -221,10 +221,10 @@ pub(super) mod tests {
     use super::*;
     use crate::load::graph::{GraphOptions, GraphShape};
 
-    const READER: u32 = 5;
+    pub(in super::super) const READER: u32 = 5;
 
     /// A graph, those whom the reader follows, and somebody else.
-    fn graph() -> (Arc<BenchGraph>, [u32; 2], u32) {
+    pub(in super::super) fn graph() -> (Arc<BenchGraph>, [u32; 2], u32) {
         let shape = GraphShape::Uniform;
         let options = GraphOptions { shape, users: 20, mean_followers: 2.0, celebrities: false, seed: 1 };
         let graph = BenchGraph::new(&options).unwrap();
@@ -241,7 +241,8 @@ pub(super) mod tests {
         PageCheck::new(graph().0, vec![3; 20].into(), payloads)
     }
 
-    fn page(entries: &[(u64, u32)], payload: Option<&'static [u8]>) -> Page {
+    /// A page of these ids and owners, each entry with this payload.
+    pub(in super::super) fn page(entries: &[(u64, u32)], payload: Option<&'static [u8]>) -> Page {
         let view = |(id, owner): &(u64, u32)| EntryView {
             id: EntryId(*id),
             owner: UserId(u64::from(*owner)),
