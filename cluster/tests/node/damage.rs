@@ -17,10 +17,10 @@ use tempfile::TempDir;
 
 use crate::support::*;
 
-const DAMAGED: PartitionId = PartitionId(0);
+pub const DAMAGED: PartitionId = PartitionId(0);
 
 /// Entries go to segments early, which stay as they are, and snapshots are taken by backups alone.
-fn segments_only(options: &mut NodeOptions) {
+pub fn segments_only(options: &mut NodeOptions) {
     options.disk.files.segment_bytes_max = 0;
     options.disk.files.table_bytes = 64 << 10;
     options.disk.files.cache_bytes = 0;
@@ -28,15 +28,15 @@ fn segments_only(options: &mut NodeOptions) {
     options.disk.log_bytes_max = 1 << 30;
 }
 
-async fn node() -> TestNode {
+pub async fn node() -> TestNode {
     TestNode::with(segments_only, Box::new(|streams| streams)).await
 }
 
-fn owner() -> UserId {
+pub fn owner() -> UserId {
     user_at(DAMAGED.0, 0)
 }
 
-async fn post_many(test: &TestNode, count: usize) -> Vec<EntryId> {
+pub async fn post_many(test: &TestNode, count: usize) -> Vec<EntryId> {
     let mut posted = Vec::new();
     for n in 0..count {
         posted.push(test.post(owner(), &format!("{n}:{}", "x".repeat(4 << 10))).await);
@@ -49,13 +49,13 @@ async fn ended(test: &TestNode, started: &JobStatus) -> JobStatus {
     test.node.job(started.id).unwrap()
 }
 
-async fn verify(test: &TestNode) -> Vec<Finding> {
+pub async fn verify(test: &TestNode) -> Vec<Finding> {
     let status = ended(test, &test.node.start_job(JobKind::Verify, None).unwrap()).await;
     assert_eq!(status.state, JobState::Done);
     status.findings
 }
 
-async fn back_up(test: &TestNode, name: &str, leaves_out_damaged: bool) -> JobStatus {
+pub async fn back_up(test: &TestNode, name: &str, leaves_out_damaged: bool) -> JobStatus {
     let kind = JobKind::Backup { dir: test.dir.path().join(name), leaves_out_damaged };
     ended(test, &test.node.start_job(kind, None).unwrap()).await
 }
@@ -64,12 +64,12 @@ fn data_dir(dir: &TempDir) -> PathBuf {
     dir.path().join("data")
 }
 
-fn group_dir(dir: &TempDir) -> PathBuf {
+pub fn group_dir(dir: &TempDir) -> PathBuf {
     data_dir(dir).join("groups/0001")
 }
 
 /// The files of a kind in the directory of the partition, the oldest first.
-fn of_kind(dir: &TempDir, kind: &str) -> Vec<PathBuf> {
+pub fn of_kind(dir: &TempDir, kind: &str) -> Vec<PathBuf> {
     let items = fs::read_dir(group_dir(dir)).unwrap().map(|item| item.unwrap().path());
     let mut all: Vec<_> = items.filter(|path| path.extension().is_some_and(|e| e == kind)).collect();
     all.sort();
@@ -86,12 +86,12 @@ fn flip(path: &Path, at: usize) -> Vec<u8> {
     whole
 }
 
-fn flip_middle(path: &Path) -> Vec<u8> {
+pub fn flip_middle(path: &Path) -> Vec<u8> {
     flip(path, fs::metadata(path).unwrap().len() as usize / 2)
 }
 
 /// Flips a bit in place.
-fn flip_in_place(path: &Path, at: u64) {
+pub fn flip_in_place(path: &Path, at: u64) {
     use std::os::unix::fs::FileExt;
     let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
@@ -99,11 +99,11 @@ fn flip_in_place(path: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
 }
 
-fn names(findings: &[Finding], path: &Path) -> bool {
+pub fn names(findings: &[Finding], path: &Path) -> bool {
     findings.iter().any(|finding| finding.path == path)
 }
 
-async fn timeline_of(test: &TestNode, owner: UserId) -> Result<Vec<EntryId>, NodeError> {
+pub async fn timeline_of(test: &TestNode, owner: UserId) -> Result<Vec<EntryId>, NodeError> {
     let mut request = timeline(owner, None);
     let mut all = Vec::new();
     loop {
@@ -196,91 +196,6 @@ async fn what_the_disk_does_not_give_is_told_apart_from_damage() {
     let findings = verify(&test).await;
     assert!(names(&findings, &manifest) && !findings.iter().any(Finding::is_unread), "{findings:?}");
     assert_eq!(timeline_of(&test, owner()).await.unwrap(), posted);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_that_was_damaged_at_the_start_is_replaced_while_the_node_runs() {
-    let test = node().await;
-    for name in ["first", "second"] {
-        post_many(&test, 20).await;
-        assert_eq!(back_up(&test, name, false).await.state, JobState::Done);
-    }
-    let newest = of_kind(&test.dir, "manifest").pop().unwrap();
-    let stopped = test.stop().await;
-    flip_middle(&newest);
-    let test = stopped.start_with(segments_only).await;
-    // Nothing goes before there are two whole ones again.
-    until(async || !newest.exists()).await;
-    assert_eq!(of_kind(&test.dir, "manifest").len(), 2);
-    assert_eq!(verify(&test).await, Vec::new());
-}
-
-/// The log goes by snapshots, which need no merge.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_merge_that_fails_again_and_again_keeps_no_snapshot_from_being_taken() {
-    let disk = FaultFs::new();
-    let own = disk.clone();
-    let on_it = move |options: &mut NodeOptions| {
-        segments_only(options);
-        options.disk.files.segment_bytes_max = 64 << 20;
-        options.disk.snapshot_log_bytes = 64 << 10;
-        options.fs = Arc::new(own);
-    };
-    let test = TestNode::with(on_it, Box::new(|streams| streams)).await;
-    let group = group_dir(&test.dir);
-    let segments = || {
-        let is_one =
-            |path: &PathBuf| path.starts_with(&group) && path.extension().is_some_and(|e| e == "segment");
-        disk.paths().into_iter().filter(is_one).collect::<Vec<_>>()
-    };
-    until(async || {
-        test.post(owner(), &"x".repeat(4 << 10)).await;
-        segments().len() >= 3
-    })
-    .await;
-    // Before the first merge is due.
-    let unread = segments();
-    unread.iter().for_each(|path| assert!(disk.fail_reads(path, true)));
-    for _ in 0..3 {
-        let before = included(&test);
-        post_many(&test, 40).await;
-        until(async || included(&test) > before).await;
-    }
-    assert!(unread.iter().all(|path| disk.paths().contains(path)), "none of them was merged");
-    assert!(segments().len() > 6, "nor was any other: a merge takes neighbours");
-}
-
-/// What changes seldom is referred to by snapshot after snapshot, and read by none.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bucket_that_rots_is_written_again_while_the_node_runs_once_somebody_finds_it() {
-    for by_backup in [false, true] {
-        let test = node().await;
-        for reader in 1..200 {
-            test.follow(user_at(DAMAGED.0, reader), &[user_at(DAMAGED.0, reader + 1)]).await;
-        }
-        let mut posted = Vec::new();
-        for name in ["first", "second", "third"] {
-            posted.extend(post_many(&test, 2).await);
-            assert_eq!(back_up(&test, name, false).await.state, JobState::Done);
-        }
-        let both: Vec<_> = of_kind(&test.dir, "manifest");
-        // Both snapshots refer to buckets in it.
-        let oldest = of_kind(&test.dir, "buckets").remove(0);
-        let bytes = fs::metadata(&oldest).unwrap().len();
-        (1..20).for_each(|part| flip_in_place(&oldest, bytes * part / 20));
-        if by_backup {
-            let refused = back_up(&test, "refused", false).await.state;
-            assert!(matches!(refused, JobState::Failed(_)), "{refused:?}");
-        } else {
-            assert!(names(&verify(&test).await, &oldest));
-        }
-        until(async || both.iter().all(|manifest| !manifest.exists())).await;
-        until(async || verify(&test).await.is_empty()).await;
-        assert!(!oldest.exists());
-        assert_eq!(back_up(&test, "again", false).await.state, JobState::Done);
-        let test = test.restart_hard_with(segments_only).await;
-        assert_eq!(timeline_of(&test, owner()).await.unwrap(), posted);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -520,7 +435,7 @@ fn log_files(dir: &TempDir) -> Vec<PathBuf> {
 }
 
 /// How much the newest snapshots of all partitions have.
-fn included(test: &TestNode) -> u64 {
+pub fn included(test: &TestNode) -> u64 {
     let status = test.node.status();
     status.partitions.iter().filter_map(|partition| Some(partition.snapshot.as_ref()?.index)).sum()
 }

@@ -6,6 +6,7 @@ mod away;
 mod damage;
 mod disk;
 mod fan_out;
+mod heal;
 mod lifecycle;
 mod memory;
 mod reads;
