@@ -191,7 +191,7 @@ async fn a_node_with_a_rotten_catalog_goes_on_and_gets_a_new_replica_of_it() {
     cluster.whole().await;
     // It votes again.
     cluster.kill(2).await;
-    patient(cluster.node(3).create_space("after", None, SpacePolicy::default())).await.unwrap();
+    cluster.make_space(3, "after").await;
     cluster.kill(3).await;
     cluster.start(2).await;
     cluster.start(3).await;
@@ -231,7 +231,7 @@ async fn a_catalog_that_is_rotten_on_a_majority_goes_on_by_command_and_no_node_i
     assert_eq!(view.groups[0].voters.len(), 3);
     // The new replicas vote.
     cluster.kill(1).await;
-    patient(cluster.node(3).create_space("after", None, SpacePolicy::default())).await.unwrap();
+    cluster.make_space(3, "after").await;
     followed.post(&cluster, 2).await;
     followed.seen(&cluster).await;
 }

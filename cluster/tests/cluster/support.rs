@@ -19,6 +19,7 @@ use fanfold_storage::command::{Append, AppendResult, Ttl, Write, WriteResult, Wr
 use fanfold_storage::entry::Audience;
 use fanfold_storage::fs::FaultFs;
 use fanfold_storage::ids::{EntryId, GraphId, PartitionId, Sequence, SessionId, SpaceId, UserId};
+use fanfold_storage::space::SpacePolicy;
 
 pub const POSTS: SpaceId = SpaceId(1);
 pub const FOLLOWS: GraphId = GraphId(1);
@@ -314,6 +315,23 @@ impl Cluster {
     /// Waits until every group has a leader that is alive.
     pub async fn led(&self) {
         self.agree("every group is led", |view| view.groups.iter().all(|group| group.leader.is_some())).await;
+    }
+
+    /// Makes a space by way of a node. The catalog's leader may be gone: whoever asked it in that instant is told that nobody
+    /// knows, and asks again.
+    pub async fn make_space(&self, by: u64, name: &str) {
+        let mut asked_before = false;
+        let make = async {
+            loop {
+                match self.node(by).create_space(name, None, SpacePolicy::default()).await {
+                    Ok(_) => return,
+                    Err(NodeError::SpaceExists) if asked_before => return,
+                    Err(error) if error.may_have_applied() => asked_before = true,
+                    Err(error) => panic!("{name}: {error:?}"),
+                }
+            }
+        };
+        patient(make).await;
     }
 
     /// The node that leads a partition, as those that run see it.
