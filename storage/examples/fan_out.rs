@@ -27,6 +27,7 @@ const SPACE: SpaceId = SpaceId(1);
 const GRAPH: GraphId = GraphId(1);
 const PULLED: u64 = 10;
 const BATCH_POSTS: usize = 64;
+const BATCHES_A_TICK: usize = 32;
 const MEASURED_POSTS: usize = 200_000;
 const READS: u32 = 2_000_000;
 const HYDRATED: u32 = 200_000;
@@ -169,8 +170,10 @@ impl Run {
                 payload: Bytes::from_static(b"a payload"),
             });
             let write = Write::Append { items: items.collect() };
-            let write = self.write(write);
-            let outcomes = self.apply(&[write]);
+            let mut commands = vec![self.write(write)];
+            // What the proposer does while slices are pending, and as late as under full load.
+            commands.extend((n % BATCHES_A_TICK == 0).then(|| Command::Tick.to_bytes()));
+            let outcomes = self.apply(&commands);
             let made = matches!(&outcomes[0], Outcome::Written { result: WriteResult::Appended { .. }, .. });
             assert!(made, "{:?}", outcomes[0]);
         }

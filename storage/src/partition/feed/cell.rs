@@ -1,7 +1,7 @@
 //! Owns the sealed cell: what some heads held, about fifty references in 128 bytes.
 //!
 //! - A cell takes whole heads: a copy of a fixed size. It is full when another might not fit, so it always ends with a head.
-//! - The newest position stands in full (R6); the words are the steps that lead there ([`Steps`]).
+//! - The newest position, detours aside, stands in full (R6); the words are the steps that lead there ([`Steps`]).
 
 use super::head::{HEAD_WORDS, Head};
 use super::region::Plain;
@@ -20,7 +20,7 @@ pub(super) struct Cell {
     pub(super) next: u32,
     /// The next older cell; means nothing in the oldest one.
     pub(super) previous: u32,
-    /// The position of the newest reference.
+    /// The position of the newest reference that is no detour.
     last: RowPosition,
     /// At least the largest id of everything that was ever older than this cell, evicted and refused ids included.
     pub(super) before: EntryId,

@@ -4,7 +4,7 @@
 //! - `max` is the running maximum of all ids that were ever stored here, so that a larger id needs no other look.
 
 use super::region::Plain;
-use super::steps::{Steps, wide};
+use super::steps::{Step, Steps};
 use crate::ids::{EntryId, RowPosition};
 
 /// Words of a head, which are the most references of one.
@@ -18,7 +18,7 @@ const FREED: RowPosition = RowPosition(u64::MAX);
 #[repr(C, align(64))]
 pub(super) struct Head {
     pub(super) max: EntryId,
-    /// The position of the newest reference, sealed or not.
+    /// The position of the newest reference that is no detour, sealed or not.
     last: RowPosition,
     /// The newest sealed cell; 0 if there is none.
     pub(super) newest: u32,
@@ -90,7 +90,7 @@ impl Head {
         self.sealed + self.count()
     }
 
-    /// The position of the newest reference; means nothing if there is none.
+    /// The position of the newest reference that is no detour; means nothing if there is none.
     #[inline]
     pub(super) fn last(&self) -> RowPosition {
         self.last
@@ -120,14 +120,15 @@ impl Head {
     /// Adds a reference if there is room; an empty head has room for any.
     pub(super) fn add(&mut self, position: RowPosition) -> bool {
         // The first of a feed stands in full: its step leads from nowhere.
-        let step = if self.len() == 0 { 1 } else { position.0.wrapping_sub(self.last.0) };
-        let (raw, count) = wide(step);
-        let at = usize::from(self.used);
-        let Some(room) = self.words.get_mut(at..at + count) else { return false };
-        room.copy_from_slice(&raw[..count]);
-        self.used += count as u8;
+        let step = if self.len() == 0 { Step::first() } else { Step::between(self.last, position) };
+        let (at, words) = (usize::from(self.used), step.words());
+        let Some(room) = self.words.get_mut(at..at + words.len()) else { return false };
+        room.copy_from_slice(words);
+        self.used += words.len() as u8;
         self.count += 1;
-        self.last = position;
+        if !step.is_detour {
+            self.last = position;
+        }
         true
     }
 

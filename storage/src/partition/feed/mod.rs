@@ -103,7 +103,8 @@ impl Feeds {
         let usual = above && store.cap >= HEAD_WORDS as u32 && head.len() > 0;
         if !usual || !head.add_near(store.position) {
             let store = *store;
-            self.push_slowly(user, store);
+            let full = self.push_slowly(user, store);
+            self.ahead.note_if(full, Full { user, cap: store.cap });
             return true;
         }
         head.max = head.max.max(store.id);
@@ -114,14 +115,15 @@ impl Feeds {
         true
     }
 
-    /// Stores a reference unless its id is at or below the floor, and evicts the oldest beyond the cap.
+    /// Stores a reference unless its id is at or below the floor, and evicts the oldest beyond the cap; answers whether its head
+    /// should be sealed soon.
     #[cold]
-    fn push_slowly(&mut self, user: u32, store: Store) {
+    fn push_slowly(&mut self, user: u32, store: Store) -> bool {
         let Store { cap, position, id } = store;
         let head = self.heads.make(user);
         if head.is_freed() {
             head.max = head.max.max(id);
-            return;
+            return false;
         }
         if head.is_full() {
             // It would have been sealed soon.
@@ -133,7 +135,7 @@ impl Feeds {
         }
         if id <= head.max && !head.is_surely_above_floor(id) && id <= floor_of(head, &self.cells, self.floor)
         {
-            return;
+            return false;
         }
         self.filled += u64::from(head.len() == 0);
         if !head.add(position) {
@@ -144,9 +146,10 @@ impl Feeds {
         head.max = head.max.max(id);
         self.references += 1;
         self.stored += 1;
-        if head.is_full() || head.count() >= cap {
+        if head.count() >= cap {
             self.references -= seal(head, &mut self.cells, self.floor, cap);
         }
+        head.is_full()
     }
 
     /// Brings the full heads that wait one step further: first their newest cell is asked for, then the cells that may
