@@ -57,6 +57,18 @@ pub fn salvage(
     meter: &Meter,
 ) -> Result<Salvage, BackupError> {
     let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
+    salvage_on(&fs, data_dir, partition, is_dry_run, meter)
+}
+
+/// Like [`salvage`], on another file system.
+pub(super) fn salvage_on(
+    fs: &Arc<dyn FileSystem>,
+    data_dir: &Path,
+    partition: Option<PartitionId>,
+    is_dry_run: bool,
+    meter: &Meter,
+) -> Result<Salvage, BackupError> {
+    let fs = fs.clone();
     let _lock = DirLock::take(data_dir)?;
     let dir = DataDir::at(data_dir);
     let stored = dir.peek()?.filter(|stored| stored.founded);

@@ -1,4 +1,6 @@
-//! Stops at every operation on files, of the making of a backup and of both kinds of restore.
+//! Stops at every operation on files, of the making of a backup, of both kinds of restore and of a salvage (`salvaging`).
+
+mod salvaging;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
