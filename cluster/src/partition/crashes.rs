@@ -2,8 +2,10 @@
 //!
 //! - The machine stops at every write, sync, rename and removal, and loses power, or a sync fails: what was answered is there when it
 //!   starts again, what was deleted is not, and it goes on from there.
-//! - So it is while time passes (`expiring`) and while a snapshot comes from a peer (`received`).
+//! - So it is while flushes run beside merges and snapshots (`beside`), while time passes (`expiring`) and while a snapshot comes from a
+//!   peer (`received`).
 
+mod beside;
 mod expiring;
 mod model;
 mod received;
@@ -17,8 +19,8 @@ use bytes::Bytes;
 use fanfold_storage::command::{
     Append, AppendResult, Command, Outcome, Ttl, Write, WriteResult, WriteTag, encode_batch,
 };
-use fanfold_storage::entry::Audience;
-use fanfold_storage::fs::{FaultFs, PowerLoss};
+use fanfold_storage::entry::{Audience, Entry};
+use fanfold_storage::fs::{FaultFs, FileSystem, PowerLoss};
 use fanfold_storage::ids::{EntryId, GraphId, PartitionId, Sequence, SessionId, SpaceId, Stamp, UserId};
 use fanfold_storage::log::{GroupId, Log};
 use fanfold_storage::space::{SpaceDefinition, SpacePolicy};
@@ -96,15 +98,27 @@ impl Node {
         let tag = WriteTag { session: SessionId(1), sequence, lowest_unanswered: sequence };
         known.in_flight = Some(write.clone());
         let mut applied = self.apply(1_000_000 + known.sequence, &Command::Write { tag, write }).await?;
-        known.in_flight = None;
         match applied.pop() {
-            Some(Applied::Outcome(Outcome::Written { result, .. })) => Ok(result),
+            Some(Applied::Outcome(Outcome::Written { result, .. })) => {
+                known.in_flight = None;
+                Ok(result)
+            }
+            // What it is about could not be read.
+            Some(Applied::Damaged) if self.has_stopped() => Err(Failed),
             other => panic!("{other:?}"),
         }
     }
 
+    fn has_stopped(&self) -> bool {
+        self.disk.free_bytes(Path::new("/")).is_err()
+    }
+
     async fn post(&self, known: &mut Known) -> Result<(), Failed> {
-        let payload = |n: u64| Bytes::from(format!("entry {n} of {} {}", known.sequence, "x".repeat(100)));
+        self.post_of(known, 100).await
+    }
+
+    async fn post_of(&self, known: &mut Known, bytes: usize) -> Result<(), Failed> {
+        let payload = |n: u64| Bytes::from(format!("entry {n} of {} {}", known.sequence, "x".repeat(bytes)));
         let items = (0..12).map(|n| Append {
             space: SPACE,
             owner: UserId(OWNER.0 + n % OWNERS),
@@ -131,16 +145,15 @@ impl Node {
         let ids: Vec<EntryId> = known.live.keys().copied().collect();
         let (gone, amended) =
             if oldest { (ids[0], ids[1]) } else { (ids[ids.len() - 1], ids[ids.len() - 2]) };
-        let owner = |id| self.owner_of(id);
-        let deleted = Write::Delete { space: SPACE, owner: owner(gone), id: gone };
+        let deleted = Write::Delete { space: SPACE, owner: self.entry(gone)?.owner, id: gone };
         self.write(known, deleted).await?;
         known.live.remove(&gone);
         known.deleted.insert(gone);
-        let version = self.group.read(|m| m.state_as_is().entries(&[amended]).remove(0).unwrap().version);
+        let Entry { owner, version, .. } = self.entry(amended)?;
         let payload = Bytes::from(format!("amended {}", known.sequence));
         let amend = Write::Amend {
             space: SPACE,
-            owner: owner(amended),
+            owner,
             id: amended,
             expected_version: version,
             payload: payload.clone(),
@@ -150,8 +163,9 @@ impl Node {
         Ok(())
     }
 
-    fn owner_of(&self, id: EntryId) -> UserId {
-        self.group.read(|machine| machine.state_as_is().entries(&[id]).remove(0).unwrap().owner)
+    /// An entry, unless the disk has stopped.
+    fn entry(&self, id: EntryId) -> Result<Entry, Failed> {
+        self.group.read(|machine| machine.state_as_is().entries(&[id]).remove(0)).ok_or(Failed)
     }
 
     /// Writes everything to segments, and merges those.
@@ -161,13 +175,7 @@ impl Node {
 
     /// The same, and drops those of which everything has expired.
     async fn keep(&self, kept: &mut Kept) -> Result<(), Failed> {
-        let settings = FileSettings {
-            table_bytes: 0,
-            cache_bytes: 0,
-            segment_bytes_max: 1 << 20,
-            ..DiskOptions::default().files
-        };
-        let turn = self.group.turn().await;
+        let (settings, turn) = (settings(), self.group.turn().await);
         while self.group.flush(&settings).await.map_err(|_| Failed)? {}
         let segments = || self.group.read(|machine| machine.files_in_use().len());
         loop {
@@ -246,6 +254,16 @@ impl Node {
         let paths = self.disk.paths();
         let here = paths.iter().filter(|path| path.starts_with(DIR));
         here.filter_map(|path| path.extension()?.to_str().map(str::to_owned)).collect()
+    }
+}
+
+/// Everything goes to segments at once.
+fn settings() -> FileSettings {
+    FileSettings {
+        table_bytes: 0,
+        cache_bytes: 0,
+        segment_bytes_max: 1 << 20,
+        ..DiskOptions::default().files
     }
 }
 

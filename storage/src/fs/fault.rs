@@ -4,6 +4,7 @@
 //! - Handles and threads of the lost machine get errors from then on and reach nothing of the new one.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,17 @@ struct State {
     written: BTreeMap<PathBuf, u64>,
     operations: u64,
     syncs: u64,
+    before_each: Option<Hook>,
+}
+
+/// What is called before each operation.
+#[derive(Clone)]
+struct Hook(Arc<dyn Fn(&Path) + Send + Sync>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hook").finish_non_exhaustive()
+    }
 }
 
 /// A file system in memory that can lose power, fail syncs, write short, run full and stop. Clones share it.
@@ -139,6 +151,21 @@ impl FaultFs {
         self.shared.released.notify_all();
     }
 
+    /// Calls `hook` before each operation that changes something, or would, with its path; it may wait. Of a machine
+    /// that has stopped nothing is told any more.
+    pub fn before_each(&self, hook: impl Fn(&Path) + Send + Sync + 'static) {
+        self.lock().before_each = Some(Hook(Arc::new(hook)));
+    }
+
+    fn tell(&self, path: &Path) {
+        let state = self.lock();
+        let hook = if state.stopped { None } else { state.before_each.clone() };
+        drop(state);
+        if let Some(Hook(hook)) = hook {
+            hook(path);
+        }
+    }
+
     /// Operations that change something, so far.
     pub fn operations(&self) -> u64 {
         self.lock().operations
@@ -238,6 +265,7 @@ impl FileSystem for FaultFs {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.tell(path);
         let mut state = self.lock();
         if state.disk.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -255,6 +283,7 @@ impl FileSystem for FaultFs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.tell(to);
         let mut state = self.lock();
         if !state.disk.names.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
@@ -263,6 +292,7 @@ impl FileSystem for FaultFs {
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.tell(to);
         let mut state = self.lock();
         let inode = *state.disk.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         if state.disk.names.contains_key(to) {
@@ -278,6 +308,7 @@ impl FileSystem for FaultFs {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.tell(path);
         let mut state = self.lock();
         if !state.disk.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
@@ -286,6 +317,7 @@ impl FileSystem for FaultFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.tell(dir);
         let mut state = self.lock();
         if state.count()? {
             return state.alive();
@@ -328,6 +360,7 @@ impl File for FaultFile {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.fs.tell(&self.path);
         let mut state = self.fs.lock();
         let mut data = data;
         let mut fails = false;
@@ -358,6 +391,7 @@ impl File for FaultFile {
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.fs.tell(&self.path);
         self.fs.lock().change(|disk| disk.inode(self.inode).set_len(bytes as usize))
     }
 
@@ -369,6 +403,7 @@ impl File for FaultFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.fs.tell(&self.path);
         let mut state = self.fs.lock();
         while state.syncs_held {
             state = self.fs.shared.released.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -468,6 +503,22 @@ mod tests {
         assert!(a.sync_data().is_err());
         assert!(a.write_at(0, b"two").is_err());
         assert_eq!(fs.operations(), 3);
+    }
+
+    #[test]
+    fn a_machine_says_what_it_is_about_to_do_until_it_stops() {
+        let (fs, told) = (FaultFs::new(), Arc::new(Mutex::new(Vec::new())));
+        let tell = told.clone();
+        fs.before_each(move |path| tell.lock().unwrap().push(path.to_owned()));
+        let a = file(&fs, "a");
+        a.write_at(0, b"one").unwrap();
+        a.sync_data().unwrap();
+        fs.rename(Path::new("/d/a"), Path::new("/d/b")).unwrap();
+        fs.sync_dir(Path::new(DIR)).unwrap();
+        fs.stop_after(0);
+        assert!(fs.remove(Path::new("/d/b")).is_err() && a.sync_data().is_err());
+        let expected = ["/d/a", "/d/a", "/d/a", "/d/b", "/d", "/d/b"].map(PathBuf::from);
+        assert_eq!(*told.lock().unwrap(), expected);
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Stops while a snapshot comes from a peer: its segments, under numbers of this directory, take the place of those that are here.
 
-use fanfold_storage::fs::FileSystem;
-
 use super::*;
 use crate::raft::PeerEndpoint;
 
@@ -93,7 +91,7 @@ impl Pair {
     /// Waits until the follower has, or its disk has stopped.
     async fn caught_up_or_stopped(&self) {
         let stopped = async {
-            while self.follower.disk.free_bytes(Path::new("/")).is_ok() {
+            while !self.follower.has_stopped() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
