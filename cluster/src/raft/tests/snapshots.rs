@@ -347,6 +347,27 @@ fn in_rounds(behind: usize) -> FileWork<Notebook> {
     })
 }
 
+/// Work that names a segment each time it is done, and fails after so many times.
+fn fails_after(times: usize) -> FileWork<Notebook> {
+    Box::new(move |files| {
+        let name = format!("{:016x}.segment", files.snapshots.take_number());
+        files.fs.create(&files.dir.join(name)).unwrap();
+        let times = times.checked_sub(1).ok_or(FileError::Stopped)?;
+        Ok(Box::new(move |_: &mut Notebook| Installed::Behind(fails_after(times))))
+    })
+}
+
+#[tokio::test]
+async fn what_work_wrote_that_fails_is_removed() {
+    let mut node = Single::new().await;
+    node.write(3).await;
+    let turn = node.group.turn().await;
+    for times in 0..3 {
+        assert!(node.group.work(&turn, fails_after(times)).await.is_err());
+        assert_eq!(node.files(".segment"), Vec::<PathBuf>::new(), "after {times}");
+    }
+}
+
 /// Threads for the background give way to all others: applying would wait for one that has the lock and no processor.
 #[tokio::test]
 async fn the_lock_is_taken_where_the_group_is_applied_and_files_are_written_elsewhere() {

@@ -245,6 +245,53 @@ fn a_flush_that_fails_leaves_no_files() {
     }
 }
 
+/// Two segments that are merged, or one of which half has expired and that is split.
+fn mergeable(is_split: bool) -> Store {
+    let mut store = Store::new();
+    for n in 0..120 {
+        let spread_ms = if n % 2 == 0 { 0 } else { HOUR_MS + n * 1_000_000 };
+        store.append(n % 3, is_split.then_some(480 * HOUR_MS + spread_ms), vec![1; 10_000]);
+        if n == 59 && !is_split {
+            store.flush();
+        }
+    }
+    store.flush();
+    store.stamp.0 += 480 * HOUR_MS;
+    store
+}
+
+#[test]
+fn a_merge_that_fails_leaves_no_files() {
+    let faults: [fn(&FaultFs, u64); 3] = [
+        |fs, after| fs.fail_write_after(after, 1_000),
+        |fs, after| fs.fail_sync_after(after, PowerLoss::KeepAll),
+        FaultFs::fail_dir_sync_after,
+    ];
+    for (is_split, fault) in
+        [false, true].into_iter().flat_map(|is_split| faults.map(|fault| (is_split, fault)))
+    {
+        for after in 0.. {
+            let mut store = mergeable(is_split);
+            let files = || store.fs.list(Store::dir()).unwrap();
+            let (before, there) = (files(), (0..3).map(|owner| store.timeline(owner)).collect::<Vec<_>>());
+            let work = || store.timelines.merge_work(&ANYTHING, store.stamp).unwrap();
+            let write = || work().write(&store.fs, Store::dir(), &|| store.number(), &|_| {});
+            fault(&store.fs, after);
+            if write().is_ok() {
+                let made = files().len() - before.len();
+                assert_eq!(made > 1, is_split, "{made}");
+                assert!(after >= made as u64, "each of {made} outputs may fail");
+                break;
+            }
+            assert_eq!(files(), before, "after {after}, split: {is_split}");
+            let merged = write().unwrap();
+            store.install_merge(merged);
+            drop(store.timelines.drop_cached(0));
+            assert!((0..3).map(|owner| store.timeline(owner)).eq(there));
+        }
+    }
+}
+
 /// A cut is of one log index: what is applied behind it will be applied again.
 #[test]
 fn a_cut_has_what_died_after_it() {
