@@ -4,15 +4,17 @@
 //!   restart removes, so that a stop at any point leaves the old state whole.
 //! - A snapshot is put in place by Raft, in its own order: behind the truncation of a log that contradicts it, before
 //!   the purge of what it includes. Meanwhile nobody else works on the group's files.
+//! - What was received of a transfer whose sender is not heard of any more is removed after a while.
 //! - One replica of a node is filled at a time, in the background.
 //! - While Raft waits for room in the log it puts nothing in place, and the turn is left to those who make room.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fanfold_storage::snapshot::{PreparedSnapshot, SnapshotReceiver};
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::files::FileError;
 use super::group::{Group, Inner};
@@ -28,6 +30,10 @@ const INSTALL_WAIT: Duration = Duration::from_secs(2);
 
 /// In so long Raft answers unless it waits for room, or for a disk.
 const RAFT_WAIT: Duration = Duration::from_secs(1);
+
+/// What was received is kept for so long after its sender was last heard: one that gave up because it was cut off may begin again, and
+/// goes on where it stopped.
+pub(super) const KEPT_FOR: Duration = Duration::from_secs(120);
 
 /// What a replica is receiving.
 #[derive(Debug, Default)]
@@ -48,6 +54,8 @@ struct Receiving {
     meta: SnapshotMeta,
     /// None once it is complete and being put in place, or failed.
     receiver: parking_lot::Mutex<Option<SnapshotReceiver>>,
+    /// When its sender was last heard.
+    heard: parking_lot::Mutex<Instant>,
 }
 
 impl Receiving {
@@ -76,6 +84,9 @@ pub(super) async fn handle<M: Machine>(
         return Ok(TransferAnswer::Refused(known));
     }
     let id = request.id;
+    if let Some(receiving) = receiving(inner, id) {
+        *receiving.heard.lock() = Instant::now();
+    }
     match request.step {
         TransferStep::Begin { meta, announced } => {
             if !inner.files.fills.begin(inner.spec.group) {
@@ -92,8 +103,10 @@ pub(super) async fn handle<M: Machine>(
                     Ok(receiver) => parking_lot::Mutex::new(Some(receiver)),
                     Err(error) => return Ok(failed(inner, &error.into())),
                 };
-                let begun = Stage::Receiving(Arc::new(Receiving { id, meta, receiver }));
-                let given_up = std::mem::replace(&mut *stage, begun);
+                let heard = parking_lot::Mutex::new(Instant::now());
+                let begun = Arc::new(Receiving { id, meta, receiver, heard });
+                tokio::spawn(let_go_once_lost(Arc::downgrade(inner), Arc::downgrade(&begun)));
+                let given_up = std::mem::replace(&mut *stage, Stage::Receiving(begun));
                 // What came of it is removed.
                 drop(crate::blocking::FreedBeside::new(given_up));
             }
@@ -144,6 +157,22 @@ pub(super) async fn handle<M: Machine>(
                 Err(_) => Ok(TransferAnswer::Installing),
             }
         }
+    }
+}
+
+/// Waits until the sender of a transfer was not heard for long, and removes what came of it, unless it has ended before.
+async fn let_go_once_lost<M: Machine>(inner: Weak<Inner<M>>, receiving: Weak<Receiving>) {
+    while let Some(lost_at) = receiving.upgrade().map(|receiving| *receiving.heard.lock() + KEPT_FOR) {
+        tokio::time::sleep_until(lost_at).await;
+        let (Some(inner), Some(receiving)) = (inner.upgrade(), receiving.upgrade()) else { return };
+        let mut stage = inner.incoming.0.lock();
+        if receiving.heard.lock().elapsed() < KEPT_FOR {
+            continue;
+        }
+        if matches!(&*stage, Stage::Receiving(current) if Arc::ptr_eq(current, &receiving)) {
+            drop(crate::blocking::FreedBeside::new(std::mem::take(&mut *stage)));
+        }
+        return;
     }
 }
 

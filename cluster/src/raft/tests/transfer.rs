@@ -1,5 +1,8 @@
 //! Tests of snapshots that go from a leader to a replica.
 
+use fanfold_storage::fs::FileSystem;
+
+use super::super::receive::KEPT_FOR;
 use super::trio::Trio;
 use super::*;
 
@@ -119,6 +122,35 @@ async fn the_log_waits_for_a_follower_that_is_a_little_behind() {
     trio.caught_up(leader, behind).await;
     assert_eq!(trio.group(leader).log_kept_for(), None);
     assert_eq!(trio.wire.steps().0, 0, "no snapshot was needed");
+}
+
+#[tokio::test]
+async fn what_was_received_goes_once_its_sender_was_not_heard_for_long() {
+    let mut trio = Trio::single(strict(), 2).await;
+    compacted(&trio, 10, 400 << 10).await;
+    trio.wire.break_after(5, usize::MAX);
+    let replica = trio.group(1).replica();
+    trio.group(0).add_learner(replica, ReplicaAddress("node-2".into())).await.unwrap();
+    let received = || {
+        let names = trio.disks[1].list(std::path::Path::new("/groups/0003")).unwrap();
+        names.into_iter().filter(|name| name.split_once('.').is_some_and(|(_, kind)| kind == "new")).count()
+    };
+    while trio.wire.steps().0 < 5 || received() == 0 {
+        tokio::task::yield_now().await;
+    }
+    for (waited, is_kept) in [(KEPT_FOR / 2, true), (KEPT_FOR / 2, false)] {
+        tokio::time::pause();
+        tokio::time::advance(waited).await;
+        tokio::time::resume();
+        let gone = async {
+            while received() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let within = Duration::from_millis(if is_kept { 200 } else { 60_000 });
+        assert_eq!(tokio::time::timeout(within, gone).await.is_err(), is_kept);
+    }
+    trio.kill(0);
 }
 
 /// The receiver's machine stops after every operation on its disk while it is sent a snapshot.
