@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use crate::process::{FANFOLD, Node, Place, failure, fanfold, json as shown, stderr, stdout};
 use fanfold_client::{Client, EntryId, UserId};
 
-fn export(data_dir: &Path, out: &Path) -> Vec<PathBuf> {
+pub fn export(data_dir: &Path, out: &Path) -> Vec<PathBuf> {
     export_from("--data-dir", data_dir, out)
 }
 
@@ -73,20 +73,30 @@ fn an_export_imported_again_is_the_same() {
 
     let other = Place::new();
     let node = other.start(&[]);
-    for (what, start) in [("entries", "entries."), ("follows", "follows.")] {
-        let mine = files.iter().filter(|f| f.file_name().unwrap().to_str().unwrap().starts_with(start));
-        let names: Vec<&str> = mine.map(|file| file.to_str().unwrap()).collect();
-        node.json(&[&["import", what], &names[..]].concat());
-    }
+    import_all(&node, &files);
     assert_eq!(feeds(&node), before);
     // An append under a key that came along makes nothing, and says which entry came along.
     let under_key = failure(&node.run(&["post", "3", "draft", "--key", "k3"]), 1);
     assert!(under_key.contains(&draft.0.to_string()), "{under_key}");
     node.stop();
-    let again = export(&other.data_dir(), &other.path("export"));
-    assert_eq!(files.len(), again.len());
-    for (one, other) in files.iter().zip(&again) {
-        assert_eq!((one.file_name(), unpacked(one)), (other.file_name(), unpacked(other)));
+    assert_same(&files, &export(&other.data_dir(), &other.path("export")));
+}
+
+pub fn import_all(node: &Node, files: &[PathBuf]) {
+    for (what, start) in [("entries", "entries."), ("follows", "follows.")] {
+        let mine = files.iter().filter(|f| f.file_name().unwrap().to_str().unwrap().starts_with(start));
+        let names: Vec<&str> = mine.map(|file| file.to_str().unwrap()).collect();
+        node.json(&[&["import", what], &names[..]].concat());
+    }
+}
+
+pub fn assert_same(files: &[PathBuf], others: &[PathBuf]) {
+    assert_eq!(files.len(), others.len());
+    for (one, other) in files.iter().zip(others) {
+        assert_eq!(one.file_name(), other.file_name());
+        let (one, other) = (unpacked(one), unpacked(other));
+        let differs = one.lines().zip(other.lines()).find(|(one, other)| one != other);
+        assert!(one == other, "{} bytes and {}, first at {differs:?}", one.len(), other.len());
     }
 }
 
@@ -404,7 +414,7 @@ fn files_of_two_exports_are_never_imported_as_one() {
 }
 
 /// The lines of all files, in no order, without their names.
-fn lines(files: &[PathBuf], start: &str) -> Vec<String> {
+pub fn lines(files: &[PathBuf], start: &str) -> Vec<String> {
     let mine = files.iter().filter(|file| file.file_name().unwrap().to_str().unwrap().starts_with(start));
     let mut lines: Vec<String> =
         mine.flat_map(|file| unpacked(file).lines().map(str::to_owned).collect::<Vec<_>>()).collect();

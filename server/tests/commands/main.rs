@@ -6,6 +6,7 @@ mod by_hand;
 mod cluster;
 mod damaged;
 mod export;
+mod export_large;
 mod files;
 mod import;
 mod memory;
