@@ -63,7 +63,7 @@ impl Replica {
         let loading = directory.load(spec.group, machine);
         let group = Group::open(log, spec, loading, &means.raft, means.peers).await?;
         let last_ms = group.read(|machine| machine.state_as_is().stamp().0);
-        let proposer = Proposer::spawn(group.clone(), means.encoder, means.stamps, Box::new(background));
+        let proposer = Proposer::spawn(group.clone(), means.encoder, means.stamps, background(&group));
         let handle = Arc::new(PartitionHandle::new(id, group, proposer, Arc::<Whereabouts>::default()));
         let stop = CancellationToken::new();
         let stamps = Arc::new(Stamps::new(means.clock.clone(), last_ms));

@@ -93,7 +93,7 @@ impl Host {
         let opened = self.opening.group(group, replica, formation, loading).await;
         let opened = opened.map_err(|source| OpenError::Partition { partition: id, source })?;
         self.stamps.raise(opened.read(|machine| machine.state_as_is().stamp().0));
-        let proposer = Proposer::spawn(opened.clone(), encode, self.stamps.clone(), Box::new(background));
+        let proposer = Proposer::spawn(opened.clone(), encode, self.stamps.clone(), background(&opened));
         let phases = self.partitions.phases();
         proposer.measure(phases.clone());
         opened.change(|machine| machine.measure(phases.clone())).await;
@@ -116,7 +116,7 @@ impl Host {
 
     /// Takes in the replica of the catalog.
     pub fn adopt_catalog(&self, group: Group<CatalogMachine>) {
-        let proposer = Proposer::spawn(group.clone(), encode, self.stamps.clone(), Box::new(|_, _| None));
+        let proposer = Proposer::spawn(group.clone(), encode, self.stamps.clone(), Box::new(|_| Vec::new()));
         let handle = CatalogHandle::new(group.clone(), proposer, self.whereabouts.clone());
         self.catalog.set_here(Some(Arc::new(handle)));
         self.adopt(Arc::new(group));

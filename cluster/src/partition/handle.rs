@@ -315,13 +315,13 @@ impl PartitionHandle {
             applied.borrow_and_update();
             let look = || self.read(|state| (state.journal_next(), state.slices_pending()));
             let (next, slices) = look()?;
-            if slices {
+            if slices > 0 {
                 let stopped = NodeError::Unavailable { partition: self.id, may_have_applied: false };
                 applied.changed().await.map_err(|_| stopped)?;
                 continue;
             }
             self.wait_progress(|progress| progress.delivered.0 + 1 >= next.0).await?;
-            if look()? == (next, false) {
+            if look()? == (next, 0) {
                 return Ok(next);
             }
         }

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use fanfold_storage::codec::{Encoded, Malformed, Reader};
-use fanfold_storage::command::{Command, Outcome, decode_batch};
-use fanfold_storage::ids::{PartitionId, Stamp};
+use fanfold_storage::command::{Outcome, decode_batch};
+use fanfold_storage::ids::PartitionId;
 use fanfold_storage::partition::{
     Applying, CutBucket, Dropped, FlushWork, Flushed, MergePolicy, Merged, Partition, Restoring,
     TIMELINES_SECTION, renumber_timelines,
@@ -16,6 +15,7 @@ use fanfold_storage::partition::{
 use fanfold_storage::segment::{self, Segment, SegmentError, SegmentInfo, SegmentNumber};
 use fanfold_storage::snapshot::{Listed, Manifest, SnapshotError};
 
+use super::due::Due;
 use super::marks::{Mark, Marks};
 use crate::options::DiskOptions;
 use crate::phases::{Phases, RequestPhase};
@@ -46,6 +46,7 @@ pub(crate) struct PartitionMachine {
     marks: Marks,
     /// The bounds that flushes go by.
     flushes: FileSettings,
+    due: Arc<Due>,
 }
 
 impl PartitionMachine {
@@ -60,7 +61,17 @@ impl PartitionMachine {
             applying: (0, Duration::ZERO),
             marks: Marks::default(),
             flushes: DiskOptions::default().files,
+            due: Arc::new(Due::new()),
         }
+    }
+
+    /// What is due, for those who ask without the lock.
+    pub fn due(&self) -> Arc<Due> {
+        self.due.clone()
+    }
+
+    fn note_due(&self) {
+        self.due.note(self.state());
     }
 
     /// By what this replica is compared with others.
@@ -120,6 +131,7 @@ impl Machine for PartitionMachine {
                 }
             }
         }
+        self.note_due();
         Work::Damaged(decode_batch(batch).map_or(0, |(_, commands)| commands.len()))
     }
 
@@ -142,6 +154,7 @@ impl Machine for PartitionMachine {
         } else {
             self.marks.note(index, &self.state);
         }
+        self.note_due();
         false
     }
 
@@ -206,7 +219,9 @@ impl Machine for PartitionMachine {
             let state = restoring.finish(&segments?)?;
             Ok(Box::new(move |machine: &mut Self| {
                 machine.damaged_at = None;
-                Box::new(std::mem::replace(&mut machine.state, state)) as Garbage
+                let before = std::mem::replace(&mut machine.state, state);
+                machine.note_due();
+                Box::new(before) as Garbage
             }))
         })
     }
@@ -378,19 +393,12 @@ fn described(listed: &Listed) -> Result<(SegmentInfo, SegmentInfo), Malformed> {
     Ok((SegmentInfo { number, checksum, ..info }, info))
 }
 
-/// The tick, if one is due at this stamp: something expires, or a large fan-out has slices left.
-pub(crate) fn background(machine: &PartitionMachine, stamp_ms: u64) -> Option<Bytes> {
-    let state = machine.state()?;
-    let is_due = state.next_due().is_some_and(|due| due <= Stamp(stamp_ms));
-    (is_due || state.slices_pending()).then(|| Command::Tick.to_bytes())
-}
-
 #[cfg(test)]
 mod tests {
-    use fanfold_storage::command::{Append, Ttl, Write, WriteTag, encode_batch};
+    use fanfold_storage::command::{Append, Command, Limits, Ttl, Write, WriteTag, encode_batch};
     use fanfold_storage::entry::Audience;
     use fanfold_storage::fs::FaultFs;
-    use fanfold_storage::ids::{EntryId, GraphId, Sequence, SessionId, SpaceId, UserId};
+    use fanfold_storage::ids::{EntryId, GraphId, Sequence, SessionId, SpaceId, Stamp, UserId};
     use fanfold_storage::log::GroupId;
     use fanfold_storage::space::{SpaceDefinition, SpacePolicy};
 
@@ -452,12 +460,16 @@ mod tests {
 
     /// Appends 64 KiB.
     fn post(machine: &mut PartitionMachine, number: u64) {
+        post_of(machine, number, UserId(1), Ttl::SpaceDefault);
+    }
+
+    fn post_of(machine: &mut PartitionMachine, number: u64, owner: UserId, ttl: Ttl) {
         let item = Append {
             space: SPACE,
-            owner: UserId(1),
+            owner,
             author: None,
             audience: Audience::Public,
-            ttl: Ttl::SpaceDefault,
+            ttl,
             key: None,
             reference: None,
             payload: vec![1; 64 << 10].into(),
@@ -534,8 +546,43 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_due_in_an_empty_partition() {
-        let machine = PartitionMachine::new(PartitionId(0), 1);
-        assert_eq!(background(&machine, u64::MAX), None);
+    fn what_is_due_is_known_without_the_state_and_nothing_is_once_it_is_damaged() {
+        let mut machine = with_a_space();
+        let due = machine.due();
+        assert_eq!((due.ticks(u64::MAX - 1).len(), due.next()), (0, (None, false)));
+        post_of(&mut machine, 1, UserId(1), Ttl::Ms { ttl_ms: 1_000 });
+        let expires = Stamp(machine.state.stamp().0 + 1_000);
+        assert_eq!(due.next(), (Some(expires), false));
+        assert_eq!([expires.0 - 1, expires.0].map(|at| due.ticks(at).len()), [0, 1]);
+        machine.state.note_damage(SegmentError::Damaged { path: "a".into(), offset: 0, what: "a record" });
+        machine.apply(3, &encode_batch(expires, &due.ticks(expires.0)));
+        assert_eq!(due.next(), (None, false), "nothing comes of a tick any more");
+    }
+
+    #[test]
+    fn each_fan_out_with_slices_left_is_due_a_tick_a_few_at_a_time() {
+        let mut machine = with_a_space();
+        let limits = Limits { slice_followers: 1, ..Limits::default() };
+        let configure = Command::Configure { limits }.to_bytes();
+        machine.apply(2, &encode_batch(Stamp(1_000_000), &[configure]));
+        for reader in [10, 11] {
+            let (graph, reader, owners) = (GraphId(1), UserId(reader), (1..7).map(UserId).collect());
+            write(&mut machine, reader.0, Write::Follow { graph, reader, owners });
+        }
+        for owner in 1..7 {
+            post_of(&mut machine, 20 + owner, UserId(owner), Ttl::SpaceDefault);
+        }
+        let due = machine.due();
+        let mut index = 100;
+        let mut served = Vec::new();
+        while due.next().1 {
+            let ticks = due.ticks(1_000_100);
+            served.push(ticks.len());
+            index += 1;
+            machine.apply(index, &encode_batch(Stamp(1_000_100), &ticks));
+        }
+        // Six fan-outs, of two followers each and one at a time.
+        assert_eq!(served, [4, 4, 4]);
+        assert_eq!(machine.state.usage().deliveries_stored, 12);
     }
 }

@@ -6,6 +6,7 @@
 mod activity;
 #[cfg(test)]
 mod crashes;
+mod due;
 mod fresh;
 mod gate;
 mod handle;
@@ -18,8 +19,9 @@ mod slots;
 mod ticker;
 
 pub(crate) use activity::{READERS_MAX as ACTIVE_READERS_MAX, run as run_activity};
+pub(crate) use due::background;
 pub(crate) use handle::{PartitionHandle, Progress, StreamProgress, position_of};
-pub(crate) use machine::{Applied, PartitionMachine, background};
+pub(crate) use machine::{Applied, PartitionMachine};
 pub(crate) use marks::{Mark, first_difference};
 pub(crate) use receive::{ReceiveError, receive};
 pub(crate) use slots::{Hosted, Partitions};

@@ -100,7 +100,7 @@ impl Node {
     fn handle(&self) -> PartitionHandle {
         let stamps = Stamps::new(Arc::new(SystemClock::new()), 0);
         let encode = |stamp_ms, commands: &[Bytes]| encode_batch(Stamp(stamp_ms), commands);
-        let proposer = Proposer::spawn(self.group.clone(), encode, stamps, Box::new(|_, _| None));
+        let proposer = Proposer::spawn(self.group.clone(), encode, stamps, Box::new(|_| Vec::new()));
         PartitionHandle::new(PartitionId(0), self.group.clone(), proposer, Arc::default())
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::PartitionHandle;
+use super::machine::PartitionMachine;
 use crate::clock::{Clock, StampSource, Stamps};
 
 /// The longest sleep: the clocks may be set right meanwhile.
@@ -31,9 +32,9 @@ pub(crate) async fn run(
     let mut leadership = partition.group().watch_leadership();
     let mut applied = partition.group().watch_applied();
     let mut turned = clock.turned();
+    let due = partition.group().read(PartitionMachine::due);
     loop {
         if leadership.led().is_none() {
-            // The state is left alone: one that is being filled is held for long by who stands back.
             tokio::select! {
                 () = stop.cancelled() => return,
                 goes_on = leadership.changed() => if goes_on { continue } else { return },
@@ -43,18 +44,19 @@ pub(crate) async fn run(
         if let Some(turned) = &mut turned {
             turned.borrow_and_update();
         }
-        // What is damaged may be replaced by what a leader sends.
-        let looked = partition.read(|state| (state.next_due(), state.slices_pending()));
-        let (due, slices) = looked.unwrap_or_default();
+        let (expires, slices) = due.next();
         // A clock that is not believed may be set right, and then show less.
         let may_stamp = stamps.may_stamp();
         let now = Stamp(stamps.now());
-        let is_due = due.is_some_and(|due| due <= now);
+        let is_due = expires.is_some_and(|due| due <= now);
         if is_due || slices {
             partition.proposer().kick();
         }
-        let wake =
-            if may_stamp { due.filter(|_| !is_due) } else { due.map(|_| Stamp(now.0 + LOOK_AGAIN_MS)) };
+        let wake = if may_stamp {
+            expires.filter(|_| !is_due)
+        } else {
+            expires.map(|_| Stamp(now.0 + LOOK_AGAIN_MS))
+        };
         tokio::select! {
             () = stop.cancelled() => return,
             changed = applied.changed() => if changed.is_err() { return },

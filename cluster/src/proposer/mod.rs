@@ -73,9 +73,9 @@ impl<F: Fn(u64, &[Bytes]) -> Bytes + Send + Sync + 'static> BatchEncoder for F {
     }
 }
 
-/// Asks the machine, with the stamp of the next batch, whether background work is due, and returns its command.
-/// Nobody waits for its outcome. Runs under the machine's read lock before a batch is made.
-pub type Background<M> = Box<dyn FnMut(&M, u64) -> Option<Bytes> + Send>;
+/// The commands of the background work that is due at the stamp of the next batch. Nobody waits for their outcomes. Runs before a
+/// batch is made, and must not wait for anything.
+pub type Background = Box<dyn FnMut(u64) -> Vec<Bytes> + Send>;
 
 /// A handle to the proposer of one group. Clones share it; it ends when the last one is dropped.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl<O: Send + Sync + 'static> Proposer<O> {
         group: Group<M>,
         encoder: impl BatchEncoder,
         stamps: impl StampSource,
-        background: Background<M>,
+        background: Background,
     ) -> Self {
         let queue = Arc::new(Queue::new());
         let task = Task {
@@ -195,7 +195,7 @@ struct Task<M: Machine, O: Send + Sync + 'static> {
     group: Group<M>,
     encoder: Box<dyn BatchEncoder>,
     stamps: Box<dyn StampSource>,
-    background: Background<M>,
+    background: Background,
     queue: Arc<Queue<O>>,
     in_flight: FuturesUnordered<BoxFuture<'static, Finished<O>>>,
     background_in_flight: bool,
@@ -212,8 +212,8 @@ struct Finished<O> {
 /// Who waits for the outcomes of a batch.
 struct Senders<O> {
     answers: Vec<AnswerTo<O>>,
-    /// Whether the last command of the batch is background work.
-    background: bool,
+    /// How many commands of background work are the last of the batch.
+    background: usize,
     /// How long the first of them waited for the batch.
     waited: Duration,
 }
@@ -269,17 +269,17 @@ where
             // Who sets the clock right kicks.
             self.kicked = false;
             let (_, answers, _) = self.queue.lock().take();
-            let refused = Senders { answers, background: false, waited: Duration::ZERO };
+            let refused = Senders { answers, background: 0, waited: Duration::ZERO };
             return refused.answer(Err(ProposeError::Busy { delay_ms: CLOCK_DELAY_MS }));
         }
         let stamp_ms = self.stamps.next_stamp();
         let background = self.background(stamp_ms);
         let (mut commands, answers, first_came) = self.queue.lock().take();
-        if commands.is_empty() && background.is_none() {
+        if commands.is_empty() && background.is_empty() {
             return;
         }
         let waited = first_came.map(|came| came.elapsed()).unwrap_or_default();
-        let batch = Senders { answers, background: background.is_some(), waited };
+        let batch = Senders { answers, background: background.len(), waited };
         commands.extend(background);
         let encoded = Batch(self.encoder.encode(stamp_ms, &commands));
         let group = self.group.clone();
@@ -296,7 +296,7 @@ where
         match submitted {
             Ok(in_flight) => {
                 let proposed_at = Instant::now();
-                self.background_in_flight |= batch.background;
+                self.background_in_flight |= batch.background > 0;
                 self.in_flight.push(Box::pin(async move {
                     Finished { result: in_flight.wait().await, batch, proposed_at }
                 }));
@@ -306,25 +306,17 @@ where
     }
 
     /// Asks for background work, unless some is in flight.
-    fn background(&mut self, stamp_ms: u64) -> Option<Bytes> {
+    fn background(&mut self, stamp_ms: u64) -> Vec<Bytes> {
+        self.kicked = false;
         if self.background_in_flight || !self.group.is_leader() {
-            self.kicked = false;
-            return None;
+            Vec::new()
+        } else {
+            (self.background)(stamp_ms)
         }
-        let is_waiting = self.is_waiting();
-        let ask = |machine: &M| (self.background)(machine, stamp_ms);
-        if !is_waiting {
-            self.kicked = false;
-            return self.group.read(ask);
-        }
-        // Commands must not wait for an apply to end; a kick stays pending until the machine could be asked.
-        let asked = self.group.try_read(ask);
-        self.kicked &= asked.is_none();
-        asked.flatten()
     }
 
     fn finish(&mut self, finished: Finished<O>) {
-        if finished.batch.background {
+        if finished.batch.background > 0 {
             self.background_in_flight = false;
             // There may be more of it, now that the machine has seen this.
             self.kicked |= finished.result.is_ok();
@@ -363,7 +355,7 @@ impl<O> Senders<O> {
         let mut delivery = Delivery::new();
         match result {
             Ok(Proposed { index, outcome }) => {
-                let commands = self.answers.len() + usize::from(self.background);
+                let commands = self.answers.len() + self.background;
                 assert_eq!(outcome.len(), commands, "a machine answers each command of a batch");
                 for (answer, outcome) in self.answers.into_iter().zip(outcome) {
                     delivery.put(answer, Ok(Proposed { index, outcome }));

@@ -1,5 +1,5 @@
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use fanfold_storage::fs::{FaultFs, PowerLoss, RealFs};
@@ -22,11 +22,11 @@ impl StampSource for Counter {
     }
 }
 
-fn no_background() -> Background<Notebook> {
-    Box::new(|_, _| None)
+fn no_background() -> Background {
+    Box::new(|_| Vec::new())
 }
 
-async fn open(disk: &FaultFs, background: Background<Notebook>) -> (Log, Group<Notebook>, Proposer<usize>) {
+async fn open(disk: &FaultFs, background: Background) -> (Log, Group<Notebook>, Proposer<usize>) {
     let log = open_memory_log(disk);
     let group = open_single(memory_directory(disk), &log, Formation::New).await.unwrap();
     let proposer = Proposer::spawn(group.clone(), encode_batch, Counter::default(), background);
@@ -126,27 +126,32 @@ async fn a_command_above_the_limit_is_refused() {
 
 #[tokio::test]
 async fn a_kick_proposes_background_work_until_none_is_due() {
-    let background: Background<Notebook> =
-        Box::new(|notebook, _| (notebook.lines.len() < 3).then(|| Bytes::from_static(b"tick")));
+    let mut left = [1, 2, 1].into_iter();
+    let background: Background =
+        Box::new(move |_| vec![Bytes::from_static(b"tick"); left.next().unwrap_or_default()]);
     let (_log, group, proposer) = open(&FaultFs::new(), background).await;
     let mut applied = group.watch_applied();
     proposer.kick();
-    applied.wait_for(|_| texts(&group).len() == 3).await.unwrap();
+    applied.wait_for(|_| texts(&group).len() == 4).await.unwrap();
     // Nothing more is due, so the next command is alone.
-    assert_eq!(proposer.propose(command(1)).await.unwrap().outcome, 4);
-    assert_eq!(group.read(|notebook| notebook.batches.clone()), [1, 1, 1, 1]);
+    assert_eq!(proposer.propose(command(1)).await.unwrap().outcome, 5);
+    assert_eq!(group.read(|notebook| notebook.batches.clone()), [1, 2, 1, 1]);
 }
 
 #[tokio::test]
 async fn background_work_rides_along_and_is_asked_for_one_at_a_time() {
     let asked_at = Arc::new(Mutex::new(Vec::new()));
-    let seen = asked_at.clone();
-    let background: Background<Notebook> = Box::new(move |notebook, _| {
-        let ticks = notebook.lines.iter().filter(|(_, line)| &line[..] == b"tick").count();
+    let asks = Arc::new(OnceLock::<Group<Notebook>>::new());
+    let (seen, asked) = (asked_at.clone(), asks.clone());
+    let background: Background = Box::new(move |_| {
+        let is_tick = |line: &&(u64, Bytes)| &line.1[..] == b"tick";
+        let count = |notebook: &Notebook| notebook.lines.iter().filter(is_tick).count();
+        let ticks = asked.get().unwrap().read(count);
         seen.lock().unwrap().push(ticks);
-        (ticks < 4).then(|| Bytes::from_static(b"tick"))
+        if ticks < 4 { vec![Bytes::from_static(b"tick")] } else { Vec::new() }
     });
     let (_log, group, proposer) = open(&FaultFs::new(), background).await;
+    asks.set(group.clone()).ok().unwrap();
     let answers: Vec<_> = (0..10_000).map(|number| proposer.submit(command(number)).unwrap()).collect();
     for answer in answers {
         answer.wait().await.unwrap();

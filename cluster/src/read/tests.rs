@@ -140,7 +140,7 @@ impl Half {
                 .await
                 .unwrap();
             let encode = |stamp_ms: u64, commands: &[Bytes]| encode_batch(Stamp(stamp_ms), commands);
-            let proposer = Proposer::spawn(group.clone(), encode, stamps.clone(), Box::new(background));
+            let proposer = Proposer::spawn(group.clone(), encode, stamps.clone(), background(&group));
             let handle = Arc::new(PartitionHandle::new(id, group, proposer, whereabouts.clone()));
             partitions.host(handle.clone());
             handle.propose(&Command::Configure { limits: Limits::default() }).await.unwrap();

@@ -114,8 +114,8 @@ impl Partition {
         edges
     }
 
-    /// Large fan-outs that are not done; while there are any, ticks serve them.
-    pub fn slices_pending(&self) -> bool {
-        !self.slices.is_empty()
+    /// How many large fan-outs are not done; while there are any, ticks serve them.
+    pub fn slices_pending(&self) -> usize {
+        self.slices.len()
     }
 }

@@ -118,7 +118,7 @@ async fn commands_at_a_leader_that_is_cut_off_are_lost_only_if_raft_has_them() {
     let (leader, _) = trio.propose(&[0, 1, 2], "one").await;
     let stamps = crate::clock::Stamps::new(Arc::new(crate::clock::SystemClock::new()), 0);
     let group = trio.group(leader).clone();
-    let proposer = Proposer::spawn(group, encode_batch, stamps, Box::new(|_, _| None));
+    let proposer = Proposer::spawn(group, encode_batch, stamps, Box::new(|_| Vec::new()));
     trio.isolate(leader, true);
     let commands = 2 * IN_FLIGHT_MAX * BATCH_COMMANDS_MAX;
     let answers: Vec<_> =

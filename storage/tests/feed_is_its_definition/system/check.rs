@@ -11,7 +11,7 @@ impl System {
         for node in &mut self.nodes {
             // A command without an effect: time passes, and no slice is served.
             node.propose(self.now, &[Command::Trim { through: JournalPosition(0) }]);
-            while slices && node.partition.slices_pending() {
+            while slices && node.partition.slices_pending() > 0 {
                 node.propose(self.now, &[Command::Tick]);
             }
         }
