@@ -2,7 +2,8 @@
 //!
 //! - While as much comes as can be applied, the lock is hardly ever free: whoever had to take it to learn what is due would
 //!   hold up the next batch, or never learn.
-//! - What is noted is that of the last entry applied, or of the snapshot behind it.
+//! - What is noted is that of the last entry applied, or of the snapshot behind it. Something may expire later than it says, if
+//!   it was deleted: a tick too many hides nothing. All tables and segments are looked at only when that time has come.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -24,7 +25,7 @@ const NEVER: u64 = u64::MAX;
 /// What is due in a partition.
 #[derive(Debug)]
 pub(crate) struct Due {
-    /// From which stamp on something has expired.
+    /// From which stamp on something has expired, or a stamp before that.
     expires: AtomicU64,
     /// Large fan-outs that have slices left.
     fan_outs: AtomicUsize,
@@ -42,9 +43,24 @@ impl Due {
         Self { expires: AtomicU64::new(NEVER), fan_outs: AtomicUsize::new(0) }
     }
 
-    /// Notes what is due in a state; nothing in one that is damaged.
+    /// Notes what is due in a state to which an entry was applied since it was noted last; nothing in one that is damaged.
     pub fn note(&self, state: Option<&Partition>) {
-        let expires = state.and_then(Partition::next_due).map_or(NEVER, |due| due.0);
+        let before = self.expires.load(Ordering::Relaxed);
+        let expires = state.map_or(NEVER, |state| {
+            if before <= state.stamp().0 {
+                return state.next_due().map_or(NEVER, |due| due.0);
+            }
+            state.next_due_of_new().map_or(before, |due| due.0.min(before))
+        });
+        self.set(expires, state);
+    }
+
+    /// Notes what is due in another state.
+    pub fn note_anew(&self, state: Option<&Partition>) {
+        self.set(state.and_then(Partition::next_due).map_or(NEVER, |due| due.0), state);
+    }
+
+    fn set(&self, expires: u64, state: Option<&Partition>) {
         self.expires.store(expires, Ordering::Relaxed);
         self.fan_outs.store(state.map_or(0, Partition::slices_pending), Ordering::Relaxed);
     }

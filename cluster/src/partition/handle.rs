@@ -13,6 +13,7 @@ use fanfold_storage::partition::Partition;
 use tokio::sync::watch;
 
 use super::activity::Activity;
+use super::due::Due;
 use super::fresh::Freshness;
 use super::gate::ReadGate;
 use super::machine::{Applied, PartitionMachine};
@@ -69,6 +70,7 @@ pub(crate) struct PartitionHandle {
     progress: watch::Sender<Progress>,
     /// A copy of the machine's, so that an answer need not wait for the next batch to be applied.
     incarnation: AtomicU64,
+    due: Arc<Due>,
     gate: ReadGate<ReadError>,
     activity: Activity,
     whereabouts: Arc<Whereabouts>,
@@ -88,19 +90,25 @@ impl PartitionHandle {
         proposer: Proposer<Applied>,
         whereabouts: Arc<Whereabouts>,
     ) -> Self {
-        let incarnation = AtomicU64::new(group.read(|machine| machine.state_as_is().incarnation()));
+        let (incarnation, due) = group.read(|machine| (machine.state_as_is().incarnation(), machine.due()));
         Self {
             id,
             group,
             proposer,
             progress: watch::Sender::default(),
-            incarnation,
+            incarnation: AtomicU64::new(incarnation),
+            due,
             gate: ReadGate::default(),
             activity: Activity::default(),
             whereabouts,
             freshness: Freshness::default(),
             stamps: OnceLock::new(),
         }
+    }
+
+    /// What is due in it.
+    pub fn due(&self) -> &Due {
+        &self.due
     }
 
     /// Tells it the time from now on.
@@ -229,7 +237,7 @@ impl PartitionHandle {
     /// clock that is known.
     async fn let_time_pass(&self) -> Result<(), ReadError> {
         let Some(stamps) = self.stamps.get() else { return Ok(()) };
-        let due = self.read(Partition::next_due).ok().flatten();
+        let (due, _) = self.due.next();
         if due.is_none_or(|due| due.0 + OVERDUE_MS >= stamps.latest()) {
             return Ok(());
         }

@@ -220,7 +220,7 @@ impl Machine for PartitionMachine {
             Ok(Box::new(move |machine: &mut Self| {
                 machine.damaged_at = None;
                 let before = std::mem::replace(&mut machine.state, state);
-                machine.note_due();
+                machine.due.note_anew(machine.state());
                 Box::new(before) as Garbage
             }))
         })
@@ -557,6 +557,30 @@ mod tests {
         machine.state.note_damage(SegmentError::Damaged { path: "a".into(), offset: 0, what: "a record" });
         machine.apply(3, &encode_batch(expires, &due.ticks(expires.0)));
         assert_eq!(due.next(), (None, false), "nothing comes of a tick any more");
+    }
+
+    #[test]
+    fn what_is_due_is_never_noted_later_than_it_is_wherever_the_entry_went() {
+        let disk = FaultFs::new();
+        let (files, _) = memory_directory(&disk).files(GroupId(1)).unwrap();
+        let mut machine = with_a_space();
+        let due = machine.due();
+        let ttl = |seconds: u64| Ttl::Ms { ttl_ms: seconds * 1_000 };
+        for (number, seconds) in [(1, 20), (2, 40), (3, 60)] {
+            post_of(&mut machine, number, UserId(1), ttl(seconds));
+        }
+        let expiry = |number: u64| Stamp(1_000_000 + number + 20_000 * number);
+        let newest_first = machine.state.timeline(SPACE, UserId(1), EntryId::MAX, 9).entries;
+        let id = newest_first[2].id;
+        write(&mut machine, 4, Write::Delete { space: SPACE, owner: UserId(1), id });
+        let work = machine.flush_work(&bounds(0, 1 << 30, 0)).unwrap();
+        drop(work(&files).unwrap()(&mut machine));
+        // What was deleted is due once more, and the others are found where they are now.
+        for (index, number) in [(6, 1), (7, 2), (8, 3)] {
+            assert_eq!(due.next(), (Some(expiry(number)), false));
+            machine.apply(index, &encode_batch(expiry(number), &due.ticks(expiry(number).0)));
+        }
+        assert_eq!(due.next(), (None, false));
     }
 
     #[test]

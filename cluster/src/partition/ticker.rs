@@ -9,13 +9,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::PartitionHandle;
-use super::machine::PartitionMachine;
 use crate::clock::{Clock, StampSource, Stamps};
 
 /// The longest sleep: the clocks may be set right meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
-/// How soon the time is looked at again while the clock is not believed.
+/// How soon it is looked again while the clock is not believed, or something is due.
 const LOOK_AGAIN_MS: u64 = 500;
 
 /// The shortest sleep, so that a due time that cannot be served yet is not asked for in a circle.
@@ -32,7 +31,6 @@ pub(crate) async fn run(
     let mut leadership = partition.group().watch_leadership();
     let mut applied = partition.group().watch_applied();
     let mut turned = clock.turned();
-    let due = partition.group().read(PartitionMachine::due);
     loop {
         if leadership.led().is_none() {
             tokio::select! {
@@ -44,7 +42,7 @@ pub(crate) async fn run(
         if let Some(turned) = &mut turned {
             turned.borrow_and_update();
         }
-        let (expires, slices) = due.next();
+        let (expires, slices) = partition.due().next();
         // A clock that is not believed may be set right, and then show less.
         let may_stamp = stamps.may_stamp();
         let now = Stamp(stamps.now());
@@ -52,11 +50,9 @@ pub(crate) async fn run(
         if is_due || slices {
             partition.proposer().kick();
         }
-        let wake = if may_stamp {
-            expires.filter(|_| !is_due)
-        } else {
-            expires.map(|_| Stamp(now.0 + LOOK_AGAIN_MS))
-        };
+        // What was kicked for may not have come about, for want of room.
+        let again = is_due || slices || !may_stamp && expires.is_some();
+        let wake = if again { Some(Stamp(now.0 + LOOK_AGAIN_MS)) } else { expires };
         tokio::select! {
             () = stop.cancelled() => return,
             changed = applied.changed() => if changed.is_err() { return },
@@ -66,7 +62,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Waits until the clocks may have reached `due`; for ever, if nothing is due that was not kicked for already.
+/// Waits until the clocks may have reached `due`; for ever, if there is none.
 pub(super) async fn wait(turned: Option<&mut watch::Receiver<u64>>, now: Stamp, due: Option<Stamp>) {
     let Some(due) = due else { return std::future::pending().await };
     let Some(turned) = turned else {

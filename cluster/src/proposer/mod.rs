@@ -6,8 +6,7 @@
 //!   an fsync of its own ([`JOIN_COMMANDS_MIN`]); meanwhile commands gather.
 //! - What waits is bounded in number and bytes; above that the answer is [`ProposeError::Busy`].
 //! - While the clock is not to be believed (R2) nothing is proposed; who waits is told [`ProposeError::Busy`].
-//! - At most one batch with background work is in flight, so that the machine has seen the last one when it is asked
-//!   for more.
+//! - At most one batch with background work is in flight: what is due is noted when the last one is applied.
 
 mod answer;
 mod queue;
@@ -318,7 +317,7 @@ where
     fn finish(&mut self, finished: Finished<O>) {
         if finished.batch.background > 0 {
             self.background_in_flight = false;
-            // There may be more of it, now that the machine has seen this.
+            // There may be more of it.
             self.kicked |= finished.result.is_ok();
         }
         if let (Some(phases), Ok(Proposed { index, .. })) = (self.queue.phases.get(), &finished.result) {

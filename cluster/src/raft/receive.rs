@@ -169,9 +169,11 @@ async fn let_go_once_lost<M: Machine>(inner: Weak<Inner<M>>, receiving: Weak<Rec
         if receiving.heard.lock().elapsed() < KEPT_FOR {
             continue;
         }
-        if matches!(&*stage, Stage::Receiving(current) if Arc::ptr_eq(current, &receiving)) {
-            drop(crate::blocking::FreedBeside::new(std::mem::take(&mut *stage)));
-        }
+        let is_current = matches!(&*stage, Stage::Receiving(current) if Arc::ptr_eq(current, &receiving));
+        let lost = is_current.then(|| std::mem::take(&mut *stage));
+        drop(stage);
+        // What came of it is removed.
+        drop(crate::blocking::FreedBeside::new((lost, receiving)));
         return;
     }
 }

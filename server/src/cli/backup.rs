@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::error::CliError;
 use super::output::{Output, bytes, table, text, time};
-use super::progress::{parse_bytes, shown};
+use super::progress::{Reading, parse_bytes, shown};
 use super::remote::Remote;
 use super::{images, job};
 
@@ -209,6 +209,8 @@ fn list(dirs: &[PathBuf], output: Output) -> Result<(), CliError> {
     let mut items: Vec<Value> = Vec::new();
     for dir in dirs {
         let all = backups(dir)?;
+        let whole = all.iter().filter_map(|(_, backup)| backup.as_ref().ok());
+        let looking = Reading::new(whole.map(|backup| backup.contents.bytes()).sum());
         for (dir, backup) in &all {
             let Backup { contents, .. } = match backup {
                 Ok(backup) => backup,
@@ -219,6 +221,7 @@ fn list(dirs: &[PathBuf], output: Output) -> Result<(), CliError> {
                 }
             };
             let missing = backup.as_ref().map(Backup::incomplete).unwrap_or_default();
+            looking.read(contents.bytes());
             let made = Stamp::from_unix_ms(contents.made_unix_ms).map_or_else(String::new, time);
             let cluster = format!("{:032x}", contents.identity().cluster_id);
             let state = missing.first().map_or_else(

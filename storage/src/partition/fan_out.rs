@@ -242,7 +242,7 @@ impl Partition {
     /// Serves one slice of the oldest fan-out that is not done.
     pub(super) fn serve_slice(&mut self) {
         let Some(slice) = self.slices.pop_front() else { return };
-        let next = self.store_references(slice, self.limits.slice_followers);
+        let next = self.store_references(slice, self.limits.slice_followers.max(1));
         if let Some(next) = next {
             self.slices.push_back(Slice { next, ..slice });
         } else {

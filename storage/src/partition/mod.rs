@@ -324,7 +324,12 @@ impl Partition {
 
     /// The stamp at which a tick is due, because something vanishes then that no write would hide.
     pub fn next_due(&self) -> Option<Stamp> {
-        let expiry = self.timelines.next_expiry(self.stamp);
+        self.timelines.next_expiry(self.stamp).into_iter().chain(self.next_due_of_new()).min()
+    }
+
+    /// The same, but for entries in tables that are full and in segments: they were new when this was asked before.
+    pub fn next_due_of_new(&self) -> Option<Stamp> {
+        let expiry = self.timelines.next_expiry_of_new();
         let row = self.row_expiries.first().map(|(expiry, _)| *expiry);
         let horizon = self.horizon_seconds.iter().filter_map(|(space, seconds)| {
             let horizon_ms = self.spaces[space].policy.horizon_ms?;

@@ -76,12 +76,11 @@ impl Pair {
 
     async fn wait_caught_up(&self) {
         loop {
-            let last = self.leader.group.metrics().last_log_index;
+            // What was just answered is applied, but the metrics may not know it yet.
+            let metrics = self.leader.group.metrics();
+            let last = metrics.last_log_index.max(Some(metrics.applied_index));
             let held = self.leader.group.replication().and_then(|all| all.get(&FOLLOWER).copied().flatten());
-            if held.is_some()
-                && held == last
-                && self.follower.group.applied_index() >= held.unwrap_or_default()
-            {
+            if held >= last && Some(self.follower.group.applied_index()) >= last {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -286,8 +286,9 @@ impl Trio {
         let replica = self.group(node).replica();
         loop {
             let metrics = self.group(leader).metrics();
+            let last = metrics.last_log_index.max(Some(metrics.applied_index));
             let held = self.group(leader).replication().unwrap().get(&replica).copied().flatten();
-            if held.is_some() && held == metrics.last_log_index && self.group(leader).is_ready(replica) {
+            if held >= last && self.group(leader).is_ready(replica) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

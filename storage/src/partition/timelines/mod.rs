@@ -273,7 +273,12 @@ impl Timelines {
         let frozen = self.frozen.iter().filter_map(|frozen| frozen.next_expiry_after(stamp));
         let segments = self.segments.iter().filter(|held| held.answers_to > EntryId::ZERO);
         let segments = segments.filter_map(|held| held.segment.next_expiry_after(stamp));
-        self.active.first_expiry().into_iter().chain(frozen).chain(segments).min()
+        self.next_expiry_of_new().into_iter().chain(frozen).chain(segments).min()
+    }
+
+    /// The same of the table that takes new entries.
+    pub(super) fn next_expiry_of_new(&self) -> Option<Stamp> {
+        self.active.first_expiry()
     }
 
     /// The entries that no segment holds, the expired included.
