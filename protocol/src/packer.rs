@@ -71,6 +71,17 @@ impl Packer {
         self.count == 0 && self.packed.len() == 0
     }
 
+    /// Bytes of memory that it packs into.
+    pub fn memory(&self) -> usize {
+        self.packed.capacity()
+    }
+
+    /// Packs into other memory from now on, in place of its own; only before anything is put in.
+    pub fn use_memory(&mut self, memory: Vec<u8>) {
+        assert!(self.is_empty(), "what is packed stays where it is");
+        self.packed = Writer::with_memory(memory);
+    }
+
     /// Puts a request in; false, and nothing done, if it fits no frame.
     pub fn call(&mut self, call: &Call, id: RequestId) -> bool {
         let start = self.write(|body| call.encode(body));

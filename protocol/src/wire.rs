@@ -12,8 +12,27 @@ use crate::error::BodyError;
 use crate::field::Field;
 use crate::ids::{EntryId, UserId};
 
-/// Bytes of the longest number.
-const NUMBER_BYTES_MAX: usize = 10;
+/// Bits of a number whose encoding fits a word.
+const WORD_BITS: u32 = 56;
+
+/// The bit of each byte of a word that says that another byte follows.
+const MORE: u64 = 0x8080_8080_8080_8080;
+
+/// Gives each byte of a word seven of [`WORD_BITS`] bits, the lowest first.
+#[inline]
+fn spread(bits: u64) -> u64 {
+    let halves = bits & 0x0FFF_FFFF | (bits & 0xFF_FFFF_F000_0000) << 4;
+    let quarters = halves & 0x3FFF_0000_3FFF | (halves & 0x0FFF_C000_0FFF_C000) << 2;
+    quarters & 0x7F_007F_007F_007F | (quarters & 0x3F80_3F80_3F80_3F80) << 1
+}
+
+/// Takes back what [`spread`] did.
+#[inline]
+fn gather(spread: u64) -> u64 {
+    let quarters = spread & 0x7F_007F_007F_007F | (spread & 0x7F00_7F00_7F00_7F00) >> 1;
+    let halves = quarters & 0x3FFF_0000_3FFF | (quarters & 0x3FFF_0000_3FFF_0000) >> 2;
+    halves & 0x0FFF_FFFF | (halves & 0x0FFF_FFFF_0000_0000) >> 4
+}
 
 /// Writes a body.
 #[derive(Debug, Default)]
@@ -22,6 +41,16 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// Writes into memory that is there already; what it holds is forgotten.
+    pub(crate) fn with_memory(mut memory: Vec<u8>) -> Self {
+        memory.clear();
+        Self { buffer: memory }
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     pub(crate) fn into_bytes(self) -> Bytes {
         self.buffer.into()
     }
@@ -93,17 +122,21 @@ impl Writer {
         if rest < 0x80 {
             return self.byte(rest as u8);
         }
-        let (mut raw, mut length) = ([0; NUMBER_BYTES_MAX], 0);
-        while rest >= 0x80 {
-            raw[length] = rest as u8 | 0x80;
-            rest >>= 7;
-            length += 1;
+        if rest < 1 << WORD_BITS {
+            // Without a branch a byte, which would be guessed wrong: how long numbers are differs from one to the next.
+            let length = rest.ilog2() as usize / 7 + 1;
+            let more = MORE & ((1 << (8 * (length - 1))) - 1);
+            let raw = (spread(rest) | more).to_le_bytes();
+            // A copy of a fixed size, of which the end is taken back: as many as there are would be a call.
+            let end = self.buffer.len() + length;
+            self.buffer.extend_from_slice(&raw);
+            return self.buffer.truncate(end);
         }
-        raw[length] = rest as u8;
-        // A copy of a fixed size, of which the end is taken back: as many as there are would be a call.
-        let end = self.buffer.len() + length + 1;
-        self.buffer.extend_from_slice(&raw);
-        self.buffer.truncate(end);
+        while rest >= 0x80 {
+            self.byte(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        self.byte(rest as u8);
     }
 
     /// Zigzag, then LEB128: small numbers of either sign are short.
@@ -242,7 +275,24 @@ impl<'a> Reader<'a> {
         if present >> bit & 1 == 1 { decode(self).map(Some) } else { Ok(None) }
     }
 
+    #[inline]
     pub(crate) fn number(&mut self, field: Field) -> Result<u64, BodyError> {
+        let word = self.rest().first_chunk().map(|word| u64::from_le_bytes(*word));
+        let Some((word, ends)) = word.map(|word| (word, !word & MORE)).filter(|(_, ends)| *ends != 0) else {
+            return self.number_by_bytes(field);
+        };
+        // The lowest of the last bytes of numbers: all bits up to its own.
+        let bits = word & (ends ^ (ends - 1));
+        let length = ends.trailing_zeros() as usize / 8 + 1;
+        if length > 1 && bits >> (8 * (length - 1)) == 0 {
+            return Err(BodyError::Malformed { field });
+        }
+        self.at += length;
+        Ok(gather(bits & !MORE))
+    }
+
+    /// The same for a long number, or one near the end.
+    fn number_by_bytes(&mut self, field: Field) -> Result<u64, BodyError> {
         let mut value = 0u64;
         for shift in (0..u64::BITS).step_by(7) {
             let byte = self.byte(field)?;
@@ -422,6 +472,35 @@ mod tests {
         assert_eq!(number_of(&largest), malformed);
         largest[9] = 0x81;
         assert_eq!(number_of(&largest), malformed);
+    }
+
+    #[test]
+    fn numbers_of_each_length_are_the_same_behind_and_before_others() {
+        let edges = (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, u64::MAX >> bit]);
+        for number in edges {
+            let bits = (u64::BITS - number.leading_zeros()).max(1);
+            let groups = (0..bits.div_ceil(7)).map(|n| (number >> (7 * n)) as u8 & 0x7F);
+            let mut plain: Vec<u8> = groups.map(|group| group | 0x80).collect();
+            *plain.last_mut().unwrap() &= 0x7F;
+            let mut writer = Writer::default();
+            writer.byte(0xEE);
+            writer.number(number);
+            assert_eq!(writer.as_slice()[1..], plain, "{number:#x}");
+            // The last of a body, and one with others behind it.
+            assert_eq!(number_of(&plain), Ok(number));
+            let mut longer = plain.clone();
+            longer.extend([0x80; 10]);
+            let body = Bytes::from(longer);
+            let mut reader = Reader::new(&body);
+            assert_eq!(reader.number(Field::Body), Ok(number));
+            assert_eq!(reader.remaining(), 10);
+            // One byte more than needed.
+            *plain.last_mut().unwrap() |= 0x80;
+            plain.push(0);
+            assert_eq!(number_of(&plain), Err(BodyError::Malformed { field: Field::Body }));
+            plain.extend([0xFF; 10]);
+            assert_eq!(number_of(&plain), Err(BodyError::Malformed { field: Field::Body }));
+        }
     }
 
     #[test]

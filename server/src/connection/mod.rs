@@ -9,6 +9,7 @@ mod alarm;
 mod outgoing;
 mod reads;
 mod requests;
+mod spare;
 mod waiting;
 mod writer;
 mod writes;

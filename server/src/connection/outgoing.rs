@@ -13,6 +13,7 @@ use fanfold_protocol::message::{EntryParts, Page};
 use fanfold_protocol::{Packer, Reply, Status};
 use tokio::sync::Notify;
 
+use super::spare;
 use crate::dispatch::BUSY_DELAY_MS;
 use crate::listener::Shared;
 
@@ -123,6 +124,14 @@ impl Drop for Outgoing {
 }
 
 impl Answers {
+    /// Makes room for pages of about so many bytes, before they are packed.
+    pub(super) fn make_room(&mut self, bytes: usize) {
+        let has_some = self.packer.memory() > spare::SMALL_BYTES || !self.packer.is_empty();
+        if bytes > spare::SMALL_BYTES && !has_some {
+            self.packer.use_memory(spare::take(bytes));
+        }
+    }
+
     /// Packs an answer; what its request held is given back when it is written. `is_read`: it may be told to come
     /// again if the node has no room for the bytes of its answer; a write has taken effect and is answered so.
     pub(super) fn put(
@@ -134,6 +143,9 @@ impl Answers {
         is_read: bool,
     ) -> Result<(), Status> {
         let held = std::mem::take(&mut slot.held);
+        if is_read {
+            self.make_room(held.bytes as usize);
+        }
         self.pack(&mut slot, held, is_read, |packer, admits| packer.reply(opcode, id, reply, admits))
     }
 

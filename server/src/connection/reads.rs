@@ -10,6 +10,7 @@ use fanfold_protocol::message::{ReadFeed, Request};
 use tokio::time::Instant;
 
 use super::outgoing::{Outgoing, Slot};
+use super::spare;
 use crate::dispatch::{self, Answered, Asked, Spent};
 use crate::translate;
 
@@ -38,12 +39,11 @@ pub(super) struct Reads {
     outgoing: Arc<Outgoing>,
     gathered: Vec<Gathered>,
     bytes: u64,
-    ready: ReadyFeeds,
 }
 
 impl Reads {
     pub(super) fn new(outgoing: Arc<Outgoing>) -> Self {
-        Self { outgoing, gathered: Vec::new(), bytes: 0, ready: ReadyFeeds::default() }
+        Self { outgoing, gathered: Vec::new(), bytes: 0 }
     }
 
     /// How many are gathered.
@@ -78,32 +78,13 @@ impl Reads {
     }
 
     fn run_some(&mut self, leave: &mut impl FnMut(Left)) {
-        let Self { outgoing, gathered, ready, .. } = self;
-        let shared = outgoing.shared();
+        let Self { outgoing, gathered, .. } = self;
         let now_read = &gathered[..gathered.len().min(READS_AT_ONCE)];
         let (count, bytes) = (now_read.len(), now_read.iter().map(|read| read.cost).sum());
         let mut slot = outgoing.begin(count as u64, bytes);
         let mut left = Vec::new();
         if let Some(slot) = &mut slot {
-            let bytes_max = dispatch::page_bytes(shared);
-            shared.node.ready_feeds(bytes_max, count, |place| &gathered[place].request, ready);
-            let mut answered = Answered::now(shared);
-            let mut answers = outgoing.lock();
-            for (place, read) in gathered.drain(..count).enumerate() {
-                let (scope, reader) = (CursorScope::Feed(read.read.space), read.read.reader);
-                let page = ready.take(place);
-                let page = page.and_then(|found| {
-                    Some((translate::ready_page(&found, scope, reader, bytes_max)?, found))
-                });
-                let Some((page, found)) = page else {
-                    left.push(read);
-                    continue;
-                };
-                let entries = found.entries().map(translate::entry_parts);
-                let Gathered { asked, cost, .. } = read;
-                let packed = answers.put_page((&mut *slot, cost), asked.opcode, asked.id, &page, entries);
-                answered.note(&asked, packed.err().as_ref(), Spent::default());
-            }
+            spare::with_ready(|ready| answer(outgoing, slot, gathered.drain(..count), ready, &mut left));
         } else {
             left.extend(gathered.drain(..count));
         }
@@ -114,5 +95,37 @@ impl Reads {
             };
             leave(Left { asked, deadline, request: Request::ReadFeed(read), slot });
         }
+    }
+}
+
+/// Answers reads, as far as that needs no waiting; the others are `left`.
+fn answer(
+    outgoing: &Outgoing,
+    slot: &mut Slot,
+    reads: std::vec::Drain<'_, Gathered>,
+    ready: &mut ReadyFeeds,
+    left: &mut Vec<Gathered>,
+) {
+    let shared = outgoing.shared();
+    let bytes_max = dispatch::page_bytes(shared);
+    let asked = reads.as_slice();
+    shared.node.ready_feeds(bytes_max, asked.len(), |place| &asked[place].request, ready);
+    let bytes = asked.iter().map(|read| read.cost).sum::<u64>() as usize;
+    let mut answered = Answered::now(shared);
+    let mut answers = outgoing.lock();
+    answers.make_room(bytes);
+    for (place, read) in reads.enumerate() {
+        let (scope, reader) = (CursorScope::Feed(read.read.space), read.read.reader);
+        let page = ready.take(place);
+        let page =
+            page.and_then(|found| Some((translate::ready_page(&found, scope, reader, bytes_max)?, found)));
+        let Some((page, found)) = page else {
+            left.push(read);
+            continue;
+        };
+        let entries = found.entries().map(translate::entry_parts);
+        let Gathered { asked, cost, .. } = read;
+        let packed = answers.put_page((&mut *slot, cost), asked.opcode, asked.id, &page, entries);
+        answered.note(&asked, packed.err().as_ref(), Spent::default());
     }
 }

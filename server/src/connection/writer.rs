@@ -10,10 +10,8 @@ use tokio::net::tcp::WriteHalf;
 use tokio::time::Instant;
 
 use super::outgoing::{Held, Outgoing};
+use super::spare;
 use crate::config::ms;
-
-/// A buffer that grew beyond this for a large answer is not kept.
-const BUFFER_BYTES_MAX: usize = 1 << 20;
 
 pub(super) struct Writer<'s> {
     socket: WriteHalf<'s>,
@@ -63,10 +61,7 @@ impl<'s> Writer<'s> {
     }
 
     fn begin_anew(&mut self) -> bool {
-        self.out.clear();
-        if self.out.capacity() > BUFFER_BYTES_MAX {
-            self.out = Vec::new();
-        }
+        spare::give_back(&mut self.out);
         (self.written, self.deadline) = (0, None);
         self.answers.give_back(std::mem::take(&mut self.held))
     }

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use super::cut::Tracked;
 use super::map::IdMap;
 use super::owners::OwnerIndex;
-use super::prefetch::prefetch;
+use super::prefetch::prefetch_whole;
 use super::row::ROW_BYTES;
 pub(super) use super::row::{Row, RowState};
 use crate::codec::{Encoded, Malformed, Reader, encoded_struct};
@@ -140,11 +140,11 @@ impl Delivered {
         self.append(row);
     }
 
-    /// Asks for the cache line of a row that is about to be read.
+    /// Asks for a row that is about to be read.
     #[inline]
     pub(super) fn prefetch(&self, position: RowPosition) {
         if let Some(row) = self.get(position) {
-            prefetch(row);
+            prefetch_whole(row);
         }
     }
 

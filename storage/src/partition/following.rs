@@ -9,15 +9,13 @@
 
 use super::heap::HeapBytes;
 use super::owners::OwnerIndex;
-use super::prefetch::prefetch;
+use super::prefetch::{LINE_BYTES, prefetch};
 use super::users::Edge;
 use super::varint;
 use crate::codec::Reader;
 use crate::ids::Stamp;
 
 const HEAD_BYTES: usize = 12;
-
-const LINE_BYTES: usize = 64;
 
 /// Cache lines of a list that are asked for ahead; the processor sees by itself that more are wanted.
 const LINES_AHEAD: usize = 4;

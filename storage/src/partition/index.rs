@@ -15,6 +15,9 @@ const SHARDS: usize = 256;
 /// A table with more ids than this is spread over the shards.
 const SPREAD_IDS: usize = 2_048;
 
+/// How far behind the place where a word belongs memory is asked for.
+const PROBED_AHEAD: usize = 3;
+
 /// Set in every word that is in use.
 const USED: u32 = 1 << 31;
 
@@ -119,8 +122,12 @@ impl Index {
     pub(super) fn prefetch(&self, hash: u64) {
         let tag = tag(hash);
         let shard = &self.shards[self.shard_of(tag)];
-        if let Some(word) = shard.words.get(shard.at(tag)) {
-            prefetch(word);
+        let at = shard.at(tag);
+        // Most words are found where they belong, or soon behind.
+        for place in [at, at + PROBED_AHEAD] {
+            if let Some(word) = shard.words.get(place) {
+                prefetch(word);
+            }
         }
     }
 

@@ -451,9 +451,7 @@ impl Partition {
         });
         let places: Vec<_> = places.collect();
         for (query, (user, timeline)) in queries.iter().zip(places) {
-            if let Some(timeline) = timeline {
-                self.timelines.prefetch_ids(timeline);
-            }
+            self.timelines.prefetch_ids(timeline);
             let Some((user, scope)) = user.zip(scope.of(query.space)) else { continue };
             if !self.special.is_empty() {
                 self.users.get(user).prefetch_owners(&self.special, scope.graph);

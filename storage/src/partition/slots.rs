@@ -5,7 +5,7 @@
 //! - The first chunk grows as it fills, so that a small partition stays small.
 
 use super::heap::HeapBytes;
-use super::prefetch::prefetch;
+use super::prefetch::prefetch_whole;
 use crate::codec::{Encoded, Malformed, Reader, encoded_struct};
 
 /// Slots of a chunk.
@@ -113,7 +113,7 @@ impl<T> Slots<T> {
     pub(super) fn prefetch(&self, index: u32) {
         let index = index as usize;
         if let Some(slot) = self.chunks.get(index / CHUNK_SLOTS).and_then(|c| c.get(index % CHUNK_SLOTS)) {
-            prefetch(slot);
+            prefetch_whole(slot);
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use crate::entry::Entry;
 use crate::ids::EntryId;
 use crate::partition::heap::{HeapBytes, allocated};
-use crate::partition::prefetch::prefetch;
+use crate::partition::prefetch::{LINE_BYTES, prefetch, prefetch_whole};
 
 /// Entries of a chunk; one that entries were put into the middle of may hold twice as many.
 const CHUNK_ENTRIES: usize = 512;
@@ -18,8 +18,6 @@ pub(super) const AT_ONCE: usize = 32;
 
 /// Chunks that are looked at one by one: the entries of a page are often in neighbours.
 const CHUNKS_NEAR: usize = 4;
-
-const LINE_BYTES: usize = 64;
 
 /// Cache lines of a payload that are asked for ahead; the processor sees by itself that more are wanted.
 const LINES_AHEAD: usize = 16;
@@ -99,7 +97,7 @@ impl Entries {
                 let chunk = &self.chunks[n];
                 *place = chunk.ids.binary_search(id).ok().map(|at| &chunk.entries[at]);
                 if let Some(entry) = place {
-                    prefetch(*entry);
+                    prefetch_whole(*entry);
                 }
             }
         }

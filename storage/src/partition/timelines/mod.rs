@@ -245,22 +245,32 @@ impl Timelines {
         self.active.look_ahead(timelines);
     }
 
+    /// The tables that a read of what is newest looks into: the active one, and the one that was full last.
+    #[inline]
+    fn newest_tables(&self) -> [Option<&Table>; 2] {
+        [Some(&self.active), self.frozen.last().map(|frozen| &*frozen.table)]
+    }
+
     /// Asks for what tells where a timeline is.
     #[inline]
     pub(super) fn prefetch_index(&self, space: SpaceId, owner: UserId) {
-        self.active.prefetch_index(space, owner);
+        self.newest_tables().into_iter().flatten().for_each(|table| table.prefetch_index(space, owner));
     }
 
     /// Asks for a timeline, once the above is there; answers where it is, most likely.
     #[inline]
-    pub(super) fn prefetch_timeline(&self, space: SpaceId, owner: UserId) -> Option<u32> {
-        self.active.prefetch_timeline(space, owner)
+    pub(super) fn prefetch_timeline(&self, space: SpaceId, owner: UserId) -> [Option<u32>; 2] {
+        self.newest_tables().map(|table| table?.prefetch_timeline(space, owner))
     }
 
     /// Asks for the newest ids of a timeline, once the above is there.
     #[inline]
-    pub(super) fn prefetch_ids(&self, at: u32) {
-        self.active.prefetch_ids(at);
+    pub(super) fn prefetch_ids(&self, places: [Option<u32>; 2]) {
+        for (table, at) in self.newest_tables().into_iter().zip(places) {
+            if let Some((table, at)) = table.zip(at) {
+                table.prefetch_ids(at);
+            }
+        }
     }
 
     /// Takes out of the active table at most `most` entries that have expired at `stamp`.
