@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfold_storage::command::{Command, Outcome};
-use fanfold_storage::ids::{JournalPosition, PartitionId};
+use fanfold_storage::ids::{JournalPosition, PartitionId, Stamp};
 use fanfold_storage::partition::Partition;
 use tokio::sync::watch;
 
@@ -237,8 +237,9 @@ impl PartitionHandle {
     /// clock that is known.
     async fn let_time_pass(&self) -> Result<(), ReadError> {
         let Some(stamps) = self.stamps.get() else { return Ok(()) };
-        let (due, _) = self.due.next();
-        if due.is_none_or(|due| due.0 + OVERDUE_MS >= stamps.latest()) {
+        let is_overdue = |due: Option<Stamp>| due.is_some_and(|due| due.0 + OVERDUE_MS < stamps.latest());
+        // What was noted may be of something that was deleted since.
+        if !is_overdue(self.due.next().0) || !is_overdue(self.read(Partition::next_due).ok().flatten()) {
             return Ok(());
         }
         if !stamps.may_stamp() {

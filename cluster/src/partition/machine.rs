@@ -275,6 +275,8 @@ impl Machine for PartitionMachine {
         self.flushes = *settings;
         self.state()?;
         if self.state.unflushed_timeline_bytes().0 > settings.table_bytes {
+            // A batch may be half applied, and what is new in it is looked for in the active table only.
+            self.note_due();
             self.state.freeze_timelines();
         }
         let cached = self.state.drop_cached_tables(settings.cache_bytes);
@@ -464,6 +466,10 @@ mod tests {
     }
 
     fn post_of(machine: &mut PartitionMachine, number: u64, owner: UserId, ttl: Ttl) {
+        write(machine, number, append_of(owner, ttl, 64 << 10));
+    }
+
+    fn append_of(owner: UserId, ttl: Ttl, bytes: usize) -> Write {
         let item = Append {
             space: SPACE,
             owner,
@@ -472,9 +478,9 @@ mod tests {
             ttl,
             key: None,
             reference: None,
-            payload: vec![1; 64 << 10].into(),
+            payload: vec![1; bytes].into(),
         };
-        write(machine, number, Write::Append { items: vec![item] });
+        Write::Append { items: vec![item] }
     }
 
     fn bounds(table_bytes: u64, unflushed_bytes_max: u64, cache_bytes: u64) -> FileSettings {
@@ -581,6 +587,27 @@ mod tests {
             machine.apply(index, &encode_batch(expiry(number), &due.ticks(expiry(number).0)));
         }
         assert_eq!(due.next(), (None, false));
+    }
+
+    #[test]
+    fn what_is_due_is_known_of_a_table_that_was_full_amid_a_batch() {
+        let mut machine = with_a_space();
+        let appended = |number: u64, ttl: Ttl| {
+            let sequence = Sequence(number);
+            let tag = WriteTag { session: SessionId(1), sequence, lowest_unanswered: Sequence(1) };
+            let command = Command::Write { tag, write: append_of(UserId(1), ttl, 1) };
+            command.to_bytes()
+        };
+        let first = appended(1, Ttl::Ms { ttl_ms: 20_000 });
+        let commands: Vec<_> = std::iter::once(first)
+            .chain((2..200).map(|number| appended(number, Ttl::SpaceDefault)))
+            .collect();
+        let batch = encode_batch(Stamp(1_000_001), &commands);
+        let mut work = machine.begin(2, &batch);
+        assert!(machine.go_on(&mut work), "a batch in pieces");
+        assert!(machine.flush_work(&bounds(0, 1 << 30, 0)).is_some());
+        while machine.go_on(&mut work) {}
+        assert_eq!(machine.due().next(), (Some(Stamp(1_020_001)), false));
     }
 
     #[test]

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fanfold_cluster::clock::SystemClock;
 use fanfold_cluster::read::TimelineRequest;
 use fanfold_cluster::{NodeError, NodeOptions};
 use fanfold_storage::command::{Ttl, Write, WriteResult};
@@ -166,28 +165,32 @@ async fn a_node_without_others_says_that_its_disk_is_full_and_that_it_is_not_any
 async fn what_expires_while_the_disk_is_full_vanishes_once_there_is_room() {
     let disk = FaultFs::new();
     let own = disk.clone();
-    let on_it = move |options: &mut NodeOptions| {
-        options.fs = Arc::new(own);
-        options.clock = Arc::new(SystemClock::new());
-    };
+    let on_it = move |options: &mut NodeOptions| options.fs = Arc::new(own);
     let test = TestNode::with(on_it, Box::new(|streams| streams)).await;
     let (owner, other) = (user_at(0, 0), user_at(0, 1));
-    let lives = Duration::from_secs(5);
-    let ttl = Ttl::Ms { ttl_ms: lives.as_millis() as u64 };
+    let ttl = Ttl::Ms { ttl_ms: 5_000 };
     test.append(fanfold_storage::command::Append { ttl, ..entry(owner, "for five seconds") }).await;
-    let expires = Instant::now() + lives;
     let is_there = async || !payloads(&test, owner).await.is_empty();
     assert!(is_there().await);
     disk.set_room_bytes(Some(0));
+    let is_full = async |bytes| {
+        let write = Write::Append { items: vec![entry(other, &"x".repeat(bytes))] };
+        matches!(test.try_write(other, write).await, Err(NodeError::DiskFull))
+    };
     for bytes in [48 << 10, 1] {
-        let write = || Write::Append { items: vec![entry(other, &"x".repeat(bytes))] };
-        until(async || matches!(test.try_write(other, write()).await, Err(NodeError::DiskFull))).await;
+        until(async || is_full(bytes).await).await;
     }
+    test.clock.advance(Duration::from_secs(6));
     // Nothing can note that the time has come.
-    until(async || expires.elapsed() > Duration::from_millis(200)).await;
-    assert!(is_there().await);
+    for _ in 0..20 {
+        assert!(is_full(1).await && is_there().await);
+    }
     disk.set_room_bytes(None);
-    until(async || !is_there().await).await;
+    let vanishes = async || {
+        test.clock.advance(Duration::from_millis(1));
+        !is_there().await
+    };
+    until(vanishes).await;
 }
 
 /// Nobody makes room but the node itself: what fills the disk is its log, and the tables that go to disk with a snapshot.

@@ -99,6 +99,9 @@ impl Outgoing {
     /// Moves what waits into `out`, and says what is to be given back once that is written.
     pub(super) fn take_into(&self, out: &mut Vec<u8>) -> Held {
         let mut answers = self.lock();
+        if answers.packer.is_empty() {
+            return Held::default();
+        }
         answers.packer.take_into(out);
         std::mem::take(&mut answers.held)
     }

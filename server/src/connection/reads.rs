@@ -113,7 +113,6 @@ fn answer(
     let bytes = asked.iter().map(|read| read.cost).sum::<u64>() as usize;
     let mut answered = Answered::now(shared);
     let mut answers = outgoing.lock();
-    answers.make_room(bytes);
     for (place, read) in reads.enumerate() {
         let (scope, reader) = (CursorScope::Feed(read.read.space), read.read.reader);
         let page = ready.take(place);
@@ -125,6 +124,7 @@ fn answer(
         };
         let entries = found.entries().map(translate::entry_parts);
         let Gathered { asked, cost, .. } = read;
+        answers.make_room(bytes);
         let packed = answers.put_page((&mut *slot, cost), asked.opcode, asked.id, &page, entries);
         answered.note(&asked, packed.err().as_ref(), Spent::default());
     }

@@ -47,8 +47,12 @@ impl<'s> Writer<'s> {
                     self.answers.shared().metrics.sent_bytes.inc_by(bytes as u64);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let timeout = ms(self.answers.shared().config.write_timeout_ms);
-                    self.deadline.get_or_insert_with(|| Instant::now() + timeout);
+                    if self.deadline.is_none() {
+                        let timeout = ms(self.answers.shared().config.write_timeout_ms);
+                        self.deadline = Some(Instant::now() + timeout);
+                        // Who does not take its answers holds no more memory than they are.
+                        self.out.shrink_to_fit();
+                    }
                     return Ok(has_given_back);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
