@@ -26,6 +26,18 @@ fn spread(bits: u64) -> u64 {
     quarters & 0x7F_007F_007F_007F | (quarters & 0x3F80_3F80_3F80_3F80) << 1
 }
 
+/// The encoding of a number that fits a word, and its bytes; without a branch a byte, which would be guessed wrong: how long
+/// numbers are differs from one to the next.
+#[inline]
+fn word_of(number: u64) -> Option<(u64, usize)> {
+    if number >= 1 << WORD_BITS {
+        return None;
+    }
+    let bytes = (number | 1).ilog2() as usize / 7 + 1;
+    let more = MORE & ((1 << (8 * (bytes - 1))) - 1);
+    Some((spread(number) | more, bytes))
+}
+
 /// Takes back what [`spread`] did.
 #[inline]
 fn gather(spread: u64) -> u64 {
@@ -122,21 +134,37 @@ impl Writer {
         if rest < 0x80 {
             return self.byte(rest as u8);
         }
-        if rest < 1 << WORD_BITS {
-            // Without a branch a byte, which would be guessed wrong: how long numbers are differs from one to the next.
-            let length = rest.ilog2() as usize / 7 + 1;
-            let more = MORE & ((1 << (8 * (length - 1))) - 1);
-            let raw = (spread(rest) | more).to_le_bytes();
-            // A copy of a fixed size, of which the end is taken back: as many as there are would be a call.
-            let end = self.buffer.len() + length;
-            self.buffer.extend_from_slice(&raw);
-            return self.buffer.truncate(end);
+        if let Some((word, bytes)) = word_of(rest) {
+            return self.start_of(&word.to_le_bytes(), bytes);
         }
         while rest >= 0x80 {
             self.byte(rest as u8 | 0x80);
             rest >>= 7;
         }
         self.byte(rest as u8);
+    }
+
+    /// A byte and two numbers, as if one after the other: what nearly every entry of a page is.
+    #[inline]
+    pub(crate) fn byte_and_numbers(&mut self, byte: u8, first: u64, second: u64) {
+        if let (Some((word, bytes)), Some((second_word, second_bytes))) = (word_of(first), word_of(second))
+            && bytes + second_bytes < size_of::<u128>()
+        {
+            let both = u128::from(byte) | u128::from(word) << 8 | u128::from(second_word) << (8 + 8 * bytes);
+            self.start_of(&both.to_le_bytes(), 1 + bytes + second_bytes);
+        } else {
+            self.byte(byte);
+            self.number(first);
+            self.number(second);
+        }
+    }
+
+    /// The first bytes of an array: it is copied as a whole, which is no call, and the rest taken back.
+    #[inline]
+    fn start_of<const N: usize>(&mut self, array: &[u8; N], bytes: usize) {
+        let end = self.buffer.len() + bytes;
+        self.buffer.extend_from_slice(array);
+        self.buffer.truncate(end);
     }
 
     /// Zigzag, then LEB128: small numbers of either sign are short.
@@ -500,6 +528,19 @@ mod tests {
             assert_eq!(number_of(&plain), Err(BodyError::Malformed { field: Field::Body }));
             plain.extend([0xFF; 10]);
             assert_eq!(number_of(&plain), Err(BodyError::Malformed { field: Field::Body }));
+        }
+    }
+
+    #[test]
+    fn a_byte_and_two_numbers_are_as_one_after_the_other() {
+        let edges = || (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, u64::MAX >> bit]);
+        for (first, second) in edges().flat_map(|first| edges().map(move |second| (first, second))) {
+            let (mut together, mut apart) = (Writer::default(), Writer::default());
+            together.byte_and_numbers(0xA5, first, second);
+            apart.byte(0xA5);
+            apart.number(first);
+            apart.number(second);
+            assert_eq!(together.as_slice(), apart.as_slice(), "{first:#x}, {second:#x}");
         }
     }
 

@@ -244,7 +244,7 @@ pub(crate) enum Depth {
 impl EntryParts<'_> {
     fn encode(&self, w: &mut Writer, newer: Option<EntryId>, depth: Depth) {
         let audience = self.audience.code();
-        w.byte(bitmap([
+        let present = bitmap([
             audience & 1 != 0,
             audience & 2 != 0,
             self.author != self.owner,
@@ -252,9 +252,14 @@ impl EntryParts<'_> {
             self.expiry.is_some(),
             self.payload.is_some(),
             self.reference.is_some(),
-        ]));
-        w.entry_id_after(self.id, newer);
-        w.number(self.owner.0);
+        ]);
+        if let Some(newer) = newer {
+            w.byte_and_numbers(present, newer.0 - self.id.0, self.owner.0);
+        } else {
+            w.byte(present);
+            w.fixed64(self.id.0);
+            w.number(self.owner.0);
+        }
         if self.author != self.owner {
             w.number(self.author.0);
         }

@@ -266,6 +266,7 @@ impl Partition {
         self.note_for_horizon(space, id);
         let entry = Entry { id, space, owner, author, audience, version, expiry, reference, payload };
         self.timelines.import(entry, self.stamp);
+        self.note_own(space, owner, id);
         if audience != Audience::Private {
             let largest = imported.entry((space, owner)).or_default();
             *largest = id.max(*largest);

@@ -38,7 +38,9 @@ impl Partition {
     fn look_ahead_of<'a>(&self, appends: impl Iterator<Item = &'a Append>) {
         let mut coming = Vec::with_capacity(LOOK_AHEAD);
         coming.extend(appends.filter_map(|item| self.coming(item.space, item.owner)));
-        self.timelines.look_ahead(&coming);
+        coming.iter().for_each(|(.., owner)| self.users.prefetch_index(*owner));
+        self.timelines.look_ahead(coming.iter().map(|(_, space, owner)| (*space, *owner)));
+        coming.iter().for_each(|(.., owner)| _ = self.users.prefetch_user(*owner));
         self.look_ahead_of_owners(&coming);
     }
 

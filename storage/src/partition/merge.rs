@@ -18,6 +18,7 @@ use std::collections::BinaryHeap;
 use super::Partition;
 use super::delivered::Row;
 use super::feed::{Feeds, Walk};
+use super::own::Own;
 use super::owners::OwnerIndex;
 use super::read::{FeedQuery, FeedSlice, RemoteSource};
 use super::users::User;
@@ -43,6 +44,8 @@ const ROWS_AHEAD: usize = 32;
 pub(super) struct Scratch {
     owners: Vec<OwnerIndex>,
     special: Vec<OwnerIndex>,
+    /// The largest floor of those.
+    special_floor: EntryId,
     /// The last run, largest position first.
     positions: Vec<RowPosition>,
     candidates: Vec<Candidate>,
@@ -69,6 +72,7 @@ impl Scratch {
         self.candidates.clear();
         self.sources.clear();
         self.heap.clear();
+        self.special_floor = EntryId::ZERO;
     }
 }
 
@@ -90,13 +94,6 @@ impl Candidate {
     fn key(&self) -> (EntryId, RowPosition) {
         (self.row.id, self.position)
     }
-}
-
-/// A row that the reader sees, and whose it is.
-struct Found {
-    row: Row,
-    position: RowPosition,
-    owner: UserId,
 }
 
 /// What merges all sources but the reader's own timeline.
@@ -152,14 +149,22 @@ impl<'v, 'a> Merge<'v, 'a> {
     /// Takes up the chain of an owner: above the feed's floor, if its rows are not all stored, or up to it.
     fn add_chain(&mut self, index: OwnerIndex, above: bool) {
         let owner = self.view.owner(index);
-        let Some(chain) = owner.chain(self.view.space).filter(|_| owner.filled) else { return };
+        let chain = owner.chain(self.view.space);
+        if above {
+            self.scratch.special_floor = self.scratch.special_floor.max(owner.floor_of(chain));
+        }
+        let Some(chain) = chain.filter(|_| owner.filled) else { return };
         if above && !self.floor.is_below(chain.walk_to()) {
             return;
         }
         let below =
             if above { self.below } else { self.below.min(EntryId(self.floor.get().0.saturating_add(1))) };
-        let mut rows = self.view.partition.delivered.chain(chain.head);
-        if let Some((position, row)) = rows.find(|(_, row)| row.id < below)
+        let table = &self.view.partition.delivered;
+        // Nearly every first page begins with the newest row.
+        let newest = chain.head.and_then(|head| Some((head, table.get(head)?)));
+        let is_below = |(_, row): &(RowPosition, &Row)| row.id < below;
+        if let Some((position, row)) =
+            newest.filter(is_below).or_else(|| table.chain(chain.head).find(is_below))
             && row.id > chain.floor
             && (!above || self.floor.is_below(row.id))
         {
@@ -263,45 +268,44 @@ impl<'v, 'a> Merge<'v, 'a> {
             let sure = self.scratch.candidates[self.given..].iter().take_while(|sure| sure.row.id > least);
             for Candidate { row, position } in sure {
                 self.given += 1;
-                if rows.last().is_some_and(|last| last.id == row.id) {
-                    continue;
-                }
-                let Some(shown) = self.view.shown(*position, row) else { continue };
-                if rows.len() == limit {
+                self.view.show(*position, row, None, rows);
+                if rows.len() > limit {
                     return true;
                 }
-                rows.push(shown);
             }
         }
         false
     }
 
-    fn next(&mut self) -> Option<Found> {
+    /// The largest id that is left. Whether the reader sees its row is not looked at.
+    fn next_id(&mut self) -> Option<EntryId> {
         loop {
-            let stored = self.candidate();
-            let chained = self.scratch.heap.peek().map(|(id, ..)| *id);
-            if stored.is_none() && chained.is_none() && !self.deep {
-                self.go_deep();
-                continue;
+            let next = self.candidate().max(self.scratch.heap.peek().map(|(id, ..)| *id));
+            if next.is_some() || self.deep {
+                return next;
             }
-            let found = if stored >= chained {
-                let Candidate { row, position } = *self.scratch.candidates.get(self.given)?;
-                self.given += 1;
-                let owner = self.view.owner_of_visible(position, &row);
-                owner.map(|owner| Found { row, position, owner })
-            } else {
-                self.next_of_chains()
-            };
-            if found.is_some() {
-                return found;
-            }
+            self.go_deep();
         }
     }
 
-    /// The newest row of the chains, if the reader sees it; the next one of its chain takes its place.
-    fn next_of_chains(&mut self) -> Option<Found> {
+    /// Adds the row that [`Merge::next_id`] named, if the reader sees it.
+    fn give(&mut self, rows: &mut Vec<Delivery>) {
+        let Scratch { candidates, heap, .. } = &*self.scratch;
+        // Candidates below the bound are none yet.
+        let stored = candidates.get(self.given).filter(|candidate| candidate.row.id > self.bound);
+        let is_stored = stored.map(|candidate| candidate.row.id) >= heap.peek().map(|(id, ..)| *id);
+        if let Some(Candidate { row, position }) = stored.filter(|_| is_stored) {
+            self.given += 1;
+            self.view.show(*position, row, None, rows);
+        } else {
+            self.give_of_chains(rows);
+        }
+    }
+
+    /// Adds the newest row of the chains, if the reader sees it; the next one of its chain takes its place.
+    fn give_of_chains(&mut self, rows: &mut Vec<Delivery>) {
         let Scratch { heap, sources, .. } = &mut *self.scratch;
-        let mut newest = heap.peek_mut()?;
+        let Some(mut newest) = heap.peek_mut() else { return };
         let (_, position, source) = *newest;
         let Source { owner, floor } = sources[source as usize];
         let table = &self.view.partition.delivered;
@@ -314,8 +318,9 @@ impl<'v, 'a> Merge<'v, 'a> {
                 std::collections::binary_heap::PeekMut::pop(newest);
             }
         }
-        let row = *row?;
-        self.view.shows(position, &row, owner).then_some(Found { row, position, owner })
+        if let Some(row) = row {
+            self.view.show(position, row, Some(owner), rows);
+        }
     }
 }
 
@@ -370,44 +375,34 @@ impl Viewpoint<'_> {
         slice.rows.clear();
         slice.remote.clear();
         slice.active = self.user.map(User::active);
-        slice.rows.reserve(limit.min(64));
+        slice.rows.reserve(limit.min(64) + 1);
         slice.more = self.merge(below, limit, &mut slice.rows, scratch);
         self.find_remote(below, limit, slice, scratch);
     }
 
     /// Adds the rows; answers whether there is one more.
     fn merge(&self, below: EntryId, limit: usize, rows: &mut Vec<Delivery>, scratch: &mut Scratch) -> bool {
-        let partition = self.partition;
-        let mut own = partition.timelines.newest(self.space, self.reader, below, partition.stamp);
+        let mut own = Own::new(self, below);
         let mut others = Merge::new(self, scratch, below);
-        let mut next_other = None;
-        loop {
-            if next_other.is_none() {
-                if others.give_sure(own.bound(), limit, rows) {
-                    return true;
-                }
-                next_other = others.next();
-            }
+        while !others.give_sure(own.bound(), limit, rows) {
+            let next_other = others.next_id();
             // Own entries are looked at, and for, only when their turn has come: most pages end before.
-            if let Some(id) = own.next_above(next_other.as_ref().map(|other| other.row.id)) {
-                let own = own.entry(id).map(|entry| entry.delivery());
-                let Some(own) = own.filter(|delivery| self.admits(delivery)) else { continue };
-                if rows.last().is_none_or(|last| last.id != own.id) {
-                    if rows.len() == limit {
-                        return true;
-                    }
-                    rows.push(own);
-                }
-                continue;
+            if let Some(id) = own.next_above(next_other) {
+                let entry = own.entry(id).map(|entry| entry.delivery());
+                let is_new = rows.last().is_none_or(|last| last.id != id);
+                rows.extend(entry.filter(|delivery| is_new && self.admits(delivery)));
+            } else if next_other.is_some() {
+                others.give(rows);
+            } else {
+                return false;
             }
-            let Some(Found { row, position, owner }) = next_other.take() else { return false };
-            if rows.last().is_none_or(|last| last.id != row.id) {
-                if rows.len() == limit {
-                    return true;
-                }
-                rows.push(partition.delivered.delivery(position, &row, owner));
+            if rows.len() > limit {
+                break;
             }
         }
+        // The one too many says that there is more.
+        rows.pop();
+        true
     }
 
     /// Names the owners whose timelines are to be asked before the page is complete down to its last row.
@@ -416,6 +411,9 @@ impl Viewpoint<'_> {
         let bottom = slice.rows.last().filter(|_| full).map_or(EntryId::ZERO, |row| row.id);
         // Above what left the window, only the special owners can have a floor.
         let owners = if slice.more && bottom > self.partition.special.left(self.space) {
+            if bottom >= scratch.special_floor {
+                return;
+            }
             &scratch.special
         } else {
             self.owners_into(&mut scratch.owners);
@@ -438,27 +436,36 @@ impl Viewpoint<'_> {
 impl Partition {
     /// Asks for the memory that reads of these feeds begin with: the misses of many wait together.
     pub(super) fn look_ahead_feeds(&self, queries: &[FeedQuery], scope: &mut LastScope<'_>) {
-        for query in queries {
-            self.users.prefetch_index(query.reader);
-            self.timelines.prefetch_index(query.space, query.reader);
-        }
-        let places = queries.iter().map(|query| {
+        queries.iter().for_each(|query| self.users.prefetch_index(query.reader));
+        let users = queries.iter().map(|query| {
             let user = self.users.prefetch_user(query.reader);
             if let Some((feeds, user)) = scope.of(query.space).and_then(|scope| scope.feeds).zip(user) {
                 feeds.prefetch_head(user.0);
             }
-            (user, self.timelines.prefetch_timeline(query.space, query.reader))
+            user
         });
-        let places: Vec<_> = places.collect();
-        for (query, (user, timeline)) in queries.iter().zip(places) {
-            self.timelines.prefetch_ids(timeline);
+        let users: Vec<_> = users.collect();
+        let mut with_own = Vec::new();
+        for (query, user) in queries.iter().zip(users) {
             let Some((user, scope)) = user.zip(scope.of(query.space)) else { continue };
+            let (index, user) = (user, self.users.get(user));
             if !self.special.is_empty() {
-                self.users.get(user).prefetch_owners(&self.special, scope.graph);
+                user.prefetch_owners(&self.special, scope.graph);
             }
+            let mut oldest = EntryId::ZERO;
             if let Some(feeds) = scope.feeds {
-                feeds.prefetch_newest(user.0, |position| self.delivered.prefetch(position));
+                feeds.prefetch_newest(index.0, |position| {
+                    self.delivered.prefetch(position);
+                    oldest = self.delivered.top(position);
+                });
             }
+            if user.own.get(query.space) > oldest {
+                with_own.push((query.space, query.reader));
+            }
+        }
+        // An own entry is in few pages.
+        if !with_own.is_empty() {
+            self.timelines.look_ahead_of_newest(&with_own);
         }
     }
 }

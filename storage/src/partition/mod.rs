@@ -25,6 +25,7 @@ mod look_ahead;
 mod map;
 mod merge;
 mod news;
+mod own;
 mod owners;
 mod paused;
 mod posting;

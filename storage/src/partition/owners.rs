@@ -78,7 +78,12 @@ impl Owner {
 
     /// The floor of its rows in `space`: everything, while they are not there.
     pub(super) fn floor(&self, space: SpaceId) -> EntryId {
-        if self.filled { self.chain(space).map_or(EntryId::ZERO, |chain| chain.floor) } else { EntryId::MAX }
+        self.floor_of(self.chain(space))
+    }
+
+    /// The same, by its chain in the space.
+    pub(super) fn floor_of(&self, chain: Option<&Chain>) -> EntryId {
+        if self.filled { chain.map_or(EntryId::ZERO, |chain| chain.floor) } else { EntryId::MAX }
     }
 }
 

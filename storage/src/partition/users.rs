@@ -15,6 +15,7 @@ use super::cut::Tracked;
 use super::heap::{HeapBytes, allocated};
 use super::index::Index;
 use super::map::hash;
+use super::own::AtMost;
 use super::owners::OwnerIndex;
 use super::prefetch::prefetch;
 use super::relations::Relations;
@@ -48,6 +49,8 @@ pub(super) struct User {
     active: Day,
     /// Found by reads, and in no image.
     seen: Mutex<Seen>,
+    /// The same of the newest own entry.
+    pub(super) own: AtMost,
 }
 
 impl User {
@@ -61,6 +64,7 @@ impl User {
             freed: false,
             active,
             seen: Mutex::default(),
+            own: AtMost::default(),
         }
     }
 
@@ -302,6 +306,12 @@ impl Users {
         self.slots.get_mut(index.0).expect("a local index in use names a user")
     }
 
+    /// What is known of the newest entry of a user.
+    pub(super) fn own_mut(&mut self, index: UserIndex) -> &mut AtMost {
+        // No image holds it.
+        &mut self.get_mut(index).own
+    }
+
     pub(super) fn by_id(&self, id: UserId) -> Option<&User> {
         self.find(id).map(|index| self.get(index))
     }
@@ -503,6 +513,7 @@ impl Encoded for User {
             let following = from.list(|from| Ok((GraphId::decode(from)?, list(from)?)))?;
             Ok(Box::new(Relations { mutes, blocks, blocked_by, following }))
         })?;
-        Ok(Self { id, following, relations, graph, unfollowed, freed, active, seen: Mutex::default() })
+        let (seen, own) = (Mutex::default(), AtMost::default());
+        Ok(Self { id, following, relations, graph, unfollowed, freed, active, seen, own })
     }
 }

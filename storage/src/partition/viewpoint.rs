@@ -131,28 +131,24 @@ impl<'a> Viewpoint<'a> {
             && !(self.hides_somebody && self.hides(&table.delivery(position, row, owner)))
     }
 
-    /// Whose row it is that a stored reference names, if the reader sees it: the edge may be gone.
+    /// Adds what the reader is shown of a row, unless it is the last one again: one of an owner's chain, or one that a stored
+    /// reference names, whose owner may not be followed any more.
     #[inline]
-    pub(super) fn owner_of_visible(&self, position: RowPosition, row: &Row) -> Option<UserId> {
-        if self.followed.as_ref().is_some_and(|followed| followed.binary_search(&row.owner).is_err()) {
-            return None;
+    pub(super) fn show(
+        &self,
+        position: RowPosition,
+        row: &Row,
+        of_chain: Option<UserId>,
+        rows: &mut Vec<Delivery>,
+    ) {
+        if rows.last().is_some_and(|last| last.id == row.id) {
+            return;
         }
-        // A row that is not live may be the last to name an owner.
-        if row.state() != RowState::Live {
-            return None;
-        }
-        let owner = self.partition.owners.id(row.owner);
-        self.shows(position, row, owner).then_some(owner)
-    }
-
-    /// What the reader is shown of a row that a stored reference names.
-    #[inline]
-    pub(super) fn shown(&self, position: RowPosition, row: &Row) -> Option<Delivery> {
         // Nearly every row of nearly every reader.
         if row.is_plain() && !self.hides_somebody && self.followed.is_none() {
-            return (row.id >= self.horizon).then(|| {
-                let owner = self.partition.owners.id(row.owner);
-                Delivery {
+            if row.id >= self.horizon {
+                let owner = of_chain.unwrap_or_else(|| self.partition.owners.id(row.owner));
+                rows.push(Delivery {
                     id: row.id,
                     owner,
                     author: owner,
@@ -160,10 +156,29 @@ impl<'a> Viewpoint<'a> {
                     referenced_owner: None,
                     version: 1,
                     expiry: None,
-                }
-            });
+                });
+            }
+        } else {
+            self.show_checked(position, row, of_chain, rows);
         }
-        let owner = self.owner_of_visible(position, row)?;
-        Some(self.partition.delivered.delivery(position, row, owner))
+    }
+
+    #[cold]
+    fn show_checked(
+        &self,
+        position: RowPosition,
+        row: &Row,
+        of_chain: Option<UserId>,
+        rows: &mut Vec<Delivery>,
+    ) {
+        let followed = self.followed.as_ref().filter(|_| of_chain.is_none());
+        let is_followed = followed.is_none_or(|followed| followed.binary_search(&row.owner).is_ok());
+        // A row that is not live may be the last to name an owner.
+        if is_followed && row.state() == RowState::Live {
+            let owner = of_chain.unwrap_or_else(|| self.partition.owners.id(row.owner));
+            if self.shows(position, row, owner) {
+                rows.push(self.partition.delivered.delivery(position, row, owner));
+            }
+        }
     }
 }

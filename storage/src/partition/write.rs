@@ -133,6 +133,7 @@ impl Partition {
         let delivery = entry.delivery();
         self.note_for_horizon(space, id);
         self.timelines.insert(entry);
+        self.note_own(space, owner, id);
         if audience != Audience::Private && !self.keeps_back(space, owner, id) {
             self.publish(space, owner, Event::Deliver { space, delivery });
         }

@@ -192,6 +192,8 @@ pub struct System {
     touched: HashSet<EntryId>,
     marks: BTreeMap<UserId, Mark>,
     imports: import::Imports,
+    /// In the order in which their feeds are read after a step.
+    spaces_read: [SpaceId; 2],
 }
 
 impl System {
@@ -225,6 +227,7 @@ impl System {
             touched: HashSet::new(),
             marks: BTreeMap::new(),
             imports: import::Imports::default(),
+            spaces_read: SPACES,
         };
         for node in &mut system.nodes {
             let configure = Command::Configure { limits: limits.clone() };
@@ -269,8 +272,10 @@ impl System {
     pub fn step(&mut self, step: &Step) {
         self.take(step);
         // What reads leave behind has to stay true whatever comes next; in a debug build every read looks whether it is.
+        // Some of it is of the space that was read last: that one comes first.
+        self.spaces_read.reverse();
         for reader in (0..self.users).map(UserId) {
-            for space in SPACES {
+            for space in self.spaces_read {
                 let query = FeedQuery { space, reader, below: EntryId::MAX, limit: 1 };
                 home(&self.nodes, reader).feed_slice(&query).unwrap();
             }

@@ -40,15 +40,15 @@ pub use maintenance::Dropped;
 pub use merging::{MergeWork, Merged};
 pub use policy::MergePolicy;
 pub use sizes::TimelineSizes;
+pub(super) use walk::Walk;
 
 use held::{Frozen, Held};
 use sizes::Written;
 use table::Table;
-use walk::Walk;
 
 use crate::codec::{Encoded, Malformed, Reader};
 use crate::entry::Entry;
-use crate::ids::{EntryId, GraphId, SlotIndex, SpaceId, Stamp, UserId};
+use crate::ids::{EntryId, SlotIndex, SpaceId, Stamp, UserId};
 use crate::segment::SegmentError;
 
 #[derive(Debug, Default)]
@@ -241,35 +241,16 @@ impl Timelines {
     }
 
     /// Asks for the memory that adding an entry to each of these timelines changes.
-    pub(super) fn look_ahead(&self, timelines: &[(GraphId, SpaceId, UserId)]) {
+    pub(super) fn look_ahead(&self, timelines: impl Iterator<Item = (SpaceId, UserId)> + Clone) {
         self.active.look_ahead(timelines);
     }
 
-    /// The tables that a read of what is newest looks into: the active one, and the one that was full last.
-    #[inline]
-    fn newest_tables(&self) -> [Option<&Table>; 2] {
-        [Some(&self.active), self.frozen.last().map(|frozen| &*frozen.table)]
-    }
-
-    /// Asks for what tells where a timeline is.
-    #[inline]
-    pub(super) fn prefetch_index(&self, space: SpaceId, owner: UserId) {
-        self.newest_tables().into_iter().flatten().for_each(|table| table.prefetch_index(space, owner));
-    }
-
-    /// Asks for a timeline, once the above is there; answers where it is, most likely.
-    #[inline]
-    pub(super) fn prefetch_timeline(&self, space: SpaceId, owner: UserId) -> [Option<u32>; 2] {
-        self.newest_tables().map(|table| table?.prefetch_timeline(space, owner))
-    }
-
-    /// Asks for the newest ids of a timeline, once the above is there.
-    #[inline]
-    pub(super) fn prefetch_ids(&self, places: [Option<u32>; 2]) {
-        for (table, at) in self.newest_tables().into_iter().zip(places) {
-            if let Some((table, at)) = table.zip(at) {
-                table.prefetch_ids(at);
-            }
+    /// Asks for what a read of the newest entries of each of these timelines looks into: the active table, and the one that
+    /// was full last.
+    pub(super) fn look_ahead_of_newest(&self, timelines: &[(SpaceId, UserId)]) {
+        self.active.look_ahead(timelines.iter().copied());
+        if let Some(frozen) = self.frozen.last() {
+            frozen.table.look_ahead(timelines.iter().copied());
         }
     }
 

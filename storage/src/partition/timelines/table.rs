@@ -9,7 +9,7 @@ use super::entries::Entries;
 use super::id_list::{Descending, IdList};
 use super::payloads::Payloads;
 use crate::entry::Entry;
-use crate::ids::{EntryId, GraphId, SpaceId, Stamp, UserId};
+use crate::ids::{EntryId, SpaceId, Stamp, UserId};
 use crate::partition::heap::HeapBytes;
 use crate::partition::index::Index;
 use crate::partition::map::hash;
@@ -38,11 +38,13 @@ pub(super) struct Table {
 impl Table {
     /// Asks for the memory that adding an entry to each of these timelines changes, step by step, so that the waits for it
     /// overlap.
-    pub(super) fn look_ahead(&self, timelines: &[(GraphId, SpaceId, UserId)]) {
-        timelines.iter().for_each(|(_, space, owner)| self.prefetch_index(*space, *owner));
-        let places = timelines.iter().map(|(_, space, owner)| self.prefetch_timeline(*space, *owner));
+    pub(super) fn look_ahead(&self, timelines: impl Iterator<Item = (SpaceId, UserId)> + Clone) {
+        timelines.clone().for_each(|timeline| self.index.prefetch(hash(&timeline)));
+        let places = timelines.map(|timeline| self.prefetch(&timeline));
         let places: Vec<Option<u32>> = places.collect();
-        places.into_iter().flatten().for_each(|at| self.prefetch_ids(at));
+        for timeline in places.into_iter().flatten().filter_map(|at| self.slots.get(at)) {
+            timeline.ids.prefetch_end();
+        }
     }
 
     /// Puts an entry in whose id is not there; its payload owns its memory.
@@ -115,26 +117,11 @@ impl Table {
         timeline.map_or_else(Descending::none, |timeline| timeline.ids.below(below))
     }
 
-    /// Asks for what tells where a timeline is.
-    #[inline]
-    pub(super) fn prefetch_index(&self, space: SpaceId, owner: UserId) {
-        self.index.prefetch(hash(&(space, owner)));
-    }
-
-    /// Asks for a timeline, once the above is there; answers where it is, most likely.
-    #[inline]
-    pub(super) fn prefetch_timeline(&self, space: SpaceId, owner: UserId) -> Option<u32> {
-        let at = self.index.find(hash(&(space, owner)), |_| true)?;
+    /// Asks for a timeline, once what tells where it is is there; answers where, most likely.
+    fn prefetch(&self, timeline: &(SpaceId, UserId)) -> Option<u32> {
+        let at = self.index.find(hash(timeline), |_| true)?;
         self.slots.prefetch(at);
         Some(at)
-    }
-
-    /// Asks for the newest ids of a timeline, once the above is there.
-    #[inline]
-    pub(super) fn prefetch_ids(&self, at: u32) {
-        if let Some(timeline) = self.slots.get(at) {
-            timeline.ids.prefetch_end();
-        }
     }
 
     /// Takes out at most `most` entries that have expired at `stamp`.
