@@ -291,7 +291,7 @@ impl<'v, 'a> Merge<'v, 'a> {
     /// Adds the row that [`Merge::next_id`] named, if the reader sees it.
     fn give(&mut self, rows: &mut Vec<Delivery>) {
         let Scratch { candidates, heap, .. } = &*self.scratch;
-        // Candidates below the bound are none yet.
+        // One at or below the bound is none yet: a larger id may follow.
         let stored = candidates.get(self.given).filter(|candidate| candidate.row.id > self.bound);
         let is_stored = stored.map(|candidate| candidate.row.id) >= heap.peek().map(|(id, ..)| *id);
         if let Some(Candidate { row, position }) = stored.filter(|_| is_stored) {
@@ -452,14 +452,14 @@ impl Partition {
             if !self.special.is_empty() {
                 user.prefetch_owners(&self.special, scope.graph);
             }
-            let mut oldest = EntryId::ZERO;
+            let mut oldest = None;
             if let Some(feeds) = scope.feeds {
                 feeds.prefetch_newest(index.0, |position| {
                     self.delivered.prefetch(position);
-                    oldest = self.delivered.top(position);
+                    oldest = Some(position);
                 });
             }
-            if user.own.get(query.space) > oldest {
+            if user.own.get(query.space) > oldest.map_or(EntryId::ZERO, |oldest| self.delivered.top(oldest)) {
                 with_own.push((query.space, query.reader));
             }
         }

@@ -1,8 +1,8 @@
 //! Owns the reader's own timeline as a source of the merge: it is looked for only when its newest entry may be in the page.
 //!
-//! - The user holds an id that no own entry in one space is above ([`AtMost`]): an append raises it, and a read that had to look
-//!   lowers it to what it found. Most pages end above it, and never touch the timeline.
-//! - It is in no image: after a start the first page of each reader looks.
+//! - The user holds an id that no own entry in one space is above ([`AtMost`]): an append raises it, and a first page that had to
+//!   look lowers it to what it found. Most pages end above it, and never touch the timeline.
+//! - It is in no image, and of one space: the first page after a start looks, and the first after one of another space.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::ids::{EntryId, SpaceId, UserId};
 /// The bits of a word that name the space; those of the id that they take are as if they were set.
 const SPACE_BITS: u64 = u16::MAX as u64;
 
-/// An id that no entry of a user in one space is above; of that space which was asked for last.
+/// An id that no live entry of a user in one space is above: in that of which a first page looked last.
 ///
 /// One word, so that readers in two spaces at once never mix them up.
 #[derive(Debug)]
@@ -78,6 +78,17 @@ impl<'v, 'a> Own<'v, 'a> {
         partition.timelines.newest(space, reader, self.below, partition.stamp)
     }
 
+    /// Whether no live entry is above the bound. What has expired may come back into the walk, where a merge wrote it anew.
+    fn holds(&self) -> bool {
+        let mut walk = self.look();
+        while let Some(id) = walk.next_above(Some(self.at_most)) {
+            if walk.entry(id).is_some() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// No id that is left is larger.
     #[inline]
     pub(super) fn bound(&self) -> EntryId {
@@ -109,7 +120,7 @@ impl Drop for Own<'_, '_> {
     #[inline]
     fn drop(&mut self) {
         debug_assert!(
-            self.walk.is_some() || self.look().next_above(Some(self.at_most)).is_none(),
+            self.walk.is_some() || self.holds(),
             "an entry of {:?} is above {:?}",
             self.view.reader,
             self.at_most

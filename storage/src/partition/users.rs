@@ -49,7 +49,7 @@ pub(super) struct User {
     active: Day,
     /// Found by reads, and in no image.
     seen: Mutex<Seen>,
-    /// The same of the newest own entry.
+    /// Of the newest own entry: found by reads, raised by what is written, and in no image.
     pub(super) own: AtMost,
 }
 

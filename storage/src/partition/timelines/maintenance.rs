@@ -162,7 +162,11 @@ impl Partition {
     ///
     /// # Errors
     /// The image is not one of [`Partition::cut_timelines`], or it needs another segment.
-    pub fn restore_timelines(&mut self, image: &[u8], segments: &[Arc<Segment>]) -> Result<(), Malformed> {
+    pub(in crate::partition) fn restore_timelines(
+        &mut self,
+        image: &[u8],
+        segments: &[Arc<Segment>],
+    ) -> Result<(), Malformed> {
         self.timelines = Timelines::restore(image, segments)?;
         Ok(())
     }
