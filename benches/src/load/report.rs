@@ -74,6 +74,9 @@ const fn column(head: &'static str, show: fn(&[&RunResult]) -> String) -> Column
     Column { head, show }
 }
 
+/// Of what a run does not tell.
+const NOT_KNOWN: f64 = f64::NAN;
+
 /// What identifies a run.
 const NAMES: [Column; 6] = [
     column("target", |runs| runs[0].target.to_string()),
@@ -99,16 +102,16 @@ const POSTS: [Column; 6] = [
 /// What a run took.
 const COSTS: [Column; 8] = [
     column("CPU s server client", |runs| tail(runs, |run| [run.server_cpu_seconds, run.client_cpu_seconds])),
-    column("CPU µs/post", |runs| tail(runs, |run| [run.cpu_micros_per_post.unwrap_or_default()])),
-    column("CPU ns/delivery", |runs| tail(runs, |run| [run.cpu_nanos_per_delivery.unwrap_or_default()])),
+    column("CPU µs/post", |runs| tail(runs, |run| [run.cpu_micros_per_post.unwrap_or(NOT_KNOWN)])),
+    column("CPU ns/delivery", |runs| tail(runs, |run| [run.cpu_nanos_per_delivery.unwrap_or(NOT_KNOWN)])),
     column("seconds", |runs| tail(runs, |run| [run.seconds])),
-    column("B/entry", |runs| tail(runs, |run| [run.bytes_per_entry.unwrap_or_default()])),
-    column("B/edge", |runs| tail(runs, |run| [run.bytes_per_edge.unwrap_or_default()])),
-    column("log B/delivery", |runs| tail(runs, |run| [run.log_bytes_per_delivery.unwrap_or_default()])),
+    column("B/entry", |runs| tail(runs, |run| [run.bytes_per_entry.unwrap_or(NOT_KNOWN)])),
+    column("B/edge", |runs| tail(runs, |run| [run.bytes_per_edge.unwrap_or(NOT_KNOWN)])),
+    column("log B/delivery", |runs| tail(runs, |run| [run.log_bytes_per_delivery.unwrap_or(NOT_KNOWN)])),
     column("MB written, by the disk, resident", |runs| {
         tail(runs, |run| {
-            [run.written_bytes, run.disk_written_bytes.unwrap_or_default(), run.resident_bytes]
-                .map(|bytes| bytes as f64 / 1e6)
+            [Some(run.written_bytes), run.disk_written_bytes, Some(run.resident_bytes)]
+                .map(|bytes| bytes.map_or(NOT_KNOWN, |bytes| bytes as f64 / 1e6))
         })
     }),
 ];
@@ -120,7 +123,7 @@ const READS: [Column; 5] = [
     column("read ms p50 p99 p99.9", |runs| {
         tail(runs, |run| [run.read_ms.p50, run.read_ms.p99, run.read_ms.p999])
     }),
-    column("CPU µs/read", |runs| tail(runs, |run| [run.cpu_micros_per_read.unwrap_or_default()])),
+    column("CPU µs/read", |runs| tail(runs, |run| [run.cpu_micros_per_read.unwrap_or(NOT_KNOWN)])),
     column("CPU s server client", |runs| tail(runs, |run| [run.server_cpu_seconds, run.client_cpu_seconds])),
 ];
 
@@ -128,7 +131,7 @@ const READS: [Column; 5] = [
 const LOADS: [Column; 3] = [
     column("edges/s", |runs| amount(spread(runs, edges_per_second))),
     column("CPU s server client", |runs| tail(runs, |run| [run.server_cpu_seconds, run.client_cpu_seconds])),
-    column("B/edge", |runs| tail(runs, |run| [run.bytes_per_edge.unwrap_or_default()])),
+    column("B/edge", |runs| tail(runs, |run| [run.bytes_per_edge.unwrap_or(NOT_KNOWN)])),
 ];
 
 /// What else the sides have to say.
@@ -279,6 +282,9 @@ fn amount(spread: Option<Spread>) -> String {
 }
 
 fn small(value: f64) -> String {
+    if value.is_nan() {
+        return "–".to_owned();
+    }
     if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
@@ -309,5 +315,15 @@ mod tests {
         let text: String = tables(&runs).iter().map(ToString::to_string).collect();
         assert!(text.contains("20.0 k [1.00 k–3.00 M]"), "{text}");
         assert_eq!(tables(&runs)[0].lines().count(), 2, "{text}");
+    }
+
+    #[test]
+    fn what_a_run_does_not_tell_is_no_zero() {
+        let kind = RunKind::Fanout { asked_in_flight: 16, rate: None };
+        let mut run = run(TargetKind::Fanfold, Persistence::Always, kind, [1.0, 1.0]);
+        run.bytes_per_entry = Some(3.04);
+        run.bytes_per_edge = None;
+        let costs = COSTS.map(|column| (column.show)(&[&run]));
+        assert_eq!([costs[4].as_str(), costs[5].as_str()], ["3.04", "–"]);
     }
 }
