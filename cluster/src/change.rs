@@ -226,7 +226,9 @@ pub enum ClusterRefusal {
     /// No live node has anything of the partition, so that it can neither change nor go on.
     #[error(
         "partition {0} is on no node that is alive: nodes {1} are silent, or what they have of it is damaged; start them, \
-         or let it begin empty: `fanfold partition recover {0} --empty --to {2} --accept-loss`",
+         see what `fanfold partition salvage {0} --data-dir DIR --dry-run` can save on one that is damaged, take it from a \
+         backup (`fanfold backup restore --partition`), or let it begin empty: `fanfold partition recover {0} --empty --to {2} \
+         --accept-loss`",
         partition.0, list(silent), takers.first().map_or_else(|| "NODE".to_owned(), u64::to_string)
     )]
     NothingLeft {

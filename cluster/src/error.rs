@@ -18,7 +18,7 @@ mod said;
 
 pub use range::RangeField;
 pub(crate) use said::because;
-use said::{holder, own_log, to_do, whose};
+use said::{catalog_to_do, holder, own_log, to_do, whose};
 
 /// Why a node was not opened. Nothing that was answered before is lost by it.
 #[derive(Debug, Error)]
@@ -171,7 +171,7 @@ pub enum OpenError {
     #[error(transparent)]
     Log(#[from] fanfold_storage::log::OpenError),
     /// The catalog's group was not opened, so that nothing can be served.
-    #[error("the catalog was not opened: {0}")]
+    #[error("the catalog was not opened: {}{}", .0, catalog_to_do(.0))]
     Catalog(#[source] raft::OpenError),
     /// A partition's group was not opened.
     #[error("partition {partition} was not opened: {source}{}", to_do(*partition, source))]

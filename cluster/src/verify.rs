@@ -4,6 +4,7 @@
 //! - Everything that is wrong is reported, with file and offset; nothing is changed.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::inspect::{Inspection, concerned, name_of};
 use crate::map::partition_of;
 use crate::meter::{Cancelled, Meter, Phase};
 use crate::node::groups_here;
+use crate::owner;
 use crate::raft::{Damage, Group, GroupFiles, Machine, ReplicaId, StoredSnapshot, check_note, group_dir};
 
 /// Something that is not as it was written.
@@ -96,6 +98,7 @@ pub fn verify_data_dir(data_dir: &Path, meter: &Meter) -> Result<Report, VerifyE
         newest.push((group, dir, whole));
     }
     meter.enter(Phase::Log);
+    report.log_note(&RealFs, &log_dir);
     match Image::read(&RealFs, &log_dir, None, &|bytes| meter.take_or_end(bytes)) {
         Ok(image) => {
             let known: Vec<_> = newest.iter().map(|(group, _, _)| *group).collect();
@@ -216,6 +219,7 @@ pub(crate) fn verify_held(held: Held, meter: &Meter) -> Result<Report, Cancelled
     }
     drop(log);
     meter.enter(Phase::Groups);
+    report.log_note(&*fs, &dir.log());
     report.identity(&dir, Some(&known));
     for held in &groups {
         report.held_group(&*fs, held, meter)?;
@@ -390,6 +394,20 @@ impl Report {
         for what in dir.check(known) {
             self.findings.push(Finding { path: dir.identity(), offset: None, what: what.to_owned() });
         }
+    }
+
+    /// Checks the note that says whose the log is, if there is one.
+    fn log_note(&mut self, fs: &dyn FileSystem, log_dir: &Path) {
+        let Err(error) = owner::read(fs, log_dir) else { return };
+        let what = match error.kind() {
+            io::ErrorKind::InvalidData => {
+                "it is not as it was written; if the log is this node's, remove it while the node is stopped: the next start \
+                 writes it anew"
+                    .to_owned()
+            }
+            _ => error.to_string(),
+        };
+        self.findings.push(Finding { path: owner::path(log_dir), offset: None, what });
     }
 
     /// Checks the files of a snapshot; segments whose names were `seen` were checked before.

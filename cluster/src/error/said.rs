@@ -36,6 +36,16 @@ pub(super) fn to_do(partition: PartitionId, source: &raft::OpenError) -> String 
     )
 }
 
+/// For messages to people: what can be done about a catalog that no other replica can give back here.
+pub(super) fn catalog_to_do(source: &raft::OpenError) -> &'static str {
+    if source.is_loss() || source.damage().is_some() {
+        "; restore the node from a backup (`fanfold backup restore`), or, where other nodes have the catalog, start an empty data \
+         directory and `fanfold node replace` this node by it"
+    } else {
+        ""
+    }
+}
+
 /// For messages to people: who holds the lock.
 pub(super) fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
@@ -47,4 +57,19 @@ pub(crate) fn because(damage: Option<&Damage>) -> String {
         || "`fanfold verify` of the node that has it names file and offset".to_owned(),
         |damage| damage.what.clone(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::OpenError;
+    use super::*;
+
+    #[test]
+    fn a_catalog_without_a_whole_snapshot_says_what_to_do_and_one_that_is_held_does_not() {
+        let gone = raft::OpenError::NoSnapshot { dir: "d".into(), index: None, purged: 4, damage: None };
+        let said = OpenError::Catalog(gone).to_string();
+        assert!(said.contains("behind index 4") && said.contains("`fanfold backup restore`"), "{said}");
+        let other = raft::OpenError::NotMember { replica: crate::raft::ReplicaId(7) };
+        assert!(!OpenError::Catalog(other).to_string().contains("backup"));
+    }
 }

@@ -394,6 +394,18 @@ async fn a_partition_whose_log_is_damaged_goes_on_from_its_snapshot_once_that_is
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_note_of_whose_log_it_is_that_rots_is_found_while_the_node_runs_and_once_it_stopped() {
+    let test = node().await;
+    assert_eq!(verify(&test).await, Vec::new());
+    let note = data_dir(&test.dir).join("log").join("node");
+    flip(&note, 20);
+    assert!(names(&verify(&test).await, &note));
+    let stopped = test.stop().await;
+    let found = verify_data_dir(&data_dir(&stopped.dir), &Meter::new(None)).unwrap().findings;
+    assert!(names(&found, &note), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_directory_of_a_partition_is_found_and_so_is_that_the_node_refuses_it() {
     let test = TestNode::with(
         |options| {

@@ -1,6 +1,7 @@
 //! Owns the commands `backup create|list|restore`.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf, absolute};
 
@@ -207,16 +208,31 @@ fn list(dirs: &[PathBuf], output: Output) -> Result<(), CliError> {
     let mut rows =
         table(["backup", "made", "state", "partitions", "log position", "files", "bytes", "cluster"]);
     let mut items: Vec<Value> = Vec::new();
+    let unusable = |dir: &Path, error: &dyn Display| {
+        let row = [dir.display().to_string(), String::new(), format!("UNUSABLE: {error}")];
+        (row, json!({ "backup": dir, "is_complete": false, "error": error.to_string() }))
+    };
     for dir in dirs {
-        let all = backups(dir)?;
+        let all = match backups(dir) {
+            Ok(all) => all,
+            Err(error) if dirs.len() == 1 => return Err(error),
+            // One that cannot be looked at hides none of the others.
+            Err(error) => {
+                let (row, item) = unusable(dir, &error);
+                rows.add_row(row);
+                items.push(item);
+                continue;
+            }
+        };
         let whole = all.iter().filter_map(|(_, backup)| backup.as_ref().ok());
         let looking = Reading::new(whole.map(|backup| backup.contents.bytes()).sum());
         for (dir, backup) in &all {
             let Backup { contents, .. } = match backup {
                 Ok(backup) => backup,
                 Err(error) => {
-                    rows.add_row([dir.display().to_string(), String::new(), format!("UNUSABLE: {error}")]);
-                    items.push(json!({ "backup": dir, "is_complete": false, "error": error.to_string() }));
+                    let (row, item) = unusable(dir, error);
+                    rows.add_row(row);
+                    items.push(item);
                     continue;
                 }
             };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fanfold_client::{ClusterView, GroupName, GroupView, NodeId, NodeState, ReplicaRole};
+use fanfold_client::{ClusterView, GroupName, GroupView, NodeId, NodeState, PartitionId, ReplicaRole};
 
 use super::change::group_text;
 
@@ -33,9 +33,11 @@ pub(super) fn lost(view: &ClusterView, group: &GroupView) -> String {
             missing(&silent, &damaged, &catalog_way_out(&silent, &damaged))
         ),
         GroupName::Partition(partition) => {
-            let way_out = format!(
+            let recover = format!(
                 "see what `fanfold partition recover {partition} --dry-run --from` with each node that is left says"
             );
+            let way_out =
+                if damaged.is_empty() { recover } else { save_first(partition, &damaged, &recover) };
             format!("{name} cannot serve: {}", missing(&silent, &damaged, &way_out))
         }
     }
@@ -50,6 +52,15 @@ fn missing(silent: &[NodeId], damaged: &[NodeId], way_out: &str) -> String {
         (true, false) => format!("{damage}; {way_out}"),
         (false, false) => format!("{damage}, and {start}"),
     }
+}
+
+/// What may save a partition whose replicas are damaged, before anything else is tried with it.
+fn save_first(partition: PartitionId, damaged: &[NodeId], recover: &str) -> String {
+    format!(
+        "stop {} and see what `fanfold partition salvage {partition} --data-dir DIR --dry-run` can save there, or take \
+         the partition from a backup (`fanfold backup restore --partition`); if other nodes have more of it, {recover}",
+        nodes(damaged)
+    )
 }
 
 /// How the catalog goes on with one replica.
@@ -83,7 +94,7 @@ fn are(all: &[NodeId]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fanfold_client::{ClusterId, ClusterNode, ClusterSettings, GroupHealth, PartitionId, ReplicaView};
+    use fanfold_client::{ClusterId, ClusterNode, ClusterSettings, GroupHealth, ReplicaView};
 
     use super::*;
 
@@ -156,6 +167,11 @@ mod tests {
         assert!(text.contains("node 3 is silent") && text.contains("--catalog-damaged 2 --gone 3"), "{text}");
         let text = said_of(GroupName::Partition(PartitionId(3)), &[], &[], &[2, 3]);
         assert!(text.contains("partition recover 3 ") && !text.contains("silent"), "{text}");
+        let (salvage, recover) = (text.find("partition salvage 3 "), text.find("partition recover 3 "));
+        assert!(
+            salvage.is_some() && salvage < recover && text.contains("backup restore --partition"),
+            "{text}"
+        );
     }
 
     #[test]

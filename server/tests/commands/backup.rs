@@ -27,6 +27,10 @@ fn a_node_is_checked_backed_up_and_restored_by_hand() {
     let listed = json(&fanfold(&["backup", "list", place.path("").to_str().unwrap(), "--output", "json"]));
     let complete: Vec<_> = listed.as_array().unwrap().iter().map(|item| &item["is_complete"]).collect();
     assert!(complete.contains(&&Value::Bool(true)), "{listed}");
+    // A place that is not there hides none of the others, and is told.
+    let listed = fanfold(&["backup", "list", place.path("none").to_str().unwrap(), backup]);
+    let shown = String::from_utf8_lossy(&listed.stdout);
+    assert!(shown.contains("UNUSABLE") && shown.contains("complete"), "{listed:?}");
     let target = place.path("restored");
     let target = target.to_str().unwrap();
     let restored = fanfold(&["backup", "restore", backup, "--data-dir", target]);
