@@ -5,12 +5,14 @@
 //! - A restarted node listens on the port it had, so that clients carry on with their sessions.
 //! - Readiness is the one line the node prints on stdout; nothing is guessed from time.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -229,22 +231,24 @@ impl NodeProcess {
     }
 }
 
-/// Finds ports that nobody listens on now, each another one.
+/// Finds ports that nobody listens on now, each another one, and none that this process was told before: its node may be between
+/// an end and a start.
 pub fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, NodeProcessError> {
+    static TOLD: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut rng = rand::rng();
-    // All are held until all are found, so that none is found twice.
-    let mut held = Vec::with_capacity(count);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut free = Vec::with_capacity(count);
     for _ in 0..count * PORT_TRIES {
-        if held.len() == count {
+        if free.len() == count {
             break;
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, rng.random_range(PORTS)));
-        held.extend(TcpListener::bind(address).ok().map(|listener| (address, listener)));
+        if !told.contains(&address.port()) && TcpListener::bind(address).is_ok() {
+            told.insert(address.port());
+            free.push(address);
+        }
     }
-    if held.len() < count {
-        return Err(NodeProcessError::NoFreePort);
-    }
-    Ok(held.into_iter().map(|(address, _)| address).collect())
+    if free.len() < count { Err(NodeProcessError::NoFreePort) } else { Ok(free) }
 }
 
 async fn spawn_ready(
