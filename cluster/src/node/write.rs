@@ -1,8 +1,9 @@
 //! Owns the writes of applications: sessions, and commands that carry a tag.
 
+use std::cell::Cell;
 use std::sync::{Arc, Weak};
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use fanfold_storage::codec::Encoded;
 use fanfold_storage::command::{Command, Outcome, Refusal, Write, WriteTag};
 use fanfold_storage::ids::{JournalPosition, PartitionId, SessionId, UserId};
@@ -23,8 +24,13 @@ pub trait WriteSink: Send + Sync + 'static {
     fn written(&self, results: &mut dyn Iterator<Item = (u64, Result<Receipt, NodeError>)>);
 }
 
-/// Memory that a lane keeps for the next commands; what a larger group took is given back.
+/// Memory that a thread keeps for the next commands; what a larger group took is given back.
 const ENCODED_BYTES_KEPT: usize = 64 << 10;
+
+thread_local! {
+    /// Where commands are encoded, of all lanes of a thread: memory of their own would be in no cache when their turn comes.
+    static ENCODED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// A write that is durable and applied where it was written.
 #[derive(Debug)]
@@ -42,8 +48,6 @@ pub struct WriteLane {
     sink: Arc<dyn WriteSink>,
     /// The replica that took the last writes; it may be gone by the next.
     route: Option<Route>,
-    /// Where commands are encoded; split off in pieces, so that most commands take no allocation of their own.
-    encoded: Vec<u8>,
 }
 
 /// A replica of the partition that is here, and what takes its answers.
@@ -64,8 +68,7 @@ impl WriteLane {
     ///
     /// A block or unblock is to go through [`Node::write`], which waits for the other user's partition (R14).
     pub fn submit(&mut self, writes: impl IntoIterator<Item = (u64, WriteTag, Write)>) {
-        let encoded = &mut self.encoded;
-        encoded.clear();
+        let mut encoded = ENCODED.take();
         let (refuses, mut refused) = (self.partitions.refuses_growth(self.partition), Vec::new());
         let ends: Vec<(u64, usize)> = writes
             .into_iter()
@@ -75,14 +78,19 @@ impl WriteLane {
                     refused.push(number);
                     return None;
                 }
-                Command::Write { tag, write }.encode(encoded);
+                Command::Write { tag, write }.encode(&mut encoded);
                 Some((number, encoded.len()))
             })
             .collect();
         if !refused.is_empty() {
             self.sink.written(&mut refused.into_iter().map(|number| (number, Err(NodeError::MemoryFull))));
         }
-        let mut all = BytesMut::from(&encoded[..]).freeze();
+        // Split in pieces, so that most commands take no allocation of their own.
+        let mut all = Bytes::copy_from_slice(&encoded);
+        encoded.clear();
+        if encoded.capacity() <= ENCODED_BYTES_KEPT {
+            ENCODED.set(encoded);
+        }
         let mut start = 0;
         let commands = ends.into_iter().map(|(number, end)| {
             let command = all.split_to(end - start);
@@ -100,9 +108,6 @@ impl WriteLane {
                 self.route = None;
                 self.sink.written(&mut commands.map(|(number, _)| (number, Err(error.clone()))));
             }
-        }
-        if self.encoded.capacity() > ENCODED_BYTES_KEPT {
-            self.encoded = Vec::new();
         }
     }
 }
@@ -151,7 +156,7 @@ impl Node {
         let _pass = self.enter()?;
         self.partition(partition)?;
         let (partitions, catalog) = (self.partitions.clone(), Arc::downgrade(&self.catalog));
-        Ok(WriteLane { partition, partitions, catalog, sink, route: None, encoded: Vec::new() })
+        Ok(WriteLane { partition, partitions, catalog, sink, route: None })
     }
 
     /// Opens a session with a partition.

@@ -155,7 +155,9 @@ impl ReadyFeeds {
         let places = std::mem::take(&mut self.places);
         for group in places.chunk_by(|a, b| a.0 == b.0).flat_map(|home| home.chunks(PAGES_AT_ONCE)) {
             let Some(home) = asker.hosted(group[0].0) else { continue };
-            let age = home.age();
+            // Asking for the time costs as much as a part of a page.
+            let may_be_old = |(_, place): &(_, usize)| request(*place).consistency.age_max().is_some();
+            let age = if group.iter().any(may_be_old) { home.age() } else { None };
             let started = Instant::now();
             // A damaged partition is the general way's to tell.
             if home.read(|state| self.find_rows((&home, age), state, group, &request)).is_err() {
@@ -166,6 +168,9 @@ impl ReadyFeeds {
         }
         self.places = places;
         let hydrated = self.pages.iter().flatten().filter(|page| page.entries.is_some()).count();
+        if hydrated == 0 {
+            return;
+        }
         let started = Instant::now();
         self.hydrate(asker, bytes_max);
         asker.phases().note_many(RequestPhase::Hydrate, started.elapsed(), hydrated as u64);
@@ -245,9 +250,6 @@ impl ReadyFeeds {
     /// Finds the entries of hydrated pages.
     fn hydrate(&mut self, asker: Asker<'_>, bytes_max: usize) {
         let Self { pages, rows, entries, wanted, ids, gathered, .. } = self;
-        if entries.is_empty() {
-            return;
-        }
         wanted.clear();
         let mut left = vec![bytes_max; pages.len()];
         for (page, found) in pages.iter().enumerate() {

@@ -1,8 +1,11 @@
 //! Owns the alarm of a connection: it rings at the first of its deadlines, or earlier.
 //!
 //! - A deadline that has become later does not move it: that would cost every answer a visit to the timers.
+//! - The connection's task alone waits for it, so that the timers are told only once whom to wake.
 
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -10,6 +13,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(super) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
     rings_at: Option<Instant>,
+    /// Whether the timers know whom to wake.
+    is_waited_for: bool,
 }
 
 impl Alarm {
@@ -19,7 +24,7 @@ impl Alarm {
         if self.rings_at.is_some_and(|at| at <= moment) {
             return;
         }
-        self.rings_at = Some(moment);
+        (self.rings_at, self.is_waited_for) = (Some(moment), false);
         match &mut self.sleep {
             Some(sleep) => sleep.as_mut().reset(moment),
             None => self.sleep = Some(Box::pin(sleep_until(moment))),
@@ -28,10 +33,19 @@ impl Alarm {
 
     /// Waits until it rings, which may be for ever; it has to be set anew then.
     pub(super) async fn ring(&mut self) {
-        match &mut self.sleep {
-            Some(sleep) if self.rings_at.is_some() => sleep.await,
-            _ => std::future::pending().await,
+        poll_fn(|context| self.poll_ring(context)).await;
+    }
+
+    fn poll_ring(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(sleep) = self.sleep.as_mut().filter(|_| self.rings_at.is_some()) else {
+            return Poll::Pending;
+        };
+        if self.is_waited_for && !sleep.is_elapsed() {
+            return Poll::Pending;
         }
+        self.is_waited_for = true;
+        ready!(sleep.as_mut().poll(context));
         self.rings_at = None;
+        Poll::Ready(())
     }
 }

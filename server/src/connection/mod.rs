@@ -6,10 +6,13 @@
 //! - A frame that is not complete in time, and answers that are not taken in time, end the connection.
 
 mod alarm;
+mod changed;
+mod incoming;
 mod outgoing;
 mod reads;
 mod requests;
 mod spare;
+mod stop;
 mod waiting;
 mod writer;
 mod writes;
@@ -30,12 +33,14 @@ use tokio::time::{Instant, timeout};
 use crate::config::ms;
 use crate::listener::Shared;
 use alarm::Alarm;
+use incoming::Incoming;
 use outgoing::Outgoing;
 use requests::Requests;
+use stop::Stop;
 use writer::Writer;
 
-/// Bytes that one read takes from the socket.
-const READ_BYTES: usize = 64 << 10;
+/// Room for the handshake: more than one has.
+const HANDSHAKE_BYTES: usize = 256;
 
 /// How long the last words to a client may take that is being refused.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -81,7 +86,7 @@ pub(crate) async fn refuse(mut stream: TcpStream, shared: &Shared, status: &Stat
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
-    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    let mut buffer = BytesMut::with_capacity(HANDSHAKE_BYTES);
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "the socket keeps its delay");
     }
@@ -112,8 +117,8 @@ async fn handshake(stream: &mut TcpStream, buffer: &mut BytesMut, shared: &Share
     Ok(())
 }
 
-async fn exchange(mut stream: TcpStream, mut buffer: BytesMut, shared: &Arc<Shared>) {
-    let end = talk(&mut stream, &mut buffer, shared).await;
+async fn exchange(mut stream: TcpStream, buffer: BytesMut, shared: &Arc<Shared>) {
+    let end = talk(&mut stream, buffer, shared).await;
     if let Some(End::Refused(_)) = end {
         // What the client still sends is read, so that the refusal is not lost in a reset.
         let mut rest = [0; 4_096];
@@ -124,26 +129,27 @@ async fn exchange(mut stream: TcpStream, mut buffer: BytesMut, shared: &Arc<Shar
 
 /// Reads requests and writes answers until the connection ends and everything in flight is answered; none if nothing can
 /// be written any more.
-async fn talk(stream: &mut TcpStream, buffer: &mut BytesMut, shared: &Arc<Shared>) -> Option<End> {
-    let (mut incoming, outgoing) = stream.split();
+async fn talk(stream: &mut TcpStream, buffer: BytesMut, shared: &Arc<Shared>) -> Option<End> {
+    let (incoming, outgoing) = stream.split();
+    let mut incoming = Incoming::new(incoming, buffer);
     let answers = Arc::new(Outgoing::new(shared.clone()));
     let mut requests = Requests::new(answers.clone());
     let mut writer = Writer::new(outgoing, answers.clone());
     let mut alarm = Alarm::default();
-    let stopping = shared.stopping.cancelled();
-    tokio::pin!(stopping);
+    let mut stop = Stop::new(shared);
     let frame_timeout = ms(shared.config.frame_timeout_ms);
     let mut complete_by: Option<Instant> = None;
     let mut end: Option<End> = None;
     loop {
         let mut reads = end.is_none();
         if reads {
-            match requests.take(buffer) {
+            match requests.take(&mut incoming.buffer) {
                 Ok(taken) => {
-                    if taken.any || taken.is_full || buffer.is_empty() {
+                    let is_empty = incoming.buffer.is_empty();
+                    if taken.any || taken.is_full || is_empty {
                         complete_by = None;
                     }
-                    if !taken.is_full && !buffer.is_empty() {
+                    if !taken.is_full && !is_empty {
                         complete_by.get_or_insert_with(|| Instant::now() + frame_timeout);
                     }
                     reads = !taken.is_full;
@@ -156,9 +162,10 @@ async fn talk(stream: &mut TcpStream, buffer: &mut BytesMut, shared: &Arc<Shared
             }
         }
         requests.submit();
+        incoming.rest();
         if writer.write().ok()? && end.is_none() && !reads {
             // What was not taken for want of room may have some now. Nothing else waits for that.
-            answers.changed.notify_one();
+            answers.changed.notify();
         }
         if end.is_some() && answers.is_done() && !writer.is_held_up() {
             writer.shut_down().await;
@@ -168,23 +175,20 @@ async fn talk(stream: &mut TcpStream, buffer: &mut BytesMut, shared: &Arc<Shared
         let deadlines = [read_by, requests.first_deadline(), writer.deadline()];
         let first_deadline = deadlines.into_iter().flatten().min();
         alarm.set(first_deadline);
-        if reads {
-            buffer.reserve(READ_BYTES);
-        }
         let mut has_read = false;
         tokio::select! {
             biased;
-            read = incoming.read_buf(buffer), if reads => match read {
+            read = incoming.read(), if reads => match read {
                 Ok(0) | Err(_) => end = Some(End::Closed),
                 Ok(bytes) => {
                     has_read = true;
                     shared.metrics.received_bytes.inc_by(bytes as u64);
                 }
             },
-            () = answers.changed.notified() => {}
+            () = answers.changed.heard() => {}
             () = writer.writable(), if writer.is_held_up() => {}
             () = alarm.ring() => {}
-            () = &mut stopping, if end.is_none() => end = Some(End::Closed),
+            () = stop.called(), if end.is_none() => end = Some(End::Closed),
         }
         let now = Instant::now();
         if has_read {

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fanfold_protocol::ids::RequestId;
 use fanfold_protocol::message::{EntryParts, Page};
 use fanfold_protocol::{Packer, Reply, Status};
-use tokio::sync::Notify;
 
+use super::changed::Changed;
 use super::spare;
 use crate::dispatch::BUSY_DELAY_MS;
 use crate::listener::Shared;
@@ -22,7 +22,7 @@ pub(super) struct Outgoing {
     shared: Arc<Shared>,
     answers: Mutex<Answers>,
     /// Answers wait, or something was given back.
-    pub(super) changed: Notify,
+    pub(super) changed: Changed,
     requests: AtomicU64,
     bytes: AtomicU64,
 }
@@ -49,7 +49,7 @@ impl Outgoing {
         Self {
             shared,
             answers: Mutex::new(Answers { packer, held: Held::default() }),
-            changed: Notify::new(),
+            changed: Changed::default(),
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
@@ -221,7 +221,7 @@ impl Drop for Slot {
             self.outgoing.shared.metrics.in_flight.dec_by(ended as i64);
         }
         if self.outgoing.give_back(self.held) {
-            self.outgoing.changed.notify_one();
+            self.outgoing.changed.notify();
         }
     }
 }

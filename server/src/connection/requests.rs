@@ -276,7 +276,7 @@ fn run(
         let late = (Err(Status::DeadlineExceeded), Noted::default());
         let (reply, noted) = timeout_at(deadline, reply).await.unwrap_or(late);
         answer(&outgoing, asked, slot, &reply, is_read, noted);
-        outgoing.changed.notify_one();
+        outgoing.changed.notify();
     };
     tokio::spawn(run.instrument(span));
 }

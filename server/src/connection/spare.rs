@@ -1,10 +1,14 @@
-//! Owns the memory for pages that all connections of a thread take in turn.
+//! Owns the memory for requests and pages that all connections of a thread take in turn.
 //!
 //! - A connection that kept its own would find it in no cache when its turn comes again, and many idle ones would keep much.
 
 use std::cell::{Cell, RefCell};
 
+use bytes::BytesMut;
 use fanfold_cluster::read::ReadyFeeds;
+
+/// Bytes that one read takes from the socket.
+const READ_BYTES: usize = 64 << 10;
 
 /// Buffers that a thread keeps, at most: one is in use at a time, unless clients do not take their answers.
 const BUFFERS_KEPT: usize = 4;
@@ -20,7 +24,30 @@ pub(super) const SMALL_BYTES: usize = 4 << 10;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static INCOMING: Cell<BytesMut> = Cell::new(BytesMut::new());
     static READY: Cell<Option<Box<ReadyFeeds>>> = const { Cell::new(None) };
+}
+
+/// Makes room in a buffer for one read of the socket; an empty one takes the memory that was left last.
+pub(super) fn make_room_to_read(buffer: &mut BytesMut) {
+    if buffer.is_empty() {
+        leave_read(buffer);
+        *buffer = INCOMING.take();
+    }
+    // If nothing of it is shared any more, it begins anew at its front.
+    buffer.reserve(READ_BYTES);
+}
+
+/// Leaves the memory of an empty buffer to whoever reads next, unless there is some.
+pub(super) fn leave_read(buffer: &mut BytesMut) {
+    if !buffer.is_empty() || buffer.capacity() == 0 {
+        return;
+    }
+    let left = std::mem::take(buffer);
+    let kept = INCOMING.take();
+    // What a large frame took is not kept.
+    let is_kept = kept.capacity() > 0 || left.capacity() > 2 * READ_BYTES;
+    INCOMING.set(if is_kept { kept } else { left });
 }
 
 /// The buffer that was left last, which is most likely in the cache; if there is none, one for about so many bytes.
@@ -54,6 +81,47 @@ pub(super) fn with_ready<T>(run: impl FnOnce(&mut ReadyFeeds) -> T) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_that_is_read_into_is_the_one_that_was_left_and_what_is_shared_of_it_stays() {
+        let mut buffer = BytesMut::from(&b"of the handshake"[..]);
+        leave_read(&mut buffer);
+        assert_eq!(&buffer[..], b"of the handshake", "what is not taken yet stays");
+        make_room_to_read(&mut buffer);
+        assert!(buffer.capacity() >= buffer.len() + READ_BYTES);
+
+        let mut buffer = BytesMut::new();
+        make_room_to_read(&mut buffer);
+        let front = buffer.as_ptr();
+        buffer.extend_from_slice(&[1; 1_000]);
+        let request = buffer.split_to(1_000).freeze();
+        leave_read(&mut buffer);
+        assert_eq!(buffer.capacity(), 0);
+        // Somebody still has the request: the next does not write over it.
+        let mut other = BytesMut::new();
+        make_room_to_read(&mut other);
+        other.extend_from_slice(&[2; 1_000]);
+        assert_eq!(request[..], [1; 1_000]);
+        assert_ne!(other.as_ptr(), front);
+        let front = other.as_ptr();
+        drop(other.split_to(1_000));
+        leave_read(&mut other);
+        make_room_to_read(&mut buffer);
+        assert_eq!((buffer.as_ptr(), buffer.is_empty()), (front, true), "from its front on");
+
+        // A second one is not kept, nor is a large one.
+        let mut second = BytesMut::new();
+        make_room_to_read(&mut second);
+        let (first, second_front) = (buffer.as_ptr(), second.as_ptr());
+        leave_read(&mut buffer);
+        leave_read(&mut second);
+        make_room_to_read(&mut buffer);
+        assert!(buffer.as_ptr() == first && first != second_front);
+        buffer.reserve(2 * READ_BYTES + 1);
+        leave_read(&mut buffer);
+        make_room_to_read(&mut buffer);
+        assert!(buffer.capacity() <= 2 * READ_BYTES);
+    }
 
     #[test]
     fn what_is_left_is_taken_again_but_for_what_is_small_too_large_or_too_much() {

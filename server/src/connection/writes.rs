@@ -64,7 +64,7 @@ impl WriteSink for Answering {
                 answered.note(&asked, packed.err().as_ref(), spent);
             }
         }
-        self.outgoing.changed.notify_one();
+        self.outgoing.changed.notify();
     }
 }
 
