@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -137,12 +138,17 @@ impl Job {
 
 /// The jobs of a node.
 #[derive(Debug, Default)]
-pub(crate) struct Jobs(Mutex<(u64, VecDeque<Arc<Job>>)>);
+pub(crate) struct Jobs {
+    /// The last number, and the jobs.
+    remembered: Mutex<(u64, VecDeque<Arc<Job>>)>,
+    /// How much the last check that came to its end found to be wrong.
+    wrong: AtomicU64,
+}
 
 impl Jobs {
     /// A new job; while one runs, what is to be said instead.
     pub fn begin(&self, kind: JobKind, bytes_per_second: Option<u64>) -> Result<Arc<Job>, JobStatus> {
-        let (last, jobs) = &mut *self.0.lock();
+        let (last, jobs) = &mut *self.remembered.lock();
         if let Some(runs) = jobs.iter().find(|job| job.runs()) {
             let (id, what) = (runs.id, &runs.kind);
             let said = format!(
@@ -163,13 +169,23 @@ impl Jobs {
 
     /// The job of this number, if it is remembered; the newest for 0.
     pub fn get(&self, id: u64) -> Option<Arc<Job>> {
-        let (last, jobs) = &*self.0.lock();
+        let (last, jobs) = &*self.remembered.lock();
         let id = if id == 0 { *last } else { id };
         jobs.iter().find(|job| job.id == id).cloned()
     }
 
+    /// Notes how much a check that came to its end found to be wrong.
+    pub fn note_wrong(&self, findings: u64) {
+        self.wrong.store(findings, Ordering::Relaxed);
+    }
+
+    /// How much the last check that came to its end found to be wrong; 0 before the first.
+    pub fn wrong(&self) -> u64 {
+        self.wrong.load(Ordering::Relaxed)
+    }
+
     /// The number of the one that runs.
     pub fn running(&self) -> Option<u64> {
-        self.0.lock().1.iter().find(|job| job.runs()).map(|job| job.id)
+        self.remembered.lock().1.iter().find(|job| job.runs()).map(|job| job.id)
     }
 }

@@ -80,6 +80,8 @@ pub struct NodeFigures {
     pub kept_by_damaged: Vec<(PartitionId, u64)>,
     /// Replicas here that were found damaged since it started; others may have taken their places.
     pub damaged_replicas: u64,
+    /// How much the last check of its files that came to its end found to be wrong; 0 if there was none since it started.
+    pub verify_findings: u64,
 }
 
 /// A snapshot on disk.

@@ -27,6 +27,7 @@ impl Node {
             kept_by_damaged: self.kept_by(&damaged),
             damaged,
             damaged_replicas: self.partitions.damaged_replicas(),
+            verify_findings: self.jobs.wrong(),
             log,
             diverged: diverged.into_iter().filter_map(|(group, _)| partition_of(group)).collect(),
             disk_free_bytes: self.fs.free_bytes(&self.data_dir).ok(),

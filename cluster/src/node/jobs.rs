@@ -64,7 +64,9 @@ impl Node {
             JobKind::Verify => {
                 let held = self.held(&meter);
                 let verified = blocking(move || verify_held(held, &meter)).await;
-                Ok(verified.map_err(|_| JobError::Panicked)??)
+                let report = verified.map_err(|_| JobError::Panicked)??;
+                self.jobs.note_wrong(report.findings.len() as u64);
+                Ok(report)
             }
             JobKind::Backup { dir, leaves_out_damaged } => {
                 let contents = self.back_up(dir, *leaves_out_damaged, meter).await?;

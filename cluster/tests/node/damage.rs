@@ -52,6 +52,7 @@ async fn ended(test: &TestNode, started: &JobStatus) -> JobStatus {
 pub async fn verify(test: &TestNode) -> Vec<Finding> {
     let status = ended(test, &test.node.start_job(JobKind::Verify, None).unwrap()).await;
     assert_eq!(status.state, JobState::Done);
+    assert_eq!(test.node.figures().verify_findings, status.findings.len() as u64, "the alarm");
     status.findings
 }
 

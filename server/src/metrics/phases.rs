@@ -111,6 +111,12 @@ pub(super) fn registry(figures: &NodeFigures) -> Registry {
         "Replicas on this node that were found damaged; others may have replaced them",
         figures.damaged_replicas,
     );
+    put(
+        &mut registry,
+        "verify_findings",
+        "How much the last check of this node's files found to be wrong; 0 before the first",
+        gauge(figures.verify_findings),
+    );
     put_total(&mut registry, "log_syncs", "Fsyncs of the log", log.syncs);
     put_total(
         &mut registry,
@@ -148,6 +154,7 @@ mod tests {
             is_disk_stalled: true,
             damaged: vec![PartitionId(4), PartitionId(9)],
             damaged_replicas: 2,
+            verify_findings: 3,
             kept_by_damaged: vec![(PartitionId(9), 5_000)],
         };
         let mut text = String::new();
@@ -167,6 +174,7 @@ mod tests {
             "fanfold_damaged_replicas_total 2",
             r#"fanfold_log_kept_by_damaged_bytes{partition="3"} 0"#,
             r#"fanfold_log_kept_by_damaged_bytes{partition="9"} 5000"#,
+            "fanfold_verify_findings 3",
             "fanfold_log_syncs_total 5",
             "fanfold_log_full 1",
             "fanfold_disk_free_bytes 1000",
