@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -73,6 +72,10 @@ fn stored_user(user: UserId) -> stored::UserId {
     stored::UserId(user.0)
 }
 
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(120), what).await.expect("it comes in time")
+}
+
 /// Large indexes of segments are mapped: a page of one that the disk does not give ends the process (SIGBUS), as does a file that
 /// somebody cuts, and nothing wrong is answered. The last words name the file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,38 +110,44 @@ async fn a_mapped_index_that_is_cut_ends_the_process_which_names_it_and_a_restar
     }
     let group = node.data_dir().join("groups/0001");
     // More than half of such a segment are indexes, far more than are kept in memory.
-    let large = || {
+    let oldest = || {
         let files = std::fs::read_dir(&group).unwrap().map(|file| file.unwrap().path());
         let segments = files.filter(|path| path.extension().is_some_and(|e| e == "segment"));
-        segments
-            .filter(|path| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 300 << 10))
-            .collect::<Vec<_>>()
+        segments.min().filter(|path| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 300 << 10))
     };
-    while large().is_empty() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let mut cut = BTreeSet::new();
+    // What is not taken over yet would be found cut by who opens it.
+    let taken_over = async || {
+        let statuses = client.status().await.unwrap();
+        statuses.iter().flat_map(|status| &status.partitions).any(|partition| partition.segments > 0)
+    };
+    let segment = soon(async {
+        loop {
+            match oldest() {
+                Some(segment) if taken_over().await => return segment,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    });
+    let segment = segment.await;
+    std::fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(100).unwrap();
     let reads = async {
         loop {
-            for segment in large() {
-                cut.insert(segment.clone());
-                std::fs::OpenOptions::new().write(true).open(segment).unwrap().set_len(100).unwrap();
-            }
             let read = posts.timeline(UserId(1)).limit(200).deadline(Duration::from_secs(1)).pages();
             let _refused_or_whole = read.try_collect::<Vec<_>>().await;
         }
     };
-    let ended = tokio::select! {
-        ended = node.watch() => ended.to_string(),
-        () = reads => unreachable!("reads go on"),
-    };
+    let ended = soon(async {
+        tokio::select! {
+            ended = node.watch() => ended.to_string(),
+            () = reads => unreachable!("reads go on"),
+        }
+    });
+    let ended = ended.await;
     assert!(ended.contains("signal: 7"), "{ended}");
     let log = std::fs::read_to_string(node.log_file()).unwrap();
-    let told = |segment: &PathBuf| {
-        let begin = format!("a page of the mapped file {}, offset ", segment.display());
-        log.lines().any(|line| line.contains(&begin) && line.contains("fanfold verify --data-dir"))
-    };
-    assert!(cut.iter().any(told), "{log}");
+    let begin = format!("a page of the mapped file {}, offset ", segment.display());
+    let is_told = |line: &str| line.contains(&begin) && line.contains("fanfold verify --data-dir");
+    assert!(log.lines().any(is_told), "{log}");
     node.restart().await.unwrap();
     let pages: Vec<_> = posts.timeline(UserId(1)).limit(200).pages().try_collect().await.unwrap();
     let shown: BTreeSet<_> = pages.into_iter().flat_map(|page| page.entries).map(|entry| entry.id).collect();

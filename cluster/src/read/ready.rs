@@ -167,10 +167,10 @@ impl ReadyFeeds {
             asker.phases().note_many(RequestPhase::Merge, started.elapsed(), found as u64);
         }
         self.places = places;
-        let hydrated = self.pages.iter().flatten().filter(|page| page.entries.is_some()).count();
-        if hydrated == 0 {
+        if self.entries.is_empty() {
             return;
         }
+        let hydrated = self.pages.iter().flatten().filter(|page| page.entries.is_some()).count();
         let started = Instant::now();
         self.hydrate(asker, bytes_max);
         asker.phases().note_many(RequestPhase::Hydrate, started.elapsed(), hydrated as u64);

@@ -17,7 +17,7 @@ pub(super) struct Changed {
 impl Changed {
     /// Calls.
     pub(super) fn notify(&self) {
-        // Who called before has woken the task, or found that it would look.
+        // Who called before has woken the task, or is about to.
         if !self.has_changed.swap(true, Ordering::AcqRel) {
             self.waker.wake();
         }

@@ -45,7 +45,7 @@ pub(super) fn leave_read(buffer: &mut BytesMut) {
     }
     let left = std::mem::take(buffer);
     let kept = INCOMING.take();
-    // What a large frame took is not kept.
+    // What a large frame took is not kept, or not beyond the next read, which sees how much it is.
     let is_kept = kept.capacity() > 0 || left.capacity() > 2 * READ_BYTES;
     INCOMING.set(if is_kept { kept } else { left });
 }
