@@ -203,7 +203,9 @@ async fn what_the_disk_does_not_give_is_told_apart_from_damage() {
 async fn damage_of_a_segment_that_no_snapshot_names_is_over_with_a_restart() {
     let test = node().await;
     let posted = post_many(&test, 60).await;
-    until(async || !of_kind(&test.dir, "segment").is_empty()).await;
+    // Its flush would find what is not taken over yet.
+    until(async || test.node.status().partitions.iter().any(|p| p.partition == DAMAGED && p.segments > 0))
+        .await;
     let segment = of_kind(&test.dir, "segment").remove(0);
     // The payload of an entry is all but the whole of it.
     let bytes = fs::metadata(&segment).unwrap().len();
