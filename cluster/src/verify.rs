@@ -399,15 +399,15 @@ impl Report {
     /// Checks the note that says whose the log is, if there is one.
     fn log_note(&mut self, fs: &dyn FileSystem, log_dir: &Path) {
         let Err(error) = owner::read(fs, log_dir) else { return };
-        let what = match error.kind() {
-            io::ErrorKind::InvalidData => {
-                "it is not as it was written; if the log is this node's, remove it while the node is stopped: the next start \
-                 writes it anew"
-                    .to_owned()
-            }
-            _ => error.to_string(),
+        let is_unread = error.kind() != io::ErrorKind::InvalidData;
+        let what = if is_unread {
+            error.to_string()
+        } else {
+            "it is not as it was written; if the log is this node's, remove it while the node is stopped: the next start writes \
+             it anew"
+                .to_owned()
         };
-        self.findings.push(Finding { path: owner::path(log_dir), offset: None, what });
+        self.findings.push(Finding::of(&owner::path(log_dir), None, &what, is_unread));
     }
 
     /// Checks the files of a snapshot; segments whose names were `seen` were checked before.

@@ -179,7 +179,8 @@ async fn what_the_disk_does_not_give_is_told_apart_from_damage() {
     until(async || of_kind("manifest").is_some() && of_kind("segment").is_some()).await;
     until(async || verify(&test).await.is_empty()).await;
     let log = disk.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "log"));
-    for path in ["manifest", "buckets", "segment"].map(of_kind).into_iter().chain([log]) {
+    let note = Some(data_dir(&test.dir).join("log").join("node"));
+    for path in ["manifest", "buckets", "segment"].map(of_kind).into_iter().chain([log, note]) {
         let path = path.unwrap();
         assert!(disk.fail_reads(&path, true));
         let findings = verify(&test).await;

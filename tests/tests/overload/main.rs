@@ -88,12 +88,17 @@ impl World {
     /// A user of the first partition, and where that is led: the address for clients, and the one for HTTP.
     async fn led(&self) -> (UserId, SocketAddr, SocketAddr) {
         let map = self.client.map().await.unwrap();
-        let at_home = |user: &UserId| PartitionId::of_user(*user, PARTITIONS) == PartitionId(0);
         let leader = map.nodes.iter().find(|node| node.node == map.leaders[0]).unwrap();
         let address: SocketAddr = leader.address.parse().unwrap();
         let at = self.fleet.nodes().iter().position(|node| node.address() == address).unwrap();
-        ((1..u64::MAX).map(UserId).find(at_home).unwrap(), address, self.http[at])
+        (at_home(1), address, self.http[at])
     }
+}
+
+/// The first user of the first partition from a number on.
+fn at_home(from: u64) -> UserId {
+    let is_at_home = |user: &UserId| PartitionId::of_user(*user, PARTITIONS) == PartitionId(0);
+    (from..u64::MAX).map(UserId).find(is_at_home).unwrap()
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -154,9 +159,7 @@ async fn a_hundred_thousand_pipelined_writes_are_answered_once_each_and_fill_no_
     let mut flood = Flood::connect(address, 4_096).await.unwrap();
     let mut lane = flood.lane(user).await.expect("it leads");
     let posts = world.client.space("posts");
-    let poster =
-        (user.0 + 1..u64::MAX).map(UserId).find(|u| PartitionId::of_user(*u, PARTITIONS) == PartitionId(0));
-    let poster = poster.unwrap();
+    let poster = at_home(user.0 + 1);
     for _ in 0..40 {
         posts.append(poster, vec![b'x'; 30_000]).await.unwrap();
     }
@@ -337,7 +340,7 @@ async fn a_client_that_stops_reading_is_cut_off_and_the_cluster_goes_on() {
     let before_bytes = world.fleet.memory_bytes().unwrap();
     // Whoever leads by then, and whatever is written meanwhile, the pages are as large: small answers take long to fill sockets.
     let read = page(user, Consistency::StaleOk { max_ms: u32::MAX });
-    let other = UserId(user.0 + 1);
+    let other = at_home(user.0 + 1);
     let mut cut = JoinSet::new();
     for _ in 0..8 {
         let mut flood = Flood::connect(address, 4_096).await.unwrap();
