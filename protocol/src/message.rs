@@ -44,6 +44,7 @@ pub use job::{
     JOB_FINDINGS_MAX, JOB_PATH_BYTES_MAX, JobFinding, JobKind, JobPhase, JobState, JobStatus, StartJob,
 };
 pub use map::{Map, NodeAddress};
+pub(crate) use page::PageSeals;
 pub use page::{
     Budget, EntryParts, EntryView, PAGE_ENTRIES_MAX, Page, ReferenceState, ReferenceView, ShortReason,
 };

@@ -9,7 +9,7 @@
 use crate::call::{BATCH_ITEMS_MAX, Call, Reply};
 use crate::frame::{Flags, HEADER_BYTES, LENGTH_BYTES, put_checksum, put_header};
 use crate::ids::RequestId;
-use crate::message::{EntryParts, Page};
+use crate::message::{EntryParts, Page, PageSeals};
 use crate::opcode::Opcode;
 use crate::status::Status;
 use crate::wire::Writer;
@@ -38,6 +38,7 @@ pub struct Packer {
     first: (Head, usize),
     /// The number of items, as a batch begins with it.
     items_count: Writer,
+    seals: PageSeals,
     frame_bytes_max: u32,
 }
 
@@ -62,6 +63,7 @@ impl Packer {
             count: 0,
             first: (head, 0),
             items_count: Writer::default(),
+            seals: PageSeals::default(),
             frame_bytes_max,
         }
     }
@@ -125,7 +127,8 @@ impl Packer {
         entries: impl ExactSizeIterator<Item = EntryParts<'a>>,
         admits: impl FnOnce(usize) -> Result<(), Status>,
     ) -> Result<usize, Status> {
-        let start = self.write(|body| page.encode_with(body, entries));
+        let start = begin(&mut self.packed);
+        page.encode_with(&mut self.packed, &mut self.seals, entries);
         self.answer(opcode, id, start, admits)
     }
 
@@ -145,8 +148,7 @@ impl Packer {
     /// Writes the body of a message, with room for its header, and answers where the message starts. It is put in or
     /// taken back before anything else.
     fn write(&mut self, encode: impl FnOnce(&mut Writer)) -> usize {
-        let start = self.packed.len();
-        self.packed.append(&[0; HEADER_BYTES]);
+        let start = begin(&mut self.packed);
         encode(&mut self.packed);
         start
     }
@@ -243,9 +245,15 @@ impl Packer {
     }
 }
 
-fn put_frame(out: &mut Writer, head: Head, body: &[&[u8]]) {
+/// Leaves room for a header, and answers where it stands.
+fn begin(out: &mut Writer) -> usize {
     let start = out.len();
     out.append(&[0; HEADER_BYTES]);
+    start
+}
+
+fn put_frame(out: &mut Writer, head: Head, body: &[&[u8]]) {
+    let start = begin(out);
     body.iter().for_each(|part| out.append(part));
     finish_frame(&mut out.as_mut_slice()[start..], head);
 }
@@ -263,8 +271,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cursor::Mark;
     use crate::frame::Frame;
+    use crate::ids::{EntryId, PartitionId};
     use crate::message::Response;
+    use crate::token::Token;
 
     /// A refusal whose body has about so many bytes.
     fn put_raw(packer: &mut Packer, id: u64, body: &[u8]) {
@@ -299,6 +310,45 @@ mod tests {
             let sent: Vec<_> = sent.map(|(n, bytes)| (u64::MAX - n as u64, Bytes::from(vec![n as u8; *bytes]))).collect();
             prop_assert_eq!(unpacked(&mut packer, frame_bytes_max), sent);
         }
+    }
+
+    #[test]
+    fn pages_of_one_moment_and_of_others_come_as_they_were_put() {
+        let page = |moment: u64, marked: bool| {
+            let (partition, incarnation) = (PartitionId(3), moment / 2);
+            let mark = Mark { partition, incarnation, row_position: moment, id_bound: EntryId(moment << 40) };
+            let token = Token {
+                partition,
+                incarnation,
+                log_index: moment,
+                journal_position: marked.then_some(moment),
+            };
+            Page {
+                entries: Vec::new(),
+                next: None,
+                complete_to: EntryId(moment),
+                short_of: Vec::new(),
+                mark: marked.then_some(mark),
+                new_count: None,
+                token,
+            }
+        };
+        let moments =
+            [(4, true), (4, true), (4, false), (5, true), (4, true), (1 << 60, true), (1 << 60, true)];
+        let pages = moments.map(|(moment, marked)| page(moment, marked));
+        let mut packer = Packer::new(1 << 20);
+        for (id, page) in pages.iter().enumerate() {
+            let opcode = Opcode::ReadFeed.code();
+            let packed = packer.page(opcode, RequestId(id as u64), page, std::iter::empty(), |_| Ok(()));
+            assert!(packed.is_ok());
+        }
+        let mut out = Vec::new();
+        packer.take_into(&mut out);
+        let mut out = BytesMut::from(&out[..]);
+        let batch = Frame::decode_from(&mut out, 1 << 20).expect("whole").expect("one");
+        let items = batch.into_items(BATCH_ITEMS_MAX as u32).expect("a batch");
+        let came: Vec<_> = items.into_iter().map(|item| item.decode_reply().expect("a page")).collect();
+        assert_eq!(came, pages.map(|page| Ok(Response::Page(page))));
     }
 
     #[test]

@@ -59,6 +59,33 @@ pub(crate) fn put_with_length(w: &mut Writer, kind: Kind, content: impl FnOnce(&
     w.replace_byte(at, length as u8);
 }
 
+/// What was written last, so that the same again is a copy.
+#[derive(Debug)]
+pub(crate) struct Last<T> {
+    value: Option<T>,
+    bytes: Vec<u8>,
+}
+
+impl<T> Default for Last<T> {
+    fn default() -> Self {
+        Self { value: None, bytes: Vec::new() }
+    }
+}
+
+impl<T: Copy + PartialEq> Last<T> {
+    /// Writes a value as `encode` does.
+    pub(crate) fn put(&mut self, value: &T, w: &mut Writer, encode: impl FnOnce(&T, &mut Writer)) {
+        if self.value.as_ref() == Some(value) {
+            return w.append(&self.bytes);
+        }
+        let from = w.len();
+        encode(value, w);
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&w.as_slice()[from..]);
+        self.value = Some(*value);
+    }
+}
+
 fn put(w: &mut Writer, kind: Kind, content: impl FnOnce(&mut Writer)) -> usize {
     let from = w.len();
     w.byte(kind as u8);

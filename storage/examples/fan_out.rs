@@ -211,7 +211,7 @@ impl Run {
         let queries: Vec<FeedQuery> = std::iter::repeat_with(query).take(pages as usize).collect();
         let mut ids = Vec::new();
         let listed =
-            |_, slice: Result<&FeedSlice, _>| ids.extend(slice.unwrap().rows.iter().map(|row| row.id));
+            |_, slice: Result<&mut FeedSlice, _>| ids.extend(slice.unwrap().rows.iter().map(|row| row.id));
         self.partition.feed_slices(&queries, listed);
         let started = Watch::start();
         let mut bytes = 0;

@@ -29,8 +29,9 @@ const ENTRIES_AT_ONCE: usize = 512;
 /// Bytes of payloads gathered at a time; pages beyond go the general way, one by one.
 const GATHERED_BYTES_MAX: usize = 4 << 20;
 
-/// Memory for rows and payloads that is kept; that of larger pages is given back.
-const ROWS_KEPT: usize = 4_096;
+/// Memory for the rows of a page, and for payloads, that is kept; that of larger ones is given back.
+const ROWS_KEPT: usize = 65;
+const ENTRIES_KEPT: usize = 4_096;
 const GATHERED_BYTES_KEPT: usize = 1 << 20;
 
 /// What was found of a batch of feeds.
@@ -38,7 +39,8 @@ const GATHERED_BYTES_KEPT: usize = 1 << 20;
 pub struct ReadyFeeds {
     /// In the order asked; none where the general way has to be gone.
     pages: Vec<Option<Found>>,
-    rows: Vec<Delivery>,
+    /// The rows of the pages, by the same places, and of some one more.
+    rows: Vec<Vec<Delivery>>,
     /// Of the rows of hydrated pages, in their order, once they were found: what the entries say now, and where their payloads are.
     entries: Vec<Option<(Delivery, Range<usize>)>>,
     /// The payloads.
@@ -56,7 +58,7 @@ pub struct ReadyFeeds {
 struct Wanted {
     home: PartitionId,
     id: EntryId,
-    /// In the entries, of its page, and among the rows.
+    /// In the entries, of its page, and among the rows of that.
     place: usize,
     page: usize,
     row: usize,
@@ -65,7 +67,7 @@ struct Wanted {
 #[derive(Debug, Clone)]
 struct Found {
     space: SpaceId,
-    rows: Range<usize>,
+    rows: usize,
     /// Where the entries begin, if the page is hydrated.
     entries: Option<usize>,
     /// How old they may be, if they may be old.
@@ -116,8 +118,8 @@ impl ReadyFeeds {
     /// Takes what was found of the request at this place.
     pub fn take(&mut self, place: usize) -> Option<ReadyPage<'_>> {
         let Found { rows, entries, next, mark, position, .. } = self.pages.get_mut(place)?.take()?;
-        let entries = entries.map_or(0..0, |from| from..from + rows.len());
-        let (rows, entries) = (&self.rows[rows], &self.entries[entries]);
+        let entries = entries.map_or(0..0, |from| from..from + rows);
+        let (rows, entries) = (&self.rows[place][..rows], &self.entries[entries]);
         Some(ReadyPage { next, mark, position, rows, entries, payloads: &self.gathered })
     }
 
@@ -125,11 +127,15 @@ impl ReadyFeeds {
     pub(crate) fn clear(&mut self, requests: usize) {
         self.pages.clear();
         self.pages.resize(requests, None);
-        self.rows.clear();
+        self.rows.iter_mut().for_each(|rows| {
+            rows.clear();
+            rows.shrink_to(ROWS_KEPT);
+        });
+        self.rows.resize_with(self.rows.len().max(requests), Vec::new);
         self.entries.clear();
         self.places.clear();
-        if self.rows.capacity() > ROWS_KEPT {
-            (self.rows, self.entries, self.wanted) = (Vec::new(), Vec::new(), Vec::new());
+        if self.entries.capacity() > ENTRIES_KEPT {
+            (self.entries, self.wanted) = (Vec::new(), Vec::new());
         }
         self.gathered.clear();
         self.gathered.shrink_to(GATHERED_BYTES_KEPT);
@@ -227,23 +233,23 @@ impl ReadyFeeds {
             if !slice.remote.is_empty() || !is_whole {
                 return;
             }
-            let shown = &slice.rows[..slice.rows.len().min(limit)];
-            let next = shown.last().filter(|_| slice.rows.len() > limit).map(|last| last.id);
-            let from = rows.len();
-            rows.extend_from_slice(shown);
+            let found = std::mem::replace(&mut slice.rows, std::mem::take(&mut rows[place]));
+            let shown = &found[..found.len().min(limit)];
+            let next = shown.last().filter(|_| found.len() > limit).map(|last| last.id);
             let hydrated = asked.hydrate.then_some(entries.len());
             if asked.hydrate {
                 entries.resize(entries.len() + shown.len(), None);
             }
             pages[place] = Some(Found {
                 space: asked.space,
-                rows: from..rows.len(),
+                rows: shown.len(),
                 entries: hydrated,
                 age_max: asked.consistency.age_max(),
                 next,
                 mark,
                 position,
             });
+            rows[place] = found;
         });
     }
 
@@ -256,10 +262,10 @@ impl ReadyFeeds {
             let Some((found, from)) = found.as_ref().and_then(|found| Some((found, found.entries?))) else {
                 continue;
             };
-            let shown = rows[found.rows.clone()].iter().enumerate();
-            wanted.extend(shown.map(|(n, row)| {
-                let home = asker.home_of_entry(row.id);
-                Wanted { home, id: row.id, place: from + n, page, row: found.rows.start + n }
+            let shown = rows[page][..found.rows].iter().enumerate();
+            wanted.extend(shown.map(|(row, shown)| {
+                let home = asker.home_of_entry(shown.id);
+                Wanted { home, id: shown.id, place: from + row, page, row }
             }));
         }
         if !wanted.is_sorted_by_key(|wanted| wanted.home) {
@@ -276,7 +282,8 @@ impl ReadyFeeds {
             let _ = home.read(|state| {
                 state.entries_into(ids, |n, entry| {
                     let (Wanted { place, page, row, .. }, bytes) = (group[n], entry.payload.len());
-                    let is_it = pages[page].as_ref().is_some_and(|page| is_of(entry, page.space, &rows[row]));
+                    let is_it =
+                        pages[page].as_ref().is_some_and(|found| is_of(entry, found.space, &rows[page][row]));
                     let age_max = pages[page].as_ref().and_then(|page| page.age_max);
                     let may_answer =
                         is_confirmed || age.is_some_and(|age| age_max.is_some_and(|max| age <= max));
@@ -293,8 +300,7 @@ impl ReadyFeeds {
         }
         for page in pages {
             let is_whole = page.as_ref().is_none_or(|page| {
-                page.entries
-                    .is_none_or(|from| entries[from..from + page.rows.len()].iter().all(Option::is_some))
+                page.entries.is_none_or(|from| entries[from..from + page.rows].iter().all(Option::is_some))
             });
             if !is_whole {
                 *page = None;

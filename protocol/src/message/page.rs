@@ -7,6 +7,7 @@ use crate::error::BodyError;
 use crate::field::Field;
 use crate::ids::{EntryId, PartitionId, Stamp, UserId};
 use crate::message::write::Audience;
+use crate::sealed::Last;
 use crate::token::Token;
 use crate::wire::{Reader, Writer, bitmap};
 
@@ -117,13 +118,15 @@ pub enum ReferenceState {
 pub const PAGE_ENTRIES_MAX: usize = 1_000;
 /// Most reasons why one page is short: each partition once, and each budget.
 const SHORT_REASONS_MAX: usize = 4_096 + 3;
+/// The bits of an entry's presence that say who may see it.
+const AUDIENCE_BITS: u8 = 0b11;
 /// Fewest bytes of an entry: presence, id, owner.
 const ENTRY_BYTES_MIN: usize = 3;
 
 impl Page {
     pub(crate) fn encode(&self, w: &mut Writer) {
         let sorted = self.entries.is_sorted_by(|newer, older| newer.id >= older.id);
-        self.encode_head(w);
+        self.encode_head(w, &mut PageSeals::default());
         encode_entries(w, sorted, self.entries.iter().map(EntryView::parts));
     }
 
@@ -131,13 +134,14 @@ impl Page {
     pub(crate) fn encode_with<'a>(
         &self,
         w: &mut Writer,
+        seals: &mut PageSeals,
         entries: impl ExactSizeIterator<Item = EntryParts<'a>>,
     ) {
-        self.encode_head(w);
+        self.encode_head(w, seals);
         encode_entries(w, true, entries);
     }
 
-    fn encode_head(&self, w: &mut Writer) {
+    fn encode_head(&self, w: &mut Writer, seals: &mut PageSeals) {
         w.byte(bitmap([
             self.next.is_some(),
             self.mark.is_some(),
@@ -145,12 +149,12 @@ impl Page {
             !self.short_of.is_empty(),
         ]));
         w.fixed64(self.complete_to.0);
-        self.token.encode(w);
+        seals.token.put(&self.token, w, Token::encode);
         if let Some(next) = &self.next {
             next.encode(w);
         }
         if let Some(mark) = &self.mark {
-            mark.encode(w);
+            seals.mark.put(mark, w, Mark::encode);
         }
         if let Some(new_count) = self.new_count {
             w.number(new_count);
@@ -181,6 +185,13 @@ impl Page {
         }
         Ok(Self { entries, next, complete_to, short_of, mark, new_count, token })
     }
+}
+
+/// The sealed strings of the page before: pages of one partition that are answered together have the same.
+#[derive(Debug, Default)]
+pub(crate) struct PageSeals {
+    token: Last<Token>,
+    mark: Last<Mark>,
 }
 
 fn encode_entries<'a>(w: &mut Writer, sorted: bool, entries: impl ExactSizeIterator<Item = EntryParts<'a>>) {
@@ -242,6 +253,7 @@ pub(crate) enum Depth {
 }
 
 impl EntryParts<'_> {
+    #[inline]
     fn encode(&self, w: &mut Writer, newer: Option<EntryId>, depth: Depth) {
         let audience = self.audience.code();
         let present = bitmap([
@@ -260,6 +272,13 @@ impl EntryParts<'_> {
             w.fixed64(self.id.0);
             w.number(self.owner.0);
         }
+        // Nearly every entry of a page without payloads ends here.
+        if present & !AUDIENCE_BITS != 0 {
+            self.encode_rest(w, depth);
+        }
+    }
+
+    fn encode_rest(&self, w: &mut Writer, depth: Depth) {
         if self.author != self.owner {
             w.number(self.author.0);
         }

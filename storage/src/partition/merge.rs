@@ -7,22 +7,23 @@
 //!   everything older, by the bound of the run and that of the delivered table ([`Delivered::top`]). The chains at
 //!   or below the floor are looked at only when all above it is not enough, and owners that are not special
 //!   ([`special`](super::special)) only then.
-//! - Reads that are asked together have their memory asked for together, step by step ([`Partition::look_ahead_feeds`]).
+//! - Reads that are asked together have their memory asked for together, step by step ([`prepare`](super::prepare)).
 //! - Everything is filtered by the definition of a feed; a filter never makes a page short.
 //!
 //! [`Delivered::top`]: super::delivered::Delivered::top
 
 use std::cell::Cell;
-use std::collections::BinaryHeap;
 
 use super::Partition;
+use super::chains::{Chained, Chains};
 use super::delivered::Row;
-use super::feed::{Feeds, Walk};
+use super::feed::Feeds;
 use super::own::Own;
-use super::owners::OwnerIndex;
+use super::owners::{Owner, OwnerIndex};
+use super::prepare::{ROWS_AHEAD, Runs};
 use super::read::{FeedQuery, FeedSlice, RemoteSource};
 use super::users::User;
-use super::viewpoint::{LastScope, Viewpoint};
+use super::viewpoint::Viewpoint;
 use crate::entry::Delivery;
 use crate::ids::{EntryId, RowPosition, UserId};
 
@@ -37,9 +38,6 @@ const SCRATCH_OWNERS_MAX: usize = 16_384;
 /// Rows that are looked at together, so that their owners are asked for together.
 const ROWS_AT_ONCE: usize = 8;
 
-/// Rows of a run that are asked for ahead: those of a usual page.
-const ROWS_AHEAD: usize = 32;
-
 #[derive(Default)]
 pub(super) struct Scratch {
     owners: Vec<OwnerIndex>,
@@ -48,9 +46,12 @@ pub(super) struct Scratch {
     special_floor: EntryId,
     /// The last run, largest position first.
     positions: Vec<RowPosition>,
+    /// The first runs of reads that are asked together.
+    pub(super) first_runs: Vec<Vec<RowPosition>>,
     candidates: Vec<Candidate>,
-    sources: Vec<Source>,
-    heap: BinaryHeap<(EntryId, RowPosition, u32)>,
+    /// Chains that are about to be taken up.
+    newest: Vec<Newest>,
+    chains: Chains,
 }
 
 impl Scratch {
@@ -67,19 +68,23 @@ impl Scratch {
         }
     }
 
+    /// Takes up the first run of the read at this place.
+    pub(super) fn begin(&mut self, place: usize) {
+        std::mem::swap(&mut self.positions, &mut self.first_runs[place]);
+    }
+
     fn clear(&mut self) {
-        self.positions.clear();
         self.candidates.clear();
-        self.sources.clear();
-        self.heap.clear();
+        self.chains.clear();
         self.special_floor = EntryId::ZERO;
     }
 }
 
-/// An owner's chain in the merge; it ends at its own floor, and above the feed's unless all above that is given out.
-struct Source {
+/// Where an owner's chain begins.
+struct Newest {
     owner: UserId,
     floor: EntryId,
+    head: RowPosition,
 }
 
 /// A row that a stored reference names.
@@ -102,9 +107,7 @@ struct Merge<'v, 'a> {
     scratch: &'v mut Scratch,
     floor: Floor<'a>,
     below: EntryId,
-    walk: Option<Walk<'a>>,
-    /// Nothing that the walk has not reached has a larger id.
-    older: EntryId,
+    runs: Runs<'a>,
     /// Nothing that is no candidate yet has a larger id.
     bound: EntryId,
     /// The rows of the run before it were looked at.
@@ -116,72 +119,68 @@ struct Merge<'v, 'a> {
 }
 
 impl<'v, 'a> Merge<'v, 'a> {
-    fn new(view: &'v Viewpoint<'a>, scratch: &'v mut Scratch, below: EntryId) -> Self {
-        let stored = view.index.and_then(|index| Some((view.feeds?, index.0)));
-        let floor = Floor::new(stored);
-        let walk = stored.map(|(feeds, user)| feeds.walk(user));
-        let bound = if walk.is_some() { EntryId::MAX } else { EntryId::ZERO };
+    /// The merge whose first run is in `scratch`.
+    fn new(view: &'v Viewpoint<'a>, scratch: &'v mut Scratch, runs: Runs<'a>, below: EntryId) -> Self {
+        let floor = Floor::new(view.index.and_then(|index| Some((view.feeds?, index.0))));
         scratch.clear();
-        let (looked_at, given, deep) = (0, 0, false);
-        let mut merge =
-            Self { view, scratch, floor, below, walk, older: bound, bound, looked_at, given, deep };
-        merge.find_special();
-        for n in 0..merge.scratch.special.len() {
-            let owner = merge.scratch.special[n];
-            merge.add_chain(owner, true);
-        }
+        let (bound, looked_at, given, deep) = (EntryId::MAX, 0, 0, false);
+        let mut merge = Self { view, scratch, floor, below, runs, bound, looked_at, given, deep };
+        merge.take_special();
         merge
     }
 
-    /// Finds the special owners among those the reader follows.
-    fn find_special(&mut self) {
-        let partition = self.view.partition;
+    /// Takes up the chains of the special owners among those the reader follows, above the feed's floor, if their rows are not
+    /// all stored.
+    fn take_special(&mut self) {
+        let Viewpoint { partition, user, graph, space, .. } = *self.view;
         self.scratch.special.clear();
-        let Some(user) = self.view.user.filter(|_| !partition.special.is_empty()) else { return };
-        partition.users.special_into(user, self.view.graph, &partition.special, &mut self.scratch.special);
-        for owner in &self.scratch.special {
-            if let Some(head) = self.view.owner(*owner).chain(self.view.space).and_then(|chain| chain.head) {
-                partition.delivered.prefetch(head);
+        let Some(user) = user.filter(|_| self.view.has_special) else { return };
+        partition.users.special_into(user, graph, &partition.special, &mut self.scratch.special);
+        for n in 0..self.scratch.special.len() {
+            let owner = self.view.owner(self.scratch.special[n]);
+            let chain = owner.chain(space);
+            self.scratch.special_floor = self.scratch.special_floor.max(owner.floor_of(chain));
+            if chain.is_some_and(|chain| self.floor.is_below(chain.walk_to())) {
+                self.look_up(owner);
             }
+        }
+        self.add_chains(self.below);
+    }
+
+    /// Looks up the newest row of an owner, and asks for it.
+    fn look_up(&mut self, owner: &Owner) {
+        let chain = owner.chain(self.view.space).filter(|_| owner.filled);
+        if let Some((chain, head)) = chain.and_then(|chain| Some((chain, chain.head?))) {
+            self.view.partition.delivered.prefetch(head);
+            self.scratch.newest.push(Newest { owner: owner.id, floor: chain.floor, head });
         }
     }
 
-    /// Takes up the chain of an owner: above the feed's floor, if its rows are not all stored, or up to it.
-    fn add_chain(&mut self, index: OwnerIndex, above: bool) {
-        let owner = self.view.owner(index);
-        let chain = owner.chain(self.view.space);
-        if above {
-            self.scratch.special_floor = self.scratch.special_floor.max(owner.floor_of(chain));
-        }
-        let Some(chain) = chain.filter(|_| owner.filled) else { return };
-        if above && !self.floor.is_below(chain.walk_to()) {
-            return;
-        }
-        let below =
-            if above { self.below } else { self.below.min(EntryId(self.floor.get().0.saturating_add(1))) };
+    /// Adds the chains that were looked up, from below `below` on.
+    fn add_chains(&mut self, below: EntryId) {
         let table = &self.view.partition.delivered;
-        // Nearly every first page begins with the newest row.
-        let newest = chain.head.and_then(|head| Some((head, table.get(head)?)));
-        let is_below = |(_, row): &(RowPosition, &Row)| row.id < below;
-        if let Some((position, row)) =
-            newest.filter(is_below).or_else(|| table.chain(chain.head).find(is_below))
-            && row.id > chain.floor
-            && (!above || self.floor.is_below(row.id))
-        {
-            self.scratch.heap.push((row.id, position, self.scratch.sources.len() as u32));
-            self.scratch.sources.push(Source { owner: owner.id, floor: chain.floor });
+        let Scratch { newest, chains, .. } = &mut *self.scratch;
+        for Newest { owner, floor, head } in newest.drain(..) {
+            // Nearly every first page begins with the newest row.
+            let first = table.get(head).map(|row| (head, row)).filter(|(_, row)| row.id < below);
+            let first = first.or_else(|| table.chain(Some(head)).find(|(_, row)| row.id < below));
+            let is_left = |row: &Row| row.id > floor && (self.deep || self.floor.is_below(row.id));
+            if let Some((position, row)) = first.filter(|(_, row)| is_left(row)) {
+                chains.add(Chained { owner, floor, position, row: *row });
+            }
         }
+        chains.order();
     }
 
     /// Takes up all chains at and below the floor, when what is above it has ended.
     fn go_deep(&mut self) {
         self.deep = true;
         self.view.owners_into(&mut self.scratch.owners);
-        self.scratch.sources.clear();
+        self.scratch.chains.clear();
         for n in 0..self.scratch.owners.len() {
-            let owner = self.scratch.owners[n];
-            self.add_chain(owner, false);
+            self.look_up(self.view.owner(self.scratch.owners[n]));
         }
+        self.add_chains(self.below.min(EntryId(self.floor.get().0.saturating_add(1))));
     }
 
     /// Looks at stored references until the next candidate is known; none at the end.
@@ -193,41 +192,23 @@ impl<'v, 'a> Merge<'v, 'a> {
             }
             if self.looked_at < self.scratch.positions.len() {
                 self.look();
-            } else if self.walk.is_some() {
-                self.take_run();
+            } else if self.runs.is_left() {
+                self.runs.take(&self.view.partition.delivered, ROWS_AHEAD, &mut self.scratch.positions);
+                self.looked_at = 0;
             } else {
                 self.bound = EntryId::ZERO;
                 return next;
             }
             self.bound = match self.scratch.positions.get(self.looked_at) {
-                Some(position) => self.older.max(self.view.partition.delivered.top(*position)),
-                None => self.older,
+                Some(position) => self.runs.older.max(self.view.partition.delivered.top(*position)),
+                None => self.runs.older,
             };
             if !self.floor.is_below(self.bound) {
                 // All that is left is not above the floor.
                 self.bound = EntryId::ZERO;
-                self.walk = None;
+                self.runs.end();
                 self.scratch.positions.clear();
             }
-        }
-    }
-
-    /// Takes the positions of the next run.
-    fn take_run(&mut self) {
-        let table = &self.view.partition.delivered;
-        let positions = &mut self.scratch.positions;
-        positions.clear();
-        self.looked_at = 0;
-        if let Some(older) = self.walk.as_mut().and_then(|walk| walk.next_run(positions)) {
-            self.older = older;
-        } else {
-            self.walk = None;
-            self.older = EntryId::ZERO;
-        }
-        positions.iter().take(ROWS_AHEAD).for_each(|position| table.prefetch(*position));
-        // Slices and backfills store what arrived earlier.
-        if !positions.is_sorted_by(|newer, older| newer >= older) {
-            positions.sort_unstable_by(|a, b| b.cmp(a));
         }
     }
 
@@ -259,28 +240,40 @@ impl<'v, 'a> Merge<'v, 'a> {
         }
     }
 
-    /// Adds the stored rows that are above all else there is: chains, and `others`; answers whether there is one more than fit.
+    /// Adds the rows that are above all else there is, `others` being no larger than that of anything of another source;
+    /// answers whether there is one more than fit.
     fn give_sure(&mut self, others: EntryId, limit: usize, rows: &mut Vec<Delivery>) -> bool {
-        let chained = self.scratch.heap.peek().map_or(EntryId::ZERO, |(id, ..)| *id);
-        let others = others.max(chained);
-        while self.candidate().is_some_and(|id| id > others) {
-            let least = others.max(self.bound);
-            let sure = self.scratch.candidates[self.given..].iter().take_while(|sure| sure.row.id > least);
-            for Candidate { row, position } in sure {
-                self.given += 1;
-                self.view.show(*position, row, None, rows);
-                if rows.len() > limit {
-                    return true;
+        loop {
+            let stored = self.candidate().unwrap_or_default();
+            let chained = self.scratch.chains.top();
+            if stored > others.max(chained) {
+                let least = others.max(chained).max(self.bound);
+                let candidates = &self.scratch.candidates[self.given..];
+                for Candidate { row, position } in candidates.iter().take_while(|sure| sure.row.id > least) {
+                    self.given += 1;
+                    self.view.show(*position, row, None, rows);
+                    if rows.len() > limit {
+                        return true;
+                    }
                 }
+            } else if chained > others.max(stored) {
+                while self.scratch.chains.top() > others.max(stored) {
+                    self.give_of_chains(rows);
+                    if rows.len() > limit {
+                        return true;
+                    }
+                }
+            } else {
+                return false;
             }
         }
-        false
     }
 
     /// The largest id that is left. Whether the reader sees its row is not looked at.
     fn next_id(&mut self) -> Option<EntryId> {
         loop {
-            let next = self.candidate().max(self.scratch.heap.peek().map(|(id, ..)| *id));
+            let chained = Some(self.scratch.chains.top()).filter(|top| *top > EntryId::ZERO);
+            let next = self.candidate().max(chained);
             if next.is_some() || self.deep {
                 return next;
             }
@@ -290,11 +283,10 @@ impl<'v, 'a> Merge<'v, 'a> {
 
     /// Adds the row that [`Merge::next_id`] named, if the reader sees it.
     fn give(&mut self, rows: &mut Vec<Delivery>) {
-        let Scratch { candidates, heap, .. } = &*self.scratch;
+        let Scratch { candidates, chains, .. } = &*self.scratch;
         // One at or below the bound is none yet: a larger id may follow.
         let stored = candidates.get(self.given).filter(|candidate| candidate.row.id > self.bound);
-        let is_stored = stored.map(|candidate| candidate.row.id) >= heap.peek().map(|(id, ..)| *id);
-        if let Some(Candidate { row, position }) = stored.filter(|_| is_stored) {
+        if let Some(Candidate { row, position }) = stored.filter(|stored| stored.row.id >= chains.top()) {
             self.given += 1;
             self.view.show(*position, row, None, rows);
         } else {
@@ -304,44 +296,36 @@ impl<'v, 'a> Merge<'v, 'a> {
 
     /// Adds the newest row of the chains, if the reader sees it; the next one of its chain takes its place.
     fn give_of_chains(&mut self, rows: &mut Vec<Delivery>) {
-        let Scratch { heap, sources, .. } = &mut *self.scratch;
-        let Some(mut newest) = heap.peek_mut() else { return };
-        let (_, position, source) = *newest;
-        let Source { owner, floor } = sources[source as usize];
+        let Some(Chained { owner, floor, position, row }) = self.scratch.chains.newest() else { return };
         let table = &self.view.partition.delivered;
-        let row = table.get(position);
-        let older =
-            row.and_then(|row| row.previous(position)).and_then(|older| Some((older, table.get(older)?)));
-        match older.filter(|(_, row)| row.id > floor && (self.deep || self.floor.is_below(row.id))) {
-            Some((older, row)) => *newest = (row.id, older, source),
-            None => {
-                std::collections::binary_heap::PeekMut::pop(newest);
-            }
-        }
-        if let Some(row) = row {
-            self.view.show(position, row, Some(owner), rows);
-        }
+        let older = row.previous(position).and_then(|older| Some((older, *table.get(older)?)));
+        let left = older.filter(|(_, row)| row.id > floor && (self.deep || self.floor.is_below(row.id)));
+        self.scratch.chains.go_on(left);
+        self.view.show(position, &row, Some(owner), rows);
     }
 }
 
 /// The floor of a feed. It stands in the oldest cell, so it is looked up only when an id is near it.
 struct Floor<'a> {
     feed: Option<(&'a Feeds, u32)>,
-    /// At least the floor.
+    /// The floor is not below it.
+    at_least: EntryId,
+    /// The floor is not above it.
     at_most: EntryId,
     exact: Cell<Option<EntryId>>,
 }
 
 impl<'a> Floor<'a> {
     fn new(feed: Option<(&'a Feeds, u32)>) -> Self {
-        let at_most = feed.map_or(EntryId::ZERO, |(feeds, user)| feeds.floor_at_most(user));
-        Self { feed, at_most, exact: Cell::new(None) }
+        let (at_least, at_most) =
+            feed.map_or((EntryId::ZERO, EntryId::ZERO), |(feeds, user)| feeds.floor_range(user));
+        Self { feed, at_least, at_most, exact: Cell::new(None) }
     }
 
     /// Whether an id is above it.
     #[inline]
     fn is_below(&self, id: EntryId) -> bool {
-        id > self.at_most || id > self.get()
+        id > self.at_most || id > self.at_least && id > self.get()
     }
 
     fn get(&self) -> EntryId {
@@ -355,20 +339,11 @@ impl<'a> Floor<'a> {
 }
 
 impl Viewpoint<'_> {
-    /// A part of the feed: at most `limit` rows with ids below `below`.
-    pub(super) fn slice(&self, below: EntryId, limit: usize) -> FeedSlice {
-        let mut slice = FeedSlice::default();
-        let mut scratch = Scratch::take();
-        self.slice_into(below, limit, &mut slice, &mut scratch);
-        scratch.give_back();
-        slice
-    }
-
-    /// Replaces what `slice` holds by a part of the feed.
+    /// Replaces what `slice` holds by a part of the feed: at most `limit` rows with ids below `below`.
     pub(super) fn slice_into(
         &self,
-        below: EntryId,
-        limit: usize,
+        FeedQuery { below, limit, .. }: FeedQuery,
+        runs: Runs<'_>,
         slice: &mut FeedSlice,
         scratch: &mut Scratch,
     ) {
@@ -376,14 +351,20 @@ impl Viewpoint<'_> {
         slice.remote.clear();
         slice.active = self.user.map(User::active);
         slice.rows.reserve(limit.min(64) + 1);
-        slice.more = self.merge(below, limit, &mut slice.rows, scratch);
+        let others = Merge::new(self, scratch, runs, below);
+        slice.more = self.merge(below, limit, &mut slice.rows, others);
         self.find_remote(below, limit, slice, scratch);
     }
 
     /// Adds the rows; answers whether there is one more.
-    fn merge(&self, below: EntryId, limit: usize, rows: &mut Vec<Delivery>, scratch: &mut Scratch) -> bool {
+    fn merge(
+        &self,
+        below: EntryId,
+        limit: usize,
+        rows: &mut Vec<Delivery>,
+        mut others: Merge<'_, '_>,
+    ) -> bool {
         let mut own = Own::new(self, below);
-        let mut others = Merge::new(self, scratch, below);
         while !others.give_sure(own.bound(), limit, rows) {
             let next_other = others.next_id();
             // Own entries are looked at, and for, only when their turn has come: most pages end before.
@@ -410,7 +391,7 @@ impl Viewpoint<'_> {
         let full = slice.rows.len() == limit;
         let bottom = slice.rows.last().filter(|_| full).map_or(EntryId::ZERO, |row| row.id);
         // Above what left the window, only the special owners can have a floor.
-        let owners = if slice.more && bottom > self.partition.special.left(self.space) {
+        let owners = if slice.more && bottom > self.left {
             if bottom >= scratch.special_floor {
                 return;
             }
@@ -429,43 +410,6 @@ impl Viewpoint<'_> {
             } else {
                 slice.more |= source.below > EntryId(1);
             }
-        }
-    }
-}
-
-impl Partition {
-    /// Asks for the memory that reads of these feeds begin with: the misses of many wait together.
-    pub(super) fn look_ahead_feeds(&self, queries: &[FeedQuery], scope: &mut LastScope<'_>) {
-        queries.iter().for_each(|query| self.users.prefetch_index(query.reader));
-        let users = queries.iter().map(|query| {
-            let user = self.users.prefetch_user(query.reader);
-            if let Some((feeds, user)) = scope.of(query.space).and_then(|scope| scope.feeds).zip(user) {
-                feeds.prefetch_head(user.0);
-            }
-            user
-        });
-        let users: Vec<_> = users.collect();
-        let mut with_own = Vec::new();
-        for (query, user) in queries.iter().zip(users) {
-            let Some((user, scope)) = user.zip(scope.of(query.space)) else { continue };
-            let (index, user) = (user, self.users.get(user));
-            if !self.special.is_empty() {
-                user.prefetch_owners(&self.special, scope.graph);
-            }
-            let mut oldest = None;
-            if let Some(feeds) = scope.feeds {
-                feeds.prefetch_newest(index.0, |position| {
-                    self.delivered.prefetch(position);
-                    oldest = Some(position);
-                });
-            }
-            if user.own.get(query.space) > oldest.map_or(EntryId::ZERO, |oldest| self.delivered.top(oldest)) {
-                with_own.push((query.space, query.reader));
-            }
-        }
-        // An own entry is in few pages.
-        if !with_own.is_empty() {
-            self.timelines.look_ahead_of_newest(&with_own);
         }
     }
 }

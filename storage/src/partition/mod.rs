@@ -6,6 +6,7 @@
 //! - Reads answer for the applied stamp (R1) and change nothing.
 
 mod away;
+mod chains;
 mod chunk;
 mod cut;
 mod delivered;
@@ -30,6 +31,7 @@ mod owners;
 mod paused;
 mod posting;
 mod prefetch;
+mod prepare;
 mod reach;
 mod read;
 mod relate;

@@ -8,6 +8,7 @@ use std::collections::BinaryHeap;
 
 use super::Partition;
 use super::merge::Scratch;
+use super::prepare::Prepared;
 use super::users::UserIndex;
 use super::viewpoint::{LastScope, Scope, Viewpoint};
 use crate::command::Refusal;
@@ -99,16 +100,9 @@ impl Partition {
     }
 
     pub(super) fn viewpoint(&self, space: SpaceId, reader: UserId) -> Result<Viewpoint<'_>, Refusal> {
-        self.viewpoint_in(Scope::new(self, space), reader)
-    }
-
-    fn viewpoint_in<'a>(
-        &'a self,
-        scope: Option<Scope<'a>>,
-        reader: UserId,
-    ) -> Result<Viewpoint<'a>, Refusal> {
+        let scope = Scope::new(self, space);
         self.check_home(reader)?;
-        Ok(Viewpoint::new(self, scope.ok_or(Refusal::UnknownSpace)?, reader))
+        Ok(Viewpoint::new(self, scope.ok_or(Refusal::UnknownSpace)?, reader, self.users.find(reader)))
     }
 
     /// For each subject, whether `viewer` (homed here) may see it: audience, mutes and blocks. Everybody may see what
@@ -136,26 +130,29 @@ impl Partition {
     /// # Errors
     /// The space is unknown, or the reader is homed elsewhere.
     pub fn feed_slice(&self, query: &FeedQuery) -> Result<FeedSlice, Refusal> {
-        Ok(self.viewpoint(query.space, query.reader)?.slice(query.below, query.limit))
+        let mut sliced = Ok(FeedSlice::default());
+        self.feed_slices(std::slice::from_ref(query), |_, slice| sliced = slice.map(std::mem::take));
+        sliced
     }
 
     /// Parts of many feeds, in the order asked; cheaper than one after the other. `found` is told each with the place
-    /// of its query.
+    /// of its query, and may take what it holds.
     pub fn feed_slices(
         &self,
         queries: &[FeedQuery],
-        mut found: impl FnMut(usize, Result<&FeedSlice, Refusal>),
+        mut found: impl FnMut(usize, Result<&mut FeedSlice, Refusal>),
     ) {
         let mut slice = FeedSlice::default();
         let mut scratch = Scratch::take();
         let mut scope = LastScope::new(self);
+        let mut prepared = Vec::with_capacity(queries.len().min(FEEDS_AHEAD));
         for (group, queries) in queries.chunks(FEEDS_AHEAD).enumerate() {
-            self.look_ahead_feeds(queries, &mut scope);
-            for (n, query) in queries.iter().enumerate() {
-                let view = self.viewpoint_in(scope.of(query.space), query.reader);
-                let sliced = view.map(|view| {
-                    view.slice_into(query.below, query.limit, &mut slice, &mut scratch);
-                    &slice
+            self.prepare(queries, &mut scope, &mut scratch.first_runs, &mut prepared);
+            for (n, (query, prepared)) in queries.iter().zip(prepared.drain(..)).enumerate() {
+                let sliced = prepared.map(|Prepared { view, runs }| {
+                    scratch.begin(n);
+                    view.slice_into(*query, runs, &mut slice, &mut scratch);
+                    &mut slice
                 });
                 found(group * FEEDS_AHEAD + n, sliced);
             }

@@ -297,6 +297,13 @@ impl Users {
         Some(UserIndex(index))
     }
 
+    /// Where a user is, most likely there.
+    #[inline]
+    pub(super) fn find_at(&self, id: UserId, likely: Option<UserIndex>) -> Option<UserIndex> {
+        let is_there = |index: &UserIndex| self.slots.get(index.0).is_some_and(|user| user.id == id);
+        likely.filter(is_there).or_else(|| self.find(id))
+    }
+
     #[inline]
     pub(super) fn get(&self, index: UserIndex) -> &User {
         self.slots.get(index.0).expect("a local index in use names a user")

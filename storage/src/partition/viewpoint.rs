@@ -15,6 +15,9 @@ pub(super) struct Scope<'a> {
     pub(super) graph: GraphId,
     /// Entries with smaller ids are older than the space's horizon.
     horizon: EntryId,
+    /// The floor of every owner that is not special is at most this.
+    left: EntryId,
+    has_special: bool,
     pub(super) feeds: Option<&'a Feeds>,
 }
 
@@ -22,8 +25,9 @@ impl<'a> Scope<'a> {
     /// None of a space that is unknown.
     pub(super) fn new(partition: &'a Partition, space: SpaceId) -> Option<Self> {
         let graph = partition.spaces.get(&space)?.graph;
-        let (horizon, feeds) = (partition.horizon(space), partition.feeds.get(&space));
-        Some(Self { space, graph, horizon, feeds })
+        let (horizon, left) = (partition.horizon(space), partition.special.left(space));
+        let (has_special, feeds) = (!partition.special.is_empty(), partition.feeds.get(&space));
+        Some(Self { space, graph, horizon, left, has_special, feeds })
     }
 }
 
@@ -58,6 +62,10 @@ pub(super) struct Viewpoint<'a> {
     pub(super) index: Option<UserIndex>,
     pub(super) user: Option<&'a User>,
     horizon: EntryId,
+    /// The floor of every owner that is not special is at most this.
+    pub(super) left: EntryId,
+    /// Whether any owner is special.
+    pub(super) has_special: bool,
     /// Whether there is anybody whose entries are not shown.
     hides_somebody: bool,
     /// Those the reader follows, if the feed may hold references to rows of owners who are not followed any more.
@@ -65,9 +73,13 @@ pub(super) struct Viewpoint<'a> {
 }
 
 impl<'a> Viewpoint<'a> {
-    pub(super) fn new(partition: &'a Partition, scope: Scope<'a>, reader: UserId) -> Self {
-        let Scope { space, graph, horizon, feeds } = scope;
-        let index = partition.users.find(reader);
+    pub(super) fn new(
+        partition: &'a Partition,
+        scope: Scope<'a>,
+        reader: UserId,
+        index: Option<UserIndex>,
+    ) -> Self {
+        let Scope { space, graph, horizon, left, has_special, feeds } = scope;
         let user = index.map(|index| partition.users.get(index));
         Self {
             partition,
@@ -78,6 +90,8 @@ impl<'a> Viewpoint<'a> {
             index,
             user,
             horizon,
+            left,
+            has_special,
             hides_somebody: user.is_some_and(User::hides_somebody),
             followed: user.filter(|user| user.has_unfollowed()).map(|user| user.owners(graph).collect()),
         }

@@ -44,10 +44,11 @@ impl Head {
         (id.0 >> 32) as u32 > self.floor_high
     }
 
-    /// At least the floor of a feed that has cells.
+    /// The least and the largest that the floor of a feed that has cells can be.
     #[inline]
-    pub(super) fn floor_at_most(&self) -> EntryId {
-        EntryId(u64::from(self.floor_high) << 32 | u64::from(u32::MAX))
+    pub(super) fn floor_range(&self) -> (EntryId, EntryId) {
+        let least = u64::from(self.floor_high) << 32;
+        (EntryId(least), EntryId(least | u64::from(u32::MAX)))
     }
 
     /// Takes note of the feed's floor.

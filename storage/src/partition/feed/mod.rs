@@ -297,12 +297,12 @@ impl Feeds {
         self.heads.get(user).map_or(self.floor, |head| floor_of(head, &self.cells, self.floor))
     }
 
-    /// At least that, without a look at a cell.
+    /// The least and the largest that it can be, without a look at a cell.
     #[inline]
-    pub(super) fn floor_at_most(&self, user: u32) -> EntryId {
+    pub(super) fn floor_range(&self, user: u32) -> (EntryId, EntryId) {
         match self.heads.get(user) {
-            Some(head) if head.newest != 0 => head.floor_at_most(),
-            _ => self.floor(user),
+            Some(head) if head.newest != 0 => head.floor_range(),
+            _ => (self.floor(user), self.floor(user)),
         }
     }
 
@@ -327,16 +327,6 @@ impl Feeds {
         if let Some(head) = self.heads.get(user) {
             prefetch(head);
         }
-    }
-
-    /// Asks for the newest cell of such a feed, and tells the positions of its head, once that is there.
-    #[inline]
-    pub(super) fn prefetch_newest(&self, user: u32, position: impl FnMut(RowPosition)) {
-        let Some(head) = self.heads.get(user) else { return };
-        if head.newest != 0 {
-            self.cells.get(head.newest).prefetch();
-        }
-        head.positions().for_each(position);
     }
 
     /// Feeds that hold at least one reference.

@@ -103,6 +103,15 @@ impl Steps<'_> {
     pub(super) fn append_to(mut self, positions: &mut Vec<RowPosition>) {
         let from = positions.len();
         let end = from + self.left as usize;
+        if self.words.len() == self.left as usize && !self.words.contains(&0) {
+            // Nearly all feeds: no step is wide.
+            positions.extend(self.words.iter().rev().map(|word| {
+                let position = self.position;
+                self.position = position.wrapping_sub(u64::from(*word));
+                RowPosition(position)
+            }));
+            return;
+        }
         positions.resize(end, RowPosition(0));
         let mut whole = from;
         for (to, position) in positions[from..].iter_mut().zip(&mut self) {

@@ -106,6 +106,13 @@ fn pushes() -> impl Strategy<Value = Vec<(u64, u64)>> {
     prop::collection::vec((prop_oneof![9 => near, 1 => 0..1u64 << 40], ids), 1..900)
 }
 
+/// The floor of the user 7 is in the range that its head tells.
+fn check_floor_range(feeds: &Feeds) -> Result<(), TestCaseError> {
+    let (least, most) = feeds.floor_range(7);
+    prop_assert!((least..=most).contains(&feeds.floor(7)), "{:?} of {least:?} to {most:?}", feeds.floor(7));
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn a_walk_gives_the_newest_arrivals_and_true_bounds(pushes in pushes(), cap in prop_oneof![1..40u32, Just(800u32)]) {
@@ -120,6 +127,7 @@ proptest! {
             let head = feeds.heads.get(7).expect("it was made by the first push");
             prop_assert!(!head.is_surely_above_floor(feeds.floor(7)));
             prop_assert!(head.is_surely_above_floor(EntryId(feeds.floor(7).0 + (1 << 32))));
+            check_floor_range(&feeds)?;
             if id > floor {
                 model.came.push((position, id));
             }
@@ -147,6 +155,7 @@ proptest! {
             feeds.push_later(Store { cap, position, id }, &[7]);
             feeds.drain();
             prop_assert_eq!(feeds.stored() > before, id > own);
+            check_floor_range(&feeds)?;
             if id > floor {
                 plain.push_later(Store { cap, position, id }, &[7]);
                 plain.drain();

@@ -12,16 +12,24 @@ use crate::partition::prefetch::prefetch;
 pub(in crate::partition) struct Walk<'a> {
     cells: &'a Arena,
     head: Option<&'a Head>,
-    /// The cell to read next, and the oldest one; 0 and 0 if there is none.
+    /// The cell to read next; 0 if there is none.
     next: u32,
+    /// The oldest cell; 0 before the newest was read.
     oldest: u32,
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(head: Option<&'a Head>, cells: &'a Arena) -> Self {
         let next = head.map_or(0, |head| head.newest);
-        let oldest = if next == 0 { 0 } else { cells.get(next).next };
-        Self { cells, head, next, oldest }
+        Self { cells, head, next, oldest: 0 }
+    }
+
+    /// Asks for the newest cell, which the first run ends with.
+    #[inline]
+    pub(in crate::partition) fn prefetch(&self) {
+        if self.next != 0 {
+            self.cells.get(self.next).prefetch();
+        }
     }
 
     /// Appends the positions of the next run, newest arrival first, and answers a bound: no older reference has a
@@ -36,6 +44,9 @@ impl<'a> Walk<'a> {
         }
         let cell = self.cells.get(self.next);
         cell.positions().append_to(positions);
+        if self.oldest == 0 {
+            self.oldest = cell.next;
+        }
         self.next = if self.next == self.oldest { 0 } else { cell.previous };
         if self.next != 0 {
             prefetch(self.cells.get(self.next));

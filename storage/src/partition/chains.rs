@@ -1,0 +1,146 @@
+//! Owns the merge of chains: of many owners the newest row at a time, by a tree of losers (Knuth, The Art of Computer
+//! Programming, vol. 3, 5.4.1).
+//!
+//! - A node holds who lost there; the winner of all is on top. To go on, one path is played again, without a branch that
+//!   would be guessed wrong, and without a look at a row.
+//! - A chain at its end stands with the id 0, which no entry has.
+
+use super::delivered::Row;
+use crate::ids::{EntryId, RowPosition, UserId};
+
+/// A chain at its newest row that is left; it ends at a floor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chained {
+    pub(super) owner: UserId,
+    pub(super) floor: EntryId,
+    pub(super) position: RowPosition,
+    pub(super) row: Row,
+}
+
+/// The id of a chain's newest row that is left, and below it, in the lowest half word, which chain that is.
+type Player = u128;
+
+fn player(id: EntryId, chain: usize) -> Player {
+    u128::from(id.0) << u32::BITS | chain as u128
+}
+
+fn chain_of(player: Player) -> usize {
+    player as u32 as usize
+}
+
+/// Chains, merged.
+#[derive(Debug, Default)]
+pub(super) struct Chains {
+    chains: Vec<Chained>,
+    /// The winner, and behind it who lost at each inner node of a tree whose leaves are the chains.
+    tree: Vec<Player>,
+}
+
+impl Chains {
+    pub(super) fn clear(&mut self) {
+        self.chains.clear();
+        self.tree.clear();
+    }
+
+    /// Takes up a chain; [`Chains::order`] ends the taking.
+    pub(super) fn add(&mut self, chain: Chained) {
+        self.chains.push(chain);
+    }
+
+    /// Plays all.
+    pub(super) fn order(&mut self) {
+        let Self { chains, tree } = self;
+        let count = chains.len();
+        tree.clear();
+        // The leaves stand behind the inner nodes. Who wins at a node takes its place, and who lost stays where the winner was.
+        tree.resize(count, 0);
+        tree.extend(chains.iter().enumerate().map(|(n, chain)| player(chain.row.id, n)));
+        for node in (1..count).rev() {
+            tree[node] = tree[2 * node].max(tree[2 * node + 1]);
+        }
+        let winner = tree.get(1).copied();
+        for node in 1..count {
+            tree[node] = tree[2 * node].min(tree[2 * node + 1]);
+        }
+        tree.truncate(count);
+        if let (Some(top), Some(winner)) = (tree.first_mut(), winner) {
+            *top = winner;
+        }
+    }
+
+    /// The largest id that is left; 0 if there is none.
+    #[inline]
+    pub(super) fn top(&self) -> EntryId {
+        self.tree.first().map_or(EntryId::ZERO, |winner| EntryId((winner >> u32::BITS) as u64))
+    }
+
+    /// The chain with that id.
+    #[inline]
+    pub(super) fn newest(&self) -> Option<Chained> {
+        let winner = self.tree.first().filter(|_| self.top() > EntryId::ZERO)?;
+        self.chains.get(chain_of(*winner)).copied()
+    }
+
+    /// The chain with that id goes on with another row, or is at its end.
+    #[inline]
+    pub(super) fn go_on(&mut self, next: Option<(RowPosition, Row)>) {
+        let Self { chains, tree } = self;
+        let Some(top) = tree.first() else { return };
+        let at = chain_of(*top);
+        let mut winner = player(EntryId::ZERO, at);
+        if let (Some((position, row)), Some(chain)) = (next, chains.get_mut(at)) {
+            (chain.position, chain.row) = (position, row);
+            winner = player(row.id, at);
+        }
+        let leaf = chains.len() + at;
+        let mut node = leaf / 2;
+        while node > 0 {
+            let other = &mut tree[node];
+            (winner, *other) = (winner.max(*other), winner.min(*other));
+            node /= 2;
+        }
+        tree[0] = winner;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entry::Audience;
+    use crate::ids::SpaceId;
+    use crate::partition::owners::OwnerIndex;
+
+    fn row(id: u64) -> Row {
+        Row::new(EntryId(id), OwnerIndex(0), SpaceId(1), Audience::Public)
+    }
+
+    proptest! {
+        #[test]
+        fn all_rows_come_once_largest_first(
+            ids in prop::collection::vec(prop::collection::btree_set(1u64..1 << 48, 1..20), 0..40),
+        ) {
+            // No id is in two chains.
+            let count = ids.len() as u64;
+            let of = |n: usize| ids[n].iter().rev().map(|id| id * count + n as u64).collect::<Vec<_>>();
+            let mut left: Vec<_> = (0..ids.len()).map(|n| of(n).into_iter()).collect();
+            let mut chains = Chains::default();
+            for (n, ids) in left.iter_mut().enumerate() {
+                let row = row(ids.next().expect("not empty"));
+                chains.add(Chained { owner: UserId(n as u64), floor: EntryId::ZERO, position: RowPosition(row.id.0), row });
+            }
+            chains.order();
+            let mut came = Vec::new();
+            while let Some(newest) = chains.newest() {
+                prop_assert_eq!((newest.row.id, newest.position.0), (chains.top(), chains.top().0));
+                came.push(newest.row.id.0);
+                let next = left[newest.owner.0 as usize].next();
+                chains.go_on(next.map(|id| (RowPosition(id), row(id))));
+            }
+            let mut all: Vec<_> = (0..ids.len()).flat_map(of).collect();
+            all.sort_unstable_by(|a, b| b.cmp(a));
+            prop_assert_eq!(came, all);
+        }
+    }
+}
