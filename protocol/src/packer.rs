@@ -314,41 +314,44 @@ mod tests {
 
     #[test]
     fn pages_of_one_moment_and_of_others_come_as_they_were_put() {
-        let page = |moment: u64, marked: bool| {
+        let page = |(moment, marked): (u64, Option<u64>)| {
             let (partition, incarnation) = (PartitionId(3), moment / 2);
-            let mark = Mark { partition, incarnation, row_position: moment, id_bound: EntryId(moment << 40) };
-            let token = Token {
-                partition,
-                incarnation,
-                log_index: moment,
-                journal_position: marked.then_some(moment),
-            };
+            let mark = |row_position| Mark { partition, incarnation, row_position, id_bound: EntryId(5) };
+            let token = Token { partition, incarnation, log_index: moment, journal_position: marked };
             Page {
                 entries: Vec::new(),
                 next: None,
                 complete_to: EntryId(moment),
                 short_of: Vec::new(),
-                mark: marked.then_some(mark),
+                mark: marked.map(mark),
                 new_count: None,
                 token,
             }
         };
-        let moments =
-            [(4, true), (4, true), (4, false), (5, true), (4, true), (1 << 60, true), (1 << 60, true)];
-        let pages = moments.map(|(moment, marked)| page(moment, marked));
+        let moments = [(4, Some(1)), (4, Some(1)), (4, None), (5, Some(1)), (4, Some(1)), (4, Some(2))];
+        let more = [(1 << 60, Some(1 << 60)); 2];
+        let pages: Vec<_> = moments.into_iter().chain(more).map(page).collect();
         let mut packer = Packer::new(1 << 20);
-        for (id, page) in pages.iter().enumerate() {
-            let opcode = Opcode::ReadFeed.code();
-            let packed = packer.page(opcode, RequestId(id as u64), page, std::iter::empty(), |_| Ok(()));
-            assert!(packed.is_ok());
+        let busy = Status::Busy { delay_ms: 20 };
+        let mut expected = Vec::new();
+        for page in pages {
+            // Each is refused once, and put in again.
+            for admitted in [Err(busy.clone()), Ok(())] {
+                let id = RequestId(expected.len() as u64);
+                let answered = admitted.clone().map(|()| Response::Page(page.clone()));
+                let packed =
+                    packer.page(Opcode::ReadFeed.code(), id, &page, std::iter::empty(), |_| admitted.clone());
+                assert_eq!(packed.map(|_| ()), admitted);
+                expected.push(answered);
+            }
         }
         let mut out = Vec::new();
         packer.take_into(&mut out);
         let mut out = BytesMut::from(&out[..]);
         let batch = Frame::decode_from(&mut out, 1 << 20).expect("whole").expect("one");
         let items = batch.into_items(BATCH_ITEMS_MAX as u32).expect("a batch");
-        let came: Vec<_> = items.into_iter().map(|item| item.decode_reply().expect("a page")).collect();
-        assert_eq!(came, pages.map(|page| Ok(Response::Page(page))));
+        let came: Vec<_> = items.into_iter().map(|item| item.decode_reply().expect("an answer")).collect();
+        assert_eq!(came, expected);
     }
 
     #[test]

@@ -29,8 +29,8 @@ const ENTRIES_AT_ONCE: usize = 512;
 /// Bytes of payloads gathered at a time; pages beyond go the general way, one by one.
 const GATHERED_BYTES_MAX: usize = 4 << 20;
 
-/// Memory for the rows of a page, and for payloads, that is kept; that of larger ones is given back.
-const ROWS_KEPT: usize = 65;
+/// Memory for rows, entries and payloads that is kept; what took more is given back.
+const ROWS_KEPT: usize = 8_192;
 const ENTRIES_KEPT: usize = 4_096;
 const GATHERED_BYTES_KEPT: usize = 1 << 20;
 
@@ -127,10 +127,9 @@ impl ReadyFeeds {
     pub(crate) fn clear(&mut self, requests: usize) {
         self.pages.clear();
         self.pages.resize(requests, None);
-        self.rows.iter_mut().for_each(|rows| {
-            rows.clear();
-            rows.shrink_to(ROWS_KEPT);
-        });
+        if self.rows.iter().map(Vec::capacity).sum::<usize>() > ROWS_KEPT {
+            self.rows.clear();
+        }
         self.rows.resize_with(self.rows.len().max(requests), Vec::new);
         self.entries.clear();
         self.places.clear();

@@ -463,6 +463,53 @@ async fn a_hydrated_page_ends_when_its_bytes_are_spent_and_the_next_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_that_are_found_together_are_those_that_are_read_one_by_one() {
+    let (first, _proxy, _second, users) = halves().await;
+    for (reader, owner, posts) in [(users[0], users[1], 7), (users[1], users[0], 3)] {
+        first.write(reader, Write::Follow { graph: FOLLOWS, reader, owners: vec![owner] }).await;
+        for n in 0..posts {
+            first.post(owner, &"p".repeat(100 * n + 1), None).await;
+        }
+    }
+    timeout(LONG, first.asker().wait_everywhere(&Question::Drained)).await.unwrap().unwrap();
+    let mut requests = Vec::new();
+    for (n, limit) in [2, 10, 1, 100, 3, 7, 9, 4].into_iter().enumerate() {
+        for hydrate in [false, true, n % 3 == 0] {
+            requests.push(FeedRequest {
+                space: POSTS,
+                reader: users[(n + usize::from(hydrate)) % 2],
+                limit,
+                below: EntryId::MAX,
+                newer_than: None,
+                hydrate,
+                at_least: None,
+                consistency: Consistency::Leader,
+            });
+        }
+    }
+    let mut ready = ReadyFeeds::default();
+    // What was found before leaves nothing behind.
+    for _ in 0..2 {
+        ready.find(first.asker(), PAGE_BYTES_MAX, requests.len(), |n| &requests[n]);
+        for (n, request) in requests.iter().enumerate() {
+            let home = first.home(request.reader);
+            let one = read_feed(first.asker(), &home, request, PAGE_BYTES_MAX).await.unwrap();
+            let found = ready.take(n).expect("all of it is on this node");
+            assert_eq!(
+                (found.len(), found.next, found.position),
+                (one.entries.len(), one.next, one.position)
+            );
+            for ((entry, payload), expected) in found.entries().zip(&one.entries) {
+                let found = (entry.id, entry.owner, payload);
+                assert_eq!(found, (expected.id, expected.owner, expected.payload.as_deref()), "{request:?}");
+            }
+        }
+        requests.reverse();
+    }
+    assert!(requests.len() > 16, "more than are begun together");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_is_asked_in_vain_names_the_leader() {
     let (first, _proxy, second, users) = halves().await;
     // The first believes that the second leads a partition that is here, and knows nobody for the other.

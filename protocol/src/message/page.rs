@@ -126,7 +126,7 @@ const ENTRY_BYTES_MIN: usize = 3;
 impl Page {
     pub(crate) fn encode(&self, w: &mut Writer) {
         let sorted = self.entries.is_sorted_by(|newer, older| newer.id >= older.id);
-        self.encode_head(w, &mut PageSeals::default());
+        self.encode_head(w, Token::encode, Mark::encode);
         encode_entries(w, sorted, self.entries.iter().map(EntryView::parts));
     }
 
@@ -137,11 +137,18 @@ impl Page {
         seals: &mut PageSeals,
         entries: impl ExactSizeIterator<Item = EntryParts<'a>>,
     ) {
-        self.encode_head(w, seals);
+        let PageSeals { token, mark } = seals;
+        let token = |value: &Token, w: &mut Writer| token.put(value, w, Token::encode);
+        self.encode_head(w, token, |value, w| mark.put(value, w, Mark::encode));
         encode_entries(w, true, entries);
     }
 
-    fn encode_head(&self, w: &mut Writer, seals: &mut PageSeals) {
+    fn encode_head(
+        &self,
+        w: &mut Writer,
+        token: impl FnOnce(&Token, &mut Writer),
+        mark: impl FnOnce(&Mark, &mut Writer),
+    ) {
         w.byte(bitmap([
             self.next.is_some(),
             self.mark.is_some(),
@@ -149,12 +156,12 @@ impl Page {
             !self.short_of.is_empty(),
         ]));
         w.fixed64(self.complete_to.0);
-        seals.token.put(&self.token, w, Token::encode);
+        token(&self.token, w);
         if let Some(next) = &self.next {
             next.encode(w);
         }
-        if let Some(mark) = &self.mark {
-            seals.mark.put(mark, w, Mark::encode);
+        if let Some(value) = &self.mark {
+            mark(value, w);
         }
         if let Some(new_count) = self.new_count {
             w.number(new_count);

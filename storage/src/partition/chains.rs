@@ -10,40 +10,45 @@ use crate::ids::{EntryId, RowPosition, UserId};
 
 /// A chain at its newest row that is left; it ends at a floor.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Chained {
+pub(super) struct Contender {
     pub(super) owner: UserId,
     pub(super) floor: EntryId,
     pub(super) position: RowPosition,
     pub(super) row: Row,
 }
 
-/// The id of a chain's newest row that is left, and below it, in the lowest half word, which chain that is.
-type Player = u128;
+/// The id of a chain's newest row that is left, and in the lowest 32 bits which chain that is.
+type Key = u128;
 
-fn player(id: EntryId, chain: usize) -> Player {
+fn key(id: EntryId, chain: usize) -> Key {
     u128::from(id.0) << u32::BITS | chain as u128
 }
 
-fn chain_of(player: Player) -> usize {
-    player as u32 as usize
+fn chain_of(key: Key) -> usize {
+    key as u32 as usize
 }
 
 /// Chains, merged.
 #[derive(Debug, Default)]
 pub(super) struct Chains {
-    chains: Vec<Chained>,
+    chains: Vec<Contender>,
     /// The winner, and behind it who lost at each inner node of a tree whose leaves are the chains.
-    tree: Vec<Player>,
+    tree: Vec<Key>,
 }
 
 impl Chains {
+    /// How many there is room for.
+    pub(super) fn capacity(&self) -> usize {
+        self.chains.capacity()
+    }
+
     pub(super) fn clear(&mut self) {
         self.chains.clear();
         self.tree.clear();
     }
 
     /// Takes up a chain; [`Chains::order`] ends the taking.
-    pub(super) fn add(&mut self, chain: Chained) {
+    pub(super) fn add(&mut self, chain: Contender) {
         self.chains.push(chain);
     }
 
@@ -54,7 +59,7 @@ impl Chains {
         tree.clear();
         // The leaves stand behind the inner nodes. Who wins at a node takes its place, and who lost stays where the winner was.
         tree.resize(count, 0);
-        tree.extend(chains.iter().enumerate().map(|(n, chain)| player(chain.row.id, n)));
+        tree.extend(chains.iter().enumerate().map(|(n, chain)| key(chain.row.id, n)));
         for node in (1..count).rev() {
             tree[node] = tree[2 * node].max(tree[2 * node + 1]);
         }
@@ -76,7 +81,7 @@ impl Chains {
 
     /// The chain with that id.
     #[inline]
-    pub(super) fn newest(&self) -> Option<Chained> {
+    pub(super) fn newest(&self) -> Option<Contender> {
         let winner = self.tree.first().filter(|_| self.top() > EntryId::ZERO)?;
         self.chains.get(chain_of(*winner)).copied()
     }
@@ -87,10 +92,10 @@ impl Chains {
         let Self { chains, tree } = self;
         let Some(top) = tree.first() else { return };
         let at = chain_of(*top);
-        let mut winner = player(EntryId::ZERO, at);
+        let mut winner = key(EntryId::ZERO, at);
         if let (Some((position, row)), Some(chain)) = (next, chains.get_mut(at)) {
             (chain.position, chain.row) = (position, row);
-            winner = player(row.id, at);
+            winner = key(row.id, at);
         }
         let leaf = chains.len() + at;
         let mut node = leaf / 2;
@@ -112,31 +117,38 @@ mod tests {
     use crate::ids::SpaceId;
     use crate::partition::owners::OwnerIndex;
 
-    fn row(id: u64) -> Row {
-        Row::new(EntryId(id), OwnerIndex(0), SpaceId(1), Audience::Public)
+    fn contender(owner: usize, id: EntryId) -> Contender {
+        let row = Row::new(id, OwnerIndex(0), SpaceId(1), Audience::Public);
+        Contender { owner: UserId(owner as u64), floor: EntryId::ZERO, position: RowPosition(id.0), row }
     }
 
     proptest! {
         #[test]
         fn all_rows_come_once_largest_first(
             ids in prop::collection::vec(prop::collection::btree_set(1u64..1 << 48, 1..20), 0..40),
+            before in 0usize..40,
         ) {
             // No id is in two chains.
             let count = ids.len() as u64;
             let of = |n: usize| ids[n].iter().rev().map(|id| id * count + n as u64).collect::<Vec<_>>();
             let mut left: Vec<_> = (0..ids.len()).map(|n| of(n).into_iter()).collect();
             let mut chains = Chains::default();
+            // Of others before, whatever is left of them.
+            for n in 0..before {
+                chains.add(contender(n, EntryId(n as u64 + 1)));
+            }
+            chains.order();
+            chains.clear();
             for (n, ids) in left.iter_mut().enumerate() {
-                let row = row(ids.next().expect("not empty"));
-                chains.add(Chained { owner: UserId(n as u64), floor: EntryId::ZERO, position: RowPosition(row.id.0), row });
+                chains.add(contender(n, EntryId(ids.next().expect("not empty"))));
             }
             chains.order();
             let mut came = Vec::new();
             while let Some(newest) = chains.newest() {
                 prop_assert_eq!((newest.row.id, newest.position.0), (chains.top(), chains.top().0));
                 came.push(newest.row.id.0);
-                let next = left[newest.owner.0 as usize].next();
-                chains.go_on(next.map(|id| (RowPosition(id), row(id))));
+                let next = left[newest.owner.0 as usize].next().map(|id| contender(0, EntryId(id)));
+                chains.go_on(next.map(|next| (next.position, next.row)));
             }
             let mut all: Vec<_> = (0..ids.len()).flat_map(of).collect();
             all.sort_unstable_by(|a, b| b.cmp(a));

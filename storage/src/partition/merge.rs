@@ -15,7 +15,7 @@
 use std::cell::Cell;
 
 use super::Partition;
-use super::chains::{Chained, Chains};
+use super::chains::{Chains, Contender};
 use super::delivered::Row;
 use super::feed::Feeds;
 use super::own::Own;
@@ -62,7 +62,8 @@ impl Scratch {
 
     /// Leaves it to the next read.
     pub(super) fn give_back(mut self: Box<Self>) {
-        if self.owners.capacity() <= SCRATCH_OWNERS_MAX {
+        let owners = self.owners.capacity().max(self.newest.capacity()).max(self.chains.capacity());
+        if owners <= SCRATCH_OWNERS_MAX {
             self.clear();
             SCRATCH.set(Some(self));
         }
@@ -114,7 +115,7 @@ struct Merge<'v, 'a> {
     looked_at: usize,
     /// The candidates before it are given out.
     given: usize,
-    /// Whether the chains at or below the floor are in the heap.
+    /// Whether the chains are those at or below the floor.
     deep: bool,
 }
 
@@ -166,7 +167,7 @@ impl<'v, 'a> Merge<'v, 'a> {
             let first = first.or_else(|| table.chain(Some(head)).find(|(_, row)| row.id < below));
             let is_left = |row: &Row| row.id > floor && (self.deep || self.floor.is_below(row.id));
             if let Some((position, row)) = first.filter(|(_, row)| is_left(row)) {
-                chains.add(Chained { owner, floor, position, row: *row });
+                chains.add(Contender { owner, floor, position, row: *row });
             }
         }
         chains.order();
@@ -240,8 +241,8 @@ impl<'v, 'a> Merge<'v, 'a> {
         }
     }
 
-    /// Adds the rows that are above all else there is, `others` being no larger than that of anything of another source;
-    /// answers whether there is one more than fit.
+    /// Adds the rows that are above all else there is, no id of another source being above `others`; answers whether there is
+    /// one more than fit.
     fn give_sure(&mut self, others: EntryId, limit: usize, rows: &mut Vec<Delivery>) -> bool {
         loop {
             let stored = self.candidate().unwrap_or_default();
@@ -296,7 +297,7 @@ impl<'v, 'a> Merge<'v, 'a> {
 
     /// Adds the newest row of the chains, if the reader sees it; the next one of its chain takes its place.
     fn give_of_chains(&mut self, rows: &mut Vec<Delivery>) {
-        let Some(Chained { owner, floor, position, row }) = self.scratch.chains.newest() else { return };
+        let Some(Contender { owner, floor, position, row }) = self.scratch.chains.newest() else { return };
         let table = &self.view.partition.delivered;
         let older = row.previous(position).and_then(|older| Some((older, *table.get(older)?)));
         let left = older.filter(|(_, row)| row.id > floor && (self.deep || self.floor.is_below(row.id)));
@@ -391,7 +392,7 @@ impl Viewpoint<'_> {
         let full = slice.rows.len() == limit;
         let bottom = slice.rows.last().filter(|_| full).map_or(EntryId::ZERO, |row| row.id);
         // Above what left the window, only the special owners can have a floor.
-        let owners = if slice.more && bottom > self.left {
+        let owners = if slice.more && bottom > self.left_window {
             if bottom >= scratch.special_floor {
                 return;
             }

@@ -94,7 +94,7 @@ impl Partition {
         let mut with_own = Vec::new();
         for ((query, prepared), positions) in queries.iter().zip(prepared).zip(positions) {
             let Ok(Prepared { view, runs }) = prepared else { continue };
-            let ahead = ROWS_AHEAD.min(query.limit);
+            let ahead = query.limit.min(ROWS_AHEAD);
             runs.take(&self.delivered, ahead, positions);
             let oldest = positions.get(..ahead).unwrap_or(positions).last();
             let top = oldest.map_or(EntryId::ZERO, |oldest| self.delivered.top(*oldest));

@@ -16,7 +16,7 @@ pub(super) struct Scope<'a> {
     /// Entries with smaller ids are older than the space's horizon.
     horizon: EntryId,
     /// The floor of every owner that is not special is at most this.
-    left: EntryId,
+    left_window: EntryId,
     has_special: bool,
     pub(super) feeds: Option<&'a Feeds>,
 }
@@ -25,9 +25,9 @@ impl<'a> Scope<'a> {
     /// None of a space that is unknown.
     pub(super) fn new(partition: &'a Partition, space: SpaceId) -> Option<Self> {
         let graph = partition.spaces.get(&space)?.graph;
-        let (horizon, left) = (partition.horizon(space), partition.special.left(space));
+        let (horizon, left_window) = (partition.horizon(space), partition.special.left(space));
         let (has_special, feeds) = (!partition.special.is_empty(), partition.feeds.get(&space));
-        Some(Self { space, graph, horizon, left, has_special, feeds })
+        Some(Self { space, graph, horizon, left_window, has_special, feeds })
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Viewpoint<'a> {
     pub(super) user: Option<&'a User>,
     horizon: EntryId,
     /// The floor of every owner that is not special is at most this.
-    pub(super) left: EntryId,
+    pub(super) left_window: EntryId,
     /// Whether any owner is special.
     pub(super) has_special: bool,
     /// Whether there is anybody whose entries are not shown.
@@ -79,7 +79,7 @@ impl<'a> Viewpoint<'a> {
         reader: UserId,
         index: Option<UserIndex>,
     ) -> Self {
-        let Scope { space, graph, horizon, left, has_special, feeds } = scope;
+        let Scope { space, graph, horizon, left_window, has_special, feeds } = scope;
         let user = index.map(|index| partition.users.get(index));
         Self {
             partition,
@@ -90,7 +90,7 @@ impl<'a> Viewpoint<'a> {
             index,
             user,
             horizon,
-            left,
+            left_window,
             has_special,
             hides_somebody: user.is_some_and(User::hides_somebody),
             followed: user.filter(|user| user.has_unfollowed()).map(|user| user.owners(graph).collect()),

@@ -12,7 +12,7 @@ use fanfold_storage::ids::{
     UserId,
 };
 use fanfold_storage::oracle::Oracle;
-use fanfold_storage::partition::{FeedQuery, StreamVerdict};
+use fanfold_storage::partition::{FeedQuery, Partition, StreamVerdict};
 use fanfold_storage::space::{FanOut, SpaceDefinition, SpacePolicy};
 
 use crate::disk::Maintenance;
@@ -274,12 +274,30 @@ impl System {
         // What reads leave behind has to stay true whatever comes next; in a debug build every read looks whether it is.
         // Some of it is of the space that was read last: that one comes first.
         self.spaces_read.reverse();
+        for node in &self.nodes {
+            self.read_together(&node.partition);
+        }
+    }
+
+    /// Reads the feeds of a partition together, and each alone: both find the same.
+    fn read_together(&self, partition: &Partition) {
+        let mut queries = Vec::new();
         for reader in (0..self.users).map(UserId) {
-            for space in self.spaces_read {
-                let query = FeedQuery { space, reader, below: EntryId::MAX, limit: 1 };
-                home(&self.nodes, reader).feed_slice(&query).unwrap();
+            for (n, space) in [self.spaces_read[0], self.spaces_read[1], SpaceId(999)].into_iter().enumerate()
+            {
+                let limit = 1 + (reader.0 as usize + n) % 9;
+                queries.push(FeedQuery { space, reader, below: EntryId::MAX, limit });
             }
         }
+        // Those of readers homed elsewhere are refused.
+        let mut answered = 0;
+        partition.feed_slices(&queries, |n, together| {
+            assert_eq!(n, answered);
+            let alone = partition.feed_slice(&queries[n]);
+            assert_eq!(together.map(|slice| slice.clone()), alone, "{:?}", queries[n]);
+            answered += 1;
+        });
+        assert_eq!(answered, queries.len());
     }
 
     fn take(&mut self, step: &Step) {
