@@ -67,6 +67,7 @@ struct Wanted {
 #[derive(Debug, Clone)]
 struct Found {
     space: SpaceId,
+    /// How many it shows.
     rows: usize,
     /// Where the entries begin, if the page is hydrated.
     entries: Option<usize>,

@@ -20,7 +20,7 @@ use super::delivered::Row;
 use super::feed::Feeds;
 use super::own::Own;
 use super::owners::{Owner, OwnerIndex};
-use super::prepare::{ROWS_AHEAD, Runs};
+use super::prepare::{FirstRuns, ROWS_AHEAD, Runs};
 use super::read::{FeedQuery, FeedSlice, RemoteSource};
 use super::users::User;
 use super::viewpoint::Viewpoint;
@@ -47,7 +47,7 @@ pub(super) struct Scratch {
     /// The last run, largest position first.
     positions: Vec<RowPosition>,
     /// The first runs of reads that are asked together.
-    pub(super) first_runs: Vec<Vec<RowPosition>>,
+    pub(super) first_runs: FirstRuns,
     candidates: Vec<Candidate>,
     /// Chains that are about to be taken up.
     newest: Vec<Newest>,
@@ -71,7 +71,7 @@ impl Scratch {
 
     /// Takes up the first run of the read at this place.
     pub(super) fn begin(&mut self, place: usize) {
-        std::mem::swap(&mut self.positions, &mut self.first_runs[place]);
+        std::mem::swap(&mut self.positions, &mut self.first_runs.positions[place]);
     }
 
     fn clear(&mut self) {

@@ -7,6 +7,7 @@ use super::Partition;
 use super::delivered::Delivered;
 use super::feed::Walk;
 use super::read::FeedQuery;
+use super::users::UserIndex;
 use super::viewpoint::{LastScope, Viewpoint};
 use crate::command::Refusal;
 use crate::ids::{EntryId, RowPosition};
@@ -15,7 +16,6 @@ use crate::ids::{EntryId, RowPosition};
 pub(super) const ROWS_AHEAD: usize = 32;
 
 /// The runs of a feed that are still to be merged.
-#[derive(Default)]
 pub(super) struct Runs<'a> {
     walk: Option<Walk<'a>>,
     /// No reference behind the last run has a larger id.
@@ -53,7 +53,16 @@ impl<'a> Runs<'a> {
     }
 }
 
-/// A read that can begin; the positions of the first run lie elsewhere.
+/// What preparing needs memory for that is used again.
+#[derive(Default)]
+pub(super) struct FirstRuns {
+    /// Where the readers are, most likely.
+    users: Vec<Option<UserIndex>>,
+    /// The positions of the first run of each read, by its place.
+    pub(super) positions: Vec<Vec<RowPosition>>,
+}
+
+/// A read that can begin; the positions of its first run lie in [`FirstRuns`].
 pub(super) struct Prepared<'a> {
     pub(super) view: Viewpoint<'a>,
     pub(super) runs: Runs<'a>,
@@ -65,23 +74,23 @@ impl Partition {
         &'a self,
         queries: &[FeedQuery],
         scope: &mut LastScope<'a>,
-        positions: &mut Vec<Vec<RowPosition>>,
+        FirstRuns { users, positions }: &mut FirstRuns,
         prepared: &mut Vec<Result<Prepared<'a>, Refusal>>,
     ) {
         queries.iter().for_each(|query| self.users.prefetch_index(query.reader));
-        let users = queries.iter().map(|query| {
+        users.clear();
+        users.extend(queries.iter().map(|query| {
             let user = self.users.prefetch_user(query.reader);
             if let Some((feeds, user)) = scope.of(query.space).and_then(|scope| scope.feeds).zip(user) {
                 feeds.prefetch_head(user.0);
             }
             user
-        });
-        let users: Vec<_> = users.collect();
+        }));
         prepared.clear();
         prepared.extend(queries.iter().zip(users).map(|(query, likely)| {
             self.check_home(query.reader)?;
             let scope = scope.of(query.space).ok_or(Refusal::UnknownSpace)?;
-            let index = self.users.find_at(query.reader, likely);
+            let index = self.users.find_at(query.reader, *likely);
             let view = Viewpoint::new(self, scope, query.reader, index);
             if let Some(user) = view.user.filter(|_| view.has_special) {
                 user.prefetch_owners(&self.special, scope.graph);

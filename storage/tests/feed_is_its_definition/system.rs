@@ -289,11 +289,13 @@ impl System {
                 queries.push(FeedQuery { space, reader, below: EntryId::MAX, limit });
             }
         }
-        // Those of readers homed elsewhere are refused.
         let mut answered = 0;
         partition.feed_slices(&queries, |n, together| {
             assert_eq!(n, answered);
             let alone = partition.feed_slice(&queries[n]);
+            let FeedQuery { space, reader, .. } = queries[n];
+            let is_here = std::ptr::eq(home(&self.nodes, reader), partition);
+            assert_eq!(alone.is_ok(), is_here && self.spaces_read.contains(&space), "{:?}", queries[n]);
             assert_eq!(together.map(|slice| slice.clone()), alone, "{:?}", queries[n]);
             answered += 1;
         });
