@@ -4,6 +4,7 @@
 //! - A node holds who lost there; the winner of all is on top. To go on, one path is played again, without a branch that
 //!   would be guessed wrong, and without a look at a row.
 //! - A chain at its end stands with the id 0, which no entry has.
+//! - Rows are looked at where they stand: a copy in one piece of what was just stored in two waits until both are through.
 
 use super::delivered::Row;
 use crate::ids::{EntryId, RowPosition, UserId};
@@ -81,20 +82,20 @@ impl Chains {
 
     /// The chain with that id.
     #[inline]
-    pub(super) fn newest(&self) -> Option<Contender> {
+    pub(super) fn newest(&self) -> Option<&Contender> {
         let winner = self.tree.first().filter(|_| self.top() > EntryId::ZERO)?;
-        self.chains.get(chain_of(*winner)).copied()
+        self.chains.get(chain_of(*winner))
     }
 
     /// The chain with that id goes on with another row, or is at its end.
     #[inline]
-    pub(super) fn go_on(&mut self, next: Option<(RowPosition, Row)>) {
+    pub(super) fn go_on(&mut self, next: Option<(RowPosition, &Row)>) {
         let Self { chains, tree } = self;
         let Some(top) = tree.first() else { return };
         let at = chain_of(*top);
         let mut winner = key(EntryId::ZERO, at);
         if let (Some((position, row)), Some(chain)) = (next, chains.get_mut(at)) {
-            (chain.position, chain.row) = (position, row);
+            (chain.position, chain.row) = (position, *row);
             winner = key(row.id, at);
         }
         let leaf = chains.len() + at;
@@ -148,7 +149,7 @@ mod tests {
                 prop_assert_eq!((newest.row.id, newest.position.0), (chains.top(), chains.top().0));
                 came.push(newest.row.id.0);
                 let next = left[newest.owner.0 as usize].next().map(|id| contender(0, EntryId(id)));
-                chains.go_on(next.map(|next| (next.position, next.row)));
+                chains.go_on(next.as_ref().map(|next| (next.position, &next.row)));
             }
             let mut all: Vec<_> = (0..ids.len()).flat_map(of).collect();
             all.sort_unstable_by(|a, b| b.cmp(a));

@@ -229,15 +229,14 @@ impl<'v, 'a> Merge<'v, 'a> {
             // Each row is of another owner, who is somewhere else in memory.
             owners.prefetch_id(row.owner);
             let candidate = Candidate { row: *row, position: *position };
-            candidates.push(candidate);
+            let waiting = &candidates[self.given..];
             // Nearly all come in the order of their ids.
-            let waiting = &mut candidates[self.given..];
-            let mut place = waiting.len() - 1;
-            while place > 0 && waiting[place - 1].key() < candidate.key() {
-                waiting[place] = waiting[place - 1];
-                place -= 1;
+            if waiting.last().is_none_or(|last| last.key() > candidate.key()) {
+                candidates.push(candidate);
+            } else {
+                let place = waiting.partition_point(|waits| waits.key() > candidate.key());
+                candidates.insert(self.given + place, candidate);
             }
-            waiting[place] = candidate;
         }
     }
 
@@ -298,11 +297,11 @@ impl<'v, 'a> Merge<'v, 'a> {
     /// Adds the newest row of the chains, if the reader sees it; the next one of its chain takes its place.
     fn give_of_chains(&mut self, rows: &mut Vec<Delivery>) {
         let Some(Contender { owner, floor, position, row }) = self.scratch.chains.newest() else { return };
+        self.view.show(*position, row, Some(*owner), rows);
         let table = &self.view.partition.delivered;
-        let older = row.previous(position).and_then(|older| Some((older, *table.get(older)?)));
-        let left = older.filter(|(_, row)| row.id > floor && (self.deep || self.floor.is_below(row.id)));
+        let older = row.previous(*position).and_then(|older| Some((older, table.get(older)?)));
+        let left = older.filter(|(_, row)| row.id > *floor && (self.deep || self.floor.is_below(row.id)));
         self.scratch.chains.go_on(left);
-        self.view.show(position, &row, Some(owner), rows);
     }
 }
 

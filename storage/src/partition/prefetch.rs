@@ -15,9 +15,9 @@ pub(super) fn prefetch<T>(value: &T) {
 
 /// Asks for all cache lines that `value` lies in, but for what it points to.
 #[inline]
-pub(super) fn prefetch_whole<T>(value: &T) {
+pub(super) fn prefetch_whole<T: ?Sized>(value: &T) {
     let first = std::ptr::from_ref(value).cast::<i8>();
-    let last = size_of::<T>().saturating_sub(1);
+    let last = size_of_val(value).saturating_sub(1);
     (0..last).step_by(LINE_BYTES).for_each(|offset| prefetch_at(first.wrapping_add(offset)));
     prefetch_at(first.wrapping_add(last));
 }

@@ -17,7 +17,7 @@ use super::index::Index;
 use super::map::hash;
 use super::own::AtMost;
 use super::owners::OwnerIndex;
-use super::prefetch::prefetch;
+use super::prefetch::prefetch_whole;
 use super::relations::Relations;
 use super::slots::{Extent, Slot, Slots};
 use super::special::{Seen, Special};
@@ -125,7 +125,7 @@ impl User {
     #[inline]
     pub(super) fn prefetch_owners(&self, special: &Special, graph: GraphId) {
         match self.seen.lock().get(special, graph) {
-            Some(seen) => seen.first().into_iter().for_each(prefetch),
+            Some(seen) => prefetch_whole(seen),
             None => self.following.prefetch(),
         }
     }
