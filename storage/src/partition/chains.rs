@@ -1,8 +1,8 @@
 //! Owns the merge of chains: of many owners the newest row at a time, by a tree of losers (Knuth, The Art of Computer
 //! Programming, vol. 3, 5.4.1).
 //!
-//! - A node holds who lost there; the winner of all is on top. To go on, one path is played again, without a branch that
-//!   would be guessed wrong, and without a look at a row.
+//! - A node holds who lost there; the winner of all is on top. To go on, one path is played again, without a look at a
+//!   row.
 //! - A chain at its end stands with the id 0, which no entry has.
 //! - Rows are looked at where they stand: a copy in one piece of what was just stored in two waits until both are through.
 
@@ -18,15 +18,27 @@ pub(super) struct Contender {
     pub(super) row: Row,
 }
 
-/// The id of a chain's newest row that is left, and in the lowest 32 bits which chain that is.
-type Key = u128;
-
-fn key(id: EntryId, chain: usize) -> Key {
-    u128::from(id.0) << u32::BITS | chain as u128
+/// The id of a chain's newest row that is left, and which chain that is.
+///
+/// Two words of their own: what asks for the id alone soon after both were stored need not wait.
+#[derive(Clone, Copy, Debug, Default)]
+struct Key {
+    id: u64,
+    chain: u64,
 }
 
-fn chain_of(key: Key) -> usize {
-    key as u32 as usize
+impl Key {
+    fn new(id: EntryId, chain: usize) -> Self {
+        Self { id: id.0, chain: chain as u64 }
+    }
+
+    /// Puts the larger id here and the smaller there.
+    #[inline]
+    fn play(&mut self, other: &mut Self) {
+        if other.id > self.id {
+            std::mem::swap(self, other);
+        }
+    }
 }
 
 /// Chains, merged.
@@ -58,15 +70,18 @@ impl Chains {
         let Self { chains, tree } = self;
         let count = chains.len();
         tree.clear();
-        // The leaves stand behind the inner nodes. Who wins at a node takes its place, and who lost stays where the winner was.
-        tree.resize(count, 0);
-        tree.extend(chains.iter().enumerate().map(|(n, chain)| key(chain.row.id, n)));
+        // The leaves stand behind the inner nodes. Who wins at a node goes up, and who lost stays.
+        tree.resize(count, Key::default());
+        tree.extend(chains.iter().enumerate().map(|(n, chain)| Key::new(chain.row.id, n)));
         for node in (1..count).rev() {
-            tree[node] = tree[2 * node].max(tree[2 * node + 1]);
+            let (mut winner, mut loser) = (tree[2 * node], tree[2 * node + 1]);
+            winner.play(&mut loser);
+            (tree[node], tree[2 * node], tree[2 * node + 1]) = (winner, loser, loser);
         }
         let winner = tree.get(1).copied();
         for node in 1..count {
-            tree[node] = tree[2 * node].min(tree[2 * node + 1]);
+            // What lost at a node stands in both places below it.
+            tree[node] = tree[2 * node];
         }
         tree.truncate(count);
         if let (Some(top), Some(winner)) = (tree.first_mut(), winner) {
@@ -77,14 +92,14 @@ impl Chains {
     /// The largest id that is left; 0 if there is none.
     #[inline]
     pub(super) fn top(&self) -> EntryId {
-        self.tree.first().map_or(EntryId::ZERO, |winner| EntryId((winner >> u32::BITS) as u64))
+        self.tree.first().map_or(EntryId::ZERO, |winner| EntryId(winner.id))
     }
 
     /// The chain with that id.
     #[inline]
     pub(super) fn newest(&self) -> Option<&Contender> {
         let winner = self.tree.first().filter(|_| self.top() > EntryId::ZERO)?;
-        self.chains.get(chain_of(*winner))
+        self.chains.get(winner.chain as usize)
     }
 
     /// The chain with that id goes on with another row, or is at its end.
@@ -92,17 +107,16 @@ impl Chains {
     pub(super) fn go_on(&mut self, next: Option<(RowPosition, &Row)>) {
         let Self { chains, tree } = self;
         let Some(top) = tree.first() else { return };
-        let at = chain_of(*top);
-        let mut winner = key(EntryId::ZERO, at);
+        let at = top.chain as usize;
+        let mut winner = Key::new(EntryId::ZERO, at);
         if let (Some((position, row)), Some(chain)) = (next, chains.get_mut(at)) {
             (chain.position, chain.row) = (position, *row);
-            winner = key(row.id, at);
+            winner = Key::new(row.id, at);
         }
         let leaf = chains.len() + at;
         let mut node = leaf / 2;
         while node > 0 {
-            let other = &mut tree[node];
-            (winner, *other) = (winner.max(*other), winner.min(*other));
+            winner.play(&mut tree[node]);
             node /= 2;
         }
         tree[0] = winner;
