@@ -18,9 +18,7 @@ pub(super) struct Contender {
     pub(super) row: Row,
 }
 
-/// The id of a chain's newest row that is left, and which chain that is.
-///
-/// Two words of their own: what asks for the id alone soon after both were stored need not wait.
+/// The id of a chain's newest row that is left, and which chain that is. No id is in two chains, so only ids are compared.
 #[derive(Clone, Copy, Debug, Default)]
 struct Key {
     id: u64,
@@ -70,17 +68,16 @@ impl Chains {
         let Self { chains, tree } = self;
         let count = chains.len();
         tree.clear();
-        // The leaves stand behind the inner nodes. Who wins at a node goes up, and who lost stays.
+        // The leaves stand behind the inner nodes. Who wins at a node goes up, and who lost stays at the left one below it.
         tree.resize(count, Key::default());
         tree.extend(chains.iter().enumerate().map(|(n, chain)| Key::new(chain.row.id, n)));
         for node in (1..count).rev() {
             let (mut winner, mut loser) = (tree[2 * node], tree[2 * node + 1]);
             winner.play(&mut loser);
-            (tree[node], tree[2 * node], tree[2 * node + 1]) = (winner, loser, loser);
+            (tree[node], tree[2 * node]) = (winner, loser);
         }
         let winner = tree.get(1).copied();
         for node in 1..count {
-            // What lost at a node stands in both places below it.
             tree[node] = tree[2 * node];
         }
         tree.truncate(count);
